@@ -1,0 +1,232 @@
+"""Settings of the runtime, as read from kws.toml; every key, its unit, its default and its rule.
+
+Unknown keys and wrong types are errors that name the key. Command-line options override the file.
+"""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from kws.errors import ConfigError, HookError, did_you_mean
+
+__all__ = [
+    "Config",
+    "DecisionSettings",
+    "GateSettings",
+    "HookSettings",
+    "ModelSettings",
+    "SourceSettings",
+    "load_config",
+    "parse_config",
+]
+
+Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
+Milliseconds = Annotated[int, Meta(ge=0, le=60_000)]
+
+
+class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of kws.toml: immutable, keyword-only, refusing keys it does not know."""
+
+
+class ModelSettings(_Table, frozen=True, kw_only=True):
+    """`[model]`: what listens."""
+
+    name: str = "commands"
+    """A bundled model's name (`kws models` lists them) or the path of a .tflite file."""
+    n_threads: Annotated[int, Meta(ge=1, le=64)] = 1
+    """Threads of the interpreter; one is fastest for models of this size."""
+
+
+class SourceSettings(_Table, frozen=True, kw_only=True):
+    """`[source]`: where audio comes from."""
+
+    input: str = "mic"
+    """`mic`, a file, or `-` for raw 16 kHz mono s16le on standard input."""
+    device: str | None = None
+    """A microphone's name, part of it, its number, or an ALSA string; None is the default one."""
+    chunk_ms: Annotated[int, Meta(ge=10, le=1000)] = 80
+    """How much audio is handed over at once: less is quicker to answer, more is cheaper."""
+
+
+class GateSettings(_Table, frozen=True, kw_only=True):
+    """`[gate]`: voice activity decides whether the model runs."""
+
+    enabled: bool = True
+    """False runs the model on every frame."""
+    aggressiveness: Annotated[int, Meta(ge=0, le=3)] = 1
+    """webrtcvad's mode: 0 lets most through, 3 least."""
+    hangover_ms: Milliseconds = 700
+    """How long the gate stays open after the last voiced 20 ms."""
+    pre_roll_ms: Annotated[int, Meta(ge=0, le=2000)] = 500
+    """How much audio before the opening is replayed, so that no onset is lost."""
+
+
+class DecisionSettings(_Table, frozen=True, kw_only=True):
+    """`[decision]`: when a posterior becomes a detection; None is as the model's manifest says."""
+
+    threshold: Probability | None = None
+    """Smoothed posterior at which any keyword fires."""
+    thresholds: dict[str, Probability] = {}
+    """Threshold per keyword; goes before `threshold`."""
+    false_alarms_per_hour: Annotated[float, Meta(gt=0.0)] | None = None
+    """A budget instead of a threshold; the model's calibration table turns one into the other."""
+    smoothing_ms: Milliseconds | None = None
+    """Length of the moving average over posteriors."""
+    refractory_ms: Milliseconds | None = None
+    """How long nothing fires after a detection."""
+
+
+class HookSettings(_Table, frozen=True, kw_only=True):
+    """`[[hooks]]`: a command to run when a keyword is heard."""
+
+    keyword: str
+    """The keyword, or `*` for every one."""
+    command: list[str] | str
+    """Program and arguments; a string is split like a shell line, but no shell runs it."""
+    shell: bool = False
+    """True hands a string to /bin/sh; the event is in the environment, never in the line."""
+    timeout_s: Annotated[float, Meta(gt=0.0, le=86_400.0)] = 30.0
+    """After this the command and all it started, in the background too, are killed."""
+    max_running: Annotated[int, Meta(ge=1, le=64)] = 4
+    """How many of this hook may run at once; a detection beyond that is dropped and logged."""
+
+
+class Config(_Table, frozen=True, kw_only=True):
+    """The whole of kws.toml."""
+
+    model: ModelSettings = ModelSettings()
+    source: SourceSettings = SourceSettings()
+    gate: GateSettings = GateSettings()
+    decision: DecisionSettings = DecisionSettings()
+    hooks: list[HookSettings] = []
+
+
+def load_config(path: Path) -> Config:
+    """Read kws.toml.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing, not UTF-8 TOML, or breaks a rule; the message names the key.
+    HookError
+        If a `[[hooks]]` entry breaks a rule.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise ConfigError(
+            f"The configuration file must be readable. Received: {path} ({error.strerror}). "
+            f"Give its path with --config."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path} must be UTF-8 text. Received: byte 0x{error.object[error.start]:02x} at "
+            f"offset {error.start}. Save it as UTF-8."
+        ) from error
+    return parse_config(text, name=str(path))
+
+
+def parse_config(text: str, *, name: str = "kws.toml") -> Config:
+    """Read settings out of TOML text; errors as in `load_config`."""
+    try:
+        tables = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # also numbers and nesting beyond all bounds
+        raise ConfigError(f"{name} must be TOML. Received: {error}. Mend that line.") from error
+    try:
+        return msgspec.convert(tables, Config)
+    except msgspec.ValidationError as error:
+        problem, _, path = str(error).partition(" - at `$")
+        raise _explain(problem, path.strip("`."), tables, name=name) from None
+
+
+def _explain(
+    problem: str, path: str, tables: dict[str, Any], *, name: str
+) -> ConfigError | HookError:
+    """Turn msgspec's message into ours: the key, the rule, and the nearest key that exists."""
+    kind = HookError if path.startswith("hooks") else ConfigError
+    if unknown := re.fullmatch(r"Object contains unknown field `(.+)`", problem, re.DOTALL):
+        key, known = unknown.group(1), _keys_of(path)
+        return kind(
+            f"Every key in {name} must be one that kws knows. Received: `{key}` in {_place(path)}."
+            f"{did_you_mean(key, known)} Known there: {', '.join(known)}."
+        )
+    if missing := re.fullmatch(r"Object missing required field `(.+)`", problem):
+        key = missing.group(1)
+        return kind(f"`{key}` must be set in {_place(path)} of {name}. Received: none. Add it.")
+    parent, key, value = _look_up(path, tables)
+    remedy = "Write [[hooks]], in two brackets." if path == "hooks" else "Change it."
+    return kind(
+        f"`{key}` in {_place(parent)} of {name} must be {_rule(problem)}. "
+        f"Received: {_shown(value)}. {remedy}"
+    )
+
+
+def _look_up(path: str, tables: dict[str, Any]) -> tuple[str, str, Any]:
+    """Split a path such as `hooks[0].command[1]` before its last key; return its value too.
+
+    msgspec writes `[...]` where it could name the key of a dict: that is the first bad threshold.
+    """
+    value: Any = tables
+    parent, key = "", ""
+    for name, index in re.findall(r"([a-z_]+)|\[(\d+|\.\.\.)\]", path):
+        if index == "...":
+            parent, key = f"{parent}.{key}", next(k for k, v in value.items() if not _is_chance(v))
+            value = value[key]
+        elif index:
+            key, value = f"{key}[{index}]", value[int(index)]
+        else:
+            parent, key, value = f"{parent}.{key}".strip("."), name, value[name]
+    return parent, key, value
+
+
+def _is_chance(value: object) -> bool:
+    return type(value) in {int, float} and 0 <= value <= 1  # type: ignore[operator]
+
+
+def _place(path: str) -> str:
+    """Say where a table is: `gate` is [gate], `hooks[0]` the first [[hooks]]."""
+    if hook := re.fullmatch(r"hooks\[(\d+)\]", path):
+        return f"entry {int(hook.group(1)) + 1} of [[hooks]]"
+    return f"[{path}]" if path else "the top level"
+
+
+def _rule(problem: str) -> str:
+    """Put "Expected `int | null` <= 3, got `str`" in the words of a TOML file."""
+    words = {
+        "int": "a whole number",
+        "float": "a number",
+        "str": "a string",
+        "bool": "true or false",
+        "object": "a table",
+        "array": "an array",
+    }
+    if problem.endswith("out of range"):
+        return "a smaller number"
+    _, types, rest = problem.split("`", 2)
+    bound, _, _ = rest.partition(", got")
+    return " or ".join(words[t] for t in types.split(" | ") if t in words) + bound
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return repr(value) if isinstance(value, list | str) else str(value)
+
+
+def _keys_of(path: str) -> tuple[str, ...]:
+    """Return the keys known at a path such as `gate` or `hooks[0]`."""
+    tables: dict[str, type[msgspec.Struct]] = {
+        "": Config,
+        "model": ModelSettings,
+        "source": SourceSettings,
+        "gate": GateSettings,
+        "decision": DecisionSettings,
+        "hooks": HookSettings,
+    }
+    return tables[path.partition("[")[0]].__struct_fields__

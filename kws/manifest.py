@@ -1,0 +1,276 @@
+"""What a model file says about itself, and how that is read from and written to the file.
+
+A model is one plain `.tflite` with `kws.json` appended as a ZIP archive (the TFLite Metadata
+convention for associated files): interpreters read the flatbuffer and never see the archive,
+`unzip -l` lists it. A `kws.json` beside a foreign `.tflite` serves as well.
+"""
+
+import io
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from kws.errors import ModelError
+
+__all__ = [
+    "SILENCE",
+    "UNKNOWN",
+    "CalibrationPoint",
+    "DataSource",
+    "DecisionDefaults",
+    "FeatureSettings",
+    "Manifest",
+    "StateTensor",
+    "pack",
+    "read_manifest",
+]
+
+SILENCE = "_silence_"
+UNKNOWN = "_unknown_"
+
+_FILE_NAME = "kws.json"
+_MAX_JSON_BYTES = 1 << 20
+
+# What zipfile raises on damaged bytes: its own error, a missing, encrypted or unknown entry, a bad
+# offset or file name, and the decompressor's.
+_NO_ARCHIVE = (
+    zipfile.BadZipFile,
+    KeyError,
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+)
+
+
+class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A part of the manifest: immutable, keyword-only, refusing keys it does not know."""
+
+
+class FeatureSettings(_Part, frozen=True, kw_only=True):
+    """How audio becomes frames; defaults as in `python_speech_features.mfcc`, unless noted."""
+
+    kind: Literal["mfcc", "logmel", "spectrogram"] = "mfcc"
+    sample_rate_hz: Annotated[int, Meta(ge=8000, le=48_000)] = 16_000
+    window_samples: Annotated[int, Meta(ge=16, le=8192)] = 400
+    hop_samples: Annotated[int, Meta(ge=16, le=8192)] = 160
+    n_fft: Annotated[int, Meta(ge=16, le=8192)] = 512
+    window: Literal["rectangular", "hamming", "hann"] = "rectangular"
+    n_mels: Annotated[int, Meta(ge=2, le=256)] = 26
+    low_hz: Annotated[float, Meta(ge=0.0)] = 0.0
+    high_hz: float | None = None
+    """Upper edge of the filters; None is half the sample rate."""
+    n_mfcc: Annotated[int, Meta(ge=1, le=256)] = 13
+    preemphasis: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.97
+    lifter: Annotated[int, Meta(ge=0)] = 22
+    energy: bool = True
+    """MFCC only: replace the zeroth coefficient with the log of the frame's energy."""
+    floor: Annotated[float, Meta(gt=0.0)] = 2.220446049250313e-16
+    """Least power before the logarithm, on the scale of 16-bit samples; the oracle's is epsilon."""
+
+    def __post_init__(self) -> None:
+        if self.window_samples > self.n_fft:
+            raise ValueError(f"n_fft must be >= window_samples; received {self.n_fft}")
+        if self.hop_samples > self.window_samples:
+            raise ValueError(f"hop_samples must be <= window_samples; received {self.hop_samples}")
+        if self.kind == "mfcc" and self.n_mfcc > self.n_mels:
+            raise ValueError(f"n_mfcc must be <= n_mels; received {self.n_mfcc}")
+        nyquist_hz = self.sample_rate_hz / 2
+        high_hz = nyquist_hz if self.high_hz is None else self.high_hz
+        if not self.low_hz < high_hz <= nyquist_hz:
+            raise ValueError(
+                f"high_hz must be > low_hz and <= sample_rate_hz / 2; received {high_hz:g}"
+            )
+
+    @property
+    def n_features(self) -> int:
+        """Values in a frame."""
+        return {"mfcc": self.n_mfcc, "logmel": self.n_mels, "spectrogram": self.n_fft // 2 + 1}[
+            self.kind
+        ]
+
+
+class StateTensor(_Part, frozen=True, kw_only=True):
+    """One recurrent or convolutional state of a step model: where it goes in and comes out."""
+
+    input: str
+    output: str
+    shape: tuple[int, ...]
+
+
+class DecisionDefaults(_Part, frozen=True, kw_only=True):
+    """How this model's posteriors are best turned into detections."""
+
+    threshold: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.5
+    smoothing_ms: Annotated[int, Meta(ge=0)] = 60
+    refractory_ms: Annotated[int, Meta(ge=0)] = 600
+    word_ms: Annotated[int, Meta(ge=0)] = 600
+    """Usual length of a word of this model: how far before its end a detection starts."""
+    delay_ms: Annotated[int, Meta(ge=0)] = 0
+    """How long after a word's end the model was trained to answer: subtracted from `end_s`."""
+
+
+class CalibrationPoint(_Part, frozen=True, kw_only=True):
+    """Threshold per keyword at which all keywords together give this many false alarms an hour."""
+
+    false_alarms_per_hour: Annotated[float, Meta(gt=0.0)]
+    thresholds: dict[str, Annotated[float, Meta(ge=0.0, le=1.0)]]
+
+
+class DataSource(_Part, frozen=True, kw_only=True):
+    """Something the model was trained on."""
+
+    name: str
+    licence: str
+    clips: int | None = None
+    hours: float | None = None
+
+
+class Manifest(_Part, frozen=True, kw_only=True):
+    """The model's self-description."""
+
+    format: Literal[1] = 1
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z")]
+    description: str = ""
+    licence: str = ""
+    labels: tuple[str, ...]
+    """One per output of the model, in order; those in `_underscores_` are not keywords."""
+    kind: Literal["step", "window"]
+    features: FeatureSettings
+    n_frames: Annotated[int, Meta(ge=1, le=4096)]
+    """step: frames a call takes; window: frames in the window."""
+    hop_frames: Annotated[int, Meta(ge=1, le=4096)]
+    """Frames between two calls; equals `n_frames` in a step model."""
+    input: str = ""
+    """Name of the tensor that takes frames; empty where the model has only one input."""
+    output: str = ""
+    """Name of the tensor that gives posteriors; empty where the model has only one output."""
+    states: tuple[StateTensor, ...] = ()
+    quantization: Literal["int8", "int16x8", "float32"] = "int8"
+    decision: DecisionDefaults = DecisionDefaults()
+    calibration: tuple[CalibrationPoint, ...] = ()
+    data: tuple[DataSource, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.labels or len(set(self.labels)) != len(self.labels):
+            raise ValueError("labels must be present and differ from one another")
+        # They reach terminals and environments, where control characters do harm.
+        if not all(label and label.isprintable() for label in self.labels):
+            raise ValueError("labels must be printable text")
+        if not self.keywords:
+            raise ValueError("labels must hold at least one keyword")
+        if self.kind == "step" and self.hop_frames != self.n_frames:
+            raise ValueError("a step model must have hop_frames equal to n_frames")
+        if self.hop_frames > self.n_frames:
+            raise ValueError("hop_frames must be <= n_frames")
+        for point in self.calibration:
+            if set(point.thresholds) - set(self.keywords):
+                raise ValueError("calibration must name only keywords of the model")
+
+    @property
+    def keywords(self) -> tuple[str, ...]:
+        """The labels that can be detected, in the order of the model's outputs."""
+        return tuple(label for label in self.labels if not label.startswith("_"))
+
+
+def read_manifest(path: Path) -> tuple[Manifest, bytes]:
+    """Read a model file.
+
+    Returns
+    -------
+    Manifest, bytes
+        The self-description and the flatbuffer (the whole file; interpreters ignore the archive).
+
+    Raises
+    ------
+    ModelError
+        If the file is missing, not TFLite, cut short, or its manifest is absent or breaks a rule.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(
+            f"The model must be a readable file. Received: {path} ({error.strerror}). "
+            f"`kws models` lists the bundled ones."
+        ) from error
+    if content[4:8] != b"TFL3":
+        raise ModelError(
+            f"The model must be a TFLite flatbuffer. Received: {path}, {len(content)} bytes "
+            f"without the mark TFL3. Make one with `kws export`."
+        )
+    return _decode(_find_json(path, content), path), content
+
+
+def pack(flatbuffer: bytes, manifest: Manifest) -> bytes:
+    """Return the bytes of a model file: the flatbuffer with its manifest appended as a ZIP.
+
+    The same input gives the same bytes: the archive carries no time.
+    """
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as writer:
+        entry = zipfile.ZipInfo(_FILE_NAME)
+        entry.compress_type = zipfile.ZIP_DEFLATED
+        writer.writestr(entry, msgspec.json.format(msgspec.json.encode(manifest), indent=1))
+    return flatbuffer + archive.getvalue()
+
+
+def _find_json(path: Path, content: bytes) -> bytes:
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return _limited(_extract(archive), f"inside {path}")
+    except _NO_ARCHIVE as error:
+        beside = path.with_name(_FILE_NAME)
+        if beside.is_file():
+            return _beside(beside)
+        raise ModelError(
+            f"A model must carry its manifest {_FILE_NAME}, inside or beside the file. Received: "
+            f"{path} with none that can be read: the file is cut short or not from kws. Copy it "
+            f"again, export it with `kws export`, or write a {_FILE_NAME} beside it."
+        ) from error
+
+
+def _extract(archive: zipfile.ZipFile) -> bytes:
+    """Unpack no more than the limit, whatever size the archive claims."""
+    entry = archive.getinfo(_FILE_NAME)
+    if entry.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+        raise zipfile.BadZipFile("compressed in a way that `pack` does not use")
+    with archive.open(entry) as stream:
+        return stream.read(_MAX_JSON_BYTES + 1)
+
+
+def _beside(path: Path) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            return _limited(stream.read(_MAX_JSON_BYTES + 1), f"as {path}")
+    except OSError as error:
+        raise ModelError(
+            f"The manifest beside a model must be readable. Received: {path} ({error.strerror}). "
+            f"Change its permissions."
+        ) from error
+
+
+def _limited(text: bytes, where: str) -> bytes:
+    if len(text) > _MAX_JSON_BYTES:
+        raise ModelError(
+            f"{_FILE_NAME} must be at most {_MAX_JSON_BYTES} bytes. Received: more than that "
+            f"{where}. Export the model again."
+        )
+    return text
+
+
+def _decode(text: bytes, path: Path) -> Manifest:
+    try:
+        return msgspec.json.decode(text, type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ModelError(
+            f"{_FILE_NAME} must keep the manifest's rules. Received: {error} in {path}. "
+            f"Export the model again, or mend that key."
+        ) from error

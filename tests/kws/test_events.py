@@ -1,0 +1,50 @@
+import json
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kws.events import Detection, End, Event, to_json
+
+STOP = Detection(keyword="stop", score=0.97, start_s=12.34, end_s=12.81, model="commands")
+
+
+def test_a_detection_is_the_object_of_the_contract():
+    assert to_json(STOP) == (
+        '{"event":"detection","keyword":"stop","score":0.97,'
+        '"start_s":12.34,"end_s":12.81,"model":"commands"}'
+    )
+
+
+def test_an_end_is_the_object_of_the_contract():
+    assert to_json(End(audio_s=60.0, detections=2, cpu_s=0.25)) == (
+        '{"event":"end","audio_s":60.0,"detections":2,"cpu_s":0.25}'
+    )
+
+
+def test_an_event_cannot_be_changed():
+    with pytest.raises(AttributeError):
+        STOP.score = 1.0
+
+
+def test_fields_are_named_on_construction():
+    with pytest.raises(TypeError):
+        Detection("stop", 0.97, 12.34, 12.81, "commands")
+
+
+seconds = st.floats(min_value=0, max_value=1e9, allow_nan=False)
+
+
+@given(
+    keyword=st.text(alphabet=st.characters(exclude_categories=["Cs"])),
+    score=st.floats(0, 1),
+    start_s=seconds,
+    end_s=seconds,
+)
+def test_every_detection_survives_json_on_one_line(keyword, score, start_s, end_s):
+    event = Detection(keyword=keyword, score=score, start_s=start_s, end_s=end_s, model="m")
+    line = to_json(event)
+    assert "\n" not in line
+    assert msgspec.json.decode(line, type=Event) == event
+    assert json.loads(line)["keyword"] == keyword
