@@ -1,0 +1,210 @@
+"""Turns samples of any width, rate and channels into what every stage hears: int16, mono, 16 kHz.
+
+On the way samples are float32 on the scale of int16, so that 16-bit audio stays exact: what is
+16 kHz mono int16 already comes out bit for bit as it went in.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from kws.errors import AudioError, FormatError
+
+__all__ = [
+    "SAMPLE_RATE_HZ",
+    "Converter",
+    "Encoding",
+    "Frames",
+    "Resampler",
+    "Samples",
+    "check_rate",
+    "down_mix",
+    "from_pcm",
+    "sample_bytes",
+    "to_int16",
+]
+
+SAMPLE_RATE_HZ = 16_000
+
+Encoding = Literal["u8", "s16", "s24", "s32", "f32", "f64"]
+"""How a sample lies in bytes, little endian."""
+Samples = npt.NDArray[np.int16]
+"""Mono at 16 kHz [shape=(n,)]."""
+Frames = npt.NDArray[np.float32]
+"""On the scale of int16 [shape=(n, n_channels)], or [shape=(n,)] once mixed down."""
+
+_SAMPLE_BYTES: dict[Encoding, int] = {"u8": 1, "s16": 2, "s24": 3, "s32": 4, "f32": 4, "f64": 8}
+_RATES_HZ = range(1_000, 768_001)
+# Far above full scale, far below where float32 sums and filters overflow.
+_LOUDEST = np.float32(2**31)
+
+
+class Converter:
+    """Mix down, resample and round, block by block.
+
+    Parameters
+    ----------
+    rate_hz : int
+        Rate of what comes in.
+    name : str
+        Where it comes from, for messages.
+
+    Raises
+    ------
+    FormatError
+        If `rate_hz` is not a rate of audio.
+    AudioError
+        If it is not 16 kHz and soxr is missing.
+    """
+
+    def __init__(self, rate_hz: int, *, name: str) -> None:
+        check_rate(rate_hz, name=name)
+        self._rate_hz = rate_hz
+        self._name = name
+        self._resampler = None if rate_hz == SAMPLE_RATE_HZ else Resampler(rate_hz)
+
+    def stream(self, blocks: Iterable[Frames]) -> Iterator[Samples]:
+        """Convert a whole signal; the result does not depend on how it is cut into blocks.
+
+        Parameters
+        ----------
+        blocks : iterable of float32 [shape=(n, n_channels)]
+            On the scale of int16.
+
+        Yields
+        ------
+        int16 [shape=(m,)]
+            Mono at 16 kHz; `m` may be 0.
+
+        Raises
+        ------
+        FormatError
+            At a sample that is NaN or infinite, or whatever AudioError `blocks` raises: in either
+            case only after everything before it was yielded.
+        """
+        failure: AudioError | None = None
+        try:
+            for mono in self._mix(blocks):
+                yield to_int16(self._resampler.process(mono) if self._resampler else mono)
+        except AudioError as error:
+            failure = error
+        if self._resampler:
+            yield to_int16(self._resampler.flush())
+        if failure:
+            raise failure
+
+    def _mix(self, blocks: Iterable[Frames]) -> Iterator[Frames]:
+        n_before = 0
+        for block in blocks:
+            finite = np.isfinite(block).all(axis=1)
+            if not finite.all():
+                n_good = int(np.argmin(finite))
+                yield down_mix(block[:n_good])
+                raise self._not_finite(block[n_good], index=n_before + n_good)
+            yield down_mix(block)
+            n_before += len(block)
+
+    def _not_finite(self, frame: Frames, *, index: int) -> FormatError:
+        value = frame[~np.isfinite(frame)][0]
+        return FormatError(
+            f"Every sample must be a finite number. Received: {value} in {self._name} at sample "
+            f"{index} ({index / self._rate_hz:.3f} s). Mend or export the recording again."
+        )
+
+
+class Resampler:
+    """Bring mono audio to 16 kHz, block by block, with soxr (quality HQ, up to 40 ms late).
+
+    Raises
+    ------
+    AudioError
+        If soxr is missing.
+    """
+
+    def __init__(self, rate_hz: int) -> None:
+        try:
+            import soxr
+        except ImportError as error:
+            raise AudioError(
+                f"Audio must be at {SAMPLE_RATE_HZ} Hz unless soxr is there to resample it. "
+                f"Received: {rate_hz} Hz. Run `pip install soxr`, or convert it first."
+            ) from error
+        self._stream = soxr.ResampleStream(
+            rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32", quality="HQ"
+        )
+
+    def process(self, mono: Frames, /) -> Frames:
+        """Consume float32 [shape=(n,)]; return what is ready at 16 kHz [shape=(m,)]."""
+        return self._resample(mono, last=False)
+
+    def flush(self) -> Frames:
+        """Return the samples still inside [shape=(m,)] and be ready for another signal."""
+        tail = self._resample(np.zeros(0, np.float32), last=True)
+        self._stream.clear()
+        return tail
+
+    def _resample(self, mono: Frames, *, last: bool) -> Frames:
+        resampled: Frames = self._stream.resample_chunk(mono, last=last)
+        return resampled
+
+
+def sample_bytes(encoding: Encoding) -> int:
+    """Return how many bytes a sample takes."""
+    return _SAMPLE_BYTES[encoding]
+
+
+def check_rate(rate_hz: int, *, name: str) -> None:
+    """Raise FormatError unless `rate_hz` is one that audio has."""
+    if rate_hz not in _RATES_HZ:
+        raise FormatError(
+            f"The sample rate must lie in {_RATES_HZ.start}..{_RATES_HZ.stop - 1} Hz. "
+            f"Received: {rate_hz} Hz in {name}. Export the recording again."
+        )
+
+
+def from_pcm(data: bytes, *, encoding: Encoding, n_channels: int = 1) -> Frames:
+    """Decode bytes that hold whole frames.
+
+    Parameters
+    ----------
+    data : bytes
+        Interleaved samples, little endian.
+    encoding : {"u8", "s16", "s24", "s32", "f32", "f64"}
+        Full scale of the floats is -1..1.
+    n_channels : int
+
+    Returns
+    -------
+    float32 [shape=(n, n_channels)]
+        On the scale of int16; what float32 cannot hold is infinite.
+    """
+    if encoding == "u8":
+        scaled = (np.frombuffer(data, np.uint8).astype(np.float32) - 128) * 256
+    elif encoding == "s16":
+        scaled = np.frombuffer(data, "<i2").astype(np.float32)
+    elif encoding == "s24":
+        padded = np.zeros((len(data) // 3, 4), np.uint8)
+        padded[:, 1:] = np.frombuffer(data, np.uint8).reshape(-1, 3)
+        scaled = padded.view("<i4").astype(np.float32) * np.float32(2**-16)
+    elif encoding == "s32":
+        scaled = np.frombuffer(data, "<i4").astype(np.float32) * np.float32(2**-16)
+    else:
+        # A signalling NaN is "invalid" to cast; Converter reports NaN and infinity by their place.
+        with np.errstate(over="ignore", invalid="ignore"):
+            kind = "<f4" if encoding == "f32" else "<f8"
+            scaled = np.frombuffer(data, kind).astype(np.float32) * np.float32(32_768)
+    return scaled.reshape(-1, n_channels)
+
+
+def down_mix(frames: Frames, /) -> Frames:
+    """Return the mean over channels: float32 [shape=(n, n_channels)] becomes [shape=(n,)]."""
+    limited = np.clip(frames, -_LOUDEST, _LOUDEST)
+    mono: Frames = limited[:, 0] if frames.shape[1] == 1 else limited.mean(axis=1)
+    return mono
+
+
+def to_int16(mono: Frames, /) -> Samples:
+    """Round to the nearest int16, halves to even; what lies beyond full scale saturates."""
+    return np.clip(np.rint(mono), -32_768, 32_767).astype(np.int16)

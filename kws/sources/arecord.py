@@ -1,0 +1,177 @@
+"""A microphone through ALSA's own `arecord`, which needs nothing but the program."""
+
+import contextlib
+import shutil
+import subprocess
+import threading
+from collections import deque
+from typing import IO, cast
+
+from kws.audio import SAMPLE_RATE_HZ
+from kws.errors import DeviceError
+from kws.sources.microphone import STALL_S, Device, Microphone, ambiguous, matching
+from kws.sources.source import chunk_samples
+
+__all__ = ["ArecordSource", "list_devices"]
+
+_FORMAT = ("-q", "-t", "raw", "-f", "S16_LE", "-r", str(SAMPLE_RATE_HZ), "-c", "1")
+_END_S = 1.0
+_LIST_S = 10.0
+# Plugins that `arecord -L` lists though no microphone is behind them.
+_NO_MICROPHONES = frozenset(
+    ["null", "jack", "oss", "speex", "lavrate", "samplerate", "speexrate", "upmix", "vdownmix"]
+)
+
+
+class ArecordSource(Microphone):
+    """An ALSA capture device; ALSA resamples.
+
+    Parameters
+    ----------
+    device : str or None
+        An ALSA string, a card's number, or part of a name from `kws devices`; None leaves the
+        choice to ALSA.
+    chunk_ms : int
+        Length of a chunk.
+    stall_s : float
+        Without audio for so long, iteration raises DeviceError.
+
+    Raises
+    ------
+    DeviceError
+        If arecord is missing, or `device` fits several microphones. What arecord itself finds
+        wrong is raised by the iteration.
+    """
+
+    def __init__(self, device: str | None, *, chunk_ms: int, stall_s: float = STALL_S) -> None:
+        pcm = _resolve(device)
+        super().__init__(f"arecord ({pcm or 'default device'})", chunk_ms=chunk_ms, stall_s=stall_s)
+        self._said: deque[str] = deque(maxlen=2)  # ALSA's last word and arecord's own
+        self._process = _start([*_FORMAT, *(["-D", pcm] if pcm else [])])
+        self._out = cast(IO[bytes], self._process.stdout)
+        self._err = cast(IO[bytes], self._process.stderr)
+        self._threads = [
+            threading.Thread(target=self._copy_audio, name="arecord-audio", daemon=True),
+            threading.Thread(target=self._copy_messages, name="arecord-messages", daemon=True),
+        ]
+        self._begin(rate_hz=SAMPLE_RATE_HZ, n_channels=1)
+        for thread in self._threads:
+            thread.start()
+
+    def _stop(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in its driver
+                self._process.wait(_END_S)
+        # A pipe is closed only when no thread reads it any more.
+        for thread, pipe in zip(self._threads, (self._out, self._err), strict=True):
+            thread.join(_END_S)
+            if not thread.is_alive():
+                pipe.close()
+
+    def _copy_audio(self) -> None:
+        while data := self._out.read(2 * chunk_samples(self._chunk_ms)):
+            self._chunks.put(data[: len(data) - len(data) % 2])
+        self._chunks.put(None)
+
+    def _copy_messages(self) -> None:
+        for line in self._err:
+            text = line.decode(errors="replace").strip()
+            if text.startswith("overrun!!!"):
+                self._chunks.count_loss()
+            elif text:
+                self._said.append(text)
+
+    def _ended(self) -> DeviceError:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_END_S)
+        self._threads[1].join(_END_S)
+        reason = "; ".join(self._said) or f"exit status {self._process.returncode}"
+        return DeviceError(
+            f"A microphone must stay open. Received: the end of {self.name}: {reason}. Close the "
+            f"program that uses it, or choose another with `--device`; `kws devices` lists them."
+        )
+
+
+def list_devices() -> list[Device]:
+    """Return the capture devices that `arecord -L` names, without plugins and aliases.
+
+    Raises
+    ------
+    DeviceError
+        If arecord is missing, fails, or does not answer.
+    """
+    try:
+        listing = subprocess.run(
+            [_program(), "-L"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_LIST_S,
+            check=True,
+        ).stdout.decode(errors="replace")
+    except (OSError, subprocess.SubprocessError) as error:
+        reason = str(error).rstrip(".")
+        raise DeviceError(
+            f"`arecord -L` must list the microphones. Received: {reason}. Check that the "
+            f"sound system runs."
+        ) from error
+    return _parse_listing(listing)
+
+
+def _parse_listing(listing: str) -> list[Device]:
+    """Read names at the margin, each followed by indented lines of description."""
+    described: dict[str, list[str]] = {}
+    for line in listing.splitlines():
+        if line[:1].isspace():
+            for lines in list(described.values())[-1:]:
+                lines.append(line.strip())
+        elif line:
+            described[line.strip()] = []
+    return [
+        Device(id=pcm, name=", ".join(lines) or pcm, default=pcm == "default", source="alsa")
+        for pcm, lines in described.items()
+        if pcm not in _NO_MICROPHONES and (":" not in pcm or pcm.startswith("plughw:"))
+    ]
+
+
+def _resolve(device: str | None) -> str | None:
+    """Return the ALSA string for what the user named; ALSA judges what we do not know."""
+    if device is None or ":" in device:
+        return device
+    if device.isdecimal():
+        return f"plughw:{device}"
+    fits = matching(device, list_devices())
+    if len(fits) > 1:
+        raise ambiguous(device, fits)
+    return fits[0].id if fits else device
+
+
+def _start(arguments: list[str]) -> subprocess.Popen[bytes]:
+    program = _program()
+    try:
+        # A group of its own: Ctrl-C is for kws, which then ends arecord.
+        return subprocess.Popen(
+            [program, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            process_group=0,
+        )
+    except OSError as error:
+        raise DeviceError(
+            f"arecord must be able to run. Received: {error.strerror} from {program}. "
+            f"Run `sudo apt install --reinstall alsa-utils`."
+        ) from error
+
+
+def _program() -> str:
+    program = shutil.which("arecord")
+    if program is None:
+        raise DeviceError(
+            "A microphone needs PyAudio or arecord. Received: neither. Run "
+            "`pip install 'kws[mic]'` or `sudo apt install alsa-utils`."
+        )
+    return program

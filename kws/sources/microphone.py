@@ -1,0 +1,187 @@
+"""What all microphones have in common: the queue between two threads, the watchdog, the names."""
+
+import contextlib
+import queue
+import threading
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from kws.audio import SAMPLE_RATE_HZ, Converter, Samples, from_pcm
+from kws.errors import DeviceError, did_you_mean
+from kws.sources.source import Source, chunk_samples, cut
+
+__all__ = ["STALL_S", "ChunkQueue", "Device", "Microphone", "ambiguous", "matching", "unknown"]
+
+STALL_S = 3.0
+QUEUED_S = 10.0
+"""How much audio waits for a busy reader before the oldest is dropped."""
+
+
+class Device(msgspec.Struct, frozen=True, kw_only=True):
+    """A microphone, as `kws devices` shows it.
+
+    Attributes
+    ----------
+    id : str
+        What `--device` takes: a number (PyAudio) or an ALSA string.
+    name : str
+        What people call it.
+    default : bool
+        True for the one used when none is named.
+    source : {"pyaudio", "alsa"}
+        Which library found it.
+    """
+
+    id: str
+    name: str
+    default: bool
+    source: Literal["pyaudio", "alsa"]
+
+
+class ChunkQueue:
+    """A bounded queue whose writer never waits: when it is full, the oldest chunk is dropped.
+
+    Attributes
+    ----------
+    n_dropped : int
+        Chunks lost that way.
+    """
+
+    def __init__(self, n_chunks: int) -> None:
+        self.n_dropped = 0
+        self._lock = threading.Lock()
+        self._queue: queue.Queue[bytes | None] = queue.Queue(n_chunks)
+
+    def put(self, chunk: bytes | None) -> None:
+        """Append `chunk`; None tells the reader that no more will come."""
+        while True:
+            try:
+                self._queue.put_nowait(chunk)
+            except queue.Full:
+                with contextlib.suppress(queue.Empty):
+                    self._queue.get_nowait()
+                    self.count_loss()
+            else:
+                return
+
+    def count_loss(self) -> None:
+        """Count a chunk that was lost before it came here."""
+        with self._lock:
+            self.n_dropped += 1
+
+    def get(self, *, timeout_s: float) -> bytes | None:
+        """Remove and return the oldest chunk.
+
+        Raises
+        ------
+        queue.Empty
+            If none came for `timeout_s`.
+        """
+        return self._queue.get(timeout=timeout_s)
+
+
+class Microphone(Source):
+    """A source fed by another thread, which does no more than `self._chunks.put(data)`.
+
+    Parameters
+    ----------
+    name : str
+        What it is, for people.
+    chunk_ms : int
+        Length of a chunk.
+    stall_s : float
+        Without audio for so long, the device counts as broken: many stop without an error.
+    """
+
+    live = True
+
+    def __init__(self, name: str, *, chunk_ms: int, stall_s: float) -> None:
+        self.name = name
+        self._chunk_ms = chunk_ms
+        self._stall_s = stall_s
+        self._closed = False
+        self._chunks = ChunkQueue(max(2, int(1000 * QUEUED_S) // chunk_ms))
+
+    @property
+    def dropped_chunks(self) -> int:
+        """How often audio was lost, here for want of a reader or in the sound system."""
+        return self._chunks.n_dropped
+
+    def __iter__(self) -> Iterator[Samples]:
+        return self._samples
+
+    def close(self) -> None:
+        """Stop recording and end the iteration, in whichever thread it runs."""
+        if not self._closed:
+            self._closed = True
+            self._chunks.put(None)
+            self._stop()
+
+    def _begin(self, *, rate_hz: int, n_channels: int) -> None:
+        """Say what the chunks of s16le will hold; the last step of opening."""
+        samples: Iterator[Samples]
+        if (rate_hz, n_channels) == (SAMPLE_RATE_HZ, 1):  # all day long: spare the detour by float
+            samples = (np.frombuffer(data, "<i2").astype(np.int16) for data in self._take())
+        else:
+            frames = (from_pcm(it, encoding="s16", n_channels=n_channels) for it in self._take())
+            samples = Converter(rate_hz, name=self.name).stream(frames)
+        self._samples = cut(samples, n_samples=chunk_samples(self._chunk_ms))
+
+    def _take(self) -> Iterator[bytes]:
+        while True:
+            try:
+                data = self._chunks.get(timeout_s=self._stall_s)
+            except queue.Empty:
+                raise DeviceError(
+                    f"A microphone must deliver audio without pause. Received: nothing for "
+                    f"{self._stall_s:g} s from {self.name}. Check its plug and that no other "
+                    f"program holds it; `kws devices` lists what there is."
+                ) from None
+            if self._closed:
+                return
+            if data is None:
+                raise self._ended()
+            yield data
+
+    @abstractmethod
+    def _stop(self) -> None:
+        """Let go of the device."""
+
+    @abstractmethod
+    def _ended(self) -> DeviceError:
+        """Return why the stream ended although nobody closed it."""
+
+
+def matching(wanted: str, devices: Sequence[Device]) -> list[Device]:
+    """Return the devices that `wanted` names: by id, else by the whole name, else by part of it."""
+    word = wanted.casefold()
+    return (
+        [device for device in devices if device.id == wanted]
+        or [device for device in devices if device.name.casefold() == word]
+        or [device for device in devices if word in device.name.casefold()]
+    )
+
+
+def ambiguous(wanted: str, devices: Sequence[Device]) -> DeviceError:
+    """Return the error for a name that fits several `devices`."""
+    return DeviceError(
+        f"`--device` must name one microphone. Received: {wanted}, which fits {len(devices)}: "
+        f"{_listed(devices)}. Give its number or more of its name."
+    )
+
+
+def unknown(wanted: str, devices: Sequence[Device]) -> DeviceError:
+    """Return the error for a name that fits none of the `devices` there are."""
+    hint = did_you_mean(wanted, [device.name for device in devices])
+    return DeviceError(
+        f"`--device` must name a microphone that is there. Received: {wanted}.{hint} "
+        f"There is: {_listed(devices)}."
+    )
+
+
+def _listed(devices: Sequence[Device]) -> str:
+    return ", ".join(f"{device.id} ({device.name})" for device in devices) or "none"

@@ -1,0 +1,201 @@
+"""A microphone through PyAudio (PortAudio), in callback mode."""
+
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from kws.audio import SAMPLE_RATE_HZ
+from kws.errors import DeviceError
+from kws.sources.microphone import STALL_S, Device, Microphone, ambiguous, matching, unknown
+
+__all__ = ["PyAudioSource", "is_installed", "list_devices"]
+
+_Info = Mapping[str, Any]
+_stderr_lock = threading.Lock()
+
+
+class PyAudioSource(Microphone):
+    """A PortAudio input at 16 kHz mono, or else at its own rate and resampled.
+
+    Parameters
+    ----------
+    device : str or None
+        A number, a name or part of one; None is the default microphone.
+    chunk_ms : int
+        Length of a chunk.
+    stall_s : float
+        Without audio for so long, iteration raises DeviceError.
+
+    Raises
+    ------
+    DeviceError
+        If PyAudio is missing, the device is unknown or ambiguous, or it cannot be opened.
+    """
+
+    def __init__(self, device: str | None, *, chunk_ms: int, stall_s: float = STALL_S) -> None:
+        super().__init__("microphone", chunk_ms=chunk_ms, stall_s=stall_s)
+        self._stream: Any = None
+        self._pyaudio = _import()
+        self._audio = _start(self._pyaudio)
+        with contextlib.ExitStack() as on_failure:
+            on_failure.callback(self.close)
+            info = _find(self._audio, device)
+            self.name = str(info["name"])
+            rate_hz, n_channels = self._open(info)
+            self._begin(rate_hz=rate_hz, n_channels=n_channels)
+            on_failure.pop_all()
+
+    def _stop(self) -> None:
+        # In this order: PortAudio aborts the process when its parts go in another one.
+        # No thread of ours reads the stream, and stop_stream waits for the callback.
+        if self._stream is not None:
+            with contextlib.suppress(OSError):
+                self._stream.stop_stream()
+            with contextlib.suppress(OSError):
+                self._stream.close()
+        self._audio.terminate()
+
+    def _open(self, info: _Info) -> tuple[int, int]:
+        """Open the stream; return its rate in Hz and its channels."""
+        native_hz = round(info["defaultSampleRate"])
+        n_most = int(info["maxInputChannels"])
+        reason: Exception | None = None
+        attempts = [(SAMPLE_RATE_HZ, 1), (native_hz, 1), (native_hz, n_most)]
+        for rate_hz, n_channels in dict.fromkeys(attempts):
+            try:
+                with _quiet_stderr():
+                    self._stream = self._audio.open(
+                        format=self._pyaudio.paInt16,
+                        channels=n_channels,
+                        rate=rate_hz,
+                        input=True,
+                        input_device_index=info["index"],
+                        frames_per_buffer=rate_hz * self._chunk_ms // 1000,
+                        stream_callback=self._on_audio,
+                    )
+            except (OSError, ValueError) as error:
+                reason = error
+            else:
+                return rate_hz, n_channels
+        raise DeviceError(
+            f"A microphone must be free and deliver 16-bit audio. Received: {reason} from "
+            f"{self.name}. Close the program that uses it, or choose another with `--device`; "
+            f"`kws devices` lists them."
+        ) from reason
+
+    def _on_audio(
+        self, data: bytes, _n_frames: int, _time: Mapping[str, float], status: int
+    ) -> tuple[None, int]:
+        if status & self._pyaudio.paInputOverflow:
+            self._chunks.count_loss()
+        self._chunks.put(data)
+        return None, self._pyaudio.paContinue
+
+    def _ended(self) -> DeviceError:
+        return DeviceError(
+            f"A microphone must stay open. Received: the end of {self.name}. Open it again."
+        )
+
+
+def is_installed() -> bool:
+    """Return whether PyAudio and the PortAudio library it needs can be loaded."""
+    try:
+        _import()
+    except DeviceError:
+        return False
+    return True
+
+
+def list_devices() -> list[Device]:
+    """Return PortAudio's inputs.
+
+    Raises
+    ------
+    DeviceError
+        If PyAudio is missing or PortAudio cannot start.
+    """
+    audio = _start(_import())
+    try:
+        return _devices(audio)
+    finally:
+        audio.terminate()
+
+
+def _import() -> Any:
+    try:
+        import pyaudio
+    except ImportError as error:
+        raise DeviceError(
+            f"A microphone needs PyAudio or arecord. Received: {error}. Run "
+            f"`pip install 'kws[mic]'` (it needs `sudo apt install portaudio19-dev`)."
+        ) from error
+    return pyaudio
+
+
+def _start(pyaudio: Any) -> Any:
+    try:
+        with _quiet_stderr():
+            return pyaudio.PyAudio()
+    except OSError as error:
+        raise DeviceError(
+            f"PortAudio must be able to start. Received: {error}. Check that the sound system "
+            f"runs: `arecord -l` lists the cards."
+        ) from error
+
+
+def _find(audio: Any, wanted: str | None) -> _Info:
+    devices = _devices(audio)
+    if not devices:
+        raise DeviceError(
+            "A microphone must be connected. Received: no input device. Plug one in; "
+            "`kws devices` lists what there is."
+        )
+    if wanted is not None:
+        fits = matching(wanted, devices)
+    else:
+        fits = [device for device in devices if device.default][:1] or devices[:1]
+    if not fits:
+        raise unknown(wanted or "", devices)
+    if len(fits) > 1:
+        raise ambiguous(wanted or "", fits)
+    info: _Info = audio.get_device_info_by_index(int(fits[0].id))
+    return info
+
+
+def _devices(audio: Any) -> list[Device]:
+    try:
+        default = audio.get_default_input_device_info()["index"]
+    except OSError:  # there is none
+        default = None
+    infos = (audio.get_device_info_by_index(i) for i in range(audio.get_device_count()))
+    return [
+        Device(
+            id=str(info["index"]),
+            name=str(info["name"]),
+            default=info["index"] == default,
+            source="pyaudio",
+        )
+        for info in infos
+        if info["maxInputChannels"] > 0
+    ]
+
+
+@contextlib.contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Keep what ALSA and JACK print while PortAudio probes them off the terminal."""
+    with _stderr_lock, contextlib.ExitStack() as restore:
+        sys.stderr.flush()
+        try:
+            kept = os.dup(2)
+        except OSError:  # a daemon without standard error has nothing to keep quiet
+            yield
+            return
+        restore.callback(os.close, kept)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        restore.callback(os.close, nowhere)
+        os.dup2(nowhere, 2)
+        restore.callback(os.dup2, kept, 2)
+        yield

@@ -1,0 +1,124 @@
+"""FLAC, Ogg, Opus, MP3, AIFF and whatever else libsndfile reads, where soundfile is installed."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kws.audio import Converter, Frames, Samples
+from kws.errors import AudioError, FormatError
+from kws.sources.riff import unreadable
+from kws.sources.source import Source, chunk_samples, cut
+
+__all__ = ["SoundFileSource", "sniff"]
+
+_BLOCK_FRAMES = 16_384
+# libsndfile says "as many as there are" with the largest 64-bit number.
+_UNKNOWN_FRAMES = 1 << 62
+_MAGICS = {
+    b"fLaC": "FLAC",
+    b"OggS": "Ogg",
+    b"ID3": "MP3",
+    b"FORM": "AIFF",
+    b"caff": "CAF",
+    b"RF64": "RF64",
+    b"RIFX": "RIFX",
+}
+
+
+def sniff(head: bytes) -> str | None:
+    """Return the name of the format that the first 4 bytes of a file announce, if any."""
+    return next((name for magic, name in _MAGICS.items() if head.startswith(magic)), None)
+
+
+class SoundFileSource(Source):
+    """An audio file other than WAV, read in blocks; every iteration begins at its start.
+
+    Raises
+    ------
+    FormatError
+        If soundfile is missing, or libsndfile does not take the file for audio.
+    AudioError
+        If it cannot be opened, or soxr is needed and missing.
+    """
+
+    def __init__(self, path: Path, *, chunk_ms: int) -> None:
+        self.name = str(path)
+        self._n_samples = chunk_samples(chunk_ms)
+        self._soundfile = _import(path)
+        try:
+            self._bytes = path.open("rb")
+        except OSError as error:
+            raise unreadable(self.name, error) from error
+        try:
+            # By descriptor: given a name, soundfile trusts its ending rather than the content.
+            self._file = self._soundfile.SoundFile(self._bytes.fileno(), closefd=False)
+            self._converter = Converter(self._file.samplerate, name=self.name)
+        except self._soundfile.LibsndfileError as error:
+            self._bytes.close()
+            raise FormatError(
+                f"The input must be audio that libsndfile reads (WAV, FLAC, Ogg, MP3, AIFF). "
+                f"Received: {path} ({error.error_string.rstrip('.')}). "
+                f"Convert it: `ffmpeg -i INPUT -ar 16000 -ac 1 out.wav`."
+            ) from error
+        except AudioError:
+            self.close()
+            raise
+        self._n_frames = self._file.frames if self._file.frames < _UNKNOWN_FRAMES else None
+        if self._n_frames is not None:
+            self.duration_s = self._n_frames / self._file.samplerate
+
+    def __iter__(self) -> Iterator[Samples]:
+        return cut(self._converter.stream(self._read_frames()), n_samples=self._n_samples)
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        self._file.close()
+        self._bytes.close()
+
+    def _read_frames(self) -> Iterator[Frames]:
+        n_frames = 0
+        block = np.empty((_BLOCK_FRAMES, self._file.channels), np.float32)
+        reason = None
+        while reason is None:
+            n_read, reason = self._read_into(block, rewind=not n_frames)
+            if not n_read:
+                break
+            n_frames += n_read
+            yield block[:n_read] * np.float32(32_768)
+        if reason is None and n_frames != self._n_frames and self._n_frames is not None:
+            reason = "it ends early"
+        if reason or not n_frames:
+            raise self._broken(reason or "it holds none", n_frames=n_frames)
+
+    def _read_into(self, block: Frames, *, rewind: bool) -> tuple[int, str | None]:
+        """Return how many frames were read, and why it failed, if it did."""
+        # A read that fails tells nothing of the frames it decoded before: NaN marks the rest.
+        block.fill(np.nan)
+        try:
+            if rewind:
+                self._file.seek(0)
+            return len(self._file.read(out=block)), None
+        except self._soundfile.LibsndfileError as error:
+            n_read = int(np.argmax(np.append(np.isnan(block).any(axis=1), True)))
+            return n_read, error.error_string.removeprefix("Error : ").rstrip(".")
+
+    def _broken(self, reason: str, *, n_frames: int) -> FormatError:
+        promised = "" if self._n_frames is None else f" of {self._n_frames}"
+        return FormatError(
+            f"An audio file must hold all the samples it promises. Received: {n_frames}{promised} "
+            f"samples ({n_frames / self._file.samplerate:.3f} s) in {self.name} ({reason}). "
+            f"All of them were used; copy or record it again."
+        )
+
+
+def _import(path: Path) -> Any:
+    try:
+        import soundfile
+    except (ImportError, OSError) as error:  # OSError: the package without its C library
+        raise FormatError(
+            f"The input must be WAV unless soundfile is there to read other files. "
+            f"Received: {path}. Run `pip install 'kws[files]'`."
+        ) from error
+    return soundfile

@@ -1,0 +1,70 @@
+import os
+import re
+import sys
+
+import pytest
+
+from kws.config import SourceSettings
+from kws.errors import AudioError, DeviceError
+from kws.sources import list_devices, open_source
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def refuse(name, message):
+    with pytest.raises(AudioError, match=f"^{re.escape(message)}$"):
+        open_source(SourceSettings(input=name))
+
+
+@pytest.mark.parametrize(
+    ("name", "reason", "hint"),
+    [
+        ("none.wav", "No such file or directory", ""),
+        ("mci", "No such file or directory", " Did you mean `mic`?"),
+        ("folder", "Is a directory", ""),
+        ("file/none.wav", "Not a directory", ""),
+        ("a\0.wav", "embedded null byte", ""),
+    ],
+)
+def test_a_path_that_is_no_readable_file_is_refused(tmp_path, name, reason, hint):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_bytes(b"x")
+    refuse(
+        name,
+        f"The input must be `mic`, `-` or a file that can be read. Received: {name} ({reason})."
+        f"{hint} Check the path and its permissions.",
+    )
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_permission_is_refused(tmp_path):
+    (tmp_path / "a.wav").touch(mode=0)
+    refuse(
+        "a.wav",
+        "The input must be `mic`, `-` or a file that can be read. Received: a.wav (Permission "
+        "denied). Check the path and its permissions.",
+    )
+
+
+def test_a_named_pipe_is_refused_instead_of_waited_for():
+    os.mkfifo("a pipe")
+    refuse(
+        "a pipe",
+        "The input must be a regular file. Received: a pipe, a pipe or a device. Feed it with "
+        "`kws listen --input - < 'a pipe'`.",
+    )
+
+
+@pytest.mark.parametrize("use", [lambda: open_source(SourceSettings()), list_devices])
+def test_without_any_recorder_both_remedies_are_named(monkeypatch, tmp_path, use):
+    monkeypatch.setitem(sys.modules, "pyaudio", None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    message = (
+        "A microphone needs PyAudio or arecord. Received: neither. Run `pip install 'kws[mic]'` "
+        "or `sudo apt install alsa-utils`."
+    )
+    with pytest.raises(DeviceError, match=f"^{re.escape(message)}$"):
+        use()
