@@ -1,0 +1,161 @@
+"""Posteriors in, detections out: smoothing, thresholds, rising edge, refractory time."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from kws.config import DecisionSettings
+from kws.errors import ConfigError, did_you_mean
+from kws.manifest import Manifest
+
+__all__ = ["Decision", "Hit", "thresholds_for"]
+
+
+class Hit(NamedTuple):
+    """A keyword whose smoothed posterior has just risen over its threshold."""
+
+    keyword: str
+    score: float
+
+
+class Decision:
+    """Turn a stream of posteriors into hits.
+
+    A keyword fires when the moving average of its posterior rises over its threshold; of several at
+    once, the one furthest above its own. It can fire again only after the average has fallen below
+    the threshold and the refractory time, which holds for all keywords, is over.
+
+    Parameters
+    ----------
+    labels : sequence of str
+        The model's outputs.
+    thresholds : mapping of str to float
+        For each keyword.
+    n_smoothing : int
+        Length of the moving average, in steps; 1 is none.
+    n_refractory : int
+        Steps after a hit in which nothing fires.
+
+    Attributes
+    ----------
+    smoothed : float32 [shape=(labels,)]
+        The moving average after the last step.
+    """
+
+    def __init__(
+        self,
+        labels: tuple[str, ...],
+        *,
+        thresholds: Mapping[str, float],
+        n_smoothing: int,
+        n_refractory: int,
+    ) -> None:
+        self._keywords = [(i, label) for i, label in enumerate(labels) if label in thresholds]
+        self._columns = np.array([i for i, _ in self._keywords])
+        self._thresholds = np.array([thresholds[word] for _, word in self._keywords], np.float32)
+        self._n_labels = len(labels)
+        self._n_smoothing = max(1, n_smoothing)
+        self._n_refractory = n_refractory
+        self._weight = np.float32(1 / self._n_smoothing)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all posteriors and the refractory time."""
+        self._refractory = 0
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget the posteriors, as after a gap in them, but not that something fired just now."""
+        self._recent = np.zeros((self._n_smoothing, self._n_labels), np.float32)
+        self._at = 0
+        self._armed = np.ones(len(self._keywords), bool)
+        self._all_armed = True
+        self.smoothed = np.zeros(self._n_labels, np.float32)
+
+    def skip(self, n_steps: int) -> None:
+        """Let time pass without posteriors."""
+        self._refractory = max(0, self._refractory - n_steps)
+
+    def step(self, posteriors: npt.NDArray[Any], /) -> Hit | None:
+        """Take the posteriors of one step.
+
+        Parameters
+        ----------
+        posteriors : float [shape=(labels,)]
+
+        Returns
+        -------
+        Hit or None
+        """
+        self._recent[self._at] = posteriors
+        self._at = (self._at + 1) % self._n_smoothing
+        self.smoothed = np.add.reduce(self._recent) * self._weight
+        resting = self._refractory > 0
+        self._refractory -= resting
+        above = self.smoothed[self._columns] - self._thresholds
+        if max(above.tolist()) < 0:  # nearly always
+            self._all_armed = True
+            return None
+        fires = (above >= 0) & (self._all_armed | self._armed)
+        self._armed = above < 0
+        self._all_armed = False
+        if resting or not fires.any():
+            return None
+        i = int(np.where(fires, above, -1.0).argmax())
+        column, keyword = self._keywords[i]
+        self._refractory = self._n_refractory
+        return Hit(keyword, float(self.smoothed[column]))
+
+
+def thresholds_for(settings: DecisionSettings, manifest: Manifest) -> dict[str, float]:
+    """Return the threshold of each keyword: named ones first, then the budget, then the default.
+
+    Raises
+    ------
+    ConfigError
+        If a named keyword is not the model's, both a threshold and a budget are given, or the
+        budget lies outside the calibration table.
+    """
+    for keyword in settings.thresholds:
+        if keyword not in manifest.keywords:
+            raise ConfigError(
+                f"`[decision.thresholds]` must name keywords of the model `{manifest.name}`. "
+                f"Received: `{keyword}`.{did_you_mean(keyword, manifest.keywords)} "
+                f"It knows: {', '.join(manifest.keywords)}."
+            )
+    if settings.false_alarms_per_hour is not None:
+        if settings.threshold is not None:
+            raise ConfigError(
+                "`threshold` and `false_alarms_per_hour` exclude each other. Received: both. "
+                "Keep one."
+            )
+        chosen = _calibrated(settings.false_alarms_per_hour, manifest)
+    else:
+        value = manifest.decision.threshold if settings.threshold is None else settings.threshold
+        chosen = dict.fromkeys(manifest.keywords, value)
+    return chosen | settings.thresholds
+
+
+def _calibrated(false_alarms_per_hour: float, manifest: Manifest) -> dict[str, float]:
+    """Interpolate the calibration table; linear in the logarithm of the rate."""
+    points = sorted(manifest.calibration, key=lambda point: point.false_alarms_per_hour)
+    rates = [point.false_alarms_per_hour for point in points]
+    if not points or not rates[0] <= false_alarms_per_hour <= rates[-1]:
+        known = f"{rates[0]:g} to {rates[-1]:g}" if points else "none: it has no calibration table"
+        raise ConfigError(
+            f"`false_alarms_per_hour` must lie in what the model `{manifest.name}` was calibrated "
+            f"for: {known}. Received: {false_alarms_per_hour:g}. Choose from that, or set "
+            f"`threshold`."
+        )
+    return {
+        word: float(
+            np.interp(
+                np.log(false_alarms_per_hour),
+                np.log(rates),
+                [point.thresholds.get(word, manifest.decision.threshold) for point in points],
+            )
+        )
+        for word in manifest.keywords
+    }

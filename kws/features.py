@@ -1,0 +1,239 @@
+"""Streaming MFCC, log-mel and log-spectrogram frames; every frame is computed once.
+
+`python_speech_features` defines what is right: a signal pushed through `Features.process` in any
+pieces, with `flush` at its end, gives what `mfcc`, `logfbank` or `logpowspec` give for the whole.
+Training uses `Features.whole`, which runs the same arithmetic over a batch of signals.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
+
+from kws.errors import FormatError
+from kws.manifest import FeatureSettings
+
+__all__ = ["Features", "Frames", "Samples", "mel_filterbank"]
+
+Samples: TypeAlias = npt.NDArray[np.int16]
+Frames: TypeAlias = npt.NDArray[np.floating[Any]]
+
+_BLOCK = 8  # frames in 80 ms at a hop of 10 ms
+
+
+class Features:
+    """Turn samples into feature frames, incrementally.
+
+    Parameters
+    ----------
+    settings : FeatureSettings
+        What to compute; comes from the model's manifest.
+    dtype : float32 or float64
+        Arithmetic and output. The device uses float32; float64 equals the oracle to 1e-9.
+
+    Attributes
+    ----------
+    latency_samples : int
+        A frame is out as soon as the last of its `window_samples` is in.
+    """
+
+    def __init__(self, settings: FeatureSettings, *, dtype: npt.DTypeLike = np.float32) -> None:
+        self.settings = settings
+        self.latency_samples = settings.window_samples
+        self._dtype = np.dtype(dtype)
+        self._window = _window(settings).astype(self._dtype)
+        self._filters = _filters(settings).astype(self._dtype)
+        cepstra = _cepstral_matrix(settings)
+        self._cepstra = None if cepstra is None else cepstra.astype(self._dtype)
+        self._floor, self._preemphasis = np.array(
+            [settings.floor, settings.preemphasis], self._dtype
+        )
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all samples; the next one is the first of a new signal."""
+        self._pending = np.zeros(0, self._dtype)
+        self._previous = np.int16(0)
+        self._n_frames = 0
+
+    def process(self, samples: Samples, /) -> Frames:
+        """Consume any number of samples; return the frames they complete.
+
+        Parameters
+        ----------
+        samples : int16 [shape=(n,)]
+            Mono PCM at `settings.sample_rate_hz`; any `n`, including 0.
+
+        Returns
+        -------
+        float [shape=(k, n_features)]
+            Frames, oldest first; `k` may be 0.
+
+        Raises
+        ------
+        FormatError
+            If `samples` is not one-dimensional int16.
+        """
+        if samples.dtype != np.int16 or samples.ndim != 1:
+            raise FormatError(
+                f"Samples must be one-dimensional int16. Received: {samples.ndim}-dimensional "
+                f"{samples.dtype}. Convert them to 16-bit mono first."
+            )
+        if len(samples):
+            self._append(samples)
+        window, hop = self.settings.window_samples, self.settings.hop_samples
+        n_frames = max(0, 1 + (len(self._pending) - window) // hop)
+        if n_frames == 0:
+            return np.empty((0, self.settings.n_features), self._dtype)
+        # What sliding_window_view gives, without its checks, which cost more than the transform.
+        strides = (hop * self._pending.itemsize, self._pending.itemsize)
+        frames = np.ndarray((n_frames, window), self._dtype, self._pending, strides=strides)
+        features = self._transform(frames)
+        self._pending = self._pending[n_frames * hop :].copy()
+        self._n_frames += n_frames
+        return features
+
+    def flush(self) -> Frames:
+        """End the signal: return its last, zero-padded frame if samples are left over, and reset.
+
+        Returns
+        -------
+        float [shape=(k, n_features)]
+            `k` is 0 where the signal ended on the last sample of a frame, else 1.
+        """
+        window, hop = self.settings.window_samples, self.settings.hop_samples
+        n_shared = window - hop if self._n_frames else 0
+        frames = np.zeros((int(len(self._pending) > n_shared), window), self._dtype)
+        frames[:, : len(self._pending)] = self._pending
+        self.reset()
+        return self._transform(frames)
+
+    def whole(self, signals: npt.NDArray[Any], /) -> Frames:
+        """Compute the complete frames of whole signals at once, apart from the stream's state.
+
+        Parameters
+        ----------
+        signals : array [shape=(..., n)]
+            PCM on the scale of 16-bit samples, integer or floating.
+
+        Returns
+        -------
+        float [shape=(..., k, n_features)]
+            `k = 1 + (n - window_samples) // hop_samples`, or 0 for a shorter signal.
+        """
+        window, hop = self.settings.window_samples, self.settings.hop_samples
+        if signals.shape[-1] < window:
+            return np.empty((*signals.shape[:-1], 0, self.settings.n_features), self._dtype)
+        emphasised = signals.astype(self._dtype)
+        emphasised[..., 1:] -= self._preemphasis * signals[..., :-1].astype(self._dtype)
+        return self._transform(sliding_window_view(emphasised, window, axis=-1)[..., ::hop, :])
+
+    def _append(self, samples: Samples) -> None:
+        """Pre-emphasise samples and put them behind those that wait: y[t] = x[t] - c x[t - 1]."""
+        n_waiting = len(self._pending)
+        pending = np.empty(n_waiting + len(samples), self._dtype)
+        pending[:n_waiting] = self._pending
+        new = pending[n_waiting:]
+        new[0] = self._previous
+        new[1:] = samples[:-1]
+        new *= -self._preemphasis
+        new += samples
+        self._previous = samples[-1]
+        self._pending = pending
+
+    def _transform(self, frames: Frames) -> Frames:
+        """Turn windows of samples (..., window_samples) into features (..., n_features)."""
+        spectrum = np.fft.rfft(frames * self._window, self.settings.n_fft)
+        parts = spectrum.view(spectrum.real.dtype)  # real and imaginary parts take turns
+        if parts.dtype != self._dtype:  # numpy 1 computes every FFT in double precision
+            parts = parts.astype(self._dtype)
+        np.square(parts, out=parts)
+        bands = _project(parts, self._filters)
+        np.maximum(bands, self._floor, out=bands)
+        np.log(bands, out=bands)
+        return bands if self._cepstra is None else _project(bands, self._cepstra)
+
+
+def mel_filterbank(settings: FeatureSettings) -> npt.NDArray[np.float64]:
+    """Return triangular filters, equally spaced on the mel scale.
+
+    Bin edges are rounded down to whole FFT bins, as in `python_speech_features.get_filterbanks`;
+    mel(f) = 2595 log10(1 + f / 700) (O'Shaughnessy 1987).
+
+    Returns
+    -------
+    float64 [shape=(n_fft // 2 + 1, n_mels)]
+    """
+    high_hz = settings.high_hz or settings.sample_rate_hz / 2
+    mel_edges = 2595 * np.log10(1 + np.array([settings.low_hz, high_hz]) / 700.0)
+    mels = np.linspace(mel_edges[0], mel_edges[1], settings.n_mels + 2)
+    hz = 700 * (10 ** (mels / 2595.0) - 1)
+    edges = np.floor((settings.n_fft + 1) * hz / settings.sample_rate_hz)
+    bins = np.arange(settings.n_fft // 2 + 1)[:, None]
+    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rising = np.where((bins >= left) & (bins < centre), (bins - left) / (centre - left), 0.0)
+        falling = np.where(
+            (bins >= centre) & (bins < right), (right - bins) / (right - centre), 0.0
+        )
+    return rising + falling
+
+
+def _project(rows: Frames, matrix: Frames) -> Frames:
+    """Multiply rows (..., k, n) by a matrix (n, m), always `_BLOCK` rows at a time.
+
+    BLAS picks its kernel, and so the order of its sums, by the number of rows: left to itself, the
+    last bit of a frame would depend on how many frames came with it.
+    """
+    k = rows.shape[-2]
+    n_blocks = -(-k // _BLOCK)
+    if k != n_blocks * _BLOCK:
+        padded = np.zeros((*rows.shape[:-2], n_blocks * _BLOCK, rows.shape[-1]), rows.dtype)
+        padded[..., :k, :] = rows
+        rows = padded
+    blocks = rows.reshape(*rows.shape[:-2], n_blocks, _BLOCK, rows.shape[-1]) @ matrix
+    return blocks.reshape(*rows.shape[:-1], matrix.shape[1])[..., :k, :]
+
+
+def _window(settings: FeatureSettings) -> npt.NDArray[np.float64]:
+    shapes: dict[str, Callable[[int], npt.NDArray[np.float64]]] = {
+        "rectangular": np.ones,
+        "hamming": np.hamming,
+        "hann": np.hanning,
+    }
+    return shapes[settings.window](settings.window_samples)
+
+
+def _filters(settings: FeatureSettings) -> npt.NDArray[np.float64]:
+    """Return what the squared parts of the spectrum are multiplied by, 1 / n_fft included.
+
+    Each row stands twice, for the real and the imaginary part of its bin. For MFCC with `energy`
+    the last column sums all bins: the frame's energy rides along.
+    """
+    n_bins = settings.n_fft // 2 + 1
+    filters = np.eye(n_bins) if settings.kind == "spectrogram" else mel_filterbank(settings)
+    if settings.kind == "mfcc" and settings.energy:
+        filters = np.hstack((filters, np.ones((n_bins, 1))))
+    return np.repeat(filters, 2, axis=0) / settings.n_fft
+
+
+def _cepstral_matrix(settings: FeatureSettings) -> npt.NDArray[np.float64] | None:
+    """Return the orthonormal DCT-II with the lifter folded in, or None where there are no cepstra.
+
+    The lifter is 1 + L / 2 sin(pi n / L) (HTK book, section 5.6).
+    """
+    if settings.kind != "mfcc":
+        return None
+    n = np.arange(settings.n_mels)[:, None]
+    k = np.arange(settings.n_mfcc)[None, :]
+    dct: npt.NDArray[np.float64]
+    dct = np.sqrt(2 / settings.n_mels) * np.cos(np.pi * k * (2 * n + 1) / (2 * settings.n_mels))
+    dct[:, 0] /= np.sqrt(2)
+    if settings.lifter:
+        dct *= 1 + settings.lifter / 2 * np.sin(np.pi * k / settings.lifter)
+    if settings.energy:
+        dct[:, 0] = 0.0
+        dct = np.vstack((dct, k == 0))
+    return dct

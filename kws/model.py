@@ -1,0 +1,307 @@
+"""The neural network on the device: a TensorFlow Lite file run frame by frame.
+
+`open_model` reads the file and gives a `StepModel`, which keeps the network's recurrent states
+between calls, or a `WindowModel`, which slides a whole window over the frames. LiteRT runs both;
+tflite-runtime serves where LiteRT has no wheel.
+"""
+
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from importlib.resources import files
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from kws.errors import ModelError, did_you_mean
+from kws.manifest import Manifest, read_manifest
+
+__all__ = ["Model", "StepModel", "WindowModel", "bundled_models", "model_path", "open_model"]
+
+Posteriors: TypeAlias = npt.NDArray[np.float32]
+Array: TypeAlias = npt.NDArray[Any]
+
+
+class Model:
+    """What both kinds share: the interpreter and the quantisation of what goes in and comes out.
+
+    Attributes
+    ----------
+    manifest : Manifest
+    latency_samples : int
+        A call's posteriors are out as soon as its last frame is in: none beyond the frames' own.
+    """
+
+    latency_samples = 0
+
+    def __init__(
+        self, manifest: Manifest, content: bytes, *, n_threads: int, reference: bool
+    ) -> None:
+        self.manifest = manifest
+        self._interpreter = _interpreter(content, n_threads=n_threads, reference=reference)
+        inputs = {tensor["name"]: tensor for tensor in self._interpreter.get_input_details()}
+        outputs = {tensor["name"]: tensor for tensor in self._interpreter.get_output_details()}
+        self._input = _pick(inputs, manifest.input, what="input", manifest=manifest)
+        self._output = _pick(outputs, manifest.output, what="output", manifest=manifest)
+        n_frames, n_features = manifest.n_frames, manifest.features.n_features
+        if (size := int(np.prod(self._input["shape"]))) != n_frames * n_features:
+            raise _disagrees(
+                manifest, f"an input of {n_frames} frames of {n_features}", f"{size} values"
+            )
+        if (size := int(np.prod(self._output["shape"]))) % len(manifest.labels):
+            raise _disagrees(manifest, f"{len(manifest.labels)} labels", f"{size} outputs")
+        self.n_outputs = size // len(manifest.labels)
+        self._inputs, self._outputs = inputs, outputs
+        self._input_scale, self._output_scale = _Scale(self._input), _Scale(self._output)
+        self._frames_in = self._input["index"]
+        self._posteriors_out = self._output["index"]
+
+    def reset(self) -> None:
+        """Forget all frames."""
+        raise NotImplementedError
+
+    def step(self, frames: Array, /) -> Posteriors:
+        """Take the next `hop_frames` frames.
+
+        Parameters
+        ----------
+        frames : float32 [shape=(hop_frames, n_features)]
+
+        Returns
+        -------
+        float32 [shape=(n_outputs, labels)]
+            Posteriors, oldest first.
+        """
+        raise NotImplementedError
+
+    def _invoke(self, frames: Array, /) -> Posteriors:
+        quantised = self._input_scale.to_integers(frames).reshape(self._input["shape"])
+        self._interpreter.set_tensor(self._frames_in, quantised)
+        self._interpreter.invoke()
+        raw = self._interpreter.get_tensor(self._posteriors_out)
+        return self._output_scale.to_values(raw).reshape(self.n_outputs, -1)
+
+
+class _State(NamedTuple):
+    """A state's tensors, its first value, and what brings it to the input's scale, if it must."""
+
+    taken: int
+    given: int
+    zero: Array
+    rescale: Callable[[Array], Array] | None
+
+
+class StepModel(Model):
+    """A network with external states: each call takes a few new frames."""
+
+    def __init__(
+        self, manifest: Manifest, content: bytes, *, n_threads: int, reference: bool
+    ) -> None:
+        super().__init__(manifest, content, n_threads=n_threads, reference=reference)
+        self._states = [self._state(s.input, s.output, s.shape) for s in manifest.states]
+        if len(self._inputs) != 1 + len(self._states):
+            raise _disagrees(
+                manifest, f"{len(self._states)} states", f"{len(self._inputs) - 1} beside the input"
+            )
+        self.reset()
+
+    def reset(self) -> None:
+        """Put every state to zero, which in a quantised tensor is its zero point."""
+        for taken, _, zero, _ in self._states:
+            self._interpreter.set_tensor(taken, zero)
+
+    def step(self, frames: Array, /) -> Posteriors:
+        """Take the next frames and carry the states over; see `Model.step`."""
+        posteriors = self._invoke(frames)
+        interpreter = self._interpreter
+        for taken, given, _, rescale in self._states:
+            state = interpreter.get_tensor(given)
+            interpreter.set_tensor(taken, rescale(state) if rescale else state)
+        return posteriors
+
+    def _state(self, taken: str, given: str, shape: tuple[int, ...]) -> _State:
+        """Refuse tensors that do not fit together."""
+        try:
+            before, after = self._inputs[taken], self._outputs[given]
+        except KeyError as error:
+            raise _disagrees(self.manifest, f"a tensor {error}", "no such tensor") from None
+        for tensor in (before, after):
+            if tuple(tensor["shape"]) != shape:
+                raise _disagrees(self.manifest, f"a state of shape {shape}", str(tensor["shape"]))
+        zero = np.full(shape, before["quantization"][1], before["dtype"])
+        if before["dtype"] == after["dtype"] and before["quantization"] == after["quantization"]:
+            return _State(before["index"], after["index"], zero, None)
+        source, target = _Scale(after), _Scale(before)
+        return _State(
+            before["index"],
+            after["index"],
+            zero,
+            lambda state: target.to_integers(source.to_values(state)),
+        )
+
+
+class WindowModel(Model):
+    """A network that sees a whole window at a time; the window slides by `hop_frames`.
+
+    Until the window is full it is padded in front with copies of the first frame.
+    """
+
+    def __init__(
+        self, manifest: Manifest, content: bytes, *, n_threads: int, reference: bool
+    ) -> None:
+        super().__init__(manifest, content, n_threads=n_threads, reference=reference)
+        self.reset()
+
+    def reset(self) -> None:
+        """Empty the window."""
+        self._window: Array | None = None
+
+    def step(self, frames: Array, /) -> Posteriors:
+        """Slide the window on by `hop_frames` and run the network on it; see `Model.step`."""
+        if self._window is None:
+            self._window = np.repeat(frames[:1], self.manifest.n_frames, axis=0)
+        self._window = np.concatenate((self._window[len(frames) :], frames))
+        return self._invoke(self._window)
+
+
+def open_model(path: Path, *, n_threads: int = 1, reference: bool = False) -> Model:
+    """Open a model file.
+
+    Parameters
+    ----------
+    path : Path
+    n_threads : int
+        Threads of the interpreter.
+    reference : bool
+        True runs the built-in kernels alone: slower, and bit for bit the same on every machine.
+
+    Raises
+    ------
+    ModelError
+        If the file is not a model, disagrees with its manifest, or no interpreter is installed.
+    """
+    manifest, content = read_manifest(path)
+    kind = StepModel if manifest.kind == "step" else WindowModel
+    return kind(manifest, content, n_threads=n_threads, reference=reference)
+
+
+def bundled_models() -> dict[str, Path]:
+    """Return the models that come with kws, by name."""
+    folder = Path(str(files("kws.models")))
+    return {path.stem: path for path in sorted(folder.glob("*.tflite"))}
+
+
+def model_path(name: str) -> Path:
+    """Return the file of a bundled model's name, or the path itself.
+
+    Raises
+    ------
+    ModelError
+        If it is neither.
+    """
+    bundled = bundled_models()
+    if name in bundled:
+        return bundled[name]
+    if not (path := Path(name).expanduser()).is_file():
+        raise ModelError(
+            f"A model must be a bundled model's name or a file. Received: {name}."
+            f"{did_you_mean(name, bundled)} Bundled: {', '.join(bundled) or 'none'}."
+        )
+    return path
+
+
+def _interpreter(content: bytes, *, n_threads: int, reference: bool) -> Any:
+    module = _runtime()
+    options: dict[str, Any] = {"num_threads": n_threads}
+    if reference:
+        kernels = module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        options["experimental_op_resolver_type"] = kernels
+    try:
+        with _no_chatter():
+            interpreter = module.Interpreter(model_content=content, **options)
+            interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(
+            f"The model must be one that {module.__name__.split('.')[0]} can run. Received: "
+            f"{reason}. Export it again, or update the interpreter."
+        ) from error
+    return interpreter
+
+
+def _runtime() -> ModuleType:
+    """Import LiteRT, or tflite-runtime in its place."""
+    try:
+        return importlib.import_module("ai_edge_litert.interpreter")
+    except ImportError:
+        try:
+            return importlib.import_module("tflite_runtime.interpreter")
+        except ImportError as error:
+            raise ModelError(
+                "A model needs an interpreter, ai-edge-litert or tflite-runtime. Received: neither "
+                "can be imported. Run `pip install ai-edge-litert`, or on 32-bit ARM with Python "
+                "up to 3.11 `pip install tflite-runtime 'numpy<2'`."
+            ) from error
+
+
+@contextlib.contextmanager
+def _no_chatter() -> Iterator[None]:
+    """Keep the interpreter's C++ log ("Created ... XNNPACK delegate") off the terminal."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _pick(tensors: dict[str, Any], name: str, *, what: str, manifest: Manifest) -> Any:
+    """Return the tensor of that name, or the only one."""
+    if not name and len(tensors) == 1:
+        return next(iter(tensors.values()))
+    if name not in tensors:
+        raise _disagrees(manifest, f"an {what} tensor `{name}`", ", ".join(tensors))
+    return tensors[name]
+
+
+def _disagrees(manifest: Manifest, says: str, received: str) -> ModelError:
+    return ModelError(
+        f"The manifest of `{manifest.name}` must agree with its tensors: it says {says}. "
+        f"Received: {received}. Export the model again."
+    )
+
+
+class _Scale:
+    """A tensor's quantisation, value = scale (q - zero_point); float tensors have none."""
+
+    def __init__(self, tensor: Any) -> None:
+        self._scale, zero_point = tensor["quantization"]
+        self._zero_point = np.float32(zero_point)
+        self._dtype = np.dtype(tensor["dtype"])
+        if self._scale:
+            limits = np.iinfo(self._dtype)
+            self._least, self._most = float(limits.min), float(limits.max)
+
+    def to_integers(self, values: Array) -> Array:
+        """Round to the tensor's integers, saturating at their limits."""
+        if not self._scale:
+            return values.astype(self._dtype)
+        scaled = values * np.float32(1 / self._scale)
+        np.rint(scaled, out=scaled)
+        scaled += self._zero_point
+        np.maximum(scaled, self._least, out=scaled)
+        np.minimum(scaled, self._most, out=scaled)
+        return scaled.astype(self._dtype)
+
+    def to_values(self, integers: Array) -> Posteriors:
+        """Return what the integers stand for."""
+        values = integers.astype(np.float32)
+        return (values - self._zero_point) * np.float32(self._scale) if self._scale else values

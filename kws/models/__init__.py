@@ -1,0 +1,1 @@
+"""Bundled models, each a .tflite with its card beside it, and the demo recording."""

@@ -1,0 +1,201 @@
+"""The pipeline: samples in, detections out.
+
+::
+
+    samples ─┬─▶ Gate ───────── open? ──┐
+             └─▶ Features ─ frames ─▶ Model ─ posteriors ─▶ Decision ─▶ Detection
+
+`Spotter` is synchronous and deterministic: no thread, no clock, no randomness, no I/O. Time is a
+sample index, and the detections do not depend on how the samples were cut into chunks.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kws.config import DecisionSettings, GateSettings
+from kws.decision import Decision, thresholds_for
+from kws.events import Detection
+from kws.features import Features
+from kws.gate import Gate
+from kws.model import Model
+
+__all__ = ["Spotter"]
+
+_BLOCK_S = 1  # longer input is worked through in blocks, so that memory stays bounded
+_TAIL_S = 0.6  # a model answers up to half a second after a word's end
+
+
+class Spotter:
+    """Listen to one stream of samples.
+
+    Parameters
+    ----------
+    model : Model
+        Opened by `open_model`; the spotter is its only user.
+    gate : GateSettings
+        With `enabled` false the model sees every frame.
+    decision : DecisionSettings
+        What the user wants otherwise than the model's manifest says.
+
+    Raises
+    ------
+    ConfigError
+        If thresholds name unknown keywords, or a budget was never calibrated.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        gate: GateSettings | None = None,
+        decision: DecisionSettings | None = None,
+    ) -> None:
+        manifest = model.manifest
+        gate, decision = gate or GateSettings(), decision or DecisionSettings()
+        self.manifest = manifest
+        self.sample_rate_hz = manifest.features.sample_rate_hz
+        self._model = model
+        self._features = Features(manifest.features)
+        self._gate = Gate(gate, sample_rate_hz=self.sample_rate_hz) if gate.enabled else None
+        self._step_samples = manifest.hop_frames * manifest.features.hop_samples
+        self._output_samples = self._step_samples // model.n_outputs
+        output_ms = 1000 * self._output_samples / self.sample_rate_hz
+        smoothing_ms = _chosen(decision.smoothing_ms, manifest.decision.smoothing_ms)
+        refractory_ms = _chosen(decision.refractory_ms, manifest.decision.refractory_ms)
+        self._decision = Decision(
+            manifest.labels,
+            thresholds=thresholds_for(decision, manifest),
+            n_smoothing=round(smoothing_ms / output_ms),
+            n_refractory=round(refractory_ms / output_ms),
+        )
+        step_ms = output_ms * model.n_outputs
+        self._backlog: deque[npt.NDArray[Any]] = deque(maxlen=round(gate.pre_roll_ms / step_ms))
+        self.reset()
+
+    def reset(self) -> None:
+        """Start a new stream at time zero."""
+        if self._gate:
+            self._gate.reset()
+        self._features.reset()
+        self._model.reset()
+        self._decision.reset()
+        self._backlog.clear()
+        self._frames = np.empty((0, self.manifest.features.n_features), np.float32)
+        self._verdicts: deque[bool] = deque()
+        self._n_blocks_passed = 0
+        self._n_steps = 0
+        self._n_skipped = 0
+        self._last_end_s = 0.0
+
+    def process(self, samples: npt.NDArray[np.int16], /) -> list[Detection]:
+        """Consume any number of samples; return what was heard in them.
+
+        Parameters
+        ----------
+        samples : int16 [shape=(n,)]
+            Mono PCM at `sample_rate_hz`; any `n`, including 0.
+
+        Returns
+        -------
+        list of Detection
+            Oldest first, usually empty.
+
+        Raises
+        ------
+        FormatError
+            If `samples` is not one-dimensional int16.
+        """
+        detections: list[Detection] = []
+        block = _BLOCK_S * self.sample_rate_hz
+        for start in range(0, max(1, len(samples)), block):
+            piece = samples[start : start + block]
+            frames = self._features.process(piece)
+            if self._gate:
+                self._verdicts.extend(self._gate.process(piece))
+            for step in self._steps(frames):
+                detections += self._gated(step)
+        return detections
+
+    def flush(self) -> list[Detection]:
+        """End the stream: let it fall silent, return what is still heard, and reset."""
+        detections = self.process(np.zeros(int(_TAIL_S * self.sample_rate_hz), np.int16))
+        self.reset()
+        return detections
+
+    def _steps(self, frames: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
+        """Gather frames until they fill a step of the model."""
+        self._frames = np.concatenate((self._frames, frames)) if len(frames) else self._frames
+        hop = self.manifest.hop_frames
+        n_ready = len(self._frames) // hop
+        ready, self._frames = self._frames[: n_ready * hop], self._frames[n_ready * hop :]
+        for i in range(n_ready):
+            yield ready[i * hop : (i + 1) * hop]
+
+    def _gated(self, frames: npt.NDArray[Any]) -> list[Detection]:
+        """Run the model if the gate is open, first on the frames before the opening.
+
+        After a short closure nothing was lost: the model goes on where it stopped. After a longer
+        one it starts anew from the pre-roll.
+        """
+        step = self._n_steps
+        self._n_steps += 1
+        if not self._is_open(step):
+            self._backlog.append(frames)
+            self._n_skipped += 1
+            return []
+        if n_lost := self._n_skipped - len(self._backlog):
+            self._model.reset()
+            self._decision.restart()
+            self._decision.skip(n_lost * self._model.n_outputs)
+        detections: list[Detection] = []
+        for i, late in enumerate(self._backlog, start=step - len(self._backlog)):
+            detections += self._run(late, i)
+        self._backlog.clear()
+        self._n_skipped = 0
+        detections += self._run(frames, step)
+        return detections
+
+    def _is_open(self, step: int) -> bool:
+        """Return the verdict on the last block that was complete when the step's last frame was."""
+        if self._gate is None:
+            return True
+        block = self._end_sample(step, self._model.n_outputs - 1) // self._gate.block_samples - 1
+        if block < 0:
+            return False
+        while self._n_blocks_passed < block:
+            self._verdicts.popleft()
+            self._n_blocks_passed += 1
+        return self._verdicts[0]
+
+    def _run(self, frames: npt.NDArray[Any], step: int) -> Iterator[Detection]:
+        for output, posteriors in enumerate(self._model.step(frames)):
+            hit = self._decision.step(posteriors)
+            if hit:
+                yield self._detection(hit.keyword, hit.score, self._end_sample(step, output))
+
+    def _end_sample(self, step: int, output: int) -> int:
+        """Return where the last frame ends that an output has seen."""
+        n_seen = step * self._step_samples + (output + 1) * self._output_samples
+        settings = self.manifest.features
+        return n_seen - settings.hop_samples + settings.window_samples
+
+    def _detection(self, keyword: str, score: float, end_sample: int) -> Detection:
+        defaults = self.manifest.decision
+        end_s = max(0.0, end_sample / self.sample_rate_hz - defaults.delay_ms / 1000)
+        start_s = min(end_s, max(self._last_end_s, end_s - defaults.word_ms / 1000))
+        self._last_end_s = end_s
+        return Detection(
+            keyword=keyword,
+            score=round(score, 3),
+            start_s=round(start_s, 3),
+            end_s=round(end_s, 3),
+            model=self.manifest.name,
+        )
+
+
+def _chosen(setting: int | None, default: int) -> int:
+    return default if setting is None else setting
