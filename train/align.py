@@ -1,0 +1,193 @@
+"""Word times for continuous speech, by forced alignment with pocketsphinx.
+
+Training has to know where words are in LibriSpeech-shaped corpora: a keyword said there is no false
+alarm, and real words can be cut out. The result is one JSON-lines file, one utterance a line:
+``{"utterance": "84-121123-0000", "speaker": "84", "words": [["GO", 0.5, 0.82], ...]}``.
+"""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import joblib
+import msgspec
+import soundfile
+from pocketsphinx import Decoder
+from rich.progress import track
+
+from kws.errors import ConfigError
+
+__all__ = ["AlignSummary", "Utterance", "align", "read_alignment", "train_speakers"]
+
+log = logging.getLogger("kws.align")
+
+_SUFFIXES = (".flac", ".opus", ".ogg", ".wav")
+_CHUNK = 64  # utterances to a task: enough to pay for loading the acoustic model
+
+
+class Utterance(msgspec.Struct, frozen=True):
+    """An aligned utterance: its words as (word in capitals, start, end), in seconds."""
+
+    utterance: str
+    speaker: str
+    words: tuple[tuple[str, float, float], ...]
+
+
+class AlignSummary(msgspec.Struct, frozen=True):
+    """What an alignment came to: utterances done, already there, and left out with the reason."""
+
+    n_aligned: int
+    n_kept: int
+    left_out: dict[str, str]
+
+
+def align(
+    corpus: Path, out: Path, *, half: str = "all", n_jobs: int = 1, progress: bool = False
+) -> AlignSummary:
+    """Align every utterance of a corpus that has a transcript.
+
+    Can be interrupted: utterances that are in `out` already are not done again.
+
+    Parameters
+    ----------
+    corpus : Path
+        LibriSpeech layout: `*.trans.txt` beside audio files, SPEAKERS.TXT above.
+    out : Path
+        The JSON-lines file, made or appended to.
+    half : "first", "second" or "all"
+        Of the speakers, in the order of SPEAKERS.TXT.
+    n_jobs : int
+        Processes.
+
+    Raises
+    ------
+    ConfigError
+        If there is no transcript below `corpus`.
+    """
+    transcripts = _transcripts(corpus, half)
+    done = set(read_alignment(out)) if out.is_file() else set()
+    todo = [entry for entry in transcripts if entry[0] not in done]
+    chunks = [todo[i : i + _CHUNK] for i in range(0, len(todo), _CHUNK)]
+    left_out: dict[str, str] = {}
+    n_aligned = 0
+    work = joblib.Parallel(n_jobs=n_jobs, return_as="generator")(
+        joblib.delayed(_align_chunk)(chunk) for chunk in chunks
+    )
+    _drop_torn_line(out)
+    with out.open("ab") as lines:
+        for results in track(work, "Aligning", total=len(chunks), disable=not progress):
+            for name, result in results:
+                if isinstance(result, str):
+                    left_out[name] = result
+                    log.warning("left out, %s: %s", result, name)
+                    continue
+                lines.write(msgspec.json.encode(result) + b"\n")
+                n_aligned += 1
+            lines.flush()
+    return AlignSummary(n_aligned, len(transcripts) - len(todo), left_out)
+
+
+def read_alignment(path: Path) -> dict[str, Utterance]:
+    """Return the utterances of an alignment by name; a last line cut short is left out.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing, or a line is not an aligned utterance.
+    """
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except OSError as error:
+        raise ConfigError(
+            f"An alignment must be a readable file. Received: {path} ({error.strerror}). "
+            f"Make it with `kws align CORPUS {path}`."
+        ) from error
+    whole = [line for line in lines if line.endswith(b"\n")]
+    try:
+        utterances = [msgspec.json.decode(line, type=Utterance) for line in whole]
+    except msgspec.DecodeError as error:
+        raise ConfigError(
+            f"An alignment must hold one utterance a line. Received: {error} in {path}. "
+            f"Remove the file and make it again with `kws align`."
+        ) from error
+    return {utterance.utterance: utterance for utterance in utterances}
+
+
+def train_speakers(corpus: Path) -> tuple[set[str], set[str]]:
+    """Return the first and the second half of the speakers present, in the order of SPEAKERS.TXT.
+
+    The second half is for final figures: nothing trains, tunes or calibrates on it.
+    """
+    present = {path.name.partition("-")[0] for path in corpus.rglob("*.trans.txt")}
+    listed = [
+        line.partition("|")[0].strip()
+        for path in corpus.rglob("SPEAKERS.TXT")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if not line.startswith(";")
+    ]
+    order = [speaker for speaker in listed if speaker in present] or sorted(present)
+    return set(order[: len(order) // 2]), set(order[len(order) // 2 :])
+
+
+def _transcripts(corpus: Path, half: str) -> list[tuple[str, str, Path]]:
+    """Return (utterance, transcript, audio file), in the order of names."""
+    first, second = train_speakers(corpus)
+    wanted = {"first": first, "second": second, "all": first | second}[half]
+    found = []
+    for path in sorted(corpus.rglob("*.trans.txt")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            name, _, text = line.partition(" ")
+            if name.partition("-")[0] in wanted and (audio := _audio_of(path.with_name(name))):
+                found.append((name, text, audio))
+    if not found:
+        raise ConfigError(
+            f"A speech corpus must hold *.trans.txt files with audio beside them. Received: "
+            f"{corpus} with none. Give a folder in LibriSpeech's layout."
+        )
+    return found
+
+
+def _audio_of(stem: Path) -> Path | None:
+    paths = (stem.with_name(stem.name + suffix) for suffix in _SUFFIXES)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _align_chunk(entries: list[tuple[str, str, Path]]) -> list[tuple[str, Utterance | str]]:
+    decoder = Decoder(lm=None, loglevel="FATAL")
+    return [(name, _align_one(decoder, name, text, path)) for name, text, path in entries]
+
+
+def _align_one(decoder: Decoder, name: str, text: str, path: Path) -> Utterance | str:
+    """Return the aligned utterance, or why there is none."""
+    words = text.lower().split()
+    if unknown := [word for word in words if decoder.lookup_word(word) is None]:
+        return f"not in the dictionary: {', '.join(unknown)}"
+    try:
+        samples, rate_hz = soundfile.read(path, dtype="int16")
+    except soundfile.SoundFileError as error:
+        return f"not readable ({error})"
+    if rate_hz != 16_000 or samples.ndim != 1:
+        return "not 16 kHz mono"
+    decoder.set_align_text(" ".join(words))
+    decoder.start_utt()
+    decoder.process_raw(samples.tobytes(), full_utt=True)
+    decoder.end_utt()
+    spoken = tuple(_spoken(decoder))
+    if [word.lower() for word, _, _ in spoken] != words:
+        return "audio and transcript do not match"
+    return Utterance(name, name.partition("-")[0], spoken)
+
+
+def _spoken(decoder: Decoder) -> Iterator[tuple[str, float, float]]:
+    """Give the aligned words; segments count frames of 10 ms and include their last."""
+    for segment in decoder.seg() or ():
+        word = segment.word.partition("(")[0]
+        if not word.startswith(("<", "[")):
+            yield word.upper(), segment.start_frame / 100, (segment.end_frame + 1) / 100
+
+
+def _drop_torn_line(path: Path) -> None:
+    """Cut off what an interrupted run left of its last line."""
+    if path.is_file():
+        content = path.read_bytes()
+        path.write_bytes(content[: content.rfind(b"\n") + 1])

@@ -1,0 +1,90 @@
+"""The workbench's commands: `kws train`, `kws eval`, `kws align`. Thin; the work is elsewhere."""
+
+import json
+import logging
+from pathlib import Path
+
+import click
+import msgspec
+
+__all__ = ["align", "evaluate", "train"]
+
+_PATH = click.Path(path_type=Path)
+SPLITS = ["train", "validation", "test", "all"]
+
+
+@click.command()
+@click.option("--config", required=True, type=_PATH, help="The recipe, a TOML file.")
+@click.option("--data", required=True, type=_PATH, help="Folder its data paths are relative to.")
+@click.option("--out", "run", required=True, type=_PATH, help="The run folder; resumed if begun.")
+@click.option("--epochs", type=int, help="In place of the recipe's number of epochs.")
+@click.option("--seed", type=int, help="In place of the recipe's seed.")
+def train(config: Path, data: Path, run: Path, epochs: int | None, seed: int | None) -> None:
+    """Train a model as a recipe says; Ctrl-C stops it, the same command goes on."""
+    from kws.train.fit import fit
+    from kws.train.report import draw
+    from kws.train.settings import load_recipe
+
+    logging.getLogger("kws").setLevel(logging.INFO)
+    recipe = load_recipe(config)
+    changes = {"epochs": epochs, "seed": seed}
+    changed = {key: value for key, value in changes.items() if value is not None}
+    recipe = msgspec.structs.replace(recipe, fit=msgspec.structs.replace(recipe.fit, **changed))
+    model = fit(recipe, data=data, run=run)
+    for picture in draw(run, model, recipe, data=data):
+        click.echo(f"drawn: {picture}")
+    click.echo(f"trained: {run}. Next: kws export {run} --out {recipe.name}.tflite")
+
+
+@click.group()
+def evaluate() -> None:
+    """Measure a model file on data that it was not trained on."""
+
+
+@evaluate.command()
+@click.argument("model", type=str)
+@click.argument("data", type=_PATH)
+@click.option(
+    "--split",
+    type=click.Choice(SPLITS),
+    default="test",
+    show_default=True,
+    help="By the official speaker hash; folders such as _unknown_ are taken whole.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def clips(model: str, data: Path, split: str, as_json: bool) -> None:
+    """Sort the isolated words below DATA: accuracy, recall, confusion."""
+    from kws.model import model_path, open_model
+    from kws.train.evaluate import evaluate_clips
+    from kws.train.report import clip_table
+
+    path = model_path(model)
+    scores = evaluate_clips(
+        open_model(path),
+        data,
+        split=split,  # type: ignore[arg-type]
+        model_bytes=path.stat().st_size,
+    )
+    click.echo(json.dumps(msgspec.to_builtins(scores)) if as_json else clip_table(scores))
+
+
+@click.command()
+@click.argument("corpus", type=_PATH)
+@click.argument("out", type=_PATH)
+@click.option(
+    "--half",
+    type=click.Choice(["first", "second", "all"]),
+    default="first",
+    show_default=True,
+    help="Which speakers, in the order of SPEAKERS.TXT; the second half is for evaluation.",
+)
+@click.option("--jobs", default=1, show_default=True, help="Processes.")
+def align(corpus: Path, out: Path, half: str, jobs: int) -> None:
+    """Find out where each word is in a LibriSpeech-shaped CORPUS; write OUT, JSON lines."""
+    from kws.train.align import align as run
+
+    summary = run(corpus, out, half=half, n_jobs=jobs, progress=True)
+    click.echo(
+        f"{out}: {summary.n_aligned} utterances aligned, {summary.n_kept} were there, "
+        f"{len(summary.left_out)} left out"
+    )

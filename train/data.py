@@ -1,0 +1,235 @@
+"""Corpora: which clips there are, which split each belongs to, and their samples.
+
+Word corpora are Speech-Commands-shaped, `word/speaker_nohash_n.*`. Speech corpora are
+LibriSpeech-shaped with word times from `kws.train.align`. Samples are int16, mono, 16 kHz.
+"""
+
+import hashlib
+import logging
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import joblib
+import numpy as np
+import soundfile
+import soxr
+
+from kws.errors import ConfigError, FormatError
+from kws.features import Samples
+from kws.manifest import UNKNOWN
+from kws.train.align import read_alignment, train_speakers
+from kws.train.settings import DataRecipe, SpeechCorpus, WordCorpus
+
+__all__ = ["Clip", "Corpus", "Split", "Spoken", "load_corpus", "official_split", "read_samples"]
+
+log = logging.getLogger("kws.data")
+
+Split: TypeAlias = Literal["train", "validation", "test"]
+AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".opus"}
+RATE_HZ = 16_000
+_MAX_CLIPS_PER_CLASS = 2**27 - 1  # constant of the published rule
+_LONGEST_WORD_S = 3.0
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One isolated word."""
+
+    label: str
+    word: str
+    path: Path
+    samples: Samples = field(repr=False)
+    weight: float = 1.0
+    """How often it is drawn, against others of its word."""
+    real: bool = True
+    """False: synthetic."""
+    span: tuple[int, int] | None = None
+    """Where the word is spoken, [start, end) in samples; None: not known, to be found by energy."""
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """One utterance of continuous speech and its words as (word, start, end) in samples."""
+
+    path: Path
+    samples: Samples = field(repr=False)
+    words: tuple[tuple[str, int, int], ...]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Everything that one split is made of."""
+
+    clips: dict[str, list[Clip]]
+    """Isolated words by label; what is no keyword is under `_unknown_`."""
+    speech: list[Spoken]
+    noise: list[Samples]
+    unreadable: list[Path]
+
+
+def official_split(
+    path: Path, *, validation_percent: float = 10, test_percent: float = 10
+) -> Split:
+    """Return the split that Speech Commands assigns to a clip, by a hash of its speaker.
+
+    Warden 2018, section 4: what stands before `_nohash_` is the speaker, so that no speaker is in
+    two splits; the SHA-1 of that, modulo 2^27, as a percentage.
+    """
+    speaker = re.sub(r"_nohash_.*$", "", path.name)
+    digest = int(hashlib.sha1(speaker.encode(), usedforsecurity=False).hexdigest(), 16)
+    percent = (digest % (_MAX_CLIPS_PER_CLASS + 1)) * (100.0 / _MAX_CLIPS_PER_CLASS)
+    if percent < validation_percent:
+        return "validation"
+    return "test" if percent < validation_percent + test_percent else "train"
+
+
+def load_corpus(recipe: DataRecipe, root: Path, *, split: Split) -> Corpus:
+    """Read all samples of one split into memory; unreadable files are listed, never silently lost.
+
+    Raises
+    ------
+    ConfigError
+        If a folder is missing or empty, or a keyword has no clip in the training split.
+    """
+    clips: dict[str, list[Clip]] = {label: [] for label in (*recipe.keywords, UNKNOWN)}
+    unreadable: list[Path] = []
+    for words in recipe.words:
+        paths = _paths(words, root, split=split)
+        samples, bad = _read_all(paths)
+        unreadable += bad
+        for path, wave in samples:
+            known = path.parent.name in recipe.keywords and not words.unknown
+            label = path.parent.name if known else UNKNOWN
+            clips[label].append(
+                Clip(label, path.parent.name, path, wave, words.weight, not words.synthetic)
+            )
+    speech: list[Spoken] = []
+    for corpus in recipe.speech:
+        spoken = list(_speech(corpus, root, split, unreadable))
+        speech += spoken
+        for clip in _cut_keywords(spoken, recipe.keywords, weight=corpus.word_weight):
+            clips[clip.label].append(clip)
+    if split == "train" and (absent := [word for word in recipe.keywords if not clips[word]]):
+        raise ConfigError(
+            f"Every keyword must have clips in the training split. Received none for: "
+            f"{', '.join(absent)}. Add folders of these names below {root}, or drop the keywords."
+        )
+    noise, bad = _read_all([path for name in recipe.noise for path in _audio_below(root / name)])
+    unreadable += bad
+    for path in unreadable:
+        log.warning("left out, not readable as audio: %s", path)
+    return Corpus(clips, speech, [samples for _, samples in noise], unreadable)
+
+
+def read_samples(path: Path) -> Samples:
+    """Read a clip as int16, mono, 16 kHz.
+
+    Raises
+    ------
+    FormatError
+        If the file is not audio, is empty, or is longer than an isolated word can be.
+    """
+    try:
+        samples, rate_hz = soundfile.read(path, dtype="int16", always_2d=True)
+    except (soundfile.SoundFileError, OSError) as error:
+        raise FormatError(
+            f"A clip must be audio. Received: {path} ({error}). Remove it."
+        ) from error
+    if not len(samples):
+        raise FormatError(f"A clip must hold samples. Received: none in {path}. Remove it.")
+    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1).astype(np.int16)
+    return mono if rate_hz == RATE_HZ else soxr.resample(mono, rate_hz, RATE_HZ)
+
+
+def _paths(words: WordCorpus, root: Path, *, split: Split) -> list[Path]:
+    folder = root / words.path
+    if words.optional and not folder.is_dir():
+        log.warning("left out, not there: %s", folder)
+        return []
+    if words.split == "train":
+        return _first_of_each(_words_below(folder), words.first) if split == "train" else []
+    return [path for path in _words_below(folder) if official_split(path) == split]
+
+
+def _first_of_each(paths: Sequence[Path], share: float) -> list[Path]:
+    """Keep the first part of each word's clips by name: neighbours are of one speaker."""
+    words: dict[str, list[Path]] = {}
+    for path in paths:
+        words.setdefault(path.parent.name, []).append(path)
+    return [path for clips in words.values() for path in clips[: round(share * len(clips))]]
+
+
+def _words_below(folder: Path) -> list[Path]:
+    return [path for path in _audio_below(folder) if path.parent.name != "_background_noise_"]
+
+
+def _speech(
+    corpus: SpeechCorpus, root: Path, split: Split, unreadable: list[Path]
+) -> Iterable[Spoken]:
+    """Read the utterances of training speakers; one in ten of them, by hash, validates."""
+    first, _ = train_speakers(root / corpus.path)
+    aligned = read_alignment(root / corpus.alignment)
+    paths = {path.stem: path for path in _audio_below(root / corpus.path)}
+    wanted = [
+        paths[name]
+        for name, utterance in sorted(aligned.items())
+        if name in paths
+        and (corpus.speakers == "all" or utterance.speaker in first)
+        and (int(hashlib.sha1(name.encode(), usedforsecurity=False).hexdigest(), 16) % 10 == 0)
+        == (split == "validation")
+    ]
+    samples, bad = _read_all(wanted)
+    unreadable += bad
+    for path, speech in samples:
+        words = tuple(
+            (word.lower(), round(start_s * RATE_HZ), round(end_s * RATE_HZ))
+            for word, start_s, end_s in aligned[path.stem].words
+        )
+        yield Spoken(path, speech, words)
+
+
+def _cut_keywords(
+    speech: Iterable[Spoken], keywords: Sequence[str], *, weight: float
+) -> Iterable[Clip]:
+    """Cut keywords out of continuous speech, with 50 ms around them."""
+    margin = RATE_HZ // 20
+    for spoken in speech:
+        for word, start, end in spoken.words:
+            if word in keywords and weight > 0 and end - start > RATE_HZ // 8:
+                before = min(start, margin)
+                cut = spoken.samples[start - before : end + margin]
+                yield Clip(
+                    word, word, spoken.path, cut, weight, span=(before, before + end - start)
+                )
+
+
+def _audio_below(folder: Path) -> list[Path]:
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
+    if not paths:
+        raise ConfigError(
+            f"A data folder must hold audio ({', '.join(sorted(AUDIO_SUFFIXES))}). Received: "
+            f"{folder} with none. Mend the recipe's `[data]`, or unpack the data there."
+        )
+    return paths
+
+
+def _read_all(paths: Sequence[Path]) -> tuple[list[tuple[Path, Samples]], list[Path]]:
+    """Read files in threads, in order; return what could be read, and what could not."""
+    read = joblib.Parallel(n_jobs=-1, prefer="threads")(
+        joblib.delayed(_try)(path) for path in paths
+    )
+    good = [
+        (path, samples) for path, samples in zip(paths, read, strict=True) if samples is not None
+    ]
+    bad = [path for path, samples in zip(paths, read, strict=True) if samples is None]
+    return good, bad
+
+
+def _try(path: Path) -> Samples | None:
+    try:
+        return read_samples(path)
+    except FormatError:
+        return None

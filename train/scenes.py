@@ -1,0 +1,317 @@
+"""Scenes: stretches of continuous audio made of clips, with a target for every output of the model.
+
+A keyword spotter hears words anywhere in a stream of speech and noise and must answer once, just
+after a word has ended. So it is not trained on clips but on scenes of a few seconds: words at any
+place, next to other speech, in noise and rooms, its state carried through. The target of an output
+is the set of labels that are right at that moment:
+
+====================================  =========================
+silence, noise                        `_silence_`
+continuous speech                     `_silence_`, `_unknown_`
+second half of a word, just after it  the word, `_silence_`
+`ANSWER_FROM_S` after a word's end    the word alone
+after `ANSWER_TO_S`                   the word, `_silence_`
+====================================  =========================
+
+The loss is the negative logarithm of the posterior of the whole set.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from kws.features import Samples
+from kws.manifest import SILENCE, UNKNOWN, FeatureSettings
+from kws.train import augment
+from kws.train.augment import Random, Wave
+from kws.train.data import Clip, Corpus
+from kws.train.settings import AugmentRecipe, DataRecipe
+
+__all__ = ["Scene", "Scenes", "Targets", "speech_span"]
+
+RATE_HZ = 16_000
+ANSWER_FROM_S = 0.06
+ANSWER_TO_S = 0.26
+SILENT_AGAIN_S = 0.46
+ANSWER_WEIGHT = 4.0  # an answer lasts 10 outputs among 120; the rest is silence
+_ROOM_TONE_SAMPLES = 3200
+
+Span: TypeAlias = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What is right at each output of the model.
+
+    Attributes
+    ----------
+    allowed : uint8 [shape=(outputs, labels)]
+        1 where a label is right.
+    weight : float32 [shape=(outputs,)]
+    """
+
+    allowed: npt.NDArray[np.uint8]
+    weight: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Audio and its targets; `samples` is float32 on the scale of 16-bit samples."""
+
+    samples: Wave
+    targets: Targets
+
+
+class Scenes:
+    """Make scenes out of a corpus; the same random generator gives the same scene.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        One split.
+    data, recipe : DataRecipe, AugmentRecipe
+        Keywords, and how scenes are made.
+    labels : sequence of str
+        In the order of the model's outputs.
+    features : FeatureSettings
+    time_stride : int
+        Frames to one output of the model.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        data: DataRecipe,
+        recipe: AugmentRecipe,
+        *,
+        labels: Sequence[str],
+        features: FeatureSettings,
+        time_stride: int,
+    ) -> None:
+        self.recipe = recipe
+        self.labels = list(labels)
+        self.n_samples = round(recipe.scene_s * RATE_HZ)
+        n_frames = 1 + (self.n_samples - features.window_samples) // features.hop_samples
+        outputs = np.arange(n_frames // time_stride)
+        last_frame = outputs * time_stride + time_stride - 1
+        self.output_ends = last_frame * features.hop_samples + features.window_samples
+        self._silence, self._unknown = labels.index(SILENCE), labels.index(UNKNOWN)
+        self._speech, self._noise = corpus.speech, corpus.noise
+        self._ambiguous = {keyword: [keyword] for keyword in data.keywords}
+        for keyword, words in data.homophones.items():
+            for word in words:
+                self._ambiguous.setdefault(word, []).append(keyword)
+        self.clips = [clip for clips in corpus.clips.values() for clip in clips]
+        self._words = {label: _Drawer(corpus.clips[label]) for label in corpus.clips}
+        self._keywords = [word for word in data.keywords if corpus.clips[word]]
+        self._cuttable = [
+            (spoken, (start, end))
+            for spoken in corpus.speech
+            for word, start, end in spoken.words
+            if word not in self._ambiguous and end - start > 0.2 * RATE_HZ
+        ]
+        self._tones = [
+            clip
+            for label in self._keywords
+            for clip in corpus.clips[label]
+            if clip.real and clip.span is None
+        ]
+
+    def make(self, random: Random) -> Scene:
+        """Make one scene."""
+        samples = np.zeros(self.n_samples, np.float32)
+        allowed = np.zeros((len(self.output_ends), len(self.labels)), np.uint8)
+        allowed[:, self._silence] = 1
+        targets = Targets(allowed, np.ones(len(allowed), np.float32))
+        last_word_end = 0
+        kind = random.random()
+        if kind < self.recipe.speech_share and self._speech:
+            self._add_speech(samples, targets, (0, self.n_samples), random)
+        elif kind > self.recipe.speech_share + self.recipe.silence_share:
+            last_word_end = self._add_words(samples, targets, random)
+        if random.random() < self.recipe.room_share:
+            samples = augment.reverberate(
+                samples,
+                t60_s=random.uniform(0.1, 0.7),
+                direct_db=random.uniform(-2, 12),
+                random=random,
+            )
+        samples = self._add_background(samples, random)
+        if random.random() < self.recipe.cut_share:
+            samples[int(random.uniform(last_word_end, self.n_samples)) :] = 0.0
+        return Scene(np.clip(samples, -32768, 32767), targets)
+
+    def _add_words(self, samples: Wave, targets: Targets, random: Random) -> int:
+        """Lay one or two words into the scene, with other speech around them in some scenes.
+
+        Returns the sample at which the last word ends.
+        """
+        at = int(random.uniform(0.0, 0.4) * self.n_samples)
+        spans: list[Span] = []
+        words: list[tuple[str, Span]] = []
+        for _ in range(2 if random.random() < 0.5 else 1):
+            label, wave, (start, end) = self._draw(random)
+            if spans:
+                at = spans[-1][1] + int(random.uniform(0.05, 0.6) * RATE_HZ)
+            room = self.n_samples - int(0.35 * RATE_HZ) - end
+            at = min(at, room) if not spans else at
+            if at < 0 or at > room:
+                continue
+            samples[at : at + len(wave)] += wave[: self.n_samples - at]
+            words.append((label, (at + start, at + end)))
+            spans.append((at, at + len(wave)))
+        if words and self._speech and random.random() < self.recipe.context_share:
+            gap = int(random.uniform(0.03, 0.25) * RATE_HZ)
+            self._add_speech(samples, targets, (0, words[0][1][0] - gap), random)
+            self._add_speech(samples, targets, (words[-1][1][1] + gap, self.n_samples), random)
+        for label, span in words:
+            self._mark(targets, self.labels.index(label), span)
+        return words[-1][1][1] if words else 0
+
+    def _add_speech(self, samples: Wave, targets: Targets, where: Span, random: Random) -> None:
+        """Put a random stretch of continuous speech at `where`, at the level of speech."""
+        n = where[1] - where[0]
+        if n < 0.1 * RATE_HZ:
+            return
+        spoken = self._speech[int(random.integers(len(self._speech)))]
+        offset = int(random.integers(max(1, len(spoken.samples) - n)))
+        piece = spoken.samples[offset : offset + n].astype(np.float32)
+        piece = augment.fade(_level(piece, random.uniform(-6, 3)))
+        samples[where[0] : where[0] + len(piece)] += piece
+        inside = (self.output_ends > where[0]) & (self.output_ends <= where[1] + RATE_HZ // 4)
+        targets.allowed[inside, self._unknown] = 1
+        for word, start, end in spoken.words:
+            for keyword in self._ambiguous.get(word, ()):
+                self._permit(targets, keyword, (start - offset + where[0], end - offset + where[0]))
+
+    def _permit(self, targets: Targets, keyword: str, span: Span) -> None:
+        """Allow an answer to a keyword said in continuous speech, without asking for one."""
+        late = self.output_ends - span[1]
+        inside = (self.output_ends > span[0]) & (late < SILENT_AGAIN_S * RATE_HZ)
+        targets.allowed[inside, self.labels.index(keyword)] = 1
+
+    def _mark(self, targets: Targets, label: int, span: Span) -> None:
+        """Ask for an answer to an isolated word."""
+        late_s = (self.output_ends - span[1]) / RATE_HZ
+        middle = (span[0] + span[1]) // 2
+        may = (self.output_ends > middle) & (late_s < SILENT_AGAIN_S)
+        must = (late_s >= ANSWER_FROM_S) & (late_s < ANSWER_TO_S)
+        targets.allowed[may, label] = 1
+        targets.allowed[must] = 0
+        targets.allowed[must, label] = 1
+        targets.weight[must] = ANSWER_WEIGHT
+
+    def _draw(self, random: Random) -> tuple[str, Wave, Span]:
+        """Draw an isolated word: its label, its sound, and where in that it is spoken."""
+        if random.random() < self.recipe.keyword_share:
+            label = self._keywords[int(random.integers(len(self._keywords)))]
+        else:
+            label = UNKNOWN
+        if label == UNKNOWN and self._cuttable and random.random() < self.recipe.speech_word_share:
+            spoken, span = self._cuttable[int(random.integers(len(self._cuttable)))]
+            samples, span = _cut(spoken.samples, span, random, most_s=0.04)
+        else:
+            clip, span = self._words[label].draw(random)
+            samples, span = _cut(clip.samples, span, random, most_s=0.3)
+        speed = random.uniform(*self.recipe.speed)
+        wave = augment.change_speed(samples.astype(np.float32), speed)
+        wave = _level(augment.fade(wave), random.uniform(-6, 3))
+        return label, wave, (round(span[0] / speed), round(span[1] / speed))
+
+    def _add_background(self, samples: Wave, random: Random) -> Wave:
+        """Add recorded noise, room tone, and set the level of the whole scene."""
+        if random.random() < 0.5 and self._tones:
+            clip = self._tones[int(random.integers(len(self._tones)))]
+            samples = samples + augment.gain(
+                augment.room_tone(_quietest(clip.samples), self.n_samples, random=random),
+                random.uniform(-6, 6),
+            )
+        if random.random() < self.recipe.noise_share and self._noise:
+            noise = self._noise[int(random.integers(len(self._noise)))]
+            samples = augment.add_noise(
+                samples,
+                augment.loop(noise, self.n_samples, random=random),
+                snr_db=random.uniform(*self.recipe.snr_db),
+                speech_power=_SPEECH_RMS**2,
+            )
+        return augment.gain(samples, random.uniform(*self.recipe.gain_db))
+
+
+class _Drawer:
+    """Draw clips of one label: a word by the root of its number of clips, then a clip by weight."""
+
+    def __init__(self, clips: Sequence[Clip]) -> None:
+        words: dict[str, list[Clip]] = {}
+        for clip in clips:
+            words.setdefault(clip.word, []).append(clip)
+        self._words = list(words.values())
+        sizes = np.sqrt([len(word) for word in self._words])
+        self._word_edges = np.cumsum(sizes / sizes.sum()) if clips else np.empty(0)
+        self._clip_edges = []
+        for word in self._words:
+            weights = np.array([clip.weight for clip in word])
+            self._clip_edges.append(np.cumsum(weights / weights.sum()))
+        self._spans: dict[int, Span] = {}
+
+    def draw(self, random: Random) -> tuple[Clip, Span]:
+        """Return a clip and where in it the word is spoken, in samples."""
+        i = min(int(np.searchsorted(self._word_edges, random.random())), len(self._words) - 1)
+        j = int(np.searchsorted(self._clip_edges[i], random.random()))
+        clip = self._words[i][min(j, len(self._words[i]) - 1)]
+        span = self._spans.get(id(clip))
+        if span is None:
+            span = self._spans[id(clip)] = clip.span or speech_span(clip.samples)
+        return clip, span
+
+
+def speech_span(samples: Samples) -> Span:
+    """Return where an isolated word is spoken: [start, end) in samples, by its energy.
+
+    From the loudest 10 ms outward over all that is within 28 dB of it and in the upper 65 % of the
+    range between background and peak, bridging pauses up to 120 ms (the closure of a stop).
+    """
+    hop = RATE_HZ // 100
+    n_frames = max(1, len(samples) // hop)
+    padded = np.zeros(n_frames * hop, np.float32)
+    padded[: min(len(samples), len(padded))] = samples[: len(padded)]
+    power_db = 10 * np.log10(np.mean(padded.reshape(n_frames, hop) ** 2, axis=1) + 1.0)
+    power_db = np.convolve(np.pad(power_db, 1, mode="edge"), np.ones(3) / 3, mode="valid")
+    floor, peak = np.percentile(power_db, 10), power_db.max()
+    loud = np.flatnonzero(power_db >= max(floor + 0.35 * (peak - floor), peak - 28.0))
+    at = int(np.searchsorted(loud, int(power_db.argmax())))
+    breaks = np.flatnonzero(np.diff(loud) > 12)
+    first = max((b + 1 for b in breaks if b < at), default=0)
+    last = min((b for b in breaks if b >= at), default=len(loud) - 1)
+    return int(loud[first]) * hop, min(len(samples), (int(loud[last]) + 1) * hop)
+
+
+_SPEECH_RMS = 2000.0  # the level that words and speech are brought to before noise and gain
+
+
+def _level(wave: Wave, db: float) -> Wave:
+    """Bring the louder half of a sound to the level of speech, give or take `db`."""
+    power = np.sort(wave**2)[len(wave) // 2 :].mean() if len(wave) else 0.0
+    if power < 1.0:
+        return wave
+    return wave * np.float32(_SPEECH_RMS / np.sqrt(power) * 10 ** (db / 20))
+
+
+def _cut(samples: Samples, span: Span, random: Random, *, most_s: float) -> tuple[Samples, Span]:
+    """Cut a word out with random margins of up to `most_s`; return it and its span in the cut."""
+    before, after = (int(m) for m in random.uniform(0.01, most_s, 2) * RATE_HZ)
+    start, end = max(0, span[0] - before), min(len(samples), span[1] + after)
+    return samples[start:end], (span[0] - start, span[1] - start)
+
+
+def _quietest(samples: Samples) -> Samples:
+    """Return the quietest fifth of a second: the room and microphone behind a word."""
+    n = _ROOM_TONE_SAMPLES
+    if len(samples) <= n:
+        return samples
+    starts = np.arange(0, len(samples) - n, n // 4)
+    powers = [float(np.mean(samples[s : s + n].astype(np.float32) ** 2)) for s in starts]
+    start = starts[int(np.argmin(powers))]
+    return samples[start : start + n]

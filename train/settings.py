@@ -1,0 +1,185 @@
+"""A training recipe: every setting of a run, as read from a TOML file.
+
+A recipe says what is trained and from which folders; where the data lies is given with `--data`.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from kws.errors import ConfigError, did_you_mean
+from kws.manifest import DataSource, DecisionDefaults, FeatureSettings
+
+__all__ = [
+    "AugmentRecipe",
+    "DataRecipe",
+    "FitRecipe",
+    "ModelRecipe",
+    "Recipe",
+    "SpeechCorpus",
+    "WordCorpus",
+    "load_recipe",
+]
+
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+
+
+class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of a recipe."""
+
+
+class WordCorpus(_Table, frozen=True, kw_only=True):
+    """A folder of isolated words: `word/speaker_nohash_n.*` or any `word/clip.*`."""
+
+    path: str
+    """Relative to the data folder."""
+    split: Literal["hash", "train"] = "hash"
+    """`hash`: by the official speaker hash; `train`: all of it trains."""
+    unknown: bool = False
+    """True: no word in here is a keyword, whatever its folder is called."""
+    optional: bool = False
+    """True: train without it, saying so, where the folder is missing."""
+    weight: Annotated[float, Meta(gt=0.0)] = 1.0
+    """How often a clip is drawn, against clips of the same word in other corpora."""
+    synthetic: bool = False
+    first: Share = 1.0
+    """With `split = "train"`: which part of each word's clips, by name; the rest is kept apart."""
+
+
+class SpeechCorpus(_Table, frozen=True, kw_only=True):
+    """A LibriSpeech-shaped folder of continuous speech."""
+
+    path: str
+    alignment: str
+    """Word times, made by `kws align`, relative to the data folder."""
+    speakers: Literal["first", "all"] = "first"
+    """`first`: the first half by SPEAKERS.TXT, the second being kept for evaluation."""
+    word_weight: Annotated[float, Meta(ge=0.0)] = 1.0
+    """Weight of keywords cut out of this corpus; 0 leaves them out."""
+
+
+class DataRecipe(_Table, frozen=True, kw_only=True):
+    """`[data]`: what is learned from."""
+
+    keywords: list[str]
+    words: list[WordCorpus]
+    speech: list[SpeechCorpus] = []
+    noise: list[str] = []
+    homophones: dict[str, list[str]] = {}
+    """Words of the speech corpora that sound like a keyword and so are neither it nor unknown."""
+    sources: list[DataSource] = []
+    """What the manifest and the card say about the data."""
+
+
+class ModelRecipe(_Table, frozen=True, kw_only=True):
+    """`[model]`: architecture and its sizes."""
+
+    architecture: str = "crnn"
+    channels: tuple[int, int, int] = (16, 24, 64)
+    """2-D front, 2-D middle, 1-D width."""
+    n_blocks: Annotated[int, Meta(ge=0, le=32)] = 3
+    kernel_frames: Annotated[int, Meta(ge=1, le=64)] = 9
+    gru_units: Annotated[int, Meta(ge=1, le=1024)] = 80
+    dropout: Share = 0.1
+
+
+class AugmentRecipe(_Table, frozen=True, kw_only=True):
+    """`[augment]`: how a scene is made from clips."""
+
+    scene_s: Annotated[float, Meta(gt=0.5, le=30.0)] = 2.4
+    keyword_share: Share = 0.6
+    """Share of isolated words that are keywords; all keywords are equally frequent."""
+    speech_share: Share = 0.2
+    """Share of scenes that are continuous speech alone."""
+    silence_share: Share = 0.08
+    """Share of scenes that hold no speech at all."""
+    context_share: Share = 0.35
+    """Share of word scenes with other speech before and after the word."""
+    speech_word_share: Share = 0.4
+    """Share of unknown words that are cut out of the speech corpora."""
+    noise_share: Share = 0.7
+    snr_db: tuple[float, float] = (0.0, 25.0)
+    gain_db: tuple[float, float] = (-18.0, 6.0)
+    speed: tuple[float, float] = (0.87, 1.15)
+    room_share: Share = 0.35
+    cut_share: Share = 0.15
+    """Share of scenes that fall into digital silence after the last word, as a file that ends."""
+    tilt_db: float = 8.0
+    """Greatest deviation of the random microphone response from flat."""
+    time_masks: int = 1
+    time_mask_frames: int = 20
+    band_masks: int = 2
+    bands_per_mask: int = 6
+
+
+class FitRecipe(_Table, frozen=True, kw_only=True):
+    """`[fit]`: optimisation."""
+
+    seed: int = 1
+    epochs: Annotated[int, Meta(ge=1)] = 50
+    scenes_per_epoch: Annotated[int, Meta(ge=1)] = 12_800
+    validation_scenes: Annotated[int, Meta(ge=1)] = 2_560
+    batch_size: Annotated[int, Meta(ge=1)] = 128
+    learning_rate: Annotated[float, Meta(gt=0.0)] = 2e-3
+    weight_decay: Annotated[float, Meta(ge=0.0)] = 0.01
+    patience: Annotated[int, Meta(ge=1)] = 15
+    """Epochs without a better validation loss before training stops."""
+
+
+class Recipe(_Table, frozen=True, kw_only=True):
+    """The whole recipe."""
+
+    name: str
+    description: str = ""
+    licence: str = ""
+    data: DataRecipe
+    features: FeatureSettings
+    model: ModelRecipe = ModelRecipe()
+    augment: AugmentRecipe = AugmentRecipe()
+    fit: FitRecipe = FitRecipe()
+    decision: DecisionDefaults = DecisionDefaults()
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read, is not TOML, or breaks a rule; the message names the key.
+    """
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        return msgspec.convert(tables, Recipe)
+    except OSError as error:
+        raise ConfigError(
+            f"The recipe must be a readable file. Received: {path} ({error.strerror}). "
+            f"Give its path with --config; bundled ones lie in train/recipes/."
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} must be TOML. Received: {error}. Mend that line.") from error
+    except msgspec.ValidationError as error:
+        raise ConfigError(
+            f"{path} breaks a rule of recipes. Received: {error}.{_nearest(str(error))} "
+            f"docs/training.md lists every key."
+        ) from error
+
+
+def _nearest(message: str) -> str:
+    tables = (
+        Recipe,
+        DataRecipe,
+        WordCorpus,
+        SpeechCorpus,
+        ModelRecipe,
+        AugmentRecipe,
+        FitRecipe,
+        FeatureSettings,
+        DecisionDefaults,
+    )
+    known = [key for table in tables for key in table.__struct_fields__]
+    key = message.partition("unknown field `")[2].partition("`")[0]
+    return did_you_mean(key, known) if key else ""

@@ -1,0 +1,177 @@
+"""Labelled streams for evaluation: keywords said now and then between sentences, in noise.
+
+The same seed and folders give the same stream. Words are not mixed over speech: a keyword comes in
+the pause between two utterances, as somebody would say it to a machine.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from kws.errors import ConfigError
+from kws.features import Samples
+from kws.train.augment import loop
+from kws.train.data import AUDIO_SUFFIXES, RATE_HZ, official_split, read_samples
+from kws.train.scenes import speech_span
+
+__all__ = ["Stream", "Word", "build_stream", "keyword_clips", "quiet_utterances"]
+
+_SPEECH_RMS = 1500.0
+
+
+class Word(msgspec.Struct, frozen=True):
+    """A word in a stream, in seconds."""
+
+    word: str
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Audio, int16 at 16 kHz, and the words placed in it, in order of time."""
+
+    samples: Samples
+    words: tuple[Word, ...]
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds."""
+        return len(self.samples) / RATE_HZ
+
+
+def build_stream(
+    clips: Sequence[tuple[str, Path]],
+    background: Sequence[Path],
+    noise: Sequence[Path] = (),
+    *,
+    snr_db: float = 10.0,
+    seed: int = 1,
+    most_s: float | None = None,
+    n_background: int = 1,
+) -> Stream:
+    """Lay clips and utterances one after another, in noise.
+
+    Parameters
+    ----------
+    clips : sequence of (word, path)
+        Drawn in random order, each once, until they or the time run out.
+    background : sequence of Path
+        Utterances in which no keyword is said; drawn in random order, each once a round.
+    noise : sequence of Path
+        Recordings laid end to end under the whole; none leaves the stream clean.
+    snr_db : float
+        Mean power of the speech over that of the noise.
+    most_s : float, optional
+        Greatest length.
+    n_background : int
+        Utterances between two clips.
+
+    Raises
+    ------
+    ConfigError
+        If there are no clips or no background.
+    """
+    if not clips or not background:
+        raise ConfigError(
+            f"A stream needs clips and background speech. Received: {len(clips)} clips, "
+            f"{len(background)} utterances. Give folders that hold both."
+        )
+    random = np.random.default_rng(seed)
+    pieces: list[npt.NDArray[np.float32]] = []
+    words: list[Word] = []
+    at = 0
+    utterances = _endless(background, random)
+    for i in random.permutation(len(clips)):
+        word, path = clips[i]
+        clip = read_samples(path)
+        span = speech_span(clip)
+        before = [_levelled(read_samples(next(utterances))) for _ in range(n_background)]
+        part = [*_spaced(before, random), _levelled(clip, span=span)]
+        n_part = sum(len(piece) for piece in part)
+        if most_s is not None and at + n_part > most_s * RATE_HZ:
+            break
+        start = at + n_part - len(clip)
+        words.append(Word(word, (start + span[0]) / RATE_HZ, (start + span[1]) / RATE_HZ))
+        pieces += part
+        at += n_part
+    pieces.append(_levelled(read_samples(next(utterances))))
+    samples = np.concatenate(pieces)
+    if most_s is not None:
+        samples = samples[: round(most_s * RATE_HZ)]
+    if noise:
+        samples = samples + _noise(noise, len(samples), snr_db, random)
+    return Stream(np.clip(np.rint(samples), -32768, 32767).astype(np.int16), tuple(words))
+
+
+def keyword_clips(data: Path, keywords: Sequence[str]) -> list[tuple[str, Path]]:
+    """Return the clips of the official test split, by name."""
+    return [
+        (path.parent.name, path)
+        for path in sorted(data.rglob("*"))
+        if path.suffix in AUDIO_SUFFIXES
+        and path.parent.name in keywords
+        and official_split(path) == "test"
+    ]
+
+
+def quiet_utterances(
+    corpus: Path, *, without: Sequence[str], speakers: set[str] | None = None
+) -> list[Path]:
+    """Return the utterances of a LibriSpeech-shaped folder whose transcripts hold none of the words."""
+    avoided = {word.upper() for word in without}
+    found = []
+    for transcript in sorted(corpus.rglob("*.trans.txt")):
+        for line in transcript.read_text(encoding="utf-8").splitlines():
+            name, *words = line.split()
+            if speakers is not None and name.partition("-")[0] not in speakers:
+                continue
+            if not avoided & set(words):
+                found += [p for p in transcript.parent.glob(f"{name}.*") if p.suffix in AUDIO_SUFFIXES]
+    return found
+
+
+def _endless(paths: Sequence[Path], random: np.random.Generator) -> Iterator[Path]:
+    while True:
+        for i in random.permutation(len(paths)):
+            yield paths[i]
+
+
+def _spaced(
+    utterances: Sequence[npt.NDArray[np.float32]], random: np.random.Generator
+) -> Iterator[npt.NDArray[np.float32]]:
+    """Put a short pause behind each."""
+    for utterance in utterances:
+        yield utterance
+        yield np.zeros(int(random.uniform(0.1, 0.5) * RATE_HZ), np.float32)
+
+
+def _levelled(samples: Samples, *, span: tuple[int, int] | None = None) -> npt.NDArray[np.float32]:
+    """Bring speech to a common level, without clipping it."""
+    wave = samples.astype(np.float32)
+    start, end = span or (0, len(wave))
+    rms = float(np.sqrt(np.mean(wave[start:end] ** 2)) + 1.0)
+    return wave * min(_SPEECH_RMS / rms, 30_000 / (float(np.abs(wave).max()) + 1.0))
+
+
+def _noise(
+    paths: Sequence[Path], n_samples: int, snr_db: float, random: np.random.Generator
+) -> npt.NDArray[np.float32]:
+    """Lay recordings of up to ten seconds end to end, each at the same level."""
+    target = _SPEECH_RMS / 10 ** (snr_db / 20)
+    pieces, n = [], 0
+    for path in _endless(paths, random):
+        recording = read_samples(path)
+        piece = loop(recording, min(len(recording), 10 * RATE_HZ), random=random)
+        rms = float(np.sqrt(np.mean(piece**2)))
+        if rms < 1.0:
+            continue
+        pieces.append(piece * (target / rms))
+        n += len(piece)
+        if n >= n_samples:
+            break
+    return np.concatenate(pieces)[:n_samples]
