@@ -1,0 +1,1 @@
+"""From trained models to model files: the step, quantisation, the manifest, verification."""

@@ -1,0 +1,139 @@
+"""From a run folder to a model file: convert, describe, verify, write.
+
+Nothing is written at the place asked for until the file has been verified.
+"""
+
+import logging
+import tempfile
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from kws.errors import ConfigError, ModelError
+from kws.export.quantize import Quantization, convert
+from kws.export.verify import Agreement, verify
+from kws.manifest import Manifest, StateTensor, pack
+from kws.train.fit import labels_of, restore
+from kws.train.settings import Recipe
+from kws.train.zoo import Spotting
+
+__all__ = ["LEAST_AGREEMENT", "export"]
+
+log = logging.getLogger("kws.export")
+
+LEAST_AGREEMENT = 0.985
+
+
+def export(
+    run: Path,
+    out: Path,
+    *,
+    quantization: Quantization = "int8",
+    n_frames: int | None = None,
+    force: bool = False,
+) -> Agreement:
+    """Write the model of a run folder to `out`.
+
+    Parameters
+    ----------
+    run : Path
+        Made by `kws train`.
+    out : Path
+        The .tflite to write.
+    quantization : "int8", "int16x8" or "float32"
+    n_frames : int, optional
+        Frames to a call; the model's time stride, which answers soonest, by default.
+    force : bool
+        Write the file even if it disagrees with the trained model.
+
+    Returns
+    -------
+    Agreement
+        Of the file with the trained model, over real clips of the validation split.
+
+    Raises
+    ------
+    ModelError
+        If the file cannot be run, or its most probable label agrees with the trained model's at
+        less than `LEAST_AGREEMENT` of the outputs.
+    """
+    model, recipe = restore(run)
+    n_frames = n_frames or model.time_stride
+    if n_frames % model.time_stride:
+        raise ConfigError(
+            f"`--frames` must be a multiple of the model's time stride, {model.time_stride}. "
+            f"Received: {n_frames}. Choose another."
+        )
+    examples = _examples(run)
+    manifest = _manifest(recipe, model, quantization=quantization, n_frames=n_frames)
+    flatbuffer = convert(
+        model, quantization=quantization, n_frames=n_frames, examples=list(examples["streams"])
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        candidate, expected = Path(folder) / "model.tflite", Path(folder) / "expected.npz"
+        candidate.write_bytes(pack(flatbuffer, manifest))
+        frames, posteriors = _expected(model, examples["clips"])
+        np.savez(expected, frames=frames, posteriors=posteriors)
+        agreement = verify(candidate, expected)
+        log.info(
+            "%s agrees with the trained model at %.2f %% of %d outputs, largest difference %.3f",
+            quantization,
+            100 * agreement.argmax,
+            agreement.n_outputs,
+            agreement.largest_difference,
+        )
+        if agreement.argmax < LEAST_AGREEMENT and not force:
+            raise ModelError(
+                f"An exported model must agree with the trained one at {LEAST_AGREEMENT:.1%} of "
+                f"the outputs. Received: {agreement.argmax:.2%} over {agreement.n_outputs}. "
+                f"Train on, try `--quantize int16x8`, or give `--force`."
+            )
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_bytes(candidate.read_bytes())
+    return agreement
+
+
+def _manifest(
+    recipe: Recipe, model: Spotting, *, quantization: Quantization, n_frames: int
+) -> Manifest:
+    """Describe the step; its tensors are named as `concrete_step` orders them."""
+    states = tuple(
+        StateTensor(input=f"state_{i}", output=f"Identity_{i + 1}", shape=shape)
+        for i, shape in enumerate(model.state_shapes())
+    )
+    return Manifest(
+        name=recipe.name,
+        description=recipe.description,
+        licence=recipe.licence,
+        labels=tuple(labels_of(recipe)),
+        kind="step",
+        features=recipe.features,
+        n_frames=n_frames,
+        hop_frames=n_frames,
+        input="frames",
+        output="Identity",
+        states=states,
+        quantization=quantization,
+        decision=recipe.decision,
+        data=tuple(recipe.data.sources),
+    )
+
+
+def _expected(model: Spotting, clips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Run the trained model over whole clips; return frames and posteriors."""
+    n_frames = clips.shape[1] // model.time_stride * model.time_stride
+    logits = model.predict(clips[:, :n_frames], batch_size=64, verbose=0)
+    posteriors = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
+    return clips[:, :n_frames], posteriors
+
+
+def _examples(run: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(run / "examples.npz") as stored:
+            return {"streams": stored["streams"], "clips": stored["clips"]}
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(
+            f"A run folder must hold examples.npz with `streams` and `clips`. Received: {run} "
+            f"({error}). Train again with `kws train`."
+        ) from error

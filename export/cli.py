@@ -1,0 +1,31 @@
+"""`kws export`: a run folder becomes a model file."""
+
+from pathlib import Path
+
+import click
+
+__all__ = ["export"]
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The .tflite to write.")
+@click.option(
+    "--quantize",
+    type=click.Choice(["int8", "int16x8", "float32"]),
+    default="int8",
+    show_default=True,
+    help="Number format of weights and activations.",
+)
+@click.option("--frames", type=int, help="Frames to a call; default: the model's time stride.")
+@click.option("--force", is_flag=True, help="Write the file even if it disagrees with the model.")
+def export(run: Path, out: Path, quantize: str, frames: int | None, force: bool) -> None:
+    """Write the model trained in RUN as one .tflite with its manifest, verified."""
+    from kws.export.bundle import export as write
+
+    agreement = write(run, out, quantization=quantize, n_frames=frames, force=force)  # type: ignore[arg-type]
+    click.echo(
+        f"{out}: {out.stat().st_size} bytes, {quantize}; agrees with the trained model at "
+        f"{agreement.argmax:.2%} of {agreement.n_outputs} outputs, "
+        f"largest difference {agreement.largest_difference:.3f}"
+    )

@@ -1,0 +1,78 @@
+"""From a trained model to a TensorFlow Lite flatbuffer: float32, int8, or 16-bit activations.
+
+Quantisation is post-training and needs examples: the step is run over real audio and calibrated on
+the frames and on the states that it really reaches.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from kws.export.step import concrete_step, run_float
+from kws.train.zoo import Spotting
+
+__all__ = ["Quantization", "convert"]
+
+Quantization: TypeAlias = Literal["int8", "int16x8", "float32"]
+
+# fake_quant of 16 bits does not convert; at that precision a state may be scaled anew every step.
+_STATE_BITS = {"int8": 8, "int16x8": None, "float32": None}
+
+
+def convert(
+    model: Spotting,
+    *,
+    quantization: Quantization,
+    n_frames: int,
+    examples: Sequence[npt.NDArray[np.float32]],
+) -> bytes:
+    """Convert the step of a model.
+
+    Parameters
+    ----------
+    model : Spotting
+    quantization : "int8", "int16x8" or "float32"
+        int16x8 is 8-bit weights with 16-bit activations and states.
+    n_frames : int
+        Frames to a call; a multiple of the model's time stride.
+    examples : sequence of float32 [shape=(k, n_features)]
+        Features of real streams to calibrate on.
+
+    Returns
+    -------
+    bytes
+        A flatbuffer with integer inputs and outputs, unless float32.
+    """
+    n_features = examples[0].shape[1]
+    step = concrete_step(
+        model, n_frames=n_frames, n_features=n_features, state_bits=_STATE_BITS[quantization]
+    )
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([step])
+    if quantization != "float32":
+        dtype, kernels = {
+            "int8": (tf.int8, tf.lite.OpsSet.TFLITE_BUILTINS_INT8),
+            "int16x8": (
+                tf.int16,
+                tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8,
+            ),
+        }[quantization]
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.target_spec.supported_ops = [kernels]
+        converter.inference_input_type = converter.inference_output_type = dtype
+        converter.representative_dataset = lambda: _calls(step, model, examples, n_frames)
+    return bytes(converter.convert())
+
+
+def _calls(
+    step: Any,
+    model: Spotting,
+    examples: Sequence[npt.NDArray[np.float32]],
+    n_frames: int,
+) -> Iterator[list[npt.NDArray[np.float32]]]:
+    """Give the inputs of the step, one call in seven, as it runs over the examples."""
+    for example in examples:
+        _, inputs = run_float(step, model, example, n_frames=n_frames)
+        yield from inputs[::7]
