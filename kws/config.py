@@ -101,7 +101,7 @@ class Config(_Table, frozen=True, kw_only=True):
     model: ModelSettings = ModelSettings()
     source: SourceSettings = SourceSettings()
     gate: GateSettings = GateSettings()
-    decision: DecisionSettings = DecisionSettings()
+    decision: DecisionSettings = msgspec.field(default_factory=DecisionSettings)
     hooks: list[HookSettings] = []
 
 

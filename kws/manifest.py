@@ -6,7 +6,6 @@ convention for associated files): interpreters read the flatbuffer and never see
 """
 
 import io
-import struct
 import zipfile
 import zlib
 from pathlib import Path
@@ -43,10 +42,8 @@ _NO_ARCHIVE = (
     KeyError,
     RuntimeError,
     EOFError,
-    OSError,
     ValueError,
     OverflowError,
-    struct.error,
     zlib.error,
 )
 

@@ -1,0 +1,403 @@
+import json
+import os
+import threading
+import time
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from kws.config import HookSettings
+from kws.errors import HookError
+from kws.events import Detection, End
+from kws.sinks import hooks as hooks_module
+from kws.sinks.hooks import HookCounts, Hooks
+
+STOP = Detection(keyword="stop", score=0.97, start_s=12.34, end_s=12.81, model="commands")
+KEYWORDS = ("go", "stop", "yes")
+
+
+def opened(*settings, **options):
+    return Hooks(settings, keywords=KEYWORDS, **options)
+
+
+def sh(line, *arguments, keyword="*", **settings):
+    """Settings of a hook that runs a shell line with $1, $2 ..."""
+    command = ["/bin/sh", "-c", line, "sh", *map(str, arguments)]
+    return HookSettings(keyword=keyword, command=command, **settings)
+
+
+def run(*settings, event=STOP):
+    """Send one event, wait for its hooks, and return the counts."""
+    hooks = opened(*settings)
+    hooks.send(event)
+    hooks.close()
+    return hooks.counts
+
+
+def test_a_hook_gets_the_event_in_its_environment_and_on_standard_input(tmp_path):
+    line = 'env | grep -a ^KWS_ | sort > "$1"; cat > "$2"'
+    hooks = opened(sh(line, tmp_path / "env", tmp_path / "stdin"), clock=lambda: 1767323045.678)
+    hooks.send(STOP)
+    hooks.close()
+    assert (tmp_path / "env").read_text() == (
+        "KWS_END_S=12.81\n"
+        "KWS_KEYWORD=stop\n"
+        "KWS_SCORE=0.97\n"
+        "KWS_START_S=12.34\n"
+        "KWS_TIME=2026-01-02T03:04:05.678Z\n"
+    )
+    assert (tmp_path / "stdin").read_text() == (
+        '{"event":"detection","keyword":"stop","score":0.97,'
+        '"start_s":12.34,"end_s":12.81,"model":"commands"}\n'
+    )
+    assert hooks.counts == HookCounts(started=1, ok=1)
+
+
+def test_the_rest_of_the_environment_is_inherited(tmp_path, monkeypatch):
+    monkeypatch.setenv("GREETING", "hello there")
+    run(sh('printf %s "$GREETING" > "$1"', tmp_path / "out"))
+    assert (tmp_path / "out").read_text() == "hello there"
+
+
+@pytest.mark.parametrize("word", ["$(touch broken)", "`touch broken`; touch broken", "'; \"*", "ö"])
+def test_a_hostile_keyword_reaches_a_shell_as_plain_text(word, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    hook = HookSettings(
+        keyword=word, command='printf %s "$KWS_KEYWORD" >env; cat >stdin', shell=True
+    )
+    hooks = Hooks([hook], keywords=[word])
+    hooks.send(Detection(keyword=word, score=0.5, start_s=0.0, end_s=1.0, model="m"))
+    hooks.close()
+    assert (tmp_path / "env").read_bytes() == word.encode()
+    assert json.loads((tmp_path / "stdin").read_bytes())["keyword"] == word
+    assert names(tmp_path) == ["env", "stdin"]
+
+
+def test_a_string_is_run_without_a_shell(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(HookSettings(keyword="*", command="touch $KWS_KEYWORD 'a; b' ~"))
+    assert names(tmp_path) == ["$KWS_KEYWORD", "a; b", "~"]
+
+
+def test_only_the_hooks_of_the_keyword_run(tmp_path):
+    counts = run(
+        sh("touch $1", tmp_path / "all"),
+        sh("touch $1", tmp_path / "stop", keyword="stop"),
+        sh("touch $1", tmp_path / "go", keyword="go"),
+    )
+    assert names(tmp_path) == ["all", "stop"]
+    assert counts == HookCounts(started=2, ok=2)
+
+
+def test_the_end_of_a_file_runs_no_hook():
+    assert run(sh("true"), event=End(audio_s=1.0, detections=0, cpu_s=0.1)) == HookCounts()
+
+
+def test_ctrl_c_on_the_terminal_does_not_reach_a_hook(tmp_path):
+    run(sh('ps -o sid= -o pgid= -p $$ > "$1"; echo $$ >> "$1"', tmp_path / "ids"))
+    assert len(set((tmp_path / "ids").read_text().split())) == 1
+
+
+def test_a_hook_that_hangs_is_killed_with_its_children(tmp_path, caplog):
+    line = 'sleep 60 & echo $! > "$1"; sleep 60 & echo $! >> "$1"; echo $$ >> "$1"; wait'
+    hook = sh(line, tmp_path / "pids", timeout_s=0.3)
+    before_s = time.monotonic()
+    assert run(hook) == HookCounts(started=1, timed_out=1)
+    assert 0.3 <= time.monotonic() - before_s < 5
+    assert len(pids(tmp_path)) == 3
+    assert not [pid for pid in pids(tmp_path) if is_running(pid)]
+    assert caplog.messages[0].endswith(
+        "` ran for `stop` longer than 0.3 s, its `timeout_s`, and was told to end."
+    )
+
+
+def test_a_hook_may_tidy_up_on_sigterm(tmp_path):
+    line = 'trap "touch $1; exit" TERM; while :; do sleep 0.05; done'
+    assert run(sh(line, tmp_path / "tidy", timeout_s=0.3)).timed_out == 1
+    assert (tmp_path / "tidy").exists()
+
+
+def test_a_hook_that_ignores_sigterm_is_killed(tmp_path):
+    line = 'trap "" TERM; sleep 60 & echo $! > "$1"; echo $$ >> "$1"; wait; sleep 60'
+    before_s = time.monotonic()
+    assert run(sh(line, tmp_path / "pids", timeout_s=0.2)).timed_out == 1
+    assert 0.7 <= time.monotonic() - before_s < 5
+    assert not [pid for pid in pids(tmp_path) if is_running(pid)]
+
+
+def test_what_a_hook_leaves_behind_is_killed_at_the_timeout(tmp_path):
+    line = 'sleep 60 </dev/null >/dev/null 2>&1 & echo $! > "$1"'
+    before_s = time.monotonic()
+    assert run(sh(line, tmp_path / "pids", timeout_s=0.5)).timed_out == 1
+    assert time.monotonic() - before_s >= 0.5
+    assert not is_running(*pids(tmp_path))
+
+
+def test_what_a_hook_leaves_behind_may_finish_before_the_timeout(tmp_path):
+    line = '(sleep 0.3; touch "$1") &'
+    assert run(sh(line, tmp_path / "finished", timeout_s=20.0)) == HookCounts(started=1, ok=1)
+    assert (tmp_path / "finished").exists()
+
+
+def test_output_without_end_is_neither_waited_for_nor_kept(caplog):
+    flood = "head -c 100000000 /dev/zero; head -c 100000000 /dev/zero | tr '\\0' x >&2; exit 3"
+    hooks = opened(sh(flood))
+    tracemalloc.start()
+    tracemalloc.reset_peak()
+    before_bytes, _ = tracemalloc.get_traced_memory()
+    before_s = time.monotonic()
+    hooks.send(STOP)
+    assert time.monotonic() - before_s < 0.25
+    hooks.close()
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert hooks.counts == HookCounts(started=1, failed=1)
+    assert caplog.messages[0].endswith(" Its last words: " + 2048 * "x")
+    assert peak_bytes - before_bytes < 2_000_000
+
+
+def test_standard_input_that_is_never_read_holds_nothing_up():
+    long = Detection(keyword=100_000 * "a", score=0.5, start_s=0.0, end_s=1.0, model="m")
+    before_s = time.monotonic()
+    assert run(sh("exec sleep 60", timeout_s=0.2), event=long).timed_out == 1
+    assert time.monotonic() - before_s < 5
+
+
+def test_standard_input_that_is_closed_at_once_is_no_failure():
+    assert run(sh("exec <&-; sleep 0.05")).ok == 1
+
+
+def test_an_exit_status_is_logged_with_the_last_words(caplog):
+    counts = run(sh("seq 10000 >&2; echo the lamp is off >&2; exit 7", keyword="stop"))
+    assert counts == HookCounts(started=1, failed=1)
+    (message,) = caplog.messages
+    assert " failed for `stop` with exit status 7. Its last words: " in message
+    assert message.endswith("9999\n10000\nthe lamp is off")
+    assert len(message) < 2300
+    assert caplog.records[0].levelname == "WARNING"
+
+
+def test_a_silent_failure_is_logged_too(caplog):
+    run(HookSettings(keyword="*", command="false"))
+    assert caplog.messages == [
+        "Hook `false` failed for `stop` with exit status 1. Its last words: none."
+    ]
+
+
+def test_a_hook_ended_by_a_signal_is_logged(caplog):
+    assert run(sh("kill -SEGV $$")).failed == 1
+    assert " failed for `stop` with signal 11. " in caplog.messages[0]
+
+
+def test_a_program_that_vanished_is_logged(tmp_path, caplog):
+    file = script(tmp_path / "ring", "#!/bin/sh\n")
+    hooks = opened(HookSettings(keyword="*", command=[str(file)]))
+    file.unlink()
+    hooks.send(STOP)
+    hooks.close()
+    assert hooks.counts == HookCounts(failed=1)
+    assert caplog.messages == [
+        f"Hook `{file}` cannot be started for `stop`: "
+        f"[Errno 2] No such file or directory: '{file}'."
+    ]
+
+
+def test_a_script_without_its_first_line_is_logged_with_the_remedy(tmp_path, caplog):
+    file = script(tmp_path / "ring", "echo ring\n")
+    assert run(HookSettings(keyword="*", command=[str(file)])) == HookCounts(failed=1)
+    assert caplog.messages == [
+        f"Hook `{file}` cannot be started for `stop`: [Errno 8] Exec format error: '{file}'. "
+        f"Its first line must name its interpreter, as #!/bin/sh does."
+    ]
+
+
+def test_a_system_without_threads_is_logged(monkeypatch, caplog):
+    def fail(self):
+        raise RuntimeError("can't start new thread")
+
+    hooks = opened(HookSettings(keyword="*", command="true"))
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        hooks.send(STOP)
+    hooks.close()
+    assert hooks.counts == HookCounts(failed=1)
+    assert caplog.messages == ["Hook `true` was not run for `stop`: can't start new thread."]
+
+
+def test_a_process_that_cannot_be_killed_is_logged(monkeypatch, caplog):
+    monkeypatch.setattr(hooks_module, "ProcessGroup", Immortal)
+    assert run(HookSettings(keyword="*", command="true")) == HookCounts(started=1, timed_out=1)
+    assert caplog.messages == [
+        "Hook `true` (process group 7) cannot be killed.",
+        "Hook `true` ran for `stop` longer than 30 s, its `timeout_s`, and was told to end.",
+    ]
+
+
+def test_a_detection_beyond_max_running_is_dropped(caplog):
+    hooks = opened(sh("sleep 0.5", max_running=2), sh("true"))
+    for _ in range(3):
+        hooks.send(STOP)
+    hooks.close()
+    assert hooks.counts == HookCounts(started=5, ok=5, dropped=1)
+    assert caplog.messages == [
+        "Hook `/bin/sh -c 'sleep 0.5' sh` was not run for `stop`: 2 of it are running, "
+        "its `max_running`."
+    ]
+
+
+def test_a_hook_that_ended_makes_room():
+    hooks = opened(HookSettings(keyword="*", command="true", max_running=1))
+    for n in range(1, 4):
+        hooks.send(STOP)
+        wait_until(lambda n=n: hooks.counts.ok == n)
+    hooks.close()
+    assert hooks.counts == HookCounts(started=3, ok=3)
+
+
+def test_fifty_detections_leave_nothing_behind():
+    hooks = opened(
+        sh("cat >/dev/null; echo x >&2; exit 1", max_running=64),
+        sh("sleep 60", timeout_s=0.2, max_running=1),
+    )
+    before = descriptors(), threading.enumerate(), children()
+    for _ in range(50):
+        hooks.send(STOP)
+    hooks.close()
+    assert (descriptors(), threading.enumerate(), children()) == before
+    assert hooks.counts.failed == 50
+    assert hooks.counts.timed_out + hooks.counts.dropped == 50
+
+
+def test_a_start_that_is_slow_does_not_hold_up_the_sender(monkeypatch):
+    def slow(*args, **kwargs):
+        time.sleep(0.5)
+        raise OSError("the disk sleeps")
+
+    monkeypatch.setattr(hooks_module, "ProcessGroup", slow)
+    hooks = opened(sh("true"))
+    before_s = time.monotonic()
+    hooks.send(STOP)
+    assert time.monotonic() - before_s < 0.25
+    hooks.close()
+    assert hooks.counts == HookCounts(failed=1)
+
+
+def test_closing_waits_for_what_runs(tmp_path):
+    assert run(sh('sleep 0.4; touch "$1"', tmp_path / "done")).ok == 1
+    assert (tmp_path / "done").exists()
+
+
+def test_closing_with_kill_ends_what_runs(tmp_path, caplog):
+    hooks = opened(sh('sleep 60 & echo $! > "$1"; wait', tmp_path / "pids"))
+    hooks.send(STOP)
+    wait_until(lambda: (tmp_path / "pids").exists() and pids(tmp_path))
+    before_s = time.monotonic()
+    hooks.close(kill=True)
+    assert time.monotonic() - before_s < 2
+    assert not is_running(*pids(tmp_path))
+    assert hooks.counts == HookCounts(started=1, failed=1)
+    assert caplog.messages[0].endswith(" ran for `stop` when kws ended, and was told to end.")
+
+
+def test_an_interrupted_close_may_be_followed_by_one_that_kills(monkeypatch):
+    def interrupt(self, timeout=None):
+        raise KeyboardInterrupt
+
+    hooks = opened(sh("sleep 60"))
+    hooks.send(STOP)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "join", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            hooks.close()
+    hooks.close(kill=True)
+    assert hooks.counts.failed == 1
+
+
+def test_nothing_starts_after_closing():
+    hooks = opened(sh("true"))
+    hooks.close()
+    hooks.send(STOP)
+    hooks.close()
+    assert hooks.counts == HookCounts()
+
+
+def test_a_hook_for_an_unknown_keyword_is_refused():
+    with pytest.raises(HookError) as caught:
+        opened(sh("true", keyword="stop"), sh("true", keyword="stpo"))
+    assert str(caught.value) == (
+        "A hook's `keyword` must be `*` or one of the model's. Received: `stpo` in "
+        "entry 2 of [[hooks]]. Did you mean `stop`? The model knows: go, stop, yes."
+    )
+    assert caught.value.exit_code == 5
+
+
+def test_a_hook_that_does_not_exist_is_refused():
+    with pytest.raises(HookError) as caught:
+        opened(HookSettings(keyword="*", command=["no-such-program", "x"]))
+    assert str(caught.value) == (
+        "A hook's program must exist and be executable. Received: `no-such-program` in "
+        "entry 1 of [[hooks]] (not on PATH). Install it, or write its whole path."
+    )
+
+
+def pids(folder: Path) -> list[int]:
+    return [int(pid) for pid in (folder / "pids").read_text().split()]
+
+
+def is_running(pid: int) -> bool:
+    return state_and_parent(pid)[0] not in "ZX"
+
+
+def children() -> list[int]:
+    every = [int(name) for name in names(Path("/proc")) if name.isdecimal()]
+    return [pid for pid in every if state_and_parent(pid)[1] == os.getpid()]
+
+
+def state_and_parent(pid: int) -> tuple[str, int]:
+    """Read what Linux says of a process (proc_pid_stat(5)); X where it says nothing."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return "X", 0
+    return fields[0], int(fields[1])
+
+
+def descriptors() -> list[str]:
+    return names(Path("/proc/self/fd"))
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.iterdir())
+
+
+def wait_until(happened) -> None:
+    deadline_s = time.monotonic() + 5
+    while not happened():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+
+
+def script(file: Path, text: str) -> Path:
+    file.write_text(text)
+    file.chmod(0o755)
+    return file
+
+
+class Immortal:
+    """A process group that goes on whatever is done."""
+
+    pid = 7
+    was_signalled = True
+
+    def __init__(self, words, **options):
+        pass
+
+    def wait(self, timeout_s, *, cancelled):
+        return False
+
+    def end(self):
+        return False
+
+    def close(self):
+        return None, ""

@@ -1,0 +1,368 @@
+import re
+import tomllib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kws.config import (
+    Config,
+    DecisionSettings,
+    GateSettings,
+    HookSettings,
+    ModelSettings,
+    SourceSettings,
+    load_config,
+    parse_config,
+)
+from kws.errors import ConfigError, HookError, KwsError
+
+HOOK = 'keyword = "stop"\ncommand = "true"\n'
+
+
+def refused(text):
+    """Return the error that some settings are answered with."""
+    with pytest.raises(KwsError) as caught:
+        parse_config(text)
+    assert caught.value.__cause__ is None or caught.value.__suppress_context__
+    return caught.value
+
+
+def test_an_empty_file_gives_the_defaults():
+    assert parse_config("") == Config(
+        model=ModelSettings(name="commands", n_threads=1),
+        source=SourceSettings(input="mic", device=None, chunk_ms=80),
+        gate=GateSettings(enabled=True, aggressiveness=1, hangover_ms=700, pre_roll_ms=500),
+        decision=DecisionSettings(
+            threshold=None,
+            thresholds={},
+            false_alarms_per_hour=None,
+            smoothing_ms=None,
+            refractory_ms=None,
+        ),
+        hooks=[],
+    )
+
+
+def test_a_hook_has_defaults_too():
+    (hook,) = parse_config(f"[[hooks]]\n{HOOK}").hooks
+    assert hook == HookSettings(
+        keyword="stop", command="true", shell=False, timeout_s=30.0, max_running=4
+    )
+
+
+def test_every_key_is_read():
+    config = parse_config(
+        """
+        [model]
+        name = "mine.tflite"
+        n_threads = 2
+        [source]
+        input = "-"
+        device = "USB"
+        chunk_ms = 20
+        [gate]
+        enabled = false
+        aggressiveness = 3
+        hangover_ms = 0
+        pre_roll_ms = 300
+        [decision]
+        threshold = 1
+        thresholds = { stop = 0.7, "hey computer" = 0 }
+        false_alarms_per_hour = 0.5
+        smoothing_ms = 100
+        refractory_ms = 900
+        [[hooks]]
+        keyword = "*"
+        command = ["echo", "a b"]
+        [[hooks]]
+        keyword = "stop"
+        command = "echo | cat"
+        shell = true
+        timeout_s = 2
+        max_running = 1
+        """
+    )
+    assert config == Config(
+        model=ModelSettings(name="mine.tflite", n_threads=2),
+        source=SourceSettings(input="-", device="USB", chunk_ms=20),
+        gate=GateSettings(enabled=False, aggressiveness=3, hangover_ms=0, pre_roll_ms=300),
+        decision=DecisionSettings(
+            threshold=1.0,
+            thresholds={"stop": 0.7, "hey computer": 0.0},
+            false_alarms_per_hour=0.5,
+            smoothing_ms=100,
+            refractory_ms=900,
+        ),
+        hooks=[
+            HookSettings(keyword="*", command=["echo", "a b"]),
+            HookSettings(
+                keyword="stop", command="echo | cat", shell=True, timeout_s=2.0, max_running=1
+            ),
+        ],
+    )
+
+
+def test_settings_cannot_be_changed():
+    with pytest.raises(AttributeError):
+        parse_config("").gate.enabled = False
+
+
+def test_two_configurations_share_no_thresholds():
+    parse_config("").decision.thresholds["stop"] = 0.1
+    assert parse_config("").decision.thresholds == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "modell = 1",
+            "Every key in kws.toml must be one that kws knows. Received: `modell` in the top "
+            "level. Did you mean `model`? Known there: model, source, gate, decision, hooks.",
+        ),
+        (
+            "[gate]\nagressiveness = 2",
+            "Every key in kws.toml must be one that kws knows. Received: `agressiveness` in "
+            "[gate]. Did you mean `aggressiveness`? Known there: enabled, aggressiveness, "
+            "hangover_ms, pre_roll_ms.",
+        ),
+        (
+            "[model]\nxyz = 2",
+            "Every key in kws.toml must be one that kws knows. Received: `xyz` in [model]. "
+            "Known there: name, n_threads.",
+        ),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest(text, message):
+    error = refused(text)
+    assert str(error) == message
+    assert type(error) is ConfigError
+    assert error.exit_code == 2
+
+
+def test_an_unknown_key_of_a_hook_is_an_error_of_hooks():
+    error = refused(f"[[hooks]]\n{HOOK}\n[[hooks]]\n{HOOK}timeout = 3")
+    assert str(error) == (
+        "Every key in kws.toml must be one that kws knows. Received: `timeout` in entry 2 of "
+        "[[hooks]]. Did you mean `timeout_s`? Known there: keyword, command, shell, timeout_s, "
+        "max_running."
+    )
+    assert type(error) is HookError
+    assert error.exit_code == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [('[[hooks]]\ncommand = "true"', "keyword"), ('[[hooks]]\nkeyword = "stop"', "command")],
+)
+def test_a_hook_needs_its_keyword_and_its_command(text, key):
+    error = refused(text)
+    assert str(error) == (
+        f"`{key}` must be set in entry 1 of [[hooks]] of kws.toml. Received: none. Add it."
+    )
+    assert type(error) is HookError
+
+
+@pytest.mark.parametrize(
+    ("table", "line", "rule"),
+    [
+        ("model", "name = 3", "a string"),
+        ("model", "n_threads = 0", "a whole number >= 1"),
+        ("model", "n_threads = 65", "a whole number <= 64"),
+        ("source", "input = 2026-01-02", "a string"),
+        ("source", "device = 1", "a string"),
+        ("source", "chunk_ms = 9", "a whole number >= 10"),
+        ("source", "chunk_ms = 1001", "a whole number <= 1000"),
+        ("source", "chunk_ms = 80.5", "a whole number"),
+        ("gate", "enabled = 'yes'", "true or false"),
+        ("gate", "aggressiveness = -1", "a whole number >= 0"),
+        ("gate", "aggressiveness = 4", "a whole number <= 3"),
+        ("gate", "hangover_ms = -1", "a whole number >= 0"),
+        ("gate", "hangover_ms = 60001", "a whole number <= 60000"),
+        ("gate", "pre_roll_ms = -1", "a whole number >= 0"),
+        ("gate", "pre_roll_ms = 2001", "a whole number <= 2000"),
+        ("decision", "threshold = 1.5", "a number <= 1.0"),
+        ("decision", "threshold = -0.1", "a number >= 0.0"),
+        ("decision", "threshold = nan", "a number >= 0.0"),
+        ("decision", "threshold = true", "a number"),
+        ("decision", "thresholds = 0.5", "a table"),
+        ("decision", "false_alarms_per_hour = 0", "a number > 0.0"),
+        ("decision", "smoothing_ms = 'x'", "a whole number"),
+        ("decision", "smoothing_ms = 60001", "a whole number <= 60000"),
+        ("decision", "refractory_ms = [1]", "a whole number"),
+    ],
+)
+def test_a_value_that_breaks_its_rule_is_refused(table, line, rule):
+    error = refused(f"[{table}]\n{line}")
+    key, value = line.split(" = ")
+    assert str(error) == (
+        f"`{key}` in [{table}] of kws.toml must be {rule}. Received: {value}. Change it."
+    )
+    assert type(error) is ConfigError
+
+
+@pytest.mark.parametrize("line", ["gate = true", "source = []"])
+def test_a_table_that_is_none_is_refused(line):
+    key, value = line.split(" = ")
+    assert str(refused(line)) == (
+        f"`{key}` in the top level of kws.toml must be a table. Received: {value}. Change it."
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "rule"),
+    [
+        ("keyword = 1", "a string"),
+        ("command = 1", "a string or an array"),
+        ("shell = 1", "true or false"),
+        ("timeout_s = 0", "a number > 0.0"),
+        ("timeout_s = inf", "a number <= 86400.0"),
+        ("max_running = 0", "a whole number >= 1"),
+        ("max_running = 65", "a whole number <= 64"),
+    ],
+)
+def test_a_value_of_a_hook_that_breaks_its_rule_is_an_error_of_hooks(line, rule):
+    key, value = line.split(" = ")
+    others = [other for other in HOOK.splitlines() if not other.startswith(key)]
+    error = refused("\n".join(["[[hooks]]", *others, line]))
+    assert str(error) == (
+        f"`{key}` in entry 1 of [[hooks]] of kws.toml must be {rule}. Received: {value}. Change it."
+    )
+    assert type(error) is HookError
+
+
+def test_a_word_of_a_command_that_is_no_string_is_refused_by_its_place():
+    assert str(refused("[[hooks]]\nkeyword = '*'\ncommand = ['a', 2]")) == (
+        "`command[1]` in entry 1 of [[hooks]] of kws.toml must be a string. Received: 2. Change it."
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "rule"),
+    [
+        ("1.01", "a number <= 1.0. Received: 1.01"),
+        ("-1", "a number >= 0.0. Received: -1"),
+        ("nan", "a number >= 0.0. Received: nan"),
+        ("'high'", "a number. Received: 'high'"),
+        ("true", "a number. Received: true"),
+        ("{ a = 1 }", "a number. Received: a table"),
+    ],
+)
+def test_a_bad_threshold_of_one_keyword_is_refused_by_its_name(value, rule):
+    error = refused(f'[decision.thresholds]\ngo = 0.5\n"hey computer" = {value}\nstop = 1')
+    assert str(error) == (
+        f"`hey computer` in [decision.thresholds] of kws.toml must be {rule}. Change it."
+    )
+
+
+def test_a_threshold_of_four_hundred_digits_is_refused():
+    digits = 400 * "9"
+    assert str(refused(f"[decision]\nthreshold = {digits}")) == (
+        f"`threshold` in [decision] of kws.toml must be a smaller number. Received: {digits}. "
+        f"Change it."
+    )
+
+
+def test_hooks_in_single_brackets_are_refused_with_the_remedy():
+    error = refused(f"[hooks]\n{HOOK}")
+    assert str(error) == (
+        "`hooks` in the top level of kws.toml must be an array. Received: a table. "
+        "Write [[hooks]], in two brackets."
+    )
+    assert type(error) is HookError
+
+
+def test_a_hook_that_is_no_table_is_refused():
+    error = refused("hooks = ['beep']")
+    assert str(error) == (
+        "`hooks[0]` in the top level of kws.toml must be a table. Received: 'beep'. Change it."
+    )
+
+
+def test_what_is_not_toml_is_refused_with_its_line():
+    error = refused("[gate]\nenabled = yes")
+    assert str(error) == (
+        "kws.toml must be TOML. Received: Invalid value (at line 2, column 11). Mend that line."
+    )
+    assert error.exit_code == 2
+
+
+@pytest.mark.parametrize("text", ["x = " + 5000 * "[", "x = " + 5000 * "9", "x = 1\nx = 2", "\0"])
+def test_text_beyond_all_bounds_is_refused(text):
+    assert re.match(r"kws\.toml must be TOML\. Received: ", str(refused(text)))
+
+
+def test_a_file_is_read(tmp_path):
+    file = tmp_path / "kws.toml"
+    file.write_text('[model]\nname = "größe"\n', encoding="utf-8")
+    assert load_config(file).model.name == "größe"
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path):
+    file = tmp_path / "kws.toml"
+    file.write_text("[gate]\nenabled = false\n", encoding="utf-8-sig")
+    assert load_config(file).gate.enabled is False
+
+
+def test_an_error_names_the_file(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text("[gate]\nenabled = 1\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(file)
+    assert str(caught.value) == (
+        f"`enabled` in [gate] of {file} must be true or false. Received: 1. Change it."
+    )
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path / "kws.toml")
+    assert str(caught.value) == (
+        f"The configuration file must be readable. Received: {tmp_path}/kws.toml "
+        f"(No such file or directory). Give its path with --config."
+    )
+
+
+def test_a_folder_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=re.escape(f"Received: {tmp_path} (Is a directory).")):
+        load_config(tmp_path)
+
+
+def test_a_file_that_is_not_utf8_is_refused(tmp_path):
+    file = tmp_path / "kws.toml"
+    file.write_bytes('name = "größe"'.encode("latin-1"))
+    with pytest.raises(ConfigError) as caught:
+        load_config(file)
+    assert str(caught.value) == (
+        f"{file} must be UTF-8 text. Received: byte 0xf6 at offset 10. Save it as UTF-8."
+    )
+
+
+values = st.recursive(
+    st.none().map(lambda _: "nan")
+    | st.integers(-(10**30), 10**30).map(str)
+    | st.booleans().map(lambda value: str(value).lower())
+    | st.sampled_from(["1.5", "-inf", "'x'", "1979-05-27", "07:32:00", "''"]),
+    lambda inner: (
+        st.lists(inner, max_size=3).map(lambda items: f"[{', '.join(items)}]")
+        | inner.map(lambda item: f"{{ keyword = {item}, odd = {item} }}")
+    ),
+    max_leaves=6,
+)
+tables = {"": Config, "model.": ModelSettings, "source.": SourceSettings, "gate.": GateSettings}
+tables |= {"decision.": DecisionSettings, "decision.thresholds.": ModelSettings}
+keys = [f"{table}{key}" for table, kind in tables.items() for key in kind.__struct_fields__]
+
+
+@given(key=st.sampled_from([*keys, "odd", "gate.odd"]), value=values)
+def test_whatever_a_key_is_set_to_only_our_errors_come(key, value):
+    text = f"{key} = {value}"
+    tomllib.loads(text)
+    try:
+        message = ""
+        parse_config(text)
+    except KwsError as error:
+        message = str(error)
+    assert "$" not in message
+    assert "Expected" not in message
