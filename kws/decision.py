@@ -61,6 +61,29 @@ class Decision:
         self._weight = np.float32(1 / self._n_smoothing)
         self.reset()
 
+    @classmethod
+    def of(
+        cls,
+        manifest: Manifest,
+        *,
+        thresholds: Mapping[str, float],
+        settings: DecisionSettings | None = None,
+        n_outputs: int = 1,
+    ) -> "Decision":
+        """Return the decision for a model that gives `n_outputs` vectors of posteriors a call."""
+        settings = settings or DecisionSettings()
+        features = manifest.features
+        call_ms = 1000 * manifest.hop_frames * features.hop_samples / features.sample_rate_hz
+        defaults = manifest.decision
+        smoothing_ms = _chosen(settings.smoothing_ms, defaults.smoothing_ms)
+        refractory_ms = _chosen(settings.refractory_ms, defaults.refractory_ms)
+        return cls(
+            manifest.labels,
+            thresholds=thresholds,
+            n_smoothing=round(smoothing_ms * n_outputs / call_ms),
+            n_refractory=round(refractory_ms * n_outputs / call_ms),
+        )
+
     def reset(self) -> None:
         """Forget all posteriors and the refractory time."""
         self._refractory = 0
@@ -136,6 +159,10 @@ def thresholds_for(settings: DecisionSettings, manifest: Manifest) -> dict[str, 
         value = manifest.decision.threshold if settings.threshold is None else settings.threshold
         chosen = dict.fromkeys(manifest.keywords, value)
     return chosen | settings.thresholds
+
+
+def _chosen(setting: int | None, default: int) -> int:
+    return default if setting is None else setting
 
 
 def _calibrated(false_alarms_per_hour: float, manifest: Manifest) -> dict[str, float]:

@@ -8,10 +8,13 @@ import numpy.typing as npt
 import webrtcvad
 
 from kws.config import GateSettings
+from kws.errors import ConfigError
 
 __all__ = ["BLOCK_MS", "Gate"]
 
 BLOCK_MS = 20
+
+_RATES_HZ = (8000, 16_000, 32_000, 48_000)
 
 
 class Gate:
@@ -24,6 +27,11 @@ class Gate:
     sample_rate_hz : int
         8000, 16000, 32000 or 48000.
 
+    Raises
+    ------
+    ConfigError
+        At any other sample rate.
+
     Attributes
     ----------
     block_samples : int
@@ -33,6 +41,11 @@ class Gate:
     """
 
     def __init__(self, settings: GateSettings, *, sample_rate_hz: int) -> None:
+        if sample_rate_hz not in _RATES_HZ:
+            raise ConfigError(
+                f"The gate must be given audio at {', '.join(map(str, _RATES_HZ))} Hz. Received: "
+                f"a model at {sample_rate_hz} Hz. Set `[gate] enabled = false`."
+            )
         self.settings = settings
         self.block_samples = sample_rate_hz * BLOCK_MS // 1000
         self.latency_samples = self.block_samples

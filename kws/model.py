@@ -7,6 +7,7 @@ tflite-runtime serves where LiteRT has no wheel.
 
 import contextlib
 import importlib
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -53,9 +54,11 @@ class Model:
             raise _disagrees(
                 manifest, f"an input of {n_frames} frames of {n_features}", f"{size} values"
             )
-        if (size := int(np.prod(self._output["shape"]))) % len(manifest.labels):
-            raise _disagrees(manifest, f"{len(manifest.labels)} labels", f"{size} outputs")
-        self.n_outputs = size // len(manifest.labels)
+        shape = [int(size) for size in self._output["shape"]]
+        n_labels = shape[-1] if shape else 1
+        if n_labels != len(manifest.labels):
+            raise _disagrees(manifest, f"{len(manifest.labels)} labels", f"{n_labels} outputs")
+        self.n_outputs = math.prod(shape) // n_labels
         self._inputs, self._outputs = inputs, outputs
         self._input_scale, self._output_scale = _Scale(self._input), _Scale(self._output)
         self._frames_in = self._input["index"]
@@ -155,6 +158,8 @@ class WindowModel(Model):
         self, manifest: Manifest, content: bytes, *, n_threads: int, reference: bool
     ) -> None:
         super().__init__(manifest, content, n_threads=n_threads, reference=reference)
+        if len(self._inputs) != 1:
+            raise _disagrees(manifest, "a window, its only input", f"{len(self._inputs)} inputs")
         self.reset()
 
     def reset(self) -> None:
@@ -294,7 +299,7 @@ class _Scale:
         """Round to the tensor's integers, saturating at their limits."""
         if not self._scale:
             return values.astype(self._dtype)
-        scaled = values * np.float32(1 / self._scale)
+        scaled: Array = values * np.float32(1 / self._scale)
         np.rint(scaled, out=scaled)
         scaled += self._zero_point
         np.maximum(scaled, self._least, out=scaled)

@@ -63,16 +63,13 @@ class Spotter:
         self._gate = Gate(gate, sample_rate_hz=self.sample_rate_hz) if gate.enabled else None
         self._step_samples = manifest.hop_frames * manifest.features.hop_samples
         self._output_samples = self._step_samples // model.n_outputs
-        output_ms = 1000 * self._output_samples / self.sample_rate_hz
-        smoothing_ms = _chosen(decision.smoothing_ms, manifest.decision.smoothing_ms)
-        refractory_ms = _chosen(decision.refractory_ms, manifest.decision.refractory_ms)
-        self._decision = Decision(
-            manifest.labels,
+        self._decision = Decision.of(
+            manifest,
             thresholds=thresholds_for(decision, manifest),
-            n_smoothing=round(smoothing_ms / output_ms),
-            n_refractory=round(refractory_ms / output_ms),
+            settings=decision,
+            n_outputs=model.n_outputs,
         )
-        step_ms = output_ms * model.n_outputs
+        step_ms = 1000 * self._step_samples / self.sample_rate_hz
         self._backlog: deque[npt.NDArray[Any]] = deque(maxlen=round(gate.pre_roll_ms / step_ms))
         self.reset()
 
@@ -195,7 +192,3 @@ class Spotter:
             end_s=round(end_s, 3),
             model=self.manifest.name,
         )
-
-
-def _chosen(setting: int | None, default: int) -> int:
-    return default if setting is None else setting

@@ -1,0 +1,503 @@
+"""The `kws` command: thin, one function a command, everything heavy imported where it is used.
+
+The workbench adds its own commands through the entry points of the group `kws.commands`.
+"""
+
+import contextlib
+import functools
+import logging
+import math
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from kws.errors import AudioError, ConfigError, KwsError, ModelError, did_you_mean
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+    from kws.config import Config, ModelSettings
+    from kws.events import Detection, End, Event
+    from kws.manifest import Manifest
+    from kws.model import Model
+    from kws.sources import Source
+    from kws.spotter import Spotter
+
+__all__ = ["cli", "main"]
+
+_INTERRUPTED = 130
+_BROKEN_PIPE = 141
+_TERMINATED = 143
+
+_log = logging.getLogger("kws")
+
+
+class _Commands(click.Group):
+    """The commands below, and those of the workbench, which are loaded when they are wanted."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*super().list_commands(ctx), *sorted(_workbench())]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        command = super().get_command(ctx, cmd_name)
+        if command is not None or cmd_name not in _workbench():
+            return command
+        try:
+            loaded: click.Command = _workbench()[cmd_name].load()
+        except ImportError as error:
+            return _unavailable(cmd_name, error)
+        return loaded
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            hint = did_you_mean(name, self.list_commands(ctx))
+            raise click.UsageError(f"No such command `{name}`.{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> None:
+        """Run a command; what it returns is nobody's exit code."""
+        try:
+            super().invoke(ctx)
+        except ImportError as error:
+            raise _missing(str(ctx.invoked_subcommand), error) from error
+        except BrokenPipeError:
+            raise click.exceptions.Exit(_BROKEN_PIPE) from None
+
+
+def _finite(_ctx: click.Context, _parameter: click.Parameter, value: float | None) -> float | None:
+    """Refuse what every range lets pass."""
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not a finite number.")
+    return value
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="kws")
+@click.option("-v", "--verbose", is_flag=True, help="Log what happens to standard error.")
+def cli(verbose: bool) -> None:
+    """Listen for keywords, and run commands when they are heard."""
+    logging.basicConfig(
+        format="%(levelname)s: %(message)s", level=logging.INFO if verbose else logging.WARNING
+    )
+
+
+@cli.command()
+@click.option("--model", metavar="NAME|FILE", help="A bundled model or a .tflite.")
+@click.option("--input", "source", metavar="mic|FILE|-", help="Where audio comes from.")
+@click.option("--device", metavar="NAME", help="A microphone, as `kws devices` lists them.")
+@click.option("--config", type=click.Path(path_type=Path), help="A kws.toml; options override it.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines only.")
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    callback=_finite,
+    metavar="P",
+    help="How sure, 0..1, for all keywords.",
+)
+@click.option(
+    "--false-alarms-per-hour",
+    type=click.FloatRange(0, min_open=True),
+    callback=_finite,
+    metavar="R",
+    help="A budget; the model's calibration table gives the thresholds.",
+)
+@click.option("--no-vad", is_flag=True, help="Run the model on silence too.")
+@click.option("--chunk-ms", type=click.IntRange(10, 1000), help="Audio taken at once; default 80.")
+def listen(config: Path | None, as_json: bool, **options: Any) -> None:
+    """Print a line for every keyword heard, and run its hooks.
+
+    Raw 16 kHz mono s16le, or a WAV, is read from standard input with `--input -`.
+    """
+    from kws.sinks.hooks import Hooks
+    from kws.sinks.jsonl import JsonLines
+    from kws.sinks.text import Text
+    from kws.sources import open_source
+
+    settings = _settings(config, **options)
+    spotter = _open_spotter(settings)
+    keywords = spotter.manifest.keywords
+    hooks = Hooks(settings.hooks, keywords=keywords)
+    printer = JsonLines(sys.stdout) if as_json else Text(sys.stdout, keywords=keywords)
+    with open_source(settings.source) as source, contextlib.ExitStack() as at_exit:
+        at_exit.callback(hooks.close, kill=True)
+        if source.live and not as_json:
+            click.echo(f"Listening to {source.name} for {', '.join(keywords)}.", err=True)
+        end, failure = _hear(source, spotter, _deliver_to(hooks.send, printer.send))
+        if not source.live:
+            printer.send(end)
+            if not as_json:
+                click.echo(_summary(end))
+        hooks.close()
+    if failure:
+        raise failure
+
+
+@cli.command()
+def devices() -> None:
+    """List the microphones."""
+    from kws.sources import list_devices
+
+    found = list_devices()
+    if not found:
+        click.echo("No microphone was found; `kws doctor` says more.", err=True)
+    for device in found:
+        mark = "*" if device.default else " "
+        click.echo(f"{mark} {device.id:<24} {device.name} ({device.source})")
+
+
+@cli.command()
+@click.pass_context
+def doctor(ctx: click.Context) -> None:
+    """Check that everything needed is there, and say how to get what is not."""
+    from kws.doctor import examine, report
+
+    checks = list(examine(Path("kws.toml")))
+    click.echo(report(checks))
+    ctx.exit(0 if all(check.ok or not check.needed for check in checks) else 1)
+
+
+@cli.command()
+def models() -> None:
+    """List the bundled models."""
+    from kws.manifest import read_manifest
+    from kws.model import bundled_models
+
+    for name, path in bundled_models().items():
+        manifest, content = read_manifest(path)
+        click.echo(f"{name:<16} {len(content) / 1000:6.0f} kB  {', '.join(manifest.keywords)}")
+
+
+@cli.command()
+@click.argument("model")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def info(model: str, as_json: bool) -> None:
+    """Say everything that MODEL, a bundled name or a .tflite, says about itself."""
+    import msgspec
+
+    from kws.manifest import read_manifest
+    from kws.model import model_path
+
+    manifest, content = read_manifest(model_path(model))
+    if as_json:
+        everything = {**msgspec.to_builtins(manifest), "model_bytes": len(content)}
+        click.echo(msgspec.json.encode(everything).decode())
+        return
+    for title, text in _facts(manifest, n_bytes=len(content)):
+        click.echo(f"{title:<13} {text}")
+
+
+@cli.command()
+@click.option(
+    "--model",
+    default="commands",
+    show_default=True,
+    metavar="NAME|FILE",
+    help="A bundled model or a .tflite.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def bench(model: str, as_json: bool) -> None:
+    """Measure CPU by stage, memory and start-up time on this machine."""
+    import msgspec
+
+    from kws.bench import measure, table
+    from kws.config import ModelSettings
+    from kws.model import model_path
+
+    measured = measure(_open_model(ModelSettings(name=model)), path=model_path(model))
+    click.echo(msgspec.json.encode(measured).decode() if as_json else table(measured))
+
+
+@cli.command()
+def demo() -> None:
+    """Hear the bundled recording with the bundled model, and count hits and misses."""
+    from kws.config import Config, SourceSettings
+    from kws.demo import load_demo, play
+    from kws.sources import open_source
+
+    labels, recording = load_demo()
+    spotter = _open_spotter(Config())
+    with open_source(SourceSettings(input=str(recording))) as source:
+        play(source, spotter, labels, echo=click.echo)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the `kws` command and exit; the entry point.
+
+    Parameters
+    ----------
+    arguments : sequence of str or None
+        None takes those of the process.
+    """
+    _fill_standard_streams()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
+    sys.exit(_flushed(_exit_code(arguments)))
+
+
+def _exit_code(arguments: Sequence[str] | None) -> int:
+    """Run the command; say what went wrong, if anything did."""
+    try:
+        code = cli.main(arguments, prog_name="kws", standalone_mode=False)
+    except (click.Abort, KeyboardInterrupt):
+        return _INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except KwsError as error:
+        click.echo(f"Error: {error}", err=True)
+        return error.exit_code
+    except OSError as error:
+        click.echo(
+            f"Error: Files and standard output must be usable. Received: {error}. "
+            f"Check the disk and the permissions.",
+            err=True,
+        )
+        return KwsError.exit_code
+    return int(code or 0)
+
+
+def _fill_standard_streams() -> None:
+    """Open what the process was started without, lest the next file takes its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDONLY if number == 0 else os.O_WRONLY)
+            if number:
+                setattr(sys, name, os.fdopen(opened, "w"))
+
+
+def _flushed(code: int) -> int:
+    """Write out what is left; where that fails, keep Python from trying again and complaining."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return code or (_BROKEN_PIPE if isinstance(error, BrokenPipeError) else KwsError.exit_code)
+    return code
+
+
+@functools.cache
+def _workbench() -> "dict[str, EntryPoint]":
+    from importlib.metadata import entry_points
+
+    return {entry.name: entry for entry in entry_points(group="kws.commands")}
+
+
+def _missing(command: str, error: ImportError) -> ConfigError:
+    extra = "'kws[train]'" if command in _workbench() else "kws"
+    return ConfigError(
+        f"The packages that `kws {command}` needs must be installed. Received: {error}. "
+        f"Run `pip install {extra}`."
+    )
+
+
+def _unavailable(name: str, error: ImportError) -> click.Command:
+    """Return a stand-in that takes any arguments and raises what is the matter."""
+
+    def explain(arguments: tuple[str, ...]) -> NoReturn:
+        raise _missing(name, error) from error
+
+    return click.Command(
+        name,
+        callback=explain,
+        params=[click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)],
+        context_settings={"ignore_unknown_options": True},
+        short_help="Needs pip install 'kws[train]'.",
+        add_help_option=False,
+    )
+
+
+def _settings(
+    path: Path | None,
+    *,
+    model: str | None,
+    source: str | None,
+    device: str | None,
+    threshold: float | None,
+    false_alarms_per_hour: float | None,
+    no_vad: bool,
+    chunk_ms: int | None,
+) -> "Config":
+    """Read kws.toml and put the options over it."""
+    from msgspec.structs import replace
+
+    from kws.config import Config, load_config
+
+    def over(table: Any, **given: Any) -> Any:
+        return replace(table, **{key: value for key, value in given.items() if value is not None})
+
+    config = load_config(path) if path else Config()
+    decision = config.decision
+    if threshold is not None or false_alarms_per_hour is not None:
+        decision = replace(
+            decision,
+            threshold=threshold,
+            thresholds={},
+            false_alarms_per_hour=false_alarms_per_hour,
+        )
+    return replace(
+        config,
+        model=over(config.model, name=model),
+        source=over(config.source, input=source, device=device, chunk_ms=chunk_ms),
+        gate=over(config.gate, enabled=False if no_vad else None),
+        decision=decision,
+    )
+
+
+def _open_spotter(settings: "Config") -> "Spotter":
+    from kws.spotter import Spotter
+
+    return Spotter(_open_model(settings.model), gate=settings.gate, decision=settings.decision)
+
+
+def _open_model(settings: "ModelSettings") -> "Model":
+    from kws.audio import SAMPLE_RATE_HZ
+    from kws.model import model_path, open_model
+
+    model = open_model(model_path(settings.name), n_threads=settings.n_threads)
+    if (rate_hz := model.manifest.features.sample_rate_hz) != SAMPLE_RATE_HZ:
+        raise ModelError(
+            f"A model must take audio at {SAMPLE_RATE_HZ} Hz, which every source gives. "
+            f"Received: `{model.manifest.name}` at {rate_hz} Hz. Train it again at that rate."
+        )
+    return model
+
+
+def _deliver_to(*sends: "Callable[[Event], None]") -> "Callable[[Event], None]":
+    """Return what hands an event to every sink, of which none can stop the audio.
+
+    Only when nobody reads standard output any more there is nothing left to listen for.
+    """
+
+    def deliver(event: "Event") -> None:
+        for send in sends:
+            try:
+                send(event)
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                _log.warning("An event could not be handed on: %s.", error)
+
+    return deliver
+
+
+def _hear(
+    source: "Source", spotter: "Spotter", send: "Callable[[Detection], None]"
+) -> "tuple[End, AudioError | None]":
+    """Listen to the end; return the balance, and what was wrong with the audio there."""
+    import time
+
+    from kws.audio import SAMPLE_RATE_HZ
+    from kws.events import End
+
+    n_samples = n_detections = 0
+    n_lost_said = 0
+    failure = None
+    started_s = time.process_time()
+    with _progress(source) as (advance, make_way):
+        try:
+            for chunk in source:
+                for detection in spotter.process(chunk):
+                    n_detections += 1
+                    make_way()
+                    send(detection)
+                if not n_samples:
+                    _log.info("Heard the first chunk of %s.", source.name)
+                n_samples += len(chunk)
+                advance(len(chunk))
+                if source.dropped_chunks > 2 * n_lost_said:
+                    n_lost_said = source.dropped_chunks
+                    _log.warning("%s: %d chunks of audio were lost.", source.name, n_lost_said)
+        except AudioError as error:
+            failure = error
+    for detection in spotter.flush():
+        n_detections += 1
+        send(detection)
+    cpu_s = round(time.process_time() - started_s, 6)
+    audio_s = round(n_samples / SAMPLE_RATE_HZ, 3)
+    return End(audio_s=audio_s, detections=n_detections, cpu_s=cpu_s), failure
+
+
+@contextlib.contextmanager
+def _progress(source: "Source") -> Iterator[tuple[Callable[[int], None], Callable[[], None]]]:
+    """Show how far a file is, where standard error is a terminal.
+
+    Gives what advances the bar by a number of samples, and what wipes it off the line that a
+    detection is about to be printed on.
+    """
+    from kws.audio import SAMPLE_RATE_HZ
+
+    if source.duration_s is None or not (sys.stderr and sys.stderr.isatty()):
+        yield lambda n_samples: None, lambda: None
+        return
+    length = max(1, int(source.duration_s * SAMPLE_RATE_HZ))
+    with click.progressbar(
+        length=length, file=sys.stderr, label=source.name, update_min_steps=max(1, length // 100)
+    ) as bar:
+        yield bar.update, functools.partial(click.echo, "\r\033[K", nl=False, err=True)
+
+
+def _summary(end: "End") -> str:
+    per_s = 1000 * end.cpu_s / end.audio_s if end.audio_s else 0.0
+    return (
+        f"{end.audio_s:.1f} s of audio, {_count(end.detections, 'detection')}, "
+        f"{per_s:.1f} ms CPU per second of audio"
+    )
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def _facts(manifest: "Manifest", *, n_bytes: int) -> Iterator[tuple[str, str]]:
+    """Put a manifest in words, a title and a text to a line."""
+    features, decision = manifest.features, manifest.decision
+    hop_ms = 1000 * features.hop_samples / features.sample_rate_hz
+    window_ms = 1000 * features.window_samples / features.sample_rate_hz
+    yield "name", manifest.name
+    yield "description", manifest.description or "none"
+    yield "size", f"{n_bytes / 1000:.1f} kB, {manifest.quantization}"
+    yield "keywords", ", ".join(manifest.keywords)
+    yield "labels", ", ".join(manifest.labels)
+    yield (
+        "features",
+        f"{features.n_features} {features.kind} values from {window_ms:g} ms every {hop_ms:g} ms "
+        f"at {features.sample_rate_hz} Hz",
+    )
+    yield (
+        "kind",
+        f"{manifest.kind}: {_count(manifest.n_frames, 'frame')} a call, "
+        + (
+            f"{_count(len(manifest.states), 'state')} kept between calls"
+            if manifest.kind == "step"
+            else f"slid by {manifest.hop_frames}"
+        ),
+    )
+    yield (
+        "latency",
+        f"a call every {manifest.hop_frames * hop_ms:g} ms; trained to answer "
+        f"{decision.delay_ms} ms after a word's end",
+    )
+    yield (
+        "decision",
+        f"threshold {decision.threshold:g}, smoothing {decision.smoothing_ms} ms, "
+        f"refractory {decision.refractory_ms} ms",
+    )
+    for point in manifest.calibration:
+        thresholds = ", ".join(f"{word} {value:g}" for word, value in point.thresholds.items())
+        yield "calibration", f"{point.false_alarms_per_hour:g} false alarms/h: {thresholds}"
+    if not manifest.calibration:
+        yield "calibration", "none"
+    for source in manifest.data:
+        clips = _count(source.clips, "clip") if source.clips else ""
+        hours = f"{source.hours:g} h" if source.hours else ""
+        yield "data", ", ".join(filter(None, (source.name, clips, hours, source.licence)))
+    yield "licence", manifest.licence or "not stated"
