@@ -6,13 +6,18 @@ alarm, and real words can be cut out. The result is one JSON-lines file, one utt
 """
 
 import logging
+import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import joblib
 import msgspec
+import numpy as np
 import soundfile
+from numpy.typing import NDArray
 from pocketsphinx import Decoder
+from rich.console import Console
 from rich.progress import track
 
 from kws.errors import ConfigError
@@ -23,6 +28,12 @@ log = logging.getLogger("kws.align")
 
 _SUFFIXES = (".flac", ".opus", ".ogg", ".wav")
 _CHUNK = 64  # utterances to a task: enough to pay for loading the acoustic model
+# Log likelihood a frame, relative to the best state's. On LibriSpeech's development speakers the
+# right transcripts came to -0.0016 and better, other utterances' to -0.0025 and worse.
+_MIN_SCORE = -0.002
+_FRAMES_PER_S = 100
+_RATE_HZ = 16_000
+_LINE_START = b'{"utterance":"'
 
 
 class Utterance(msgspec.Struct, frozen=True):
@@ -58,11 +69,14 @@ def align(
         Of the speakers, in the order of SPEAKERS.TXT.
     n_jobs : int
         Processes.
+    progress : bool
+        Whether to draw a progress bar on standard error.
 
     Raises
     ------
     ConfigError
-        If there is no transcript below `corpus`.
+        If there is no transcript below `corpus`, no speaker in the half of it, or if `out` cannot
+        be written or holds something else.
     """
     transcripts = _transcripts(corpus, half)
     done = set(read_alignment(out)) if out.is_file() else set()
@@ -70,12 +84,12 @@ def align(
     chunks = [todo[i : i + _CHUNK] for i in range(0, len(todo), _CHUNK)]
     left_out: dict[str, str] = {}
     n_aligned = 0
-    work = joblib.Parallel(n_jobs=n_jobs, return_as="generator")(
-        joblib.delayed(_align_chunk)(chunk) for chunk in chunks
-    )
-    _drop_torn_line(out)
-    with out.open("ab") as lines:
-        for results in track(work, "Aligning", total=len(chunks), disable=not progress):
+    with _open_whole(out) as lines:
+        work = joblib.Parallel(n_jobs=n_jobs, return_as="generator")(
+            joblib.delayed(_align_chunk)(chunk) for chunk in chunks
+        )
+        console = Console(stderr=True)
+        for results in track(work, "Aligning", len(chunks), disable=not progress, console=console):
             for name, result in results:
                 if isinstance(result, str):
                     left_out[name] = result
@@ -121,30 +135,37 @@ def train_speakers(corpus: Path) -> tuple[set[str], set[str]]:
     present = {path.name.partition("-")[0] for path in corpus.rglob("*.trans.txt")}
     listed = [
         line.partition("|")[0].strip()
-        for path in corpus.rglob("SPEAKERS.TXT")
+        for path in sorted(corpus.rglob("SPEAKERS.TXT"))
         for line in path.read_text(encoding="utf-8").splitlines()
         if not line.startswith(";")
     ]
-    order = [speaker for speaker in listed if speaker in present] or sorted(present)
+    # A speaker listed twice must not land in both halves.
+    order = list(dict.fromkeys(name for name in [*listed, *sorted(present)] if name in present))
     return set(order[: len(order) // 2]), set(order[len(order) // 2 :])
 
 
-def _transcripts(corpus: Path, half: str) -> list[tuple[str, str, Path]]:
-    """Return (utterance, transcript, audio file), in the order of names."""
-    first, second = train_speakers(corpus)
-    wanted = {"first": first, "second": second, "all": first | second}[half]
-    found = []
-    for path in sorted(corpus.rglob("*.trans.txt")):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            name, _, text = line.partition(" ")
-            if name.partition("-")[0] in wanted and (audio := _audio_of(path.with_name(name))):
-                found.append((name, text, audio))
-    if not found:
+def _transcripts(corpus: Path, half: str) -> list[tuple[str, str, Path | None]]:
+    """Return (utterance, transcript, audio file if there is one), in the order of names."""
+    paths = sorted(corpus.rglob("*.trans.txt"))
+    if not paths:
         raise ConfigError(
             f"A speech corpus must hold *.trans.txt files with audio beside them. Received: "
             f"{corpus} with none. Give a folder in LibriSpeech's layout."
         )
-    return found
+    first, second = train_speakers(corpus)
+    wanted = {"first": first, "second": second, "all": first | second}[half]
+    if not wanted:
+        raise ConfigError(
+            f"A half must have a speaker in it. Received: the {half} half of {corpus}, which has "
+            f"{len(first | second)} in all. Align them with `--half all`."
+        )
+    lines = (
+        (path, *line.partition(" ")[::2])
+        for path in paths
+        if path.name.partition("-")[0] in wanted
+        for line in path.read_text(encoding="utf-8").splitlines()
+    )
+    return [(name, text, _audio_of(path.with_name(name))) for path, name, text in lines if name]
 
 
 def _audio_of(stem: Path) -> Path | None:
@@ -152,42 +173,78 @@ def _audio_of(stem: Path) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def _align_chunk(entries: list[tuple[str, str, Path]]) -> list[tuple[str, Utterance | str]]:
-    decoder = Decoder(lm=None, loglevel="FATAL")
+def _align_chunk(
+    entries: list[tuple[str, str, Path | None]],
+) -> list[tuple[str, Utterance | str]]:
+    # The search over the lattice of words, `bestpath`, likes to give a pause to the word before it;
+    # so does a small probability of silence.
+    decoder = Decoder(lm=None, loglevel="FATAL", bestpath=False, silprob=0.2)
     return [(name, _align_one(decoder, name, text, path)) for name, text, path in entries]
 
 
-def _align_one(decoder: Decoder, name: str, text: str, path: Path) -> Utterance | str:
+def _align_one(decoder: Decoder, name: str, text: str, path: Path | None) -> Utterance | str:
     """Return the aligned utterance, or why there is none."""
     words = text.lower().split()
+    if not words:
+        return "no words in its transcript"
     if unknown := [word for word in words if decoder.lookup_word(word) is None]:
         return f"not in the dictionary: {', '.join(unknown)}"
-    try:
-        samples, rate_hz = soundfile.read(path, dtype="int16")
-    except soundfile.SoundFileError as error:
-        return f"not readable ({error})"
-    if rate_hz != 16_000 or samples.ndim != 1:
-        return "not 16 kHz mono"
+    samples = _samples_of(path)
+    if isinstance(samples, str):
+        return samples
+    # Without this, the noise estimated in one utterance would shift the words of the next.
+    decoder.reinit_feat()
     decoder.set_align_text(" ".join(words))
     decoder.start_utt()
     decoder.process_raw(samples.tobytes(), full_utt=True)
     decoder.end_utt()
     spoken = tuple(_spoken(decoder))
-    if [word.lower() for word, _, _ in spoken] != words:
+    least = math.exp(_MIN_SCORE * _FRAMES_PER_S * len(samples) / _RATE_HZ)
+    if [word.lower() for word, _, _ in spoken] != words or decoder.hyp().score < least:
         return "audio and transcript do not match"
     return Utterance(name, name.partition("-")[0], spoken)
 
 
+def _samples_of(path: Path | None) -> NDArray[np.int16] | str:
+    if path is None:
+        return "no audio beside its transcript"
+    try:
+        samples, rate_hz = soundfile.read(path, dtype="int16")
+    except (OSError, soundfile.SoundFileError) as error:
+        return f"not readable ({error})"
+    if rate_hz != _RATE_HZ or samples.ndim != 1 or not len(samples):
+        return "not 16 kHz mono, or empty"
+    return samples
+
+
 def _spoken(decoder: Decoder) -> Iterator[tuple[str, float, float]]:
-    """Give the aligned words; segments count frames of 10 ms and include their last."""
+    """Give the aligned words; segments count frames and include their last."""
     for segment in decoder.seg() or ():
         word = segment.word.partition("(")[0]
         if not word.startswith(("<", "[")):
-            yield word.upper(), segment.start_frame / 100, (segment.end_frame + 1) / 100
+            yield (
+                word.upper(),
+                segment.start_frame / _FRAMES_PER_S,
+                (segment.end_frame + 1) / _FRAMES_PER_S,
+            )
 
 
-def _drop_torn_line(path: Path) -> None:
-    """Cut off what an interrupted run left of its last line."""
-    if path.is_file():
-        content = path.read_bytes()
-        path.write_bytes(content[: content.rfind(b"\n") + 1])
+def _open_whole(path: Path) -> BinaryIO:
+    """Open to append, less what an interrupted run left of its last line."""
+    try:
+        lines = path.open("ab+")
+    except OSError as error:
+        raise ConfigError(
+            f"An alignment must go to a file that can be written. Received: {path} "
+            f"({error.strerror}). Make its folder, or give another path."
+        ) from error
+    lines.seek(0)
+    whole, newline, torn = lines.read().rpartition(b"\n")
+    if not torn.startswith(_LINE_START[: len(torn)]):
+        lines.close()
+        raise ConfigError(
+            f"An alignment must hold one utterance a line. Received: {path}, whose last line is "
+            f"something else. Give another path."
+        )
+    lines.truncate(len(whole + newline))
+    return lines

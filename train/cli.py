@@ -2,7 +2,9 @@
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -17,11 +19,14 @@ SPLITS = ["train", "validation", "test", "all"]
 @click.option("--config", required=True, type=_PATH, help="The recipe, a TOML file.")
 @click.option("--data", required=True, type=_PATH, help="Folder its data paths are relative to.")
 @click.option("--out", "run", required=True, type=_PATH, help="The run folder; resumed if begun.")
+@click.option("--start", type=_PATH, help="A run folder whose weights to begin with.")
 @click.option("--epochs", type=int, help="In place of the recipe's number of epochs.")
 @click.option("--seed", type=int, help="In place of the recipe's seed.")
-def train(config: Path, data: Path, run: Path, epochs: int | None, seed: int | None) -> None:
+def train(
+    config: Path, *, data: Path, run: Path, start: Path | None, epochs: int | None, seed: int | None
+) -> None:
     """Train a model as a recipe says; Ctrl-C stops it, the same command goes on."""
-    from kws.train.fit import fit
+    from kws.train.fit import fit_stages
     from kws.train.report import draw
     from kws.train.settings import load_recipe
 
@@ -30,7 +35,7 @@ def train(config: Path, data: Path, run: Path, epochs: int | None, seed: int | N
     changes = {"epochs": epochs, "seed": seed}
     changed = {key: value for key, value in changes.items() if value is not None}
     recipe = msgspec.structs.replace(recipe, fit=msgspec.structs.replace(recipe.fit, **changed))
-    model = fit(recipe, data=data, run=run)
+    model, recipe = fit_stages(recipe, data=data, run=run, start=start)
     for picture in draw(run, model, recipe, data=data):
         click.echo(f"drawn: {picture}")
     click.echo(f"trained: {run}. Next: kws export {run} --out {recipe.name}.tflite")
@@ -66,6 +71,62 @@ def clips(model: str, data: Path, split: str, as_json: bool) -> None:
         model_bytes=path.stat().st_size,
     )
     click.echo(json.dumps(msgspec.to_builtins(scores)) if as_json else clip_table(scores))
+
+
+@evaluate.command()
+@click.argument("model", type=str)
+@click.option("--keywords", required=True, type=_PATH, help="word/clip files; the test split.")
+@click.option("--background", required=True, type=_PATH, help="Speech, in LibriSpeech's layout.")
+@click.option("--noise", type=_PATH, help="Recordings to lay under the whole.")
+@click.option("--snr-db", default=10.0, show_default=True, help="Speech over noise.")
+@click.option(
+    "--speakers",
+    type=click.Choice(["second", "all"]),
+    default="second",
+    show_default=True,
+    help="Of the background: the half that recipes keep for evaluation, or all.",
+)
+@click.option("--without", multiple=True, help="Leave out utterances with this word, too.")
+@click.option("--minutes", type=float, help="Length of the stream; default: every clip once.")
+@click.option("--seed", default=1, show_default=True, help="Another seed, another stream.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def stream(model: str, *, as_json: bool, **where: Any) -> None:
+    """Count misses and false alarms per hour on a stream of words among sentences."""
+    from kws.model import model_path, open_model
+    from kws.train.evaluate import evaluate_stream
+    from kws.train.report import stream_table
+
+    spotting = open_model(model_path(model))
+    scores = evaluate_stream(spotting, _stream(spotting.manifest.keywords, **where))
+    click.echo(json.dumps(msgspec.to_builtins(scores)) if as_json else stream_table(scores))
+
+
+def _stream(
+    words: Sequence[str],
+    *,
+    keywords: Path,
+    background: Path,
+    noise: Path | None,
+    snr_db: float,
+    speakers: str,
+    without: Sequence[str],
+    minutes: float | None,
+    seed: int,
+) -> Any:
+    """Build the stream that the options of `kws eval stream` describe."""
+    from kws.train.align import train_speakers
+    from kws.train.data import audio_below
+    from kws.train.streams import build_stream, keyword_clips, quiet_utterances
+
+    second = train_speakers(background)[1] if speakers == "second" else None
+    return build_stream(
+        keyword_clips(keywords, words),
+        quiet_utterances(background, without=[*words, *without], speakers=second),
+        audio_below(noise) if noise else (),
+        snr_db=snr_db,
+        seed=seed,
+        most_s=None if minutes is None else 60 * minutes,
+    )
 
 
 @click.command()

@@ -23,7 +23,16 @@ from kws.manifest import UNKNOWN
 from kws.train.align import read_alignment, train_speakers
 from kws.train.settings import DataRecipe, SpeechCorpus, WordCorpus
 
-__all__ = ["Clip", "Corpus", "Split", "Spoken", "load_corpus", "official_split", "read_samples"]
+__all__ = [
+    "Clip",
+    "Corpus",
+    "Split",
+    "Spoken",
+    "audio_below",
+    "load_corpus",
+    "official_split",
+    "read_samples",
+]
 
 log = logging.getLogger("kws.data")
 
@@ -117,7 +126,7 @@ def load_corpus(recipe: DataRecipe, root: Path, *, split: Split) -> Corpus:
             f"Every keyword must have clips in the training split. Received none for: "
             f"{', '.join(absent)}. Add folders of these names below {root}, or drop the keywords."
         )
-    noise, bad = _read_all([path for name in recipe.noise for path in _audio_below(root / name)])
+    noise, bad = _read_all([path for name in recipe.noise for path in audio_below(root / name)])
     unreadable += bad
     for path in unreadable:
         log.warning("left out, not readable as audio: %s", path)
@@ -163,7 +172,7 @@ def _first_of_each(paths: Sequence[Path], share: float) -> list[Path]:
 
 
 def _words_below(folder: Path) -> list[Path]:
-    return [path for path in _audio_below(folder) if path.parent.name != "_background_noise_"]
+    return [path for path in audio_below(folder) if path.parent.name != "_background_noise_"]
 
 
 def _speech(
@@ -172,7 +181,7 @@ def _speech(
     """Read the utterances of training speakers; one in ten of them, by hash, validates."""
     first, _ = train_speakers(root / corpus.path)
     aligned = read_alignment(root / corpus.alignment)
-    paths = {path.stem: path for path in _audio_below(root / corpus.path)}
+    paths = {path.stem: path for path in audio_below(root / corpus.path)}
     wanted = [
         paths[name]
         for name, utterance in sorted(aligned.items())
@@ -206,7 +215,14 @@ def _cut_keywords(
                 )
 
 
-def _audio_below(folder: Path) -> list[Path]:
+def audio_below(folder: Path) -> list[Path]:
+    """Return the audio files below a folder, by name.
+
+    Raises
+    ------
+    ConfigError
+        If there are none.
+    """
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
     if not paths:
         raise ConfigError(

@@ -1,8 +1,10 @@
 """How good is a model file? Measured with the runtime that ships, on data that no training saw.
 
 `evaluate_clips` sorts isolated clips into the model's labels: the usual figure of the literature.
+`evaluate_stream` counts misses and false alarms on continuous audio: the figure that matters.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -10,18 +12,39 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 
+from kws.config import GateSettings
+from kws.decision import Decision
+from kws.demo import Matches, match
 from kws.errors import ConfigError, FormatError
+from kws.events import Detection
 from kws.features import Features
-from kws.manifest import SILENCE, UNKNOWN
+from kws.manifest import SILENCE, UNKNOWN, Manifest
 from kws.model import Model
+from kws.spotter import Spotter
 from kws.train.data import AUDIO_SUFFIXES, official_split, read_samples
+from kws.train.streams import Stream
 
-__all__ = ["ClipScores", "evaluate_clips", "read_out", "test_clips"]
+__all__ = [
+    "BUDGETS",
+    "ClipScores",
+    "Point",
+    "StreamScores",
+    "evaluate_clips",
+    "evaluate_stream",
+    "labelled_clips",
+    "posteriors_of",
+    "read_out",
+]
 
 SplitName: TypeAlias = Literal["train", "validation", "test", "all"]
 Posteriors: TypeAlias = npt.NDArray[np.floating[Any]]
 
+BUDGETS = (0.1, 0.2, 0.5, 1.0)
+"""False alarms per hour that misses are stated at."""
+
+_GRID = tuple(round(0.3 + 0.02 * i, 2) for i in range(35))
 _TAIL_SAMPLES = 8000  # a model answers up to half a second after a word
 _N_SMOOTHING = 3
 
@@ -54,6 +77,47 @@ class ClipScores(msgspec.Struct, frozen=True, kw_only=True):
     unreadable: list[str]
 
 
+class Point(msgspec.Struct, frozen=True, kw_only=True):
+    """One threshold's outcome on a stream, with 95 % intervals (Poisson, Wilson)."""
+
+    fa_per_hour: float
+    fa_low: float
+    fa_high: float
+    threshold: float
+    miss_rate: float
+    miss_low: float
+    miss_high: float
+
+
+class StreamScores(msgspec.Struct, frozen=True, kw_only=True):
+    """What `kws eval stream --json` prints.
+
+    Attributes
+    ----------
+    hours : float
+        Length of the stream.
+    n_words : int
+        Keywords said in it.
+    keywords : list of str
+    points : list of Point
+        For each of `BUDGETS`, the lowest threshold that keeps to it; then the model's default.
+    miss_rate_per_keyword : dict of str to float
+        At the default threshold.
+    latency_ms : dict of str to float
+        p50 and p95 from a word's end to its detection, at the default threshold.
+    gate_kept : float
+        Share of the detections made without the gate that are made with it.
+    """
+
+    hours: float
+    n_words: int
+    keywords: list[str]
+    points: list[Point]
+    miss_rate_per_keyword: dict[str, float]
+    latency_ms: dict[str, float]
+    gate_kept: float
+
+
 def evaluate_clips(
     model: Model, data: Path, *, split: SplitName = "test", model_bytes: int = 0
 ) -> ClipScores:
@@ -70,7 +134,7 @@ def evaluate_clips(
     features = Features(model.manifest.features)
     confusion = np.zeros((len(labels), len(labels)), int)
     unreadable = []
-    for path, label in test_clips(data, labels=labels, split=split):
+    for path, label in labelled_clips(data, labels=labels, split=split):
         try:
             samples = read_samples(path)
         except FormatError:
@@ -90,6 +154,92 @@ def evaluate_clips(
             label: float(confusion[i, i] / totals[i]) for i, label in enumerate(labels) if totals[i]
         },
         unreadable=unreadable,
+    )
+
+
+def evaluate_stream(model: Model, stream: Stream) -> StreamScores:
+    """Count misses and false alarms on a labelled stream, at every threshold of a grid.
+
+    The model runs once; thresholds are tried on the stored posteriors by the runtime's own
+    decision. A hit is a detection of the right word between its start and half a second after its
+    end (`kws.demo.match`); all else is a false alarm.
+    """
+    frames = Features(model.manifest.features).whole(stream.samples)
+    posteriors = posteriors_of(model, frames)
+    hours = stream.duration_s / 3600
+    default = model.manifest.decision.threshold
+    tried = {
+        threshold: _matches(model.manifest, posteriors, stream, threshold)
+        for threshold in sorted({*_GRID, default})
+    }
+    points = []
+    for budget in BUDGETS:
+        kept = [t for t, matches in tried.items() if len(matches.false) <= budget * hours]
+        threshold = min(kept, default=max(tried))
+        points.append(_point(threshold, tried[threshold], hours))
+    usual = tried[default]
+    late = [1000 * (detection.end_s - word.end_s) for word, detection in usual.hits] or [np.nan]
+    said = Counter(word.word for word in stream.words)
+    missed = Counter(word.word for word in usual.missed)
+    return StreamScores(
+        hours=hours,
+        n_words=len(stream.words),
+        keywords=list(model.manifest.keywords),
+        points=[*points, _point(default, usual, hours)],
+        miss_rate_per_keyword={word: missed[word] / n for word, n in sorted(said.items())},
+        latency_ms={"p50": float(np.percentile(late, 50)), "p95": float(np.percentile(late, 95))},
+        gate_kept=_gate_kept(model, stream),
+    )
+
+
+def _matches(
+    manifest: Manifest, posteriors: Posteriors, stream: Stream, threshold: float
+) -> Matches:
+    """Decide on stored posteriors and match the detections to the words said."""
+    settings = manifest.features
+    n_outputs = len(posteriors)
+    output_samples = manifest.hop_frames * settings.hop_samples
+    decision = Decision.of(manifest, thresholds=dict.fromkeys(manifest.keywords, threshold))
+    overlap = settings.window_samples - settings.hop_samples
+    detections = []
+    for i in range(n_outputs):
+        if hit := decision.step(posteriors[i]):
+            end_s = ((i + 1) * output_samples + overlap) / settings.sample_rate_hz
+            detections.append(
+                Detection(
+                    keyword=hit.keyword,
+                    score=hit.score,
+                    start_s=end_s,
+                    end_s=end_s,
+                    model=manifest.name,
+                )
+            )
+    return match(stream.words, detections, keywords=manifest.keywords)
+
+
+def _gate_kept(model: Model, stream: Stream) -> float:
+    """Run the whole pipeline with and without the gate; compare what it says."""
+    heard = []
+    for enabled in (False, True):
+        spotter = Spotter(model, gate=GateSettings(enabled=enabled))
+        heard.append([*spotter.process(stream.samples), *spotter.flush()])
+    open_gate, gated = ({(d.keyword, round(d.end_s, 1)) for d in one} for one in heard)
+    near = {(word, round(at + step, 1)) for word, at in gated for step in (-0.1, 0.0, 0.1)}
+    return len(open_gate & near) / max(1, len(open_gate))
+
+
+def _point(threshold: float, matches: Matches, hours: float) -> Point:
+    n_false, n_missed = len(matches.false), len(matches.missed)
+    miss = stats.binomtest(n_missed, max(1, n_missed + len(matches.hits)))
+    interval = miss.proportion_ci(method="wilson")
+    return Point(
+        fa_per_hour=n_false / hours,
+        fa_low=float(stats.chi2.ppf(0.025, 2 * n_false) / 2 / hours) if n_false else 0.0,
+        fa_high=float(stats.chi2.ppf(0.975, 2 * n_false + 2) / 2 / hours),
+        threshold=threshold,
+        miss_rate=miss.statistic,
+        miss_low=interval.low,
+        miss_high=interval.high,
     )
 
 
@@ -118,7 +268,9 @@ def read_out(posteriors: Posteriors, labels: Sequence[str]) -> int:
     return int(scores.argmax())
 
 
-def test_clips(data: Path, *, labels: Sequence[str], split: SplitName) -> list[tuple[Path, str]]:
+def labelled_clips(
+    data: Path, *, labels: Sequence[str], split: SplitName
+) -> list[tuple[Path, str]]:
     """Return the clips of a split with their labels; words that are no keyword are `_unknown_`.
 
     Folders named like `_unknown_` and `_silence_` are taken whole: they were drawn for testing.

@@ -23,10 +23,11 @@ from kws.train.data import RATE_HZ, Corpus, Split, load_corpus
 from kws.train.scenes import Scenes
 from kws.train.settings import Recipe
 
-__all__ = ["SetLoss", "fit", "labels_of", "restore"]
+__all__ = ["SceneBatches", "SetLoss", "fit", "fit_stages", "labels_of", "make_scenes", "restore"]
 
 log = logging.getLogger("kws.train")
 
+_FINISHED = "finished"
 _N_STREAMS = 96
 _N_CLIPS = 600
 
@@ -56,11 +57,23 @@ class SceneBatches(keras.utils.PyDataset):
         self.n_features = recipe.features.n_features
         self.epoch = 0
         self._features = Features(recipe.features)
+        self._kept: dict[int, tuple[Any, Any, Any]] = {}
 
     def __len__(self) -> int:
         return self.n_batches
 
     def __getitem__(self, index: int) -> tuple[Any, Any, Any]:
+        if self.training:
+            return self._make(index)
+        if index not in self._kept:  # validation scenes are the same in every epoch
+            self._kept[index] = self._make(index)
+        return self._kept[index]
+
+    def on_epoch_end(self) -> None:
+        """Move on to the next epoch's scenes."""
+        self.epoch += 1
+
+    def _make(self, index: int) -> tuple[Any, Any, Any]:
         fit = self.recipe.fit
         stream = [fit.seed, int(self.training), self.epoch if self.training else 0, index]
         random = np.random.default_rng(stream)
@@ -73,10 +86,6 @@ class SceneBatches(keras.utils.PyDataset):
         targets = np.stack([scene.targets.allowed for scene in made])
         weights = np.stack([scene.targets.weight for scene in made])
         return frames[:, : n_outputs * stride], targets, weights
-
-    def on_epoch_end(self) -> None:
-        """Move on to the next epoch's scenes."""
-        self.epoch += 1
 
     def _disturb(self, frames: Any, random: np.random.Generator) -> Any:
         recipe = self.recipe.augment
@@ -111,7 +120,7 @@ def make_scenes(corpus: Corpus, recipe: Recipe, *, time_stride: int) -> Scenes:
     )
 
 
-def fit(recipe: Recipe, *, data: Path, run: Path) -> zoo.Spotting:
+def fit(recipe: Recipe, *, data: Path, run: Path, start: Path | None = None) -> zoo.Spotting:
     """Train what the recipe says; return the model with the weights of its best epoch.
 
     Goes on from the last finished epoch where `run` holds an unfinished training.
@@ -123,6 +132,9 @@ def fit(recipe: Recipe, *, data: Path, run: Path) -> zoo.Spotting:
         The folder that the recipe's paths are relative to.
     run : Path
         The run folder; made if need be.
+    start : Path, optional
+        Another run folder of the same architecture, whose weights and feature statistics to begin
+        with.
     """
     keras.utils.set_random_seed(recipe.fit.seed)
     tf.config.experimental.enable_op_determinism()
@@ -131,11 +143,14 @@ def fit(recipe: Recipe, *, data: Path, run: Path) -> zoo.Spotting:
     validation = _batches(recipe, data, split="validation")
     training.epoch = _epochs_done(run)
     _write_examples(run, training, validation)
-    mean, std = _statistics(training)
+    before = None if start is None else restore(start)[0]
+    mean, std = before.statistics if before else _statistics(training)
     settings = {"recipe": msgspec.to_builtins(recipe), "mean": mean, "std": std}
     (run / "settings.json").write_text(json.dumps(settings, indent=1))
     model = zoo.build(recipe.model, n_labels=len(labels_of(recipe)), mean=mean, std=std)
     log.info("%s: %d parameters", recipe.model.architecture, model.count_params())
+    if before:
+        model.set_weights(before.get_weights())
     model.compile(optimizer=_optimizer(recipe, n_batches=len(training)), loss=SetLoss())
     model.fit(
         training,
@@ -145,7 +160,27 @@ def fit(recipe: Recipe, *, data: Path, run: Path) -> zoo.Spotting:
         verbose=1 if sys.stdout.isatty() else 2,
     )
     model.load_weights(run / "best.weights.h5")
+    (run / _FINISHED).touch()
     return model
+
+
+def fit_stages(
+    recipe: Recipe, *, data: Path, run: Path, start: Path | None = None
+) -> tuple[zoo.Spotting, Recipe]:
+    """Train both stages of a recipe that has two, the first in `run/first`.
+
+    Returns
+    -------
+    Spotting, Recipe
+        The model, and the recipe of the stage that made it.
+    """
+    second = recipe.second_stage()
+    if second is None:
+        return fit(recipe, data=data, run=run, start=start), recipe
+    first = run / "first"
+    if not (first / _FINISHED).is_file():
+        fit(recipe, data=data, run=first, start=start)
+    return fit(second, data=data, run=run, start=first), second
 
 
 def restore(run: Path) -> tuple[zoo.Spotting, Recipe]:
@@ -159,12 +194,8 @@ def restore(run: Path) -> tuple[zoo.Spotting, Recipe]:
     try:
         settings = json.loads((run / "settings.json").read_text())
         recipe = msgspec.convert(settings["recipe"], Recipe)
-        model = zoo.build(
-            recipe.model,
-            n_labels=len(labels_of(recipe)),
-            mean=settings["mean"],
-            std=settings["std"],
-        )
+        mean, std = settings["mean"], settings["std"]
+        model = zoo.build(recipe.model, n_labels=len(labels_of(recipe)), mean=mean, std=std)
         model.load_weights(run / "best.weights.h5")
     except (OSError, ValueError, KeyError, msgspec.ValidationError) as error:
         raise ConfigError(

@@ -14,7 +14,17 @@ import keras
 import numpy as np
 from keras import ops
 
-__all__ = ["GRU", "Causal", "Classify", "Flatten", "Normalize", "Residual", "Streaming"]
+__all__ = [
+    "GRU",
+    "Causal",
+    "Classify",
+    "Flatten",
+    "Normalize",
+    "Residual",
+    "Streaming",
+    "constants",
+    "step_through",
+]
 
 Tensor: TypeAlias = Any
 States: TypeAlias = list[Tensor]
@@ -55,6 +65,7 @@ class Normalize(Streaming):
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], **options: Any) -> None:
         super().__init__(**options)
+        self.statistics = (list(mean), list(std))
         self.scale = (1.0 / np.asarray(std, np.float32))[:, None]
         self.offset = -np.asarray(mean, np.float32)[:, None] * self.scale
 
@@ -221,7 +232,7 @@ class GRU(Streaming):
 
     def step(self, x: Tensor, states: States) -> tuple[Tensor, States]:
         """Run the next frames one after another, unrolled."""
-        (h,) = states
+        h = self.bound(states[0])
         outputs = []
         for t in range(x.shape[1]):
             h = self._cell_step(x[:, t, 0, :], h)

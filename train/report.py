@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 
 from kws.features import Features
 from kws.train.data import load_corpus
-from kws.train.evaluate import ClipScores, read_out
+from kws.train.evaluate import ClipScores, StreamScores, read_out
 from kws.train.fit import labels_of
 from kws.train.settings import Recipe
 from kws.train.zoo import Spotting
 
-__all__ = ["clip_table", "draw", "draw_confusion", "draw_learning"]
+__all__ = ["clip_table", "draw", "draw_confusion", "draw_learning", "stream_table"]
 
 mpl.use("agg")
 
@@ -85,6 +85,29 @@ def clip_table(scores: ClipScores) -> str:
         )
         taken = ", ".join(f"{other} {n}" for n, other in wrong if n and other != label)
         lines.append(f"{label:>12}  {recall:7.2%}  {sum(row):5d}   {taken}")
+    return "\n".join(lines)
+
+
+def stream_table(scores: StreamScores) -> str:
+    """Return misses at each budget of false alarms, with intervals, as plain text."""
+    lines = [
+        f"{scores.hours:.2f} hours, {scores.n_words} keywords; 95 % intervals in brackets",
+        "false alarms/h           threshold  missed",
+    ]
+    lines += [
+        f"{point.fa_per_hour:5.2f} [{point.fa_low:5.2f},{point.fa_high:6.2f}]  "
+        f"{point.threshold:9.2f}  {point.miss_rate:6.1%} "
+        f"[{point.miss_low:.1%}, {point.miss_high:.1%}]"
+        for point in scores.points
+    ]
+    lines[-1] += "  (default threshold)"
+    missed = (f"{word} {rate:.0%}" for word, rate in scores.miss_rate_per_keyword.items())
+    lines.append(f"missed there, by keyword: {', '.join(missed)}")
+    lines.append(
+        f"word end to detection: {scores.latency_ms['p50']:.0f} ms median, "
+        f"{scores.latency_ms['p95']:.0f} ms 95th percentile"
+    )
+    lines.append(f"detections kept with the gate on: {scores.gate_kept:.2%}")
     return "\n".join(lines)
 
 

@@ -18,7 +18,7 @@ The loss is the negative logarithm of the posterior of the whole set.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -247,24 +247,26 @@ class _Drawer:
         words: dict[str, list[Clip]] = {}
         for clip in clips:
             words.setdefault(clip.word, []).append(clip)
-        self._words = list(words.values())
-        sizes = np.sqrt([len(word) for word in self._words])
-        self._word_edges = np.cumsum(sizes / sizes.sum()) if clips else np.empty(0)
-        self._clip_edges = []
-        for word in self._words:
-            weights = np.array([clip.weight for clip in word])
-            self._clip_edges.append(np.cumsum(weights / weights.sum()))
-        self._spans: dict[int, Span] = {}
+        self._words = [
+            [(clip, clip.span or speech_span(clip.samples)) for clip in word]
+            for word in words.values()
+        ]
+        self._word_edges = _edges(np.sqrt([len(word) for word in self._words]))
+        self._clip_edges = [
+            _edges(np.array([clip.weight for clip, _ in word])) for word in self._words
+        ]
 
     def draw(self, random: Random) -> tuple[Clip, Span]:
         """Return a clip and where in it the word is spoken, in samples."""
-        i = min(int(np.searchsorted(self._word_edges, random.random())), len(self._words) - 1)
-        j = int(np.searchsorted(self._clip_edges[i], random.random()))
-        clip = self._words[i][min(j, len(self._words[i]) - 1)]
-        span = self._spans.get(id(clip))
-        if span is None:
-            span = self._spans[id(clip)] = clip.span or speech_span(clip.samples)
-        return clip, span
+        i = int(np.searchsorted(self._word_edges, random.random()))
+        return self._words[i][int(np.searchsorted(self._clip_edges[i], random.random()))]
+
+
+def _edges(weights: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Return the upper ends of the shares of weights in 0..1; the last is out of reach."""
+    edges = np.cumsum(weights / weights.sum()) if len(weights) else np.zeros(1)
+    edges[-1] = np.inf
+    return edges
 
 
 def speech_span(samples: Samples) -> Span:

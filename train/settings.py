@@ -5,7 +5,7 @@ A recipe says what is trained and from which folders; where the data lies is giv
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -141,6 +141,17 @@ class Recipe(_Table, frozen=True, kw_only=True):
     augment: AugmentRecipe = AugmentRecipe()
     fit: FitRecipe = FitRecipe()
     decision: DecisionDefaults = DecisionDefaults()
+    then: dict[str, dict[str, Any]] = {}
+    """`[then.fit]`, `[then.augment]`: what a second stage, begun with the first one, changes."""
+
+    def second_stage(self) -> "Recipe | None":
+        """Return the recipe with the changes of `then`, or None if there are none."""
+        if not self.then:
+            return None
+        tables = msgspec.to_builtins(self) | {"then": {}}
+        for name, changes in self.then.items():
+            tables[name] = tables.get(name, {}) | changes
+        return msgspec.convert(tables, Recipe)
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -153,7 +164,8 @@ def load_recipe(path: Path) -> Recipe:
     """
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
-        return msgspec.convert(tables, Recipe)
+        recipe = msgspec.convert(tables, Recipe)
+        recipe.second_stage()
     except OSError as error:
         raise ConfigError(
             f"The recipe must be a readable file. Received: {path} ({error.strerror}). "
@@ -166,6 +178,7 @@ def load_recipe(path: Path) -> Recipe:
             f"{path} breaks a rule of recipes. Received: {error}.{_nearest(str(error))} "
             f"docs/training.md lists every key."
         ) from error
+    return recipe
 
 
 def _nearest(message: str) -> str:

@@ -8,27 +8,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from kws.demo import Word
 from kws.errors import ConfigError
 from kws.features import Samples
 from kws.train.augment import loop
 from kws.train.data import AUDIO_SUFFIXES, RATE_HZ, official_split, read_samples
 from kws.train.scenes import speech_span
 
-__all__ = ["Stream", "Word", "build_stream", "keyword_clips", "quiet_utterances"]
+__all__ = ["Stream", "build_stream", "keyword_clips", "quiet_utterances"]
 
 _SPEECH_RMS = 1500.0
-
-
-class Word(msgspec.Struct, frozen=True):
-    """A word in a stream, in seconds."""
-
-    word: str
-    start_s: float
-    end_s: float
 
 
 @dataclass(frozen=True)
@@ -96,7 +88,8 @@ def build_stream(
         if most_s is not None and at + n_part > most_s * RATE_HZ:
             break
         start = at + n_part - len(clip)
-        words.append(Word(word, (start + span[0]) / RATE_HZ, (start + span[1]) / RATE_HZ))
+        start_s, end_s = ((start + edge) / RATE_HZ for edge in span)
+        words.append(Word(word=word, start_s=round(start_s, 3), end_s=round(end_s, 3)))
         pieces += part
         at += n_part
     pieces.append(_levelled(read_samples(next(utterances))))
@@ -122,7 +115,7 @@ def keyword_clips(data: Path, keywords: Sequence[str]) -> list[tuple[str, Path]]
 def quiet_utterances(
     corpus: Path, *, without: Sequence[str], speakers: set[str] | None = None
 ) -> list[Path]:
-    """Return the utterances of a LibriSpeech-shaped folder whose transcripts hold none of the words."""
+    """Return the utterances of a LibriSpeech-shaped folder in whose transcripts no word occurs."""
     avoided = {word.upper() for word in without}
     found = []
     for transcript in sorted(corpus.rglob("*.trans.txt")):
@@ -131,7 +124,8 @@ def quiet_utterances(
             if speakers is not None and name.partition("-")[0] not in speakers:
                 continue
             if not avoided & set(words):
-                found += [p for p in transcript.parent.glob(f"{name}.*") if p.suffix in AUDIO_SUFFIXES]
+                audio = transcript.parent.glob(f"{name}.*")
+                found += [path for path in audio if path.suffix in AUDIO_SUFFIXES]
     return found
 
 

@@ -20,7 +20,7 @@ from kws.train.layers import (
 )
 from kws.train.settings import ModelRecipe
 
-__all__ = ["ARCHITECTURES", "Spotting", "build", "time_stride"]
+__all__ = ["ARCHITECTURES", "Spotting", "build", "crnn", "time_stride"]
 
 
 class Spotting(keras.Model):
@@ -46,6 +46,11 @@ class Spotting(keras.Model):
         for layer in self.stack:
             x = layer(x, training=training)
         return x
+
+    @property
+    def statistics(self) -> tuple[list[float], list[float]]:
+        """Mean and spread of each feature, as the first layer takes them out."""
+        return self.stack[0].statistics
 
     def state_shapes(self) -> list[tuple[int, ...]]:
         """Return the shapes of all states, first layer first."""

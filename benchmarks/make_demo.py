@@ -1,0 +1,56 @@
+"""Put the demo recording together: `kws/models/demo.wav` and its labels, `demo.json`.
+
+    python benchmarks/make_demo.py DATA
+
+Ten keywords and six other words of Speech Commands' test split, between sentences of LibriSpeech,
+in recorded noise; every clip another speaker. One minute, so that the file stays under 2 MB.
+"""
+
+import sys
+import wave
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from kws.demo import Labels
+from kws.train.align import train_speakers
+from kws.train.data import RATE_HZ
+from kws.train.streams import build_stream, quiet_utterances
+
+KEYWORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
+OTHERS = ("happy", "seven", "marvin", "house", "visual", "follow")
+LENGTH_S = 60
+SEED = 7
+SNR_DB = 15.0
+
+
+def main(data: Path, out: Path) -> None:
+    """Write the recording and its labels."""
+    test = data / "speech_commands_test"
+    random = np.random.default_rng(SEED)
+    clips = [(word, _any(sorted((test / word).glob("*.flac")), random)) for word in KEYWORDS]
+    clips += [
+        (word, _any(sorted((test / "_unknown_").glob(f"{word}_*.flac")), random)) for word in OTHERS
+    ]
+    corpus = data / "librispeech"
+    utterances = quiet_utterances(corpus, without=KEYWORDS, speakers=train_speakers(corpus)[1])
+    short = [path for path in utterances if path.stat().st_size < 6_200]
+    noise = [data / "noise/speech_commands" / name for name in ("running_tap.flac",)]
+    stream = build_stream(
+        clips, short, noise, snr_db=SNR_DB, seed=SEED, most_s=LENGTH_S, n_background=1
+    )
+    with wave.open(str(out / "demo.wav"), "wb") as file:
+        file.setparams((1, 2, RATE_HZ, 0, "NONE", ""))
+        file.writeframes(stream.samples.tobytes())
+    labels = Labels(recording="demo.wav", duration_s=stream.duration_s, words=list(stream.words))
+    (out / "demo.json").write_bytes(msgspec.json.format(msgspec.json.encode(labels), indent=1))
+    print(f"{stream.duration_s:.1f} s, {len(stream.words)} words: {[w.word for w in stream.words]}")
+
+
+def _any(paths: list[Path], random: np.random.Generator) -> Path:
+    return paths[int(random.integers(len(paths)))]
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(__file__).parent.parent / "kws/models")
