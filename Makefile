@@ -1,0 +1,77 @@
+# Every target has one comment, which `make help` lists, and at most three lines.
+PYTHON ?= python3
+DATA ?= data
+.DEFAULT_GOAL := help
+.PHONY: help run test fast lint format docs train-commands bench wheel clean
+
+# List the targets.
+help:
+	@awk '/^# /{text=substr($$0,3)} /^[a-z-]+:/&&text{sub(/:.*/,""); printf "%-15s %s\n",$$0,text; text=""}' Makefile
+
+# Hear the bundled recording through the bundled model; installs the runtime alone, into .venv.
+run: .venv/runtime
+	@.venv/bin/kws demo
+
+# Run the whole suite; installs everything it needs, as root Debian packages too.
+test: debian-packages .venv/workbench
+	.venv/bin/pytest
+
+# Run the tests that take less than a minute together.
+fast: .venv/workbench
+	.venv/bin/pytest -m "not slow and not system"
+
+# Check style, types and the direction of imports.
+lint: .venv/workbench layout
+	.venv/bin/ruff check . && .venv/bin/ruff format --check .
+	cd .venv/layout && ../bin/mypy --config-file ../../pyproject.toml --package kws
+	cd .venv/layout && ../bin/lint-imports --config ../../pyproject.toml
+
+# Bring the code into the one format.
+format: .venv/workbench
+	.venv/bin/ruff check --fix . && .venv/bin/ruff format .
+
+# Write docs/commands.md anew from the commands themselves.
+docs: .venv/workbench
+	.venv/bin/python docs/regenerate.py
+
+# Train the bundled model anew: make train-commands DATA=folder. Goes on where it was interrupted.
+train-commands: .venv/workbench
+	.venv/bin/kws align $(DATA)/librispeech $(DATA)/alignment.jsonl --half first
+	.venv/bin/kws train --config train/recipes/commands.toml --data $(DATA) --out runs/commands
+	.venv/bin/kws export runs/commands --out kws/models/commands.tflite
+
+# Measure CPU, memory and start-up on this machine.
+bench: .venv/runtime
+	@.venv/bin/kws bench
+
+# Build the wheel into dist/.
+wheel: .venv/bin/python
+	rm -rf build
+	.venv/bin/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+# Remove what the other targets made, runs/ and data/ excepted.
+clean:
+	rm -rf .venv build dist *.egg-info .coverage*
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -not -path './data/*' -prune -exec rm -rf {} +
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	echo "Python >= 3.11 with its venv module is needed. Run: sudo apt install python3-venv"; exit 2; }
+	$(PYTHON) -m venv .venv
+
+.venv/runtime: pyproject.toml | .venv/bin/python
+	.venv/bin/python -m pip install --quiet --editable .
+	@touch $@
+
+.venv/workbench: pyproject.toml | .venv/bin/python
+	.venv/bin/python -m pip install --quiet --editable '.[test]'
+	@touch $@ .venv/runtime
+
+.PHONY: debian-packages layout
+debian-packages:
+	@PYTHON=$(PYTHON) tests/debian-packages
+
+layout: | .venv/bin/python
+	@rm -rf .venv/layout/kws && mkdir -p .venv/layout
+	@cp -Rp kws .venv/layout/kws && cp -Rp train export .venv/layout/kws/

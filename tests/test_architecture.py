@@ -1,0 +1,135 @@
+"""The rooms keep to themselves, and the repository stays small."""
+
+import importlib
+import pkgutil
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import kws
+import kws.export
+import kws.train
+
+ROOT = Path(__file__).parents[1]
+DEVICE_MODULES = sorted(
+    module.name
+    for module in pkgutil.walk_packages(kws.__path__, "kws.")
+    if not module.name.startswith(("kws.train", "kws.export"))
+    and not module.name.endswith("__main__")
+)
+WORKBENCH_MODULES = sorted(
+    module.name
+    for package in (kws.train, kws.export)
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+)
+WORKBENCH_LIBRARIES = {
+    "tensorflow",
+    "keras",
+    "scipy",
+    "matplotlib",
+    "joblib",
+    "rich",
+    "python_speech_features",
+}
+LAZY_LIBRARIES = {"soundfile", "pyaudio", "soxr"}
+FEW = ("kws.errors", "kws.config", "kws.events", "kws.manifest", "kws.sinks")
+
+
+def test_importing_what_runs_on_the_device_loads_no_library_of_the_workbench():
+    code = f"import importlib, sys\nfor name in {DEVICE_MODULES}: importlib.import_module(name)"
+    loaded = _loaded_by(code)
+    assert loaded & (WORKBENCH_LIBRARIES | LAZY_LIBRARIES) == set()
+    assert not {name for name in loaded if name.startswith(("kws.train", "kws.export"))}
+
+
+def test_the_vocabulary_and_the_sinks_do_without_numpy():
+    assert "numpy" not in _loaded_by("import " + ", ".join(FEW))
+
+
+def test_the_command_line_loads_nothing_heavy_before_it_knows_the_command():
+    assert _loaded_by("import kws.cli") & {"numpy", "webrtcvad", "ai_edge_litert"} == set()
+
+
+@pytest.mark.parametrize("name", DEVICE_MODULES)
+def test_a_module_exports_what_it_says(name):
+    _check_exports(importlib.import_module(name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WORKBENCH_MODULES)
+def test_a_module_of_the_workbench_exports_what_it_says(name, tensorflow):
+    _check_exports(importlib.import_module(name))
+
+
+def test_each_room_imports_only_what_it_may(tmp_path):
+    layout = tmp_path / "kws"
+    shutil.copytree(ROOT / "kws", layout)
+    for room in ("train", "export"):
+        shutil.copytree(ROOT / room, layout / room)
+    done = subprocess.run(
+        [
+            Path(sys.executable).with_name("lint-imports"),
+            "--config",
+            ROOT / "pyproject.toml",
+            "--no-cache",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_repository_holds_no_large_file():
+    large = {str(path): path.stat().st_size for path in _tracked() if path.stat().st_size > 2e6}
+    assert large == {}
+
+
+def test_test_clips_stay_below_five_megabytes():
+    clips = [path for path in _tracked() if path.is_relative_to(ROOT / "tests/data")]
+    assert sum(path.stat().st_size for path in clips) < 5e6
+
+
+def test_no_weights_but_bundled_models_are_in_the_repository():
+    weights = {path for path in _tracked() if path.suffix in {".tflite", ".h5", ".keras", ".onnx"}}
+    bundled = set((ROOT / "kws/models").glob("*.tflite"))
+    assert weights - bundled == set()
+
+
+def _check_exports(module):
+    """`__all__` names what there is, and every public class and function made here."""
+    names = set(getattr(module, "__all__", ()))
+    assert {name for name in names if not hasattr(module, name)} == set()
+    made_here = {
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
+    }
+    assert made_here - names == set()
+
+
+def _loaded_by(code):
+    """Return the modules that a fresh interpreter holds after running `code`."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys\nprint(*sys.modules)"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(done.stdout.split())
+
+
+def _tracked():
+    try:
+        done = subprocess.run(
+            ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    paths = [ROOT / name for name in done.stdout.split("\0") if name]
+    return [path for path in paths if path.is_file()]

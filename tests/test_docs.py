@@ -1,0 +1,250 @@
+"""The documentation says what the code does: commands, options, keys, defaults, links."""
+
+import importlib.util
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import click
+import msgspec
+import numpy as np
+import pytest
+import soundfile
+
+import kws.config as runtime
+import kws.train.settings as recipes
+from kws.cli import cli
+from kws.config import load_config, parse_config
+from kws.events import Detection, to_json
+from kws.manifest import DataSource, DecisionDefaults, FeatureSettings
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+CONFIGURATION = {
+    "[model]": runtime.ModelSettings,
+    "[source]": runtime.SourceSettings,
+    "[gate]": runtime.GateSettings,
+    "[decision]": runtime.DecisionSettings,
+    "[[hooks]]": runtime.HookSettings,
+}
+TRAINING = {
+    "Top level": recipes.Recipe,
+    "[data]": recipes.DataRecipe,
+    "[[data.words]]": recipes.WordCorpus,
+    "[[data.speech]]": recipes.SpeechCorpus,
+    "[[data.sources]]": DataSource,
+    "[features]": FeatureSettings,
+    "[model]": recipes.ModelRecipe,
+    "[augment]": recipes.AugmentRecipe,
+    "[fit]": recipes.FitRecipe,
+    "[decision]": DecisionDefaults,
+}
+
+
+def test_every_key_of_kws_toml_is_explained_with_its_default():
+    page = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
+    assert _documented(page, CONFIGURATION) == _defined(CONFIGURATION)
+    assert {heading.strip("[]") for heading in CONFIGURATION} == set(
+        runtime.Config.__struct_fields__
+    )
+
+
+def test_every_key_of_a_recipe_is_explained_with_its_default():
+    page = (ROOT / "docs/training.md").read_text(encoding="utf-8")
+    assert _documented(page, TRAINING) == _defined(TRAINING)
+
+
+def test_the_page_of_commands_is_what_the_commands_say():
+    spec = importlib.util.spec_from_file_location("regenerate", ROOT / "docs/regenerate.py")
+    regenerate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(regenerate)
+    page = regenerate.PAGE.read_text(encoding="utf-8")
+    assert page.split() == regenerate.render().split(), "Run `make docs`."
+
+
+def test_every_command_of_the_workbench_is_installed():
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    commands = declared["project"]["entry-points"]["kws.commands"]
+    context = click.Context(cli)
+    missing = [name for name in commands if cli.get_command(context, name) is None]
+    assert not missing, "Run `pip install -e .` again."
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "Makefile"], ids=lambda page: page.name)
+def test_commands_in_the_docs_have_the_options_they_are_shown_with(page):
+    for words in _kws_commands(page):
+        command, rest = _command_of(words)
+        known = {option for parameter in command.params for option in parameter.opts}
+        known |= {option for parameter in cli.params for option in parameter.opts}
+        unknown = [word for word in rest if word.startswith("--") and word not in known]
+        assert not unknown, f"{page.name}: {shlex.join(words)}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_make_targets_in_the_docs_exist(page):
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    shown = set(re.findall(r"(?:^|`)make ([a-z-]+)", page.read_text("utf-8"), re.MULTILINE))
+    assert shown <= targets
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_in_the_docs_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
+    files = [link for link in links if "://" not in link]
+    assert [link for link in files if not (page.parent / link).exists()] == []
+
+
+def test_configurations_in_the_docs_are_valid():
+    pages = [page for page in PAGES if page.name != "training.md"]
+    examples = [text for page in pages for text in _blocks(page, "toml")]
+    assert len(examples) >= 4
+    for text in examples:
+        parse_config(text)
+    load_config(ROOT / "examples/kws.toml")
+
+
+def test_parts_of_recipes_in_the_docs_are_valid(tmp_path):
+    whole = (ROOT / "train/recipes/commands.toml").read_text("utf-8").partition("[then.")[0]
+    (part,) = _blocks(ROOT / "docs/training.md", "toml")
+    (tmp_path / "recipe.toml").write_text(f"{whole}\n{part}", encoding="utf-8")
+    assert recipes.load_recipe(tmp_path / "recipe.toml").second_stage()
+
+
+def test_the_event_in_the_docs_is_what_kws_prints():
+    event = Detection(keyword="stop", score=0.97, start_s=12.34, end_s=12.81, model="commands")
+    for page in (ROOT / "README.md", ROOT / "docs/hooks.md"):
+        lines = [line for text in _blocks(page, "json") for line in text.splitlines()]
+        assert lines == [to_json(event).replace(":", ": ").replace(",", ", ")]
+
+
+def test_the_hook_in_the_docs_runs():
+    line = next(text for text in _blocks(ROOT / "docs/hooks.md", "sh") if "KWS_KEYWORD" in text)
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True)
+    assert done.stdout == "heard stop\n"
+
+
+def test_make_help_lists_every_target():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    phony = makefile.partition(".PHONY: ")[2].partition("\n")[0].split()
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert [line.split()[0] for line in done.stdout.splitlines()] == phony
+    assert all(len(line.split()) > 2 for line in done.stdout.splitlines())
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_readme_run(tmp_path):
+    recording = tmp_path / "recording.wav"
+    soundfile.write(recording, np.zeros(16_000, np.int16), 16_000)
+    (tmp_path / "kws.toml").write_text("[gate]\nhangover_ms = 600\n")
+    for line in (
+        "kws demo",
+        "kws models",
+        "kws info commands",
+        "kws listen --input recording.wav",
+        "kws listen --input recording.wav --json",
+        "kws listen --config kws.toml --input recording.wav",
+        "tail -c +45 recording.wav | kws listen --input -",
+        f"{shlex.quote(sys.executable)} {ROOT}/examples/spot_file.py recording.wav",
+    ):
+        done = _run(line, cwd=tmp_path)
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+
+
+def test_the_python_of_the_readme_runs(tmp_path):
+    soundfile.write(tmp_path / "recording.wav", np.zeros(16_000, np.int16), 16_000)
+    (code,) = _blocks(ROOT / "README.md", "python")
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_example_hook_writes_what_was_heard(tmp_path):
+    event = Detection(keyword="stop", score=0.97, start_s=12.34, end_s=12.81, model="commands")
+    subprocess.run(
+        [sys.executable, ROOT / "examples/heard.py"],
+        input=to_json(event),
+        cwd=tmp_path,
+        text=True,
+        check=True,
+    )
+    assert (tmp_path / "heard.csv").read_text() == "stop,0.97,12.34,12.81\n"
+
+
+def _documented(page, tables):
+    """Return the rows | `key` | default | of each table, by heading."""
+    sections = {
+        part.partition("\n")[0].strip(): part for part in re.split(r"^##+ ", page, flags=re.M)
+    }
+    row = re.compile(r"^\| `([a-z_]+)` \| (.+?) \| .+ \|$", re.MULTILINE)
+    return {heading: row.findall(sections[heading]) for heading in tables}
+
+
+def _defined(tables):
+    return {
+        heading: [(f.name, _default(f)) for f in msgspec.structs.fields(table)]
+        for heading, table in tables.items()
+    }
+
+
+def _default(field):
+    """Write a default as the docs do: as TOML, in backticks."""
+    value = field.default
+    if value is msgspec.NODEFAULT and field.default_factory is not msgspec.NODEFAULT:
+        value = field.default_factory()
+    if value is msgspec.NODEFAULT:
+        return "must be set"
+    if value is None:
+        return "none"
+    if isinstance(value, msgspec.Struct):
+        return "table"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, str):
+        return f'`"{value}"`'
+    return f"`{list(value) if isinstance(value, tuple) else value}`"
+
+
+def _blocks(page, language):
+    text = page.read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def _kws_commands(page):
+    """Give the words of every `kws …` in shell blocks, in recipes of make, and in backticks."""
+    lines = [line for text in _blocks(page, "sh") for line in text.splitlines()]
+    lines += re.findall(r"^\t@?(\.venv/bin/kws .+)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    lines += re.findall(r"`(kws [^`]+)`", page.read_text(encoding="utf-8"))
+    for line in lines:
+        for part in line.partition(" #")[0].split("|"):
+            words = shlex.split(part)
+            if words and Path(words[0]).name == "kws":
+                yield words
+
+
+def _command_of(words):
+    """Walk down the groups; return the command and the words after its name."""
+    command, rest = cli, words[1:]
+    while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
+        found = command.get_command(click.Context(command), rest[0])
+        assert found, shlex.join(words)
+        command, rest = found, rest[1:]
+    return command, rest
+
+
+def _run(line, *, cwd):
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        ["sh", "-c", line],
+        cwd=cwd,
+        env=os.environ | {"PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
