@@ -10,22 +10,19 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from kws.errors import AudioError, ConfigError, KwsError, ModelError, did_you_mean
+from kws.errors import ConfigError, KwsError, ModelError, did_you_mean
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
     from kws.config import Config, ModelSettings
-    from kws.events import Detection, End, Event
-    from kws.manifest import Manifest
     from kws.model import Model
-    from kws.sources import Source
     from kws.spotter import Spotter
 
 __all__ = ["cli", "main"]
@@ -116,6 +113,7 @@ def listen(config: Path | None, as_json: bool, **options: Any) -> None:
 
     Raw 16 kHz mono s16le, or a WAV, is read from standard input with `--input -`.
     """
+    from kws.listen import deliver_to, hear, summary
     from kws.sinks.hooks import Hooks
     from kws.sinks.jsonl import JsonLines
     from kws.sinks.text import Text
@@ -130,11 +128,11 @@ def listen(config: Path | None, as_json: bool, **options: Any) -> None:
         at_exit.callback(hooks.close, kill=True)
         if source.live and not as_json:
             click.echo(f"Listening to {source.name} for {', '.join(keywords)}.", err=True)
-        end, failure = _hear(source, spotter, _deliver_to(hooks.send, printer.send))
+        end, failure = hear(source, spotter, deliver_to(hooks.send, printer.send))
         if not source.live:
             printer.send(end)
             if not as_json:
-                click.echo(_summary(end))
+                click.echo(summary(end))
         hooks.close()
     if failure:
         raise failure
@@ -182,6 +180,7 @@ def info(model: str, as_json: bool) -> None:
     """Say everything that MODEL, a bundled name or a .tflite, says about itself."""
     import msgspec
 
+    from kws.info import facts
     from kws.manifest import read_manifest
     from kws.model import model_path
 
@@ -190,7 +189,7 @@ def info(model: str, as_json: bool) -> None:
         everything = {**msgspec.to_builtins(manifest), "model_bytes": len(content)}
         click.echo(msgspec.json.encode(everything).decode())
         return
-    for title, text in _facts(manifest, n_bytes=len(content)):
+    for title, text in facts(manifest, n_bytes=len(content)):
         click.echo(f"{title:<13} {text}")
 
 
@@ -369,135 +368,3 @@ def _open_model(settings: "ModelSettings") -> "Model":
             f"Received: `{model.manifest.name}` at {rate_hz} Hz. Train it again at that rate."
         )
     return model
-
-
-def _deliver_to(*sends: "Callable[[Event], None]") -> "Callable[[Event], None]":
-    """Return what hands an event to every sink, of which none can stop the audio.
-
-    Only when nobody reads standard output any more there is nothing left to listen for.
-    """
-
-    def deliver(event: "Event") -> None:
-        for send in sends:
-            try:
-                send(event)
-            except BrokenPipeError:
-                raise
-            except OSError as error:
-                _log.warning("An event could not be handed on: %s.", error)
-
-    return deliver
-
-
-def _hear(
-    source: "Source", spotter: "Spotter", send: "Callable[[Detection], None]"
-) -> "tuple[End, AudioError | None]":
-    """Listen to the end; return the balance, and what was wrong with the audio there."""
-    import time
-
-    from kws.audio import SAMPLE_RATE_HZ
-    from kws.events import End
-
-    n_samples = n_detections = 0
-    n_lost_said = 0
-    failure = None
-    started_s = time.process_time()
-    with _progress(source) as (advance, make_way):
-        try:
-            for chunk in source:
-                for detection in spotter.process(chunk):
-                    n_detections += 1
-                    make_way()
-                    send(detection)
-                if not n_samples:
-                    _log.info("Heard the first chunk of %s.", source.name)
-                n_samples += len(chunk)
-                advance(len(chunk))
-                if source.dropped_chunks > 2 * n_lost_said:
-                    n_lost_said = source.dropped_chunks
-                    _log.warning("%s: %d chunks of audio were lost.", source.name, n_lost_said)
-        except AudioError as error:
-            failure = error
-    for detection in spotter.flush():
-        n_detections += 1
-        send(detection)
-    cpu_s = round(time.process_time() - started_s, 6)
-    audio_s = round(n_samples / SAMPLE_RATE_HZ, 3)
-    return End(audio_s=audio_s, detections=n_detections, cpu_s=cpu_s), failure
-
-
-@contextlib.contextmanager
-def _progress(source: "Source") -> Iterator[tuple[Callable[[int], None], Callable[[], None]]]:
-    """Show how far a file is, where standard error is a terminal.
-
-    Gives what advances the bar by a number of samples, and what wipes it off the line that a
-    detection is about to be printed on.
-    """
-    from kws.audio import SAMPLE_RATE_HZ
-
-    if source.duration_s is None or not (sys.stderr and sys.stderr.isatty()):
-        yield lambda n_samples: None, lambda: None
-        return
-    length = max(1, int(source.duration_s * SAMPLE_RATE_HZ))
-    with click.progressbar(
-        length=length, file=sys.stderr, label=source.name, update_min_steps=max(1, length // 100)
-    ) as bar:
-        yield bar.update, functools.partial(click.echo, "\r\033[K", nl=False, err=True)
-
-
-def _summary(end: "End") -> str:
-    per_s = 1000 * end.cpu_s / end.audio_s if end.audio_s else 0.0
-    return (
-        f"{end.audio_s:.1f} s of audio, {_count(end.detections, 'detection')}, "
-        f"{per_s:.1f} ms CPU per second of audio"
-    )
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
-
-
-def _facts(manifest: "Manifest", *, n_bytes: int) -> Iterator[tuple[str, str]]:
-    """Put a manifest in words, a title and a text to a line."""
-    features, decision = manifest.features, manifest.decision
-    hop_ms = 1000 * features.hop_samples / features.sample_rate_hz
-    window_ms = 1000 * features.window_samples / features.sample_rate_hz
-    yield "name", manifest.name
-    yield "description", manifest.description or "none"
-    yield "size", f"{n_bytes / 1000:.1f} kB, {manifest.quantization}"
-    yield "keywords", ", ".join(manifest.keywords)
-    yield "labels", ", ".join(manifest.labels)
-    yield (
-        "features",
-        f"{features.n_features} {features.kind} values from {window_ms:g} ms every {hop_ms:g} ms "
-        f"at {features.sample_rate_hz} Hz",
-    )
-    yield (
-        "kind",
-        f"{manifest.kind}: {_count(manifest.n_frames, 'frame')} a call, "
-        + (
-            f"{_count(len(manifest.states), 'state')} kept between calls"
-            if manifest.kind == "step"
-            else f"slid by {manifest.hop_frames}"
-        ),
-    )
-    yield (
-        "latency",
-        f"a call every {manifest.hop_frames * hop_ms:g} ms; trained to answer "
-        f"{decision.delay_ms} ms after a word's end",
-    )
-    yield (
-        "decision",
-        f"threshold {decision.threshold:g}, smoothing {decision.smoothing_ms} ms, "
-        f"refractory {decision.refractory_ms} ms",
-    )
-    for point in manifest.calibration:
-        thresholds = ", ".join(f"{word} {value:g}" for word, value in point.thresholds.items())
-        yield "calibration", f"{point.false_alarms_per_hour:g} false alarms/h: {thresholds}"
-    if not manifest.calibration:
-        yield "calibration", "none"
-    for source in manifest.data:
-        clips = _count(source.clips, "clip") if source.clips else ""
-        hours = f"{source.hours:g} h" if source.hours else ""
-        yield "data", ", ".join(filter(None, (source.name, clips, hours, source.licence)))
-    yield "licence", manifest.licence or "not stated"

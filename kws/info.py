@@ -1,0 +1,58 @@
+"""A model's manifest in plain words."""
+
+from collections.abc import Iterator
+
+from kws.manifest import Manifest
+
+__all__ = ["facts"]
+
+
+def facts(manifest: Manifest, *, n_bytes: int) -> Iterator[tuple[str, str]]:
+    """Put a manifest in words, a title and a text to a line."""
+    features, decision = manifest.features, manifest.decision
+    hop_ms = 1000 * features.hop_samples / features.sample_rate_hz
+    window_ms = 1000 * features.window_samples / features.sample_rate_hz
+    yield "name", manifest.name
+    yield "description", manifest.description or "none"
+    yield "size", f"{n_bytes / 1000:.1f} kB, {manifest.quantization}"
+    yield "keywords", ", ".join(manifest.keywords)
+    yield "labels", ", ".join(manifest.labels)
+    yield (
+        "features",
+        f"{features.n_features} {features.kind} values from {window_ms:g} ms every {hop_ms:g} ms "
+        f"at {features.sample_rate_hz} Hz",
+    )
+    yield (
+        "kind",
+        f"{manifest.kind}: {_count(manifest.n_frames, 'frame')} a call, "
+        + (
+            f"{_count(len(manifest.states), 'state')} kept between calls"
+            if manifest.kind == "step"
+            else f"slid by {manifest.hop_frames}"
+        ),
+    )
+    yield (
+        "latency",
+        f"a call every {manifest.hop_frames * hop_ms:g} ms; trained to answer "
+        f"{decision.delay_ms} ms after a word's end",
+    )
+    yield (
+        "decision",
+        f"threshold {decision.threshold:g}, smoothing {decision.smoothing_ms} ms, "
+        f"refractory {decision.refractory_ms} ms",
+    )
+    for point in manifest.calibration:
+        thresholds = ", ".join(f"{word} {value:g}" for word, value in point.thresholds.items())
+        yield "calibration", f"{point.false_alarms_per_hour:g} false alarms/h: {thresholds}"
+    if not manifest.calibration:
+        yield "calibration", "none"
+    for source in manifest.data:
+        clips = _count(source.clips, "clip") if source.clips else ""
+        hours = f"{source.hours:g} h" if source.hours else ""
+        yield "data", ", ".join(filter(None, (source.name, clips, hours, source.licence)))
+    yield "licence", manifest.licence or "not stated"
+
+
+def _count(n: int, noun: str) -> str:
+    """Return "1 word", "2 words"."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

@@ -1,0 +1,97 @@
+"""Listening from end to end: a source through the spotter to the sinks, with a progress bar."""
+
+import contextlib
+import functools
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import click
+
+from kws.audio import SAMPLE_RATE_HZ
+from kws.errors import AudioError
+from kws.events import Detection, End, Event
+from kws.sources import Source
+from kws.spotter import Spotter
+
+__all__ = ["deliver_to", "hear", "summary"]
+
+_log = logging.getLogger("kws")
+
+
+def hear(
+    source: Source, spotter: Spotter, send: Callable[[Detection], None]
+) -> tuple[End, AudioError | None]:
+    """Listen to the end; return the balance, and what was wrong with the audio there."""
+    n_samples = n_detections = 0
+    n_lost_said = 0
+    failure = None
+    started_s = time.process_time()
+    with _progress(source) as (advance, make_way):
+        try:
+            for chunk in source:
+                for detection in spotter.process(chunk):
+                    n_detections += 1
+                    make_way()
+                    send(detection)
+                if not n_samples:
+                    _log.info("Heard the first chunk of %s.", source.name)
+                n_samples += len(chunk)
+                advance(len(chunk))
+                if source.dropped_chunks > 2 * n_lost_said:
+                    n_lost_said = source.dropped_chunks
+                    _log.warning("%s: %d chunks of audio were lost.", source.name, n_lost_said)
+        except AudioError as error:
+            failure = error
+    for detection in spotter.flush():
+        n_detections += 1
+        send(detection)
+    cpu_s = round(time.process_time() - started_s, 6)
+    audio_s = round(n_samples / SAMPLE_RATE_HZ, 3)
+    return End(audio_s=audio_s, detections=n_detections, cpu_s=cpu_s), failure
+
+
+def deliver_to(*sends: Callable[[Event], None]) -> Callable[[Event], None]:
+    """Return what hands an event to every sink, of which none can stop the audio.
+
+    Only when nobody reads standard output any more there is nothing left to listen for.
+    """
+
+    def deliver(event: Event) -> None:
+        for send in sends:
+            try:
+                send(event)
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                _log.warning("An event could not be handed on: %s.", error)
+
+    return deliver
+
+
+def summary(end: End) -> str:
+    """Return the balance of a file in a line."""
+    per_s = 1000 * end.cpu_s / end.audio_s if end.audio_s else 0.0
+    noun = "detection" if end.detections == 1 else "detections"
+    return (
+        f"{end.audio_s:.1f} s of audio, {end.detections} {noun}, "
+        f"{per_s:.1f} ms CPU per second of audio"
+    )
+
+
+@contextlib.contextmanager
+def _progress(source: Source) -> Iterator[tuple[Callable[[int], None], Callable[[], None]]]:
+    """Show how far a file is, where standard error is a terminal.
+
+    Gives what advances the bar by a number of samples, and what wipes it off the line that a
+    detection is about to be printed on.
+    """
+    if source.duration_s is None or not (sys.stderr and sys.stderr.isatty()):
+        yield lambda n_samples: None, lambda: None
+        return
+    length = max(1, int(source.duration_s * SAMPLE_RATE_HZ))
+    with click.progressbar(
+        length=length, file=sys.stderr, label=source.name, update_min_steps=max(1, length // 100)
+    ) as bar:
+        yield bar.update, functools.partial(click.echo, "\r\033[K", nl=False, err=True)
