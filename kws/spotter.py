@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec.structs import replace
 
 from kws.config import DecisionSettings, GateSettings
 from kws.decision import Decision, thresholds_for
@@ -84,6 +85,7 @@ class Spotter:
         self._frames = np.empty((0, self.manifest.features.n_features), np.float32)
         self._verdicts: deque[bool] = deque()
         self._n_blocks_passed = 0
+        self._n_samples = 0
         self._n_steps = 0
         self._n_skipped = 0
         self._last_end_s = 0.0
@@ -110,6 +112,7 @@ class Spotter:
         block = _BLOCK_S * self.sample_rate_hz
         for start in range(0, max(1, len(samples)), block):
             piece = samples[start : start + block]
+            self._n_samples += len(piece)
             frames = self._features.process(piece)
             if self._gate:
                 self._verdicts.extend(self._gate.process(piece))
@@ -118,10 +121,17 @@ class Spotter:
         return detections
 
     def flush(self) -> list[Detection]:
-        """End the stream: let it fall silent, return what is still heard, and reset."""
+        """End the stream: let it fall silent, return what is still heard, and reset.
+
+        No detection ends after the stream's last sample.
+        """
+        duration_s = round(self._n_samples / self.sample_rate_hz, 3)
         detections = self.process(np.zeros(int(_TAIL_S * self.sample_rate_hz), np.int16))
         self.reset()
-        return detections
+        return [
+            replace(one, start_s=min(one.start_s, duration_s), end_s=min(one.end_s, duration_s))
+            for one in detections
+        ]
 
     def _steps(self, frames: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
         """Gather frames until they fill a step of the model."""

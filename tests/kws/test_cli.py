@@ -215,7 +215,7 @@ def test_what_is_sure_only_after_the_last_sample_is_heard_too(kws, model, record
         part.writeframes(whole.readframes(480))  # one frame; the smoothing wants two
     _, out, _ = listening(kws, model, short, "--json", "--threshold", "0.6")
     detection, end = lines(out)
-    assert (detection["end_s"], end["audio_s"], end["detections"]) == (0.035, 0.03, 1)
+    assert (detection["end_s"], end["audio_s"], end["detections"]) == (0.03, 0.03, 1)
 
 
 def test_raw_samples_and_a_wav_come_through_standard_input(model, recording):
