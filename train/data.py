@@ -40,7 +40,6 @@ Split: TypeAlias = Literal["train", "validation", "test"]
 AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".opus"}
 RATE_HZ = 16_000
 _MAX_CLIPS_PER_CLASS = 2**27 - 1  # constant of the published rule
-_LONGEST_WORD_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,7 @@ def read_samples(path: Path) -> Samples:
     Raises
     ------
     FormatError
-        If the file is not audio, is empty, or is longer than an isolated word can be.
+        If the file is not audio, or is empty.
     """
     try:
         samples, rate_hz = soundfile.read(path, dtype="int16", always_2d=True)

@@ -1,12 +1,15 @@
 """Training: one loop over scenes, from a recipe to a run folder.
 
-The run folder holds recipe.toml, settings.json, history.csv, TensorBoard logs under tensorboard/,
-weights of the best epoch in best.weights.h5 and of the last one in last.weights.h5, and pictures.
+The run folder holds settings.json, history.csv, the weights of the best epoch in best.weights.h5,
+TensorBoard logs under tensorboard/, what export needs in examples.npz, pictures, and, until the
+training has finished, what it goes on from under backup/.
 """
 
+import csv
 import json
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +144,6 @@ def fit(recipe: Recipe, *, data: Path, run: Path, start: Path | None = None) -> 
     run.mkdir(parents=True, exist_ok=True)
     training = _batches(recipe, data, split="train")
     validation = _batches(recipe, data, split="validation")
-    training.epoch = _epochs_done(run)
     _write_examples(run, training, validation)
     before = None if start is None else restore(start)[0]
     mean, std = before.statistics if before else _statistics(training)
@@ -151,12 +153,14 @@ def fit(recipe: Recipe, *, data: Path, run: Path, start: Path | None = None) -> 
     log.info("%s: %d parameters", recipe.model.architecture, model.count_params())
     if before:
         model.set_weights(before.get_weights())
+    history = _history(run)
+    training.epoch = len(history)  # after the statistics, which are of the first epoch's scenes
     model.compile(optimizer=_optimizer(recipe, n_batches=len(training)), loss=SetLoss())
     model.fit(
         training,
         validation_data=validation,
         epochs=recipe.fit.epochs,
-        callbacks=_callbacks(run, recipe),
+        callbacks=_callbacks(run, recipe, history),
         verbose=1 if sys.stdout.isatty() else 2,
     )
     model.load_weights(run / "best.weights.h5")
@@ -221,10 +225,10 @@ def _write_examples(run: Path, training: SceneBatches, validation: SceneBatches)
     random = np.random.default_rng(training.recipe.fit.seed)
     features = Features(training.recipe.features)
     streams = [features.whole(training.scenes.make(random).samples) for _ in range(_N_STREAMS)]
+    real = [clip for clip in validation.scenes.clips if clip.real]
     clips = [
         features.whole(np.resize(np.pad(clip.samples, (0, 8 * RATE_HZ)), RATE_HZ * 3 // 2))
-        for clip in validation.scenes.clips
-        if clip.real
+        for clip in real or validation.scenes.clips
     ]
     chosen = random.permutation(len(clips))[:_N_CLIPS]
     np.savez_compressed(
@@ -242,29 +246,37 @@ def _statistics(batches: SceneBatches) -> tuple[list[float], list[float]]:
 
 def _optimizer(recipe: Recipe, *, n_batches: int) -> keras.optimizers.Optimizer:
     """AdamW with one epoch of warm-up and a cosine to zero."""
+    n_epochs = recipe.fit.cosine_epochs or recipe.fit.epochs
     schedule = keras.optimizers.schedules.CosineDecay(
         recipe.fit.learning_rate / 20,
-        max(1, (recipe.fit.epochs - 1) * n_batches),
+        max(1, (n_epochs - 1) * n_batches),
         warmup_target=recipe.fit.learning_rate,
         warmup_steps=n_batches,
     )
     return keras.optimizers.AdamW(schedule, weight_decay=recipe.fit.weight_decay, clipnorm=1.0)
 
 
-def _callbacks(run: Path, recipe: Recipe) -> list[keras.callbacks.Callback]:
-    best = str(run / "best.weights.h5")
+def _callbacks(
+    run: Path, recipe: Recipe, history: Sequence[float]
+) -> list[keras.callbacks.Callback]:
     return [
-        keras.callbacks.ModelCheckpoint(best, save_best_only=True, save_weights_only=True),
+        keras.callbacks.ModelCheckpoint(
+            str(run / "best.weights.h5"),
+            save_best_only=True,
+            save_weights_only=True,
+            initial_value_threshold=min(history, default=None),
+        ),
         keras.callbacks.EarlyStopping(patience=recipe.fit.patience),
-        keras.callbacks.CSVLogger(str(run / "history.csv"), append=True),
+        keras.callbacks.CSVLogger(str(run / "history.csv"), append=bool(history)),
         keras.callbacks.TensorBoard(str(run / "tensorboard"), write_graph=False),
         keras.callbacks.TerminateOnNaN(),
         keras.callbacks.BackupAndRestore(str(run / "backup"), delete_checkpoint=True),
     ]
 
 
-def _epochs_done(run: Path) -> int:
-    """Return how many epochs an interrupted training in this folder has finished."""
+def _history(run: Path) -> list[float]:
+    """Return the validation losses of the epochs that an interrupted training has finished."""
     if not (run / "backup").is_dir() or not (run / "history.csv").is_file():
-        return 0
-    return max(0, len((run / "history.csv").read_text().splitlines()) - 1)
+        return []
+    with (run / "history.csv").open(newline="") as rows:
+        return [float(row["val_loss"]) for row in csv.DictReader(rows)]

@@ -23,6 +23,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from kws.errors import ConfigError
 from kws.features import Samples
 from kws.manifest import SILENCE, UNKNOWN, FeatureSettings
 from kws.train import augment
@@ -79,6 +80,11 @@ class Scenes:
     features : FeatureSettings
     time_stride : int
         Frames to one output of the model.
+
+    Raises
+    ------
+    ConfigError
+        If the split has no clip of a keyword, or none of another word.
     """
 
     def __init__(
@@ -105,6 +111,13 @@ class Scenes:
             for word in words:
                 self._ambiguous.setdefault(word, []).append(keyword)
         self.clips = [clip for clips in corpus.clips.values() for clip in clips]
+        n_unknown = len(corpus.clips[UNKNOWN])
+        if not n_unknown or n_unknown == len(self.clips):
+            raise ConfigError(
+                f"Every split must have clips of keywords and of other words. Received: "
+                f"{len(self.clips) - n_unknown} and {n_unknown}. Add clips of more speakers to "
+                f"the recipe's `[[data.words]]`."
+            )
         self._words = {label: _Drawer(corpus.clips[label]) for label in corpus.clips}
         self._keywords = [word for word in data.keywords if corpus.clips[word]]
         self._cuttable = [
@@ -184,6 +197,8 @@ class Scenes:
         inside = (self.output_ends > where[0]) & (self.output_ends <= where[1] + RATE_HZ // 4)
         targets.allowed[inside, self._unknown] = 1
         for word, start, end in spoken.words:
+            if start >= offset + len(piece) or end <= offset:
+                continue
             for keyword in self._ambiguous.get(word, ()):
                 self._permit(targets, keyword, (start - offset + where[0], end - offset + where[0]))
 

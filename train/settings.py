@@ -73,6 +73,14 @@ class DataRecipe(_Table, frozen=True, kw_only=True):
     sources: list[DataSource] = []
     """What the manifest and the card say about the data."""
 
+    def __post_init__(self) -> None:
+        if not self.keywords or len(set(self.keywords)) != len(self.keywords):
+            raise ValueError("keywords must be present and differ from one another")
+        if any(keyword.startswith("_") for keyword in self.keywords):
+            raise ValueError("keywords must not begin with an underscore")
+        if strange := set(self.homophones) - set(self.keywords):
+            raise ValueError(f"homophones must be of keywords; received `{min(strange)}`")
+
 
 class ModelRecipe(_Table, frozen=True, kw_only=True):
     """`[model]`: architecture and its sizes."""
@@ -120,6 +128,8 @@ class FitRecipe(_Table, frozen=True, kw_only=True):
 
     seed: int = 1
     epochs: Annotated[int, Meta(ge=1)] = 50
+    cosine_epochs: Annotated[int, Meta(ge=1)] | None = None
+    """Epochs after which the learning rate would be zero; by default the last one."""
     scenes_per_epoch: Annotated[int, Meta(ge=1)] = 12_800
     validation_scenes: Annotated[int, Meta(ge=1)] = 2_560
     batch_size: Annotated[int, Meta(ge=1)] = 128
@@ -141,7 +151,7 @@ class Recipe(_Table, frozen=True, kw_only=True):
     augment: AugmentRecipe = AugmentRecipe()
     fit: FitRecipe = FitRecipe()
     decision: DecisionDefaults = DecisionDefaults()
-    then: dict[str, dict[str, Any]] = {}
+    then: dict[Literal["data", "augment", "fit", "decision"], dict[str, Any]] = {}
     """`[then.fit]`, `[then.augment]`: what a second stage, begun with the first one, changes."""
 
     def second_stage(self) -> "Recipe | None":
