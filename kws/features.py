@@ -1,7 +1,8 @@
 """Streaming MFCC, log-mel and log-spectrogram frames; every frame is computed once.
 
 `python_speech_features` defines what is right: a signal pushed through `Features.process` in any
-pieces, with `flush` at its end, gives what `mfcc`, `logfbank` or `logpowspec` give for the whole.
+pieces, with `flush` at its end, gives what `mfcc`, `logfbank` or (in decibels) `logpowspec` give
+for the whole.
 Training uses `Features.whole`, which runs the same arithmetic over a batch of signals.
 """
 

@@ -112,8 +112,8 @@ class Spotter:
         block = _BLOCK_S * self.sample_rate_hz
         for start in range(0, max(1, len(samples)), block):
             piece = samples[start : start + block]
-            self._n_samples += len(piece)
             frames = self._features.process(piece)
+            self._n_samples += len(piece)
             if self._gate:
                 self._verdicts.extend(self._gate.process(piece))
             for step in self._steps(frames):

@@ -109,10 +109,10 @@ def test_configurations_in_the_docs_are_valid():
 
 
 def test_parts_of_recipes_in_the_docs_are_valid(tmp_path):
-    whole = (ROOT / "train/recipes/commands.toml").read_text("utf-8").partition("[then.")[0]
+    whole = (ROOT / "train/recipes/commands.toml").read_text("utf-8").partition("[[then]]")[0]
     (part,) = _blocks(ROOT / "docs/training.md", "toml")
     (tmp_path / "recipe.toml").write_text(f"{whole}\n{part}", encoding="utf-8")
-    assert recipes.load_recipe(tmp_path / "recipe.toml").second_stage()
+    assert recipes.load_recipe(tmp_path / "recipe.toml").stages()[1:]
 
 
 def test_the_event_in_the_docs_is_what_kws_prints():

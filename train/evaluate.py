@@ -44,7 +44,7 @@ Posteriors: TypeAlias = npt.NDArray[np.floating[Any]]
 BUDGETS = (0.1, 0.2, 0.5, 1.0)
 """False alarms per hour that misses are stated at."""
 
-_GRID = tuple(round(0.3 + 0.02 * i, 2) for i in range(35))
+_GRID = (*(round(0.3 + 0.02 * i, 2) for i in range(34)), 0.97, 0.975, 0.98, 0.985, 0.99, 0.993)
 _TAIL_SAMPLES = 8000  # a model answers up to half a second after a word
 _N_SMOOTHING = 3
 

@@ -1,6 +1,6 @@
 """Training: one loop over scenes, from a recipe to a run folder.
 
-The run folder holds settings.json, history.csv, the weights of the best epoch in best.weights.h5,
+The run folder holds settings.json, history.csv, the weights to keep in model.weights.h5,
 TensorBoard logs under tensorboard/, what export needs in examples.npz, pictures, and, until the
 training has finished, what it goes on from under backup/.
 """
@@ -31,6 +31,7 @@ __all__ = ["SceneBatches", "SetLoss", "fit", "fit_stages", "labels_of", "make_sc
 log = logging.getLogger("kws.train")
 
 _FINISHED = "finished"
+_WEIGHTS = "model.weights.h5"
 _N_STREAMS = 96
 _N_CLIPS = 600
 
@@ -93,7 +94,7 @@ class SceneBatches(keras.utils.PyDataset):
     def _disturb(self, frames: Any, random: np.random.Generator) -> Any:
         recipe = self.recipe.augment
         frames = augment.tilt(frames, greatest_db=recipe.tilt_db, random=random)
-        frames = np.maximum(frames, np.log(self.recipe.features.floor))
+        frames = np.maximum(frames, np.float32(np.log(self.recipe.features.floor)))
         if random.random() < 0.3:
             return frames.astype(np.float32)
         return augment.mask(
@@ -124,7 +125,7 @@ def make_scenes(corpus: Corpus, recipe: Recipe, *, time_stride: int) -> Scenes:
 
 
 def fit(recipe: Recipe, *, data: Path, run: Path, start: Path | None = None) -> zoo.Spotting:
-    """Train what the recipe says; return the model with the weights of its best epoch.
+    """Train what the recipe says; return the model with the weights it ends with.
 
     Goes on from the last finished epoch where `run` holds an unfinished training.
 
@@ -163,7 +164,7 @@ def fit(recipe: Recipe, *, data: Path, run: Path, start: Path | None = None) -> 
         callbacks=_callbacks(run, recipe, history),
         verbose=1 if sys.stdout.isatty() else 2,
     )
-    model.load_weights(run / "best.weights.h5")
+    model.load_weights(run / _WEIGHTS)
     (run / _FINISHED).touch()
     return model
 
@@ -171,20 +172,20 @@ def fit(recipe: Recipe, *, data: Path, run: Path, start: Path | None = None) -> 
 def fit_stages(
     recipe: Recipe, *, data: Path, run: Path, start: Path | None = None
 ) -> tuple[zoo.Spotting, Recipe]:
-    """Train both stages of a recipe that has two, the first in `run/first`.
+    """Train the stages of a recipe one after another, all but the last in folders of `run`.
 
     Returns
     -------
     Spotting, Recipe
         The model, and the recipe of the stage that made it.
     """
-    second = recipe.second_stage()
-    if second is None:
-        return fit(recipe, data=data, run=run, start=start), recipe
-    first = run / "first"
-    if not (first / _FINISHED).is_file():
-        fit(recipe, data=data, run=first, start=start)
-    return fit(second, data=data, run=run, start=first), second
+    *before, last = recipe.stages()
+    for i, stage in enumerate(before, start=1):
+        folder = run / f"stage-{i}"
+        if not (folder / _FINISHED).is_file():
+            fit(stage, data=data, run=folder, start=start)
+        start = folder
+    return fit(last, data=data, run=run, start=start), last
 
 
 def restore(run: Path) -> tuple[zoo.Spotting, Recipe]:
@@ -200,10 +201,10 @@ def restore(run: Path) -> tuple[zoo.Spotting, Recipe]:
         recipe = msgspec.convert(settings["recipe"], Recipe)
         mean, std = settings["mean"], settings["std"]
         model = zoo.build(recipe.model, n_labels=len(labels_of(recipe)), mean=mean, std=std)
-        model.load_weights(run / "best.weights.h5")
+        model.load_weights(run / _WEIGHTS)
     except (OSError, ValueError, KeyError, msgspec.ValidationError) as error:
         raise ConfigError(
-            f"A run folder must hold settings.json and best.weights.h5 of one training. Received: "
+            f"A run folder must hold settings.json and {_WEIGHTS} of one training. Received: "
             f"{run} ({error}). Make one with `kws train`."
         ) from error
     return model, recipe
@@ -261,8 +262,8 @@ def _callbacks(
 ) -> list[keras.callbacks.Callback]:
     return [
         keras.callbacks.ModelCheckpoint(
-            str(run / "best.weights.h5"),
-            save_best_only=True,
+            str(run / _WEIGHTS),
+            save_best_only=recipe.fit.keep == "best",
             save_weights_only=True,
             initial_value_threshold=min(history, default=None),
         ),

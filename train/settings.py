@@ -135,6 +135,8 @@ class FitRecipe(_Table, frozen=True, kw_only=True):
     batch_size: Annotated[int, Meta(ge=1)] = 128
     learning_rate: Annotated[float, Meta(gt=0.0)] = 2e-3
     weight_decay: Annotated[float, Meta(ge=0.0)] = 0.01
+    keep: Literal["best", "last"] = "best"
+    """Which epoch's weights the run ends with: that of least validation loss, or the last."""
     patience: Annotated[int, Meta(ge=1)] = 15
     """Epochs without a better validation loss before training stops."""
 
@@ -151,17 +153,18 @@ class Recipe(_Table, frozen=True, kw_only=True):
     augment: AugmentRecipe = AugmentRecipe()
     fit: FitRecipe = FitRecipe()
     decision: DecisionDefaults = DecisionDefaults()
-    then: dict[Literal["data", "augment", "fit", "decision"], dict[str, Any]] = {}
-    """`[then.fit]`, `[then.augment]`: what a second stage, begun with the first one, changes."""
+    then: list[dict[Literal["data", "augment", "fit", "decision"], dict[str, Any]]] = []
+    """`[[then]]`: further stages, each begun with the one before; their tables hold changes."""
 
-    def second_stage(self) -> "Recipe | None":
-        """Return the recipe with the changes of `then`, or None if there are none."""
-        if not self.then:
-            return None
-        tables = msgspec.to_builtins(self) | {"then": {}}
-        for name, changes in self.then.items():
-            tables[name] = tables.get(name, {}) | changes
-        return msgspec.convert(tables, Recipe)
+    def stages(self) -> list["Recipe"]:
+        """Return the recipe of each stage, first to last; none of them has stages of its own."""
+        recipes = [msgspec.structs.replace(self, then=[])]
+        for stage in self.then:
+            tables = msgspec.to_builtins(recipes[-1])
+            for name, changes in stage.items():
+                tables[name] |= changes
+            recipes.append(msgspec.convert(tables, Recipe))
+        return recipes
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -175,7 +178,7 @@ def load_recipe(path: Path) -> Recipe:
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
         recipe = msgspec.convert(tables, Recipe)
-        recipe.second_stage()
+        recipe.stages()
     except OSError as error:
         raise ConfigError(
             f"The recipe must be a readable file. Received: {path} ({error.strerror}). "
