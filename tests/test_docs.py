@@ -131,7 +131,13 @@ def test_the_hook_in_the_docs_runs():
 def test_make_help_lists_every_target():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     phony = makefile.partition(".PHONY: ")[2].partition("\n")[0].split()
-    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["make", "--no-print-directory", "help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert [line.split()[0] for line in done.stdout.splitlines()] == phony
     assert all(len(line.split()) > 2 for line in done.stdout.splitlines())
 
