@@ -38,7 +38,7 @@ docs: .venv/workbench
 train-commands: .venv/workbench
 	.venv/bin/kws align $(DATA)/librispeech $(DATA)/alignment.jsonl --half first
 	.venv/bin/kws train --config train/recipes/commands.toml --data $(DATA) --out runs/commands
-	.venv/bin/kws export runs/commands --out kws/models/commands.tflite
+	.venv/bin/kws export runs/commands --out kws/models/commands.tflite --frames 4
 
 # Measure CPU, memory and start-up on this machine.
 bench: .venv/runtime

@@ -20,7 +20,7 @@ from kws.train.streams import build_stream, quiet_utterances
 
 KEYWORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
 OTHERS = ("happy", "seven", "marvin", "house", "visual", "follow")
-LENGTH_S = 60
+LENGTH_S = 62
 SEED = 7
 SNR_DB = 15.0
 
@@ -35,7 +35,7 @@ def main(data: Path, out: Path) -> None:
     ]
     corpus = data / "librispeech"
     utterances = quiet_utterances(corpus, without=KEYWORDS, speakers=train_speakers(corpus)[1])
-    short = [path for path in utterances if path.stat().st_size < 6_200]
+    short = [path for path in utterances if path.stat().st_size < 9_000]
     noise = [data / "noise/speech_commands" / name for name in ("running_tap.flac",)]
     stream = build_stream(
         clips, short, noise, snr_db=SNR_DB, seed=SEED, most_s=LENGTH_S, n_background=1

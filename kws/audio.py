@@ -85,6 +85,8 @@ class Converter:
             case only after everything before it was yielded.
         """
         failure: AudioError | None = None
+        if self._resampler:
+            self._resampler.reset()  # a signal before this one may have been left half-way
         try:
             for mono in self._mix(blocks):
                 yield to_int16(self._resampler.process(mono) if self._resampler else mono)
@@ -142,8 +144,12 @@ class Resampler:
     def flush(self) -> Frames:
         """Return the samples still inside [shape=(m,)] and be ready for another signal."""
         tail = self._resample(np.zeros(0, np.float32), last=True)
-        self._stream.clear()
+        self.reset()
         return tail
+
+    def reset(self) -> None:
+        """Forget the samples still inside."""
+        self._stream.clear()
 
     def _resample(self, mono: Frames, *, last: bool) -> Frames:
         resampled: Frames = self._stream.resample_chunk(mono, last=last)

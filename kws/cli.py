@@ -5,6 +5,7 @@ The workbench adds its own commands through the entry points of the group `kws.c
 
 import contextlib
 import functools
+import io
 import logging
 import math
 import os
@@ -236,6 +237,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         None takes those of the process.
     """
     _fill_standard_streams()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names and descriptions may hold any character
+        sys.stdout.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
     sys.exit(_flushed(_exit_code(arguments)))
 

@@ -25,7 +25,8 @@ class Decision:
 
     A keyword fires when the moving average of its posterior rises over its threshold; of several at
     once, the one furthest above its own. It can fire again only after the average has fallen below
-    the threshold and the refractory time, which holds for all keywords, is over.
+    the threshold and the refractory time, which holds for all keywords, is over; what rises during
+    that time is not reported later.
 
     Parameters
     ----------
@@ -52,10 +53,9 @@ class Decision:
         n_smoothing: int,
         n_refractory: int,
     ) -> None:
-        self._keywords = [(i, label) for i, label in enumerate(labels) if label in thresholds]
-        self._columns = np.array([i for i, _ in self._keywords])
-        self._thresholds = np.array([thresholds[word] for _, word in self._keywords], np.float32)
-        self._n_labels = len(labels)
+        self._labels = labels
+        # What is no keyword can never rise over its threshold.
+        self._thresholds = np.array([thresholds.get(one, np.inf) for one in labels], np.float32)
         self._n_smoothing = max(1, n_smoothing)
         self._n_refractory = n_refractory
         self._weight = np.float32(1 / self._n_smoothing)
@@ -91,11 +91,11 @@ class Decision:
 
     def restart(self) -> None:
         """Forget the posteriors, as after a gap in them, but not that something fired just now."""
-        self._recent = np.zeros((self._n_smoothing, self._n_labels), np.float32)
+        self._recent = np.zeros((self._n_smoothing, len(self._labels)), np.float32)
         self._at = 0
-        self._armed = np.ones(len(self._keywords), bool)
+        self._armed = np.ones(len(self._labels), bool)
         self._all_armed = True
-        self.smoothed = np.zeros(self._n_labels, np.float32)
+        self.smoothed = np.zeros(len(self._labels), np.float32)
 
     def skip(self, n_steps: int) -> None:
         """Let time pass without posteriors."""
@@ -117,7 +117,7 @@ class Decision:
         self.smoothed = np.add.reduce(self._recent) * self._weight
         resting = self._refractory > 0
         self._refractory -= resting
-        above = self.smoothed[self._columns] - self._thresholds
+        above = self.smoothed - self._thresholds
         if max(above.tolist()) < 0:  # nearly always
             self._all_armed = True
             return None
@@ -127,9 +127,8 @@ class Decision:
         if resting or not fires.any():
             return None
         i = int(np.where(fires, above, -1.0).argmax())
-        column, keyword = self._keywords[i]
         self._refractory = self._n_refractory
-        return Hit(keyword, float(self.smoothed[column]))
+        return Hit(self._labels[i], float(self.smoothed[i]))
 
 
 def thresholds_for(settings: DecisionSettings, manifest: Manifest) -> dict[str, float]:

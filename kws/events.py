@@ -16,11 +16,11 @@ class Detection(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", ta
     keyword : str
         The label that fired.
     score : float
-        Peak of the smoothed posterior over the firing step, 0..1.
+        The smoothed posterior at the moment of detection, 0..1.
     start_s, end_s : float
         Where the word lies, in seconds from the first sample of the stream. `end_s` is the moment
-        of detection; `start_s` is when the posterior began to rise, less the model's usual word
-        length, and never before the end of the detection before it.
+        of detection less the model's usual delay; `start_s` is `end_s` less the usual length of
+        its words, and never before the end of the detection before it.
     model : str
         Name of the model that fired.
     """

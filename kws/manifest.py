@@ -200,8 +200,8 @@ def read_manifest(path: Path) -> tuple[Manifest, bytes]:
         ) from error
     if content[4:8] != b"TFL3":
         raise ModelError(
-            f"The model must be a TFLite flatbuffer. Received: {path}, {len(content)} bytes "
-            f"without the mark TFL3. Make one with `kws export`."
+            f"The model must be a whole .tflite file. Received: {path}, {len(content)} bytes "
+            f"without its mark TFL3. Copy it again, or make one with `kws export`."
         )
     return _decode(_find_json(path, content), path), content
 

@@ -10,6 +10,7 @@ import importlib
 import math
 import os
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -28,7 +29,7 @@ Posteriors: TypeAlias = npt.NDArray[np.float32]
 Array: TypeAlias = npt.NDArray[Any]
 
 
-class Model:
+class Model(ABC):
     """What both kinds share: the interpreter and the quantisation of what goes in and comes out.
 
     Attributes
@@ -64,10 +65,11 @@ class Model:
         self._frames_in = self._input["index"]
         self._posteriors_out = self._output["index"]
 
+    @abstractmethod
     def reset(self) -> None:
         """Forget all frames."""
-        raise NotImplementedError
 
+    @abstractmethod
     def step(self, frames: Array, /) -> Posteriors:
         """Take the next `hop_frames` frames.
 
@@ -80,7 +82,6 @@ class Model:
         float32 [shape=(n_outputs, labels)]
             Posteriors, oldest first.
         """
-        raise NotImplementedError
 
     def _invoke(self, frames: Array, /) -> Posteriors:
         quantised = self._input_scale.to_integers(frames).reshape(self._input["shape"])
@@ -132,10 +133,11 @@ class StepModel(Model):
         try:
             before, after = self._inputs[taken], self._outputs[given]
         except KeyError as error:
-            raise _disagrees(self.manifest, f"a tensor {error}", "no such tensor") from None
+            raise _disagrees(self.manifest, f"a tensor `{error.args[0]}`", "none") from None
         for tensor in (before, after):
-            if tuple(tensor["shape"]) != shape:
-                raise _disagrees(self.manifest, f"a state of shape {shape}", str(tensor["shape"]))
+            received = tuple(tensor["shape"].tolist())
+            if received != shape:
+                raise _disagrees(self.manifest, f"a state of shape {shape}", str(received))
         zero = np.full(shape, before["quantization"][1], before["dtype"])
         if before["dtype"] == after["dtype"] and before["quantization"] == after["quantization"]:
             return _State(before["index"], after["index"], zero, None)
@@ -230,11 +232,16 @@ def _interpreter(content: bytes, *, n_threads: int, reference: bool) -> Any:
         with _no_chatter():
             interpreter = module.Interpreter(model_content=content, **options)
             interpreter.allocate_tensors()
+    except (ImportError, SystemError) as error:  # its C++ half, which is loaded only here
+        raise ModelError(
+            f"{module.__name__.split('.')[0]} must fit the installed numpy. Received: numpy "
+            f"{np.__version__}. Run `pip install 'numpy<2'`, or `pip install ai-edge-litert`."
+        ) from error
     except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ModelError(
             f"The model must be one that {module.__name__.split('.')[0]} can run. Received: "
-            f"{reason}. Export it again, or update the interpreter."
+            f"{reason}. Copy or export it again, or update the interpreter."
         ) from error
     return interpreter
 

@@ -135,12 +135,13 @@ class Spotter:
 
     def _steps(self, frames: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
         """Gather frames until they fill a step of the model."""
-        self._frames = np.concatenate((self._frames, frames)) if len(frames) else self._frames
+        if len(self._frames):
+            frames = np.concatenate((self._frames, frames))
         hop = self.manifest.hop_frames
-        n_ready = len(self._frames) // hop
-        ready, self._frames = self._frames[: n_ready * hop], self._frames[n_ready * hop :]
+        n_ready = len(frames) // hop
+        self._frames = frames[n_ready * hop :]
         for i in range(n_ready):
-            yield ready[i * hop : (i + 1) * hop]
+            yield frames[i * hop : (i + 1) * hop]
 
     def _gated(self, frames: npt.NDArray[Any]) -> list[Detection]:
         """Run the model if the gate is open, first on the frames before the opening.

@@ -46,6 +46,7 @@ class ArecordSource(Microphone):
     def __init__(self, device: str | None, *, chunk_ms: int, stall_s: float = STALL_S) -> None:
         pcm = _resolve(device)
         super().__init__(f"arecord ({pcm or 'default device'})", chunk_ms=chunk_ms, stall_s=stall_s)
+        self._heard = False
         self._said: deque[str] = deque(maxlen=2)  # ALSA's last word and arecord's own
         self._process = _start([*_FORMAT, *(["-D", pcm] if pcm else [])])
         self._out = cast(IO[bytes], self._process.stdout)
@@ -74,6 +75,7 @@ class ArecordSource(Microphone):
 
     def _copy_audio(self) -> None:
         while data := self._out.read(2 * chunk_samples(self._chunk_ms)):
+            self._heard = True
             self._chunks.put(data[: len(data) - len(data) % 2])
         self._chunks.put(None)
 
@@ -90,9 +92,12 @@ class ArecordSource(Microphone):
             self._process.wait(_END_S)
         self._threads[1].join(_END_S)
         reason = "; ".join(self._said) or f"exit status {self._process.returncode}"
+        rule, what = "stay open", f"the end of {self.name}"
+        if not self._heard:
+            rule, what = "be there and free", f"no audio from {self.name}"
         return DeviceError(
-            f"A microphone must stay open. Received: the end of {self.name}: {reason}. Close the "
-            f"program that uses it, or choose another with `--device`; `kws devices` lists them."
+            f"A microphone must {rule}. Received: {what}: {reason}. Close the program that uses "
+            f"it, or choose another with `--device`; `kws devices` lists them."
         )
 
 

@@ -88,7 +88,9 @@ def read_header(stream: Readable, *, name: str, n_file_bytes: int | None = None)
         If it is not a WAV, ends before the samples, or holds them in a way that kws does not read.
     """
     riff = _read(stream, 12, name=name)
-    if len(riff) < 12 or riff[:4] != b"RIFF" or riff[8:] != b"WAVE":
+    if len(riff) < 12:
+        raise _cut_header(name)
+    if riff[:4] != b"RIFF" or riff[8:] != b"WAVE":
         raise FormatError(
             f"A WAV must begin with RIFF, a length and WAVE. Received: {name}, which begins with "
             f"{riff!r}. Convert it: {_CONVERT}."

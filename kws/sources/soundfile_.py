@@ -58,9 +58,9 @@ class SoundFileSource(Source):
         except self._soundfile.LibsndfileError as error:
             self._bytes.close()
             raise FormatError(
-                f"The input must be audio that libsndfile reads (WAV, FLAC, Ogg, MP3, AIFF). "
-                f"Received: {path} ({error.error_string.rstrip('.')}). "
-                f"Convert it: `ffmpeg -i INPUT -ar 16000 -ac 1 out.wav`."
+                f"The input must be a whole audio file (WAV, FLAC, Ogg, MP3, AIFF). "
+                f"Received: {path} ({_reason(error)}). Copy it again, or if it is audio of "
+                f"another kind convert it: `ffmpeg -i INPUT -ar 16000 -ac 1 out.wav`."
             ) from error
         except AudioError:
             self.close()
@@ -102,7 +102,7 @@ class SoundFileSource(Source):
             return len(self._file.read(out=block)), None
         except self._soundfile.LibsndfileError as error:
             n_read = int(np.argmax(np.append(np.isnan(block).any(axis=1), True)))
-            return n_read, error.error_string.removeprefix("Error : ").rstrip(".")
+            return n_read, _reason(error)
 
     def _broken(self, reason: str, *, n_frames: int) -> FormatError:
         promised = "" if self._n_frames is None else f" of {self._n_frames}"
@@ -119,6 +119,11 @@ def _import(path: Path) -> Any:
     except (ImportError, OSError) as error:  # OSError: the package without its C library
         raise FormatError(
             f"The input must be WAV unless soundfile is there to read other files. "
-            f"Received: {path}. Run `pip install 'kws[files]'`."
+            f"Received: {path}, which does not begin as a WAV. Run `pip install 'kws[files]'`."
         ) from error
     return soundfile
+
+
+def _reason(error: Any) -> str:
+    reason: str = error.error_string
+    return reason.removeprefix("Error : ").rstrip(".")

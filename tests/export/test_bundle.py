@@ -36,7 +36,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     mean, std = [8.0] * 16, [4.0] * 16
     model = zoo.build(RECIPE.model, n_labels=len(labels_of(RECIPE)), mean=mean, std=std)
-    model.save_weights(folder / "best.weights.h5")
+    model.save_weights(folder / "model.weights.h5")
     settings = {"recipe": msgspec.to_builtins(RECIPE), "mean": mean, "std": std}
     (folder / "settings.json").write_text(json.dumps(settings))
     random = np.random.default_rng(3)

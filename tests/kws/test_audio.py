@@ -170,3 +170,13 @@ def test_absurd_rates_are_refused(rate_hz):
     )
     with pytest.raises(FormatError, match=f"^{re.escape(message)}$"):
         Converter(rate_hz, name="a.wav")
+
+
+def test_a_signal_left_half_way_leaves_nothing_in_the_next_one():
+    converter = Converter(44_100, name="a.wav")
+    first, second = (
+        sine(hz, rate_hz=44_100, seconds=0.5, amplitude=9000, n_channels=1) for hz in (300, 700)
+    )
+    next(converter.stream(blocks_of(first, 4096)))
+    again = np.concatenate(list(converter.stream(blocks_of(second, 4096))))
+    np.testing.assert_array_equal(again, convert([second], rate_hz=44_100))

@@ -9,113 +9,12 @@ import wave
 from pathlib import Path
 
 import click
-import flatbuffers
-import numpy as np
 import pytest
-from ai_edge_litert import schema_py_generated as schema
 
 from kws import cli as command_line
-from kws.cli import main
-from kws.manifest import (
-    CalibrationPoint,
-    DataSource,
-    DecisionDefaults,
-    FeatureSettings,
-    Manifest,
-    StateTensor,
-    pack,
-)
+from kws.manifest import CalibrationPoint, DataSource, FeatureSettings, StateTensor
 
 WORDS_AT_S = (0.5, 1.8)
-LENGTH_S = 3
-
-
-def loudness_detector():
-    """A softmax over one linear layer: `stop` fires when a frame's log energy rises over 18."""
-    weights, bias = np.zeros((3, 13)), np.array([0, -36, -100])
-    weights[1, 0] = 2
-
-    def tensor(name, shape, *, buffer=0):
-        kind = schema.TensorType.FLOAT32
-        return schema.TensorT(name=name, shape=list(shape), type=kind, buffer=buffer)
-
-    def buffer(values):
-        return schema.BufferT(data=np.frombuffer(values.astype("<f4").tobytes(), np.uint8))
-
-    def code(operator):
-        return schema.OperatorCodeT(deprecatedBuiltinCode=operator, builtinCode=operator)
-
-    linear = schema.OperatorT(
-        opcodeIndex=0,
-        inputs=[0, 1, 2],
-        outputs=[3],
-        builtinOptionsType=schema.BuiltinOptions.FullyConnectedOptions,
-        builtinOptions=schema.FullyConnectedOptionsT(),
-    )
-    softmax = schema.OperatorT(
-        opcodeIndex=1,
-        inputs=[3],
-        outputs=[4],
-        builtinOptionsType=schema.BuiltinOptions.SoftmaxOptions,
-        builtinOptions=schema.SoftmaxOptionsT(beta=1.0),
-    )
-    tensors = [
-        tensor("frames", (1, 13)),
-        tensor("weights", (3, 13), buffer=1),
-        tensor("bias", (3,), buffer=2),
-        tensor("logits", (1, 3)),
-        tensor("posteriors", (1, 3)),
-    ]
-    network = schema.ModelT(
-        version=3,
-        buffers=[schema.BufferT(), buffer(weights), buffer(bias)],
-        operatorCodes=[
-            code(schema.BuiltinOperator.FULLY_CONNECTED),
-            code(schema.BuiltinOperator.SOFTMAX),
-        ],
-        subgraphs=[
-            schema.SubGraphT(tensors=tensors, inputs=[0], outputs=[4], operators=[linear, softmax])
-        ],
-    )
-    builder = flatbuffers.Builder(1024)
-    builder.Finish(network.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
-
-
-def manifest(**changes):
-    known = {
-        "name": "loud",
-        "labels": ("_silence_", "stop", "go"),
-        "kind": "step",
-        "features": FeatureSettings(),
-        "n_frames": 1,
-        "hop_frames": 1,
-        "quantization": "float32",
-        "decision": DecisionDefaults(smoothing_ms=20),
-    }
-    return Manifest(**known | changes)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    path = tmp_path_factory.mktemp("model") / "loud.tflite"
-    path.write_bytes(pack(loudness_detector(), manifest()))
-    return path
-
-
-@pytest.fixture(scope="module")
-def recording(tmp_path_factory):
-    """Three seconds of silence with two bursts of a tone."""
-    time_s = np.arange(6400) / 16_000
-    samples = np.zeros(LENGTH_S * 16_000)
-    for start_s in WORDS_AT_S:
-        start = int(start_s * 16_000)
-        samples[start : start + 6400] = 12_000 * np.sin(2 * np.pi * 300 * time_s)
-    path = tmp_path_factory.mktemp("audio") / "bursts.wav"
-    with wave.open(str(path), "wb") as file:
-        file.setparams((1, 2, 16_000, 0, "NONE", ""))
-        file.writeframes(samples.astype("<i2").tobytes())
-    return path
 
 
 @pytest.fixture
@@ -123,23 +22,6 @@ def cut_short(recording, tmp_path):
     path = tmp_path / "cut.wav"
     path.write_bytes(recording.read_bytes()[:70_044])
     return path
-
-
-@pytest.fixture
-def kws(capfd, monkeypatch):
-    """Run the command in this process; returns exit code, standard output and standard error."""
-
-    def run(*arguments):
-        before = signal.getsignal(signal.SIGTERM)
-        try:
-            with pytest.raises(SystemExit) as ended:
-                main([str(argument) for argument in arguments])
-        finally:
-            signal.signal(signal.SIGTERM, before)
-        captured = capfd.readouterr()
-        return ended.value.code, captured.out, captured.err
-
-    return run
 
 
 def program(*arguments):
@@ -254,13 +136,15 @@ def test_a_threshold_on_the_command_line_replaces_a_budget_in_the_file(
     assert code == 0
 
 
-def test_a_budget_takes_its_threshold_from_the_calibration_table(kws, recording, tmp_path):
+def test_a_budget_takes_its_threshold_from_the_calibration_table(
+    kws, make_model, recording, tmp_path
+):
     model = tmp_path / "calibrated.tflite"
     points = tuple(
         CalibrationPoint(false_alarms_per_hour=rate, thresholds={"stop": at, "go": at})
         for rate, at in ((0.1, 1.0), (1.0, 0.5))
     )
-    model.write_bytes(pack(loudness_detector(), manifest(calibration=points)))
+    model.write_bytes(make_model(calibration=points))
     for rate, n_detections in (("0.1", 0), ("1", 2)):
         _, out, _ = listening(kws, model, recording, "--json", "--false-alarms-per-hour", rate)
         assert lines(out)[-1]["detections"] == n_detections
@@ -363,10 +247,10 @@ def test_an_unknown_model_is_an_error_of_its_own(kws, recording, tmp_path, monke
     )
 
 
-def test_a_model_at_another_rate_is_refused(kws, recording, tmp_path):
+def test_a_model_at_another_rate_is_refused(kws, make_model, recording, tmp_path):
     model = tmp_path / "slow.tflite"
     features = FeatureSettings(sample_rate_hz=8000)
-    model.write_bytes(pack(loudness_detector(), manifest(features=features)))
+    model.write_bytes(make_model(features=features))
     code, _, err = listening(kws, model, recording)
     assert (code, err) == kws("bench", "--model", model)[::2]
     assert code == 4
@@ -464,9 +348,9 @@ def test_models_lists_names_sizes_and_keywords(kws, model, monkeypatch):
     assert kws("models") == (0, "loud                  1 kB  stop, go\n", "")
 
 
-def test_info_says_in_words_what_the_manifest_says(kws, tmp_path):
+def test_info_says_in_words_what_the_manifest_says(kws, make_model, tmp_path):
     path = tmp_path / "full.tflite"
-    described = manifest(
+    content = make_model(
         description="Fires when it is loud.",
         licence="Apache-2.0",
         states=(StateTensor(input="a", output="b", shape=(1, 2)),),
@@ -478,7 +362,7 @@ def test_info_says_in_words_what_the_manifest_says(kws, tmp_path):
             DataSource(name="B", licence="MIT", hours=2.5),
         ),
     )
-    path.write_bytes(pack(loudness_detector(), described))
+    path.write_bytes(content)
     code, out, err = kws("info", path)
     assert (code, err) == (0, "")
     size_kb = path.stat().st_size / 1000
@@ -497,6 +381,20 @@ def test_info_says_in_words_what_the_manifest_says(kws, tmp_path):
         data          B, 2.5 h, MIT
         licence       Apache-2.0
         """)
+
+
+def test_what_the_terminal_cannot_show_is_escaped(make_model, tmp_path):
+    path = tmp_path / "foreign.tflite"
+    path.write_bytes(make_model(labels=("_silence_", "stopp", "los!", "głos")))
+    done = subprocess.run(
+        program("info", path),
+        env=os.environ | {"PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "keywords      stopp, los!, g\\u0142os\n" in done.stdout
 
 
 def test_info_as_json_is_the_manifest_and_the_size(kws, model):

@@ -128,8 +128,8 @@ def test_a_folder_is_refused(tmp_path):
 def test_what_is_not_tflite_is_refused(content, file):
     file.write_bytes(content)
     assert refused(file) == (
-        f"The model must be a TFLite flatbuffer. Received: {file}, {len(content)} bytes without "
-        f"the mark TFL3. Make one with `kws export`."
+        f"The model must be a whole .tflite file. Received: {file}, {len(content)} bytes without "
+        f"its mark TFL3. Copy it again, or make one with `kws export`."
     )
 
 

@@ -74,7 +74,7 @@ def test_one_frame_is_not_enough_to_be_read_out() -> None:
     assert read_out(posteriors, LABELS) == 0
 
 
-def labelled_clips_are_counted_by_true_and_heard_label(tmp_path: Path) -> None:
+def test_clips_are_counted_by_true_and_heard_label(tmp_path: Path) -> None:
     tone(tmp_path / "go" / "a.wav", hz=LOW_HZ)
     tone(tmp_path / "go" / "b.wav", hz=MIDDLE_HZ)
     tone(tmp_path / "_silence_" / "1.wav", hz=LOW_HZ, amplitude=0)

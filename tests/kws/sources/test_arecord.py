@@ -66,6 +66,13 @@ def ended(name, reason):
     )
 
 
+def never_began(name, reason):
+    return (
+        f"A microphone must be there and free. Received: no audio from {name}: {reason}. Close the "
+        f"program that uses it, or choose another with `--device`; `kws devices` lists them."
+    )
+
+
 def test_mic_is_arecord_where_pyaudio_is_missing(arecord):
     ramp = np.arange(-3_200, 3_200, dtype=np.int16)
     folder = arecord('cat "$(dirname "$0")/audio"; exec sleep 60')
@@ -119,7 +126,7 @@ def test_a_program_that_ignores_the_request_to_end_is_killed(arecord, monkeypatc
 def test_a_program_that_dies_is_quoted(arecord, script, reason):
     arecord(script)
     source = ArecordSource("plughw:1,0", chunk_ms=80)
-    assert len(hear_until(source, ended("arecord (plughw:1,0)", reason))) == 0
+    assert len(hear_until(source, never_began("arecord (plughw:1,0)", reason))) == 0
 
 
 def test_a_microphone_that_is_unplugged_gives_all_it_heard(arecord):
@@ -141,7 +148,7 @@ def test_a_program_that_hangs_is_an_error(arecord):
 def test_overruns_are_counted_and_are_no_reason(arecord):
     arecord('echo "overrun!!! (at least 3.2 ms long)" >&2; exit 1')
     source = ArecordSource(None, chunk_ms=80)
-    hear_until(source, ended("arecord (default device)", "exit status 1"))
+    hear_until(source, never_began("arecord (default device)", "exit status 1"))
     assert source.dropped_chunks == 1
 
 

@@ -84,8 +84,9 @@ def test_the_content_decides_and_not_the_name(make_wav):
 @pytest.mark.parametrize("name", ["a.flac", "a.raw", "a.wav", "a.mp3"])
 def test_what_is_not_audio_is_refused(name):
     message = (
-        f"The input must be audio that libsndfile reads (WAV, FLAC, Ogg, MP3, AIFF). Received: "
-        f"{name} (Format not recognised). Convert it: `ffmpeg -i INPUT -ar 16000 -ac 1 out.wav`."
+        f"The input must be a whole audio file (WAV, FLAC, Ogg, MP3, AIFF). Received: {name} "
+        f"(Format not recognised). Copy it again, or if it is audio of another kind convert it: "
+        f"`ffmpeg -i INPUT -ar 16000 -ac 1 out.wav`."
     )
     with pytest.raises(FormatError, match=f"^{re.escape(message)}$"):
         open_source(save(name, b"To whom it may concern\n" * 100))
@@ -125,7 +126,8 @@ def test_without_soundfile_the_remedy_is_named(monkeypatch):
     settings = save("a.flac", encoded(NOISE, "a.flac", samplerate=16_000))
     monkeypatch.setitem(sys.modules, "soundfile", None)
     message = (
-        "The input must be WAV unless soundfile is there to read other files. Received: a.flac. "
+        "The input must be WAV unless soundfile is there to read other files. Received: a.flac, "
+        "which does not begin as a WAV. "
         "Run `pip install 'kws[files]'`."
     )
     with pytest.raises(FormatError, match=f"^{re.escape(message)}$"):

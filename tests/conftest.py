@@ -1,0 +1,152 @@
+"""What all tests share: fixed seeds, sounds made here, and one tiny model that really runs."""
+
+import os
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+from kws.manifest import FeatureSettings, Manifest, StateTensor, pack
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=40)
+settings.load_profile("fixed")
+
+# What Keras and TensorFlow warn of within themselves: Keras hands its variables to numpy 2 in the
+# way of numpy 1, and the converter asks for statistics that its calibration then finds.
+FOREIGN_WARNINGS = (
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning",
+    "ignore:Statistics for quantized inputs were expected:UserWarning",
+)
+
+RATE_HZ = 16_000
+TINY_LABELS = ("_silence_", "_unknown_", "yes", "no")
+TINY_FEATURES = FeatureSettings(kind="logmel", n_mels=8, window="hann", floor=1.0)
+
+
+def pytest_configure(config):
+    for warning in FOREIGN_WARNINGS:
+        config.addinivalue_line("filterwarnings", warning)
+
+
+@pytest.fixture
+def random():
+    return np.random.default_rng(20_240_607)
+
+
+@pytest.fixture(scope="session")
+def voiced():
+    """Two seconds that a voice detector takes for a voice: harmonics of 120 Hz under formants."""
+    t = np.arange(2 * RATE_HZ) / RATE_HZ
+    sound = np.zeros(len(t))
+    for k in range(1, 30):
+        hz = 120.0 * k
+        formants = sum(np.exp(-(((hz - f) / 150.0) ** 2)) for f in (600.0, 1200.0, 2500.0))
+        sound += (formants + 0.02) * np.sin(2 * np.pi * hz * t + k)
+    sound *= 1.0 + 0.5 * np.sin(2 * np.pi * 4.0 * t)
+    return (8000 * sound / np.abs(sound).max()).astype(np.int16)
+
+
+@pytest.fixture(scope="session")
+def tensorflow():
+    """TensorFlow and Keras, whose imports alone may warn."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import keras
+        import tensorflow
+    return SimpleNamespace(tf=tensorflow, keras=keras)
+
+
+@pytest.fixture(scope="session")
+def tiny_network(tensorflow, unsettle):
+    """An untrained crnn of a few hundred weights; its normalisations have seen something."""
+    from kws.train.settings import ModelRecipe
+    from kws.train.zoo import build
+
+    tensorflow.keras.utils.set_random_seed(3)
+    recipe = ModelRecipe(channels=(4, 6, 8), n_blocks=1, kernel_frames=3, gru_units=8)
+    mean, std = np.linspace(4, 6, 8).tolist(), np.linspace(2, 3, 8).tolist()
+    network = build(recipe, n_labels=len(TINY_LABELS), mean=mean, std=std)
+    unsettle(network, seed=5)
+    return network
+
+
+@pytest.fixture(scope="session")
+def unsettle():
+    """Give every weight a value of its own: fresh ones hide mistakes behind zeros and ones."""
+
+    def unsettle(layer, *, seed):
+        random = np.random.default_rng(seed)
+        for variable in layer.variables:
+            name, shape = variable.path.rpartition("/")[2], tuple(variable.shape)
+            if name in {"gamma", "moving_variance"}:
+                variable.assign(random.uniform(0.4, 1.8, shape))
+            elif name in {"beta", "moving_mean", "bias"}:
+                variable.assign(random.normal(0, 0.4, shape))
+
+    return unsettle
+
+
+@pytest.fixture(scope="session")
+def tiny_examples():
+    """Log-mel streams of one and a half seconds, loud and quiet by turns."""
+    random = np.random.default_rng(11)
+    swell = 5 + 4 * np.sin(np.arange(150) / 9)[:, None]
+    return [(swell + random.normal(0, 1.5, (150, 8))).astype(np.float32) for _ in range(6)]
+
+
+def tiny_manifest(network, *, quantization="int8", n_frames=2):
+    return Manifest(
+        name="tiny",
+        labels=TINY_LABELS,
+        kind="step",
+        features=TINY_FEATURES,
+        n_frames=n_frames,
+        hop_frames=n_frames,
+        input="frames",
+        output="Identity",
+        states=tuple(
+            StateTensor(input=f"state_{i}", output=f"Identity_{i + 1}", shape=shape)
+            for i, shape in enumerate(network.state_shapes())
+        ),
+        quantization=quantization,
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tiny_network, tiny_examples):
+    """Convert the tiny network to a number format, once; returns flatbuffer and manifest."""
+    from kws.export.quantize import convert
+
+    made = {}
+
+    def make(quantization="int8", *, n_frames=2):
+        key = (quantization, n_frames)
+        if key not in made:
+            flatbuffer = convert(
+                tiny_network,
+                quantization=quantization,
+                n_frames=n_frames,
+                examples=tiny_examples,
+            )
+            manifest = tiny_manifest(tiny_network, quantization=quantization, n_frames=n_frames)
+            made[key] = flatbuffer, manifest
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_file(tiny_models, tmp_path_factory):
+    """Write a tiny model of a number format to a file; returns its path."""
+
+    def write(quantization="int8", *, n_frames=2) -> Path:
+        path = tmp_path_factory.mktemp("models") / f"tiny_{quantization}_{n_frames}.tflite"
+        path.write_bytes(pack(*tiny_models(quantization, n_frames=n_frames)))
+        return path
+
+    return write

@@ -1,0 +1,378 @@
+"""The pipeline with a model that is made of numpy: what it says follows from its frames alone."""
+
+import re
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kws.config import DecisionSettings, GateSettings
+from kws.errors import ConfigError, FormatError
+from kws.events import Detection
+from kws.features import Features
+from kws.manifest import DecisionDefaults, FeatureSettings, Manifest
+from kws.model import open_model
+from kws.spotter import Spotter
+
+RATE_HZ = 16_000
+FEATURES = FeatureSettings(kind="logmel", n_mels=8, floor=1.0)
+OFF = GateSettings(enabled=False)
+
+
+def manifest(*, hop_frames=2, **decision):
+    defaults = {"threshold": 0.5, "smoothing_ms": 60, "refractory_ms": 300, "word_ms": 600}
+    return Manifest(
+        name="fake",
+        labels=("_silence_", "low", "high"),
+        kind="step",
+        features=FEATURES,
+        n_frames=hop_frames,
+        hop_frames=hop_frames,
+        decision=DecisionDefaults(**(defaults | decision)),
+    )
+
+
+class Ears:
+    """Hears low and high sounds: loudness of the lower and upper bands, with a memory."""
+
+    def __init__(self, *, n_outputs=1, **settings):
+        self.manifest = manifest(**settings)
+        self.n_outputs = n_outputs
+        self.calls = []
+        self.n_resets = 0
+        self.reset()
+
+    def reset(self):
+        self.n_resets += 1
+        self.memory = np.zeros(3)
+        self.calls.append(None)
+
+    def step(self, frames):
+        self.calls.append(frames.copy())
+        rows = []
+        for part in np.split(frames, self.n_outputs):
+            low, high = part[:, :4].mean(), part[:, 4:].mean()
+            now = np.array([10.0, low, high])
+            self.memory = 0.7 * self.memory + 0.3 * now
+            powers = np.exp(self.memory - self.memory.max())
+            rows.append(powers / powers.sum())
+        return np.array(rows, np.float32)
+
+    @property
+    def heard(self):
+        """All frames since the last reset."""
+        since = max(i for i, call in enumerate(self.calls) if call is None)
+        return np.concatenate(self.calls[since + 1 :])
+
+
+class Script:
+    """Says what it is told, output by output, whatever it hears."""
+
+    def __init__(self, posteriors, *, n_outputs=1, **settings):
+        self.manifest = manifest(**settings)
+        self.n_outputs = n_outputs
+        self.posteriors = posteriors
+        self.reset()
+
+    def reset(self):
+        self.at = 0
+
+    def step(self, frames):
+        assert frames.shape == (self.manifest.hop_frames, 8)
+        rows = np.zeros((self.n_outputs, 3), np.float32)
+        for row in rows:
+            row[1] = self.posteriors.get(self.at, 0.0)
+            self.at += 1
+        return rows
+
+
+class LoudGate:
+    """A gate without a memory: open in every 20 ms that hold a loud sample."""
+
+    block_samples = 320
+
+    def __init__(self, settings, *, sample_rate_hz):
+        self.reset()
+
+    def reset(self):
+        self.pending = np.empty(0, np.int16)
+
+    def process(self, samples):
+        self.pending = np.concatenate((self.pending, samples))
+        n_blocks = len(self.pending) // 320
+        blocks, self.pending = self.pending[: n_blocks * 320], self.pending[n_blocks * 320 :]
+        return [bool(b) for b in (np.abs(blocks.reshape(-1, 320)) > 500).any(axis=1)]
+
+
+@pytest.fixture
+def loud_gate(monkeypatch):
+    monkeypatch.setattr("kws.spotter.Gate", LoudGate)
+
+
+def tone(seconds, hz, *, peak=6000):
+    t = np.arange(int(seconds * RATE_HZ)) / RATE_HZ
+    return (peak * np.sin(2 * np.pi * hz * t)).astype(np.int16)
+
+
+def silence(seconds):
+    return np.zeros(int(seconds * RATE_HZ), np.int16)
+
+
+def voice(seconds, hz):
+    """Harmonics, which the voice detector lets through, unlike a pure tone."""
+    return sum(tone(seconds, k * hz, peak=3000) // k for k in range(1, 12)).astype(np.int16)
+
+
+SOUND = np.concatenate(
+    (
+        silence(0.5),
+        voice(0.4, 130),
+        silence(1.9),
+        tone(0.3, 3500),
+        voice(0.3, 900),
+        silence(0.15),
+        voice(0.5, 160),
+        silence(0.05),
+    )
+)
+
+
+@pytest.mark.parametrize(
+    "gate", [OFF, GateSettings(), GateSettings(hangover_ms=100, pre_roll_ms=300)], ids=str
+)
+@pytest.mark.parametrize(("hop_frames", "n_outputs"), [(2, 1), (4, 2), (3, 1)])
+def test_the_sound_of_these_tests_is_full_of_events(gate, hop_frames, n_outputs):
+    spotter = Spotter(Ears(hop_frames=hop_frames, n_outputs=n_outputs), gate=gate)
+    keywords = {event.keyword for event in spotter.process(SOUND)}
+    assert keywords == {"low", "high"}
+
+
+@pytest.mark.parametrize("gate", [OFF, GateSettings(hangover_ms=100, pre_roll_ms=300)], ids=str)
+@pytest.mark.parametrize(("hop_frames", "n_outputs"), [(2, 1), (4, 2), (3, 1)])
+@given(cuts=st.lists(st.integers(0, 9000), max_size=14))
+def test_events_do_not_depend_on_how_samples_are_cut(gate, hop_frames, n_outputs, cuts):
+    spotter = Spotter(Ears(hop_frames=hop_frames, n_outputs=n_outputs), gate=gate)
+    whole = spotter.process(SOUND) + spotter.flush()
+    edges = np.minimum(np.cumsum([0, *cuts]), len(SOUND))
+    pieces = [SOUND[a:b] for a, b in zip(edges, [*edges[1:], len(SOUND)], strict=True)]
+    cut = [event for piece in pieces for event in spotter.process(piece)]
+    assert cut + spotter.flush() == whole
+
+
+@pytest.mark.parametrize("n_samples", [1, 160, 1280])
+def test_events_do_not_depend_on_the_size_of_chunks(n_samples):
+    sound = SOUND[: RATE_HZ if n_samples == 1 else len(SOUND)]
+    spotter = Spotter(Ears())
+    whole = spotter.process(sound)
+    assert whole
+    spotter.reset()
+    chunks = range(0, len(sound), n_samples)
+    events = [event for i in chunks for event in spotter.process(sound[i : i + n_samples])]
+    assert events == whole
+
+
+def test_without_a_gate_the_model_sees_every_frame():
+    ears = Ears()
+    Spotter(ears, gate=OFF).process(SOUND)
+    frames = Features(FEATURES).process(SOUND)
+    assert np.array_equal(ears.heard, frames[: len(frames) // 2 * 2])
+
+
+def test_in_silence_the_model_does_not_run():
+    ears = Ears()
+    assert Spotter(ears).process(silence(5)) == []
+    assert [call for call in ears.calls if call is not None] == []
+
+
+@pytest.mark.usefixtures("loud_gate")
+def test_a_closure_shorter_than_the_pre_roll_is_as_if_the_gate_had_not_closed():
+    sound = np.concatenate((tone(0.3, 300), silence(0.3), tone(0.3, 3000), silence(0.25)))
+    sound = np.concatenate((sound, tone(0.3, 300)))
+    gated, ungated = Ears(), Ears()
+    events = Spotter(gated, gate=GateSettings(pre_roll_ms=400)).process(sound)
+    assert events == Spotter(ungated, gate=OFF).process(sound) != []
+    assert np.array_equal(gated.heard, ungated.heard)
+    assert gated.n_resets == ungated.n_resets
+
+
+@pytest.mark.usefixtures("loud_gate")
+def test_after_a_longer_closure_the_model_starts_anew_from_the_pre_roll():
+    sound = np.concatenate((tone(0.2, 300), silence(2), tone(0.2, 3000)))
+    ears = Ears()
+    spotter = Spotter(ears, gate=GateSettings(pre_roll_ms=300))
+    spotter.process(sound)
+    frames = Features(FEATURES).process(sound)
+    frames = frames[: len(frames) // 2 * 2]
+    opening = 2.2 * RATE_HZ
+    ends = np.arange(1, len(frames) // 2 + 1) * 320 + 240  # of each step of two frames
+    first_open = int(np.argmax(ends // 320 * 320 > opening))
+    assert np.array_equal(ears.heard, frames[2 * (first_open - 15) :])
+
+
+@pytest.mark.usefixtures("loud_gate")
+def test_without_pre_roll_the_model_starts_at_the_opening():
+    ears = Ears()
+    Spotter(ears, gate=GateSettings(pre_roll_ms=0)).process(np.r_[silence(1), tone(0.2, 300)])
+    assert len(ears.heard) == len(Features(FEATURES).process(tone(0.2, 300))) // 2 * 2
+
+
+@pytest.mark.usefixtures("loud_gate")
+def test_detections_out_of_the_pre_roll_carry_their_own_time():
+    """The gate opens late, 0.3 s after the sound that the script answers to."""
+    sound = np.concatenate((silence(1), tone(0.3, 300, peak=400), tone(0.5, 300)))
+    model = Script({5: 0.9, 6: 0.9, 7: 0.9}, smoothing_ms=20)
+    (event,) = Spotter(model, gate=GateSettings(pre_roll_ms=300)).process(sound)
+    assert 1.0 < event.end_s < 1.3
+
+
+@pytest.mark.usefixtures("loud_gate")
+def test_the_refractory_time_runs_on_behind_a_closed_gate():
+    sound = np.concatenate((tone(0.1, 300), silence(0.6), tone(0.5, 300)))
+    gate = GateSettings(pre_roll_ms=0)
+    script = {0: 0.9, 10: 0.9}  # starts over at each opening, with the model
+    ends = {
+        refractory_ms: [
+            event.end_s
+            for event in Spotter(
+                Script(script, smoothing_ms=0, refractory_ms=refractory_ms), gate=gate
+            ).process(sound)
+        ]
+        for refractory_ms in (500, 800, 5000)
+    }
+    assert ends == {500: [0.035, 0.735], 800: [0.035, 0.935], 5000: [0.035]}
+
+
+@pytest.mark.parametrize(
+    ("step", "end_s", "start_s"), [(0, 0.035, 0.0), (9, 0.215, 0.0), (49, 1.015, 0.415)]
+)
+def test_a_detection_ends_where_the_last_frame_of_its_step_does(step, end_s, start_s):
+    """Step k of two frames ends 2 (k + 1) hops of 10 ms and 15 ms of window in."""
+    spotter = Spotter(Script({step: 0.8}, smoothing_ms=0), gate=OFF)
+    assert spotter.process(silence(1.1)) == [
+        Detection(keyword="low", score=0.8, start_s=start_s, end_s=end_s, model="fake")
+    ]
+
+
+def test_each_output_of_a_step_has_its_own_time():
+    model = Script({0: 0.9, 1: 0.0, 41: 0.9}, hop_frames=4, n_outputs=2, smoothing_ms=0)
+    ends = [event.end_s for event in Spotter(model, gate=OFF).process(silence(1.1))]
+    assert ends == [0.035, 0.855]
+
+
+def test_the_models_delay_is_taken_off_the_time():
+    model = Script({0: 0.9, 1: 0.0, 49: 0.9}, smoothing_ms=0, delay_ms=120)
+    events = Spotter(model, gate=OFF).process(silence(1.1))
+    assert [(event.start_s, event.end_s) for event in events] == [(0.0, 0.0), (0.295, 0.895)]
+
+
+def test_a_detection_never_starts_before_the_one_before_it_ends():
+    model = Script({29: 0.9, 30: 0.0, 49: 0.9}, smoothing_ms=0, word_ms=800, refractory_ms=0)
+    first, second = Spotter(model, gate=OFF).process(silence(1.1))
+    assert (first.start_s, first.end_s) == (0.0, 0.615)
+    assert (second.start_s, second.end_s) == (0.615, 1.015)
+
+
+def test_settings_go_before_what_the_manifest_says():
+    script = {9: 0.4, 10: 0.4, 11: 0.0, 20: 0.4, 21: 0.4}
+    model = Script(script, smoothing_ms=200, refractory_ms=5000, threshold=0.9)
+    wanted = DecisionSettings(threshold=0.3, smoothing_ms=40, refractory_ms=0)
+    spotter = Spotter(model, gate=OFF, decision=wanted)
+    assert [event.end_s for event in spotter.process(silence(1))] == [0.235, 0.455]
+
+
+def test_a_smoothing_of_zero_in_the_settings_is_not_taken_for_none():
+    model = Script({9: 0.9}, smoothing_ms=200)
+    spotter = Spotter(model, gate=OFF, decision=DecisionSettings(smoothing_ms=0))
+    assert len(spotter.process(silence(1))) == 1
+
+
+def test_flush_returns_what_a_word_at_the_very_end_still_gives():
+    model = Script({49 + 20: 0.9}, smoothing_ms=0)
+    spotter = Spotter(model, gate=OFF)
+    assert spotter.process(silence(1)) == []
+    (event,) = spotter.flush()
+    assert event.end_s == 1.0  # found in the silence after it, which is no part of the stream
+
+
+def test_flush_ends_the_stream():
+    spotter = Spotter(Ears())
+    first = spotter.process(SOUND) + spotter.flush()
+    assert first
+    assert spotter.process(SOUND) + spotter.flush() == first
+
+
+@pytest.mark.parametrize("gate", [OFF, GateSettings()], ids=str)
+def test_reset_gives_the_same_events_again(gate):
+    spotter = Spotter(Ears(), gate=gate)
+    first = spotter.process(SOUND)
+    spotter.process(SOUND[:7777])
+    spotter.reset()
+    assert spotter.process(SOUND) == first != []
+
+
+def test_no_samples_are_no_events():
+    assert Spotter(Ears()).process(np.empty(0, np.int16)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gate", [OFF, GateSettings()], ids=str)
+def test_five_minutes_in_one_piece_take_no_more_memory_than_seconds(gate):
+    minutes = np.tile(np.r_[voice(0.5, 130), silence(1.5)], 150)
+    spotter = Spotter(Script({}), gate=gate)
+    spotter.process(minutes[: 10 * RATE_HZ])
+    tracemalloc.start()
+    spotter.process(minutes)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2_000_000 < minutes.nbytes
+
+
+@pytest.mark.parametrize(
+    ("samples", "received"),
+    [
+        (np.zeros(3200, np.float32), "1-dimensional float32"),
+        (np.zeros((3200, 2), np.int16), "2-dimensional int16"),
+    ],
+)
+def test_other_samples_than_mono_int16_are_refused_without_a_trace(samples, received):
+    spotter = Spotter(Ears())
+    whole = spotter.process(SOUND)
+    spotter.reset()
+    before = spotter.process(SOUND[:20_000])
+    message = (
+        f"Samples must be one-dimensional int16. Received: {received}. "
+        f"Convert them to 16-bit mono first."
+    )
+    with pytest.raises(FormatError, match=f"^{re.escape(message)}$"):
+        spotter.process(samples)
+    assert before + spotter.process(SOUND[20_000:]) == whole
+
+
+def test_refused_samples_do_not_count_as_heard():
+    spotter = Spotter(Script({49 + 20: 0.9}, smoothing_ms=0), gate=OFF)
+    spotter.process(silence(1))
+    with pytest.raises(FormatError):
+        spotter.process(np.zeros((3200, 2), np.int16))
+    (event,) = spotter.flush()
+    assert event.end_s == 1.0
+
+
+def test_a_threshold_for_an_unknown_keyword_is_refused_at_once():
+    with pytest.raises(ConfigError, match="Did you mean `low`"):
+        Spotter(Ears(), decision=DecisionSettings(thresholds={"lo": 0.5}))
+
+
+@pytest.mark.slow
+def test_a_real_network_gives_the_same_events_however_samples_are_cut(tiny_file, voiced):
+    """Untrained, it says little with much certainty; any threshold that it crosses will do."""
+    sound = np.concatenate((voiced, silence(1), voiced[::2], silence(0.5)))
+    wanted = DecisionSettings(threshold=0.27, refractory_ms=100, smoothing_ms=20)
+    spotter = Spotter(open_model(tiny_file(), reference=True), gate=OFF, decision=wanted)
+    whole = spotter.process(sound)
+    spotter.reset()
+    cut = [
+        event for i in range(0, len(sound), 333) for event in spotter.process(sound[i : i + 333])
+    ]
+    assert cut == whole != []

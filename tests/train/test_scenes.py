@@ -1,0 +1,335 @@
+"""Scenes of square waves: their pitch says which word it is, and no sample of theirs is zero."""
+
+import re
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from kws.errors import ConfigError
+from kws.manifest import SILENCE, UNKNOWN, FeatureSettings
+from kws.train.data import Clip, Corpus, Spoken
+from kws.train.scenes import Scenes, speech_span
+from kws.train.settings import AugmentRecipe, DataRecipe
+
+RATE_HZ = 16_000
+LABELS = [SILENCE, UNKNOWN, "yes", "no"]
+PITCHES_HZ = {"other": 400, "yes": 1000, "no": 2000}
+KEYWORD_IN_SPEECH_HZ = 4000
+DATA = DataRecipe(keywords=["yes", "no"], words=[], homophones={"no": ["know"]})
+BARE = AugmentRecipe(
+    speech_share=0.0,
+    silence_share=0.0,
+    context_share=0.0,
+    speech_word_share=0.0,
+    noise_share=0.0,
+    room_share=0.0,
+    cut_share=0.0,
+    speed=(1.0, 1.0),
+    gain_db=(0.0, 0.0),
+)
+
+
+def square(n_samples, hz, peak=3000):
+    half = RATE_HZ // (2 * hz)
+    return np.where(np.arange(n_samples) // half % 2, peak, -peak).astype(np.int16)
+
+
+def clip(word, *, span=(3000, 9000)):
+    """A word in one second of digital silence."""
+    samples = np.zeros(RATE_HZ, np.int16)
+    samples[3000:9000] = square(6000, PITCHES_HZ[word])
+    label = word if word in DATA.keywords else UNKNOWN
+    return Clip(label, word, Path(f"{word}.wav"), samples, span=span)
+
+
+def corpus(*, speech=(), noise=(), span=(3000, 9000)):
+    clips = {label: [] for label in ("yes", "no", UNKNOWN)}
+    for word in PITCHES_HZ:
+        one = clip(word, span=span)
+        clips[one.label].append(one)
+    return Corpus(clips, list(speech), list(noise), [])
+
+
+def scenes(material=None, *, data=DATA, **changes):
+    return Scenes(
+        material or corpus(),
+        data,
+        msgspec.structs.replace(BARE, **changes),
+        labels=LABELS,
+        features=FeatureSettings(window_samples=480),
+        time_stride=2,
+    )
+
+
+def make(maker, seed):
+    return maker.make(np.random.default_rng(seed))
+
+
+def pitch_hz(samples):
+    return np.count_nonzero(np.diff(np.signbit(samples))) / len(samples) * RATE_HZ / 2
+
+
+def words_of(scene):
+    """Return the words heard in a scene as (label, start, end)."""
+    sounding = np.flatnonzero(scene.samples)
+    breaks = np.flatnonzero(np.diff(sounding) > 100)
+    starts = sounding[np.concatenate(([0], breaks + 1))]
+    ends = sounding[np.concatenate((breaks, [len(sounding) - 1]))] + 1
+    found = []
+    for start, end in zip(starts, ends, strict=True):
+        heard = pitch_hz(scene.samples[start:end])
+        word = min(PITCHES_HZ, key=lambda word: abs(PITCHES_HZ[word] - heard))
+        found.append((LABELS.index(word) if word in LABELS else 1, int(start), int(end)))
+    return found
+
+
+def single_words(maker, n=40):
+    """Make scenes and keep those with one word: (scene, label, start, end)."""
+    made = [make(maker, seed) for seed in range(n)]
+    return [(scene, *words_of(scene)[0]) for scene in made if len(words_of(scene)) == 1]
+
+
+@pytest.fixture(scope="module")
+def single():
+    return single_words(scenes())
+
+
+def test_words_of_all_kinds_come_alone_and_in_pairs(single):
+    assert {label for _, label, _, _ in single} == {1, 2, 3}
+    assert 10 < len(single) < 35
+
+
+def test_only_the_word_is_right_from_60_to_260_ms_after_its_end(single):
+    maker = scenes()
+    for scene, label, _, end in single:
+        late_ms = (maker.output_ends - end) / 16
+        must = (late_ms >= 60) & (late_ms < 260)
+        assert 9 <= must.sum() <= 11
+        wanted = np.eye(4, dtype=np.uint8)[label]
+        assert np.array_equal(scene.targets.allowed[must], np.tile(wanted, (must.sum(), 1)))
+
+
+def test_an_answer_weighs_more_than_silence(single):
+    maker = scenes()
+    for scene, _, _, end in single:
+        late_ms = (maker.output_ends - end) / 16
+        must = (late_ms >= 60) & (late_ms < 260)
+        assert np.array_equal(scene.targets.weight, np.where(must, 4.0, 1.0).astype(np.float32))
+
+
+def test_from_the_middle_of_a_word_until_460_ms_after_it_an_answer_is_allowed(single):
+    maker = scenes()
+    for scene, label, start, end in single:
+        late_ms = (maker.output_ends - end) / 16
+        may = (maker.output_ends > (start + end) // 2) & (late_ms < 460)
+        must = (late_ms >= 60) & (late_ms < 260)
+        assert np.array_equal(scene.targets.allowed[:, label], may.astype(np.uint8))
+        assert np.array_equal(scene.targets.allowed[:, 0], (~must).astype(np.uint8))
+
+
+def test_no_other_label_is_ever_right_beside_a_lone_word(single):
+    for scene, label, _, _ in single:
+        others = [other for other in (1, 2, 3) if other != label]
+        assert not scene.targets.allowed[:, others].any()
+
+
+def test_every_output_has_something_that_is_right():
+    maker = scenes(corpus(speech=[spoken()]), context_share=0.5, speech_share=0.3)
+    for seed in range(30):
+        assert make(maker, seed).targets.allowed.any(axis=1).all()
+
+
+def test_outputs_end_where_the_last_of_their_frames_does():
+    maker = scenes(scene_s=1.0)
+    n_frames = 1 + (RATE_HZ - 480) // 160
+    assert len(maker.output_ends) == n_frames // 2
+    assert maker.output_ends[:2].tolist() == [640, 960]
+    assert maker.output_ends[-1] <= RATE_HZ
+
+
+def test_a_seed_decides_the_scene():
+    maker = scenes(
+        corpus(speech=[spoken()], noise=[square(9999, 50)], span=None),
+        speech_share=0.3,
+        context_share=0.5,
+        noise_share=0.7,
+        room_share=0.5,
+        cut_share=0.3,
+        speed=(0.8, 1.2),
+        gain_db=(-10.0, 6.0),
+    )
+    for seed in range(8):
+        first, again = make(maker, seed), make(maker, seed)
+        assert np.array_equal(first.samples, again.samples)
+        assert np.array_equal(first.targets.allowed, again.targets.allowed)
+        assert not np.array_equal(first.samples, make(maker, seed + 100).samples)
+
+
+def spoken(*, n_samples=8 * RATE_HZ, word="yes", at=(4 * RATE_HZ, 4 * RATE_HZ + 8000)):
+    """Speech with one word whose pitch is its own."""
+    samples = square(n_samples, 250)
+    samples[slice(*at)] = square(at[1] - at[0], KEYWORD_IN_SPEECH_HZ)
+    words = (("before", 0, at[0]), (word, *at), ("after", at[1], n_samples))
+    return Spoken(Path("spoken.flac"), samples, words)
+
+
+@pytest.mark.parametrize(("word", "label"), [("yes", 2), ("no", 3), ("know", 3)])
+def test_a_keyword_or_its_homophone_in_speech_may_be_answered(word, label):
+    """The utterance is as long as the scene, so that its word lies where it lies there."""
+    span = (RATE_HZ, RATE_HZ + 8000)
+    speech = spoken(n_samples=round(2.4 * RATE_HZ), word=word, at=span)
+    maker = scenes(corpus(speech=[speech]), speech_share=1.0)
+    targets = make(maker, 1).targets
+    late_ms = (maker.output_ends - span[1]) / 16
+    may = (maker.output_ends > span[0]) & (late_ms < 460)
+    assert np.array_equal(targets.allowed[:, label], may.astype(np.uint8))
+    assert not targets.allowed[:, 5 - label].any()
+    assert targets.allowed[:, 0].all(), "and need not be"
+    assert set(targets.weight.tolist()) == {1.0}
+
+
+def test_speech_may_be_called_silence_or_unknown():
+    maker = scenes(corpus(speech=[spoken(word="hello")]), speech_share=1.0)
+    allowed = make(maker, 1).targets.allowed
+    assert np.array_equal(allowed, np.tile(np.uint8([1, 1, 0, 0]), (len(allowed), 1)))
+
+
+def test_a_keyword_in_context_is_allowed_where_it_is_heard_and_only_there():
+    """Around an unknown word; pieces are cut out of an utterance, often beside its keyword."""
+    maker = scenes(corpus(speech=[spoken()]), context_share=1.0, keyword_share=0.0)
+    n_heard = n_not = 0
+    for seed in range(120):
+        scene = make(maker, seed)
+        blocks = scene.samples[: len(scene.samples) // 800 * 800].reshape(-1, 800)
+        heard = [i for i, block in enumerate(blocks) if abs(pitch_hz(block) - 4000) < 400]
+        may = scene.targets.allowed[:, 2].any()
+        if heard:
+            n_heard += 1
+            assert may
+        elif may:
+            # Less than two blocks of it, at the edge of a piece, are not sure to be found.
+            ends = maker.output_ends[scene.targets.allowed[:, 2] == 1]
+            edges = [pitch_hz(block) > 600 for block in blocks]
+            assert any(edges[max(0, int(ends[0]) // 800 - 2) : int(ends[0]) // 800 + 2])
+        else:
+            n_not += 1
+    assert n_heard > 5
+    assert n_not > 5
+
+
+def test_around_a_word_context_is_silent_for_a_moment():
+    maker = scenes(corpus(speech=[spoken(word="hello")]), context_share=1.0, keyword_share=1.0)
+    scene = make(maker, 3)
+    assert np.count_nonzero(scene.samples) > 0.5 * len(scene.samples)
+    assert scene.targets.allowed[:, 1].any()
+
+
+def test_a_scene_of_silence_is_silence():
+    scene = make(scenes(silence_share=1.0), 1)
+    assert not scene.samples.any()
+    assert np.array_equal(scene.targets.allowed[:, 0], np.ones(len(scene.targets.allowed)))
+    assert not scene.targets.allowed[:, 1:].any()
+
+
+def test_a_scene_may_fall_into_digital_silence_but_never_within_its_last_word():
+    maker = scenes(corpus(noise=[square(9999, 50)]), cut_share=1.0, noise_share=1.0)
+    whole = scenes(corpus(noise=[square(9999, 50)]), cut_share=0.0, noise_share=1.0)
+    n_cut = 0
+    for seed in range(20):
+        scene, uncut = make(maker, seed), make(whole, seed)
+        n_left = int(np.flatnonzero(scene.samples)[-1]) + 1
+        assert np.array_equal(scene.samples[:n_left], uncut.samples[:n_left])
+        n_cut += n_left < len(scene.samples) - 1
+        answers = np.flatnonzero(scene.targets.weight > 1)
+        if len(answers):
+            assert n_left >= maker.output_ends[answers[-1]] - 0.28 * RATE_HZ
+    assert n_cut > 10
+
+
+def test_words_are_of_one_level_before_noise_and_gain(single):
+    for scene, _, start, end in single:
+        rms = np.sqrt(np.mean(scene.samples[start:end] ** 2))
+        assert -6.5 < 20 * np.log10(rms / 2000) < 3.5
+
+
+def test_noise_has_the_ratio_asked_for():
+    maker = scenes(
+        corpus(noise=[square(9999, 50)]), silence_share=1.0, noise_share=1.0, snr_db=(10.0, 10.0)
+    )
+    rms = np.sqrt(np.mean(make(maker, 1).samples ** 2))
+    assert 20 * np.log10(2000 / rms) == pytest.approx(10, abs=0.01)
+
+
+def test_samples_never_leave_the_range_of_16_bits():
+    maker = scenes(gain_db=(40.0, 40.0))
+    for seed in range(5):
+        samples = make(maker, seed).samples
+        assert samples.dtype == np.float32
+        assert samples.min() == -32768
+        assert samples.max() == 32767
+
+
+def test_the_background_of_a_clip_is_used_where_its_word_is_to_be_found():
+    """A clip cut out of speech has no background of its own; one recorded alone has."""
+    quiet = [make(scenes(silence_share=1.0), seed).samples.any() for seed in range(10)]
+    material = corpus(span=None)
+    for clips in material.clips.values():
+        clips[0].samples[:] += 20
+    toned = [make(scenes(material, silence_share=1.0), seed).samples.any() for seed in range(10)]
+    assert not any(quiet)
+    assert {*toned} == {True, False}
+
+
+def test_shares_of_words_are_as_asked():
+    maker = scenes(keyword_share=1.0)
+    labels = [words_of(make(maker, seed))[0][0] for seed in range(40)]
+    assert 1 not in labels
+    assert 10 < labels.count(2) < 30
+
+
+@pytest.mark.parametrize(
+    ("gone", "received"), [((UNKNOWN,), "2 and 0"), (("yes", "no"), "0 and 1")]
+)
+def test_a_split_without_keywords_or_without_other_words_is_refused(gone, received):
+    material = corpus()
+    for label in gone:
+        material.clips[label].clear()
+    message = (
+        f"Every split must have clips of keywords and of other words. Received: {received}. "
+        f"Add clips of more speakers to the recipe's `[[data.words]]`."
+    )
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        scenes(material)
+
+
+def test_a_burst_is_found_within_twenty_milliseconds():
+    random = np.random.default_rng(1)
+    samples = random.normal(0, 20, RATE_HZ).astype(np.int16)
+    samples[5000:11_000] += random.normal(0, 3000, 6000).astype(np.int16)
+    start, end = speech_span(samples)
+    assert abs(start - 5000) <= 320
+    assert abs(end - 11_000) <= 320
+
+
+@pytest.mark.parametrize(("pause_ms", "end"), [(100, 11_000), (250, 7000)])
+def test_the_closure_of_a_stop_is_bridged_and_a_longer_pause_is_not(pause_ms, end):
+    samples = np.random.default_rng(1).normal(0, 10, RATE_HZ).astype(np.int16)
+    samples[4000:7000] += square(3000, 400, peak=5000)
+    after = 7000 + 16 * pause_ms
+    samples[after : after + 2400] += square(2400, 400, peak=2500)
+    expected = after + 2400 if pause_ms == 100 else 7000
+    assert abs(speech_span(samples)[1] - expected) <= 320
+
+
+@pytest.mark.parametrize("n_samples", [1, 100, 160, 16_000])
+def test_digital_silence_spans_itself(n_samples):
+    start, end = speech_span(np.zeros(n_samples, np.int16))
+    assert start == 0
+    assert end in {n_samples, n_samples // 160 * 160}
+
+
+def test_speech_that_fills_the_clip_spans_the_clip():
+    start, end = speech_span(square(8000, 300))
+    assert (start, end) == (0, 8000)
