@@ -5,6 +5,7 @@ Nothing is written at the place asked for until the file has been verified.
 
 import logging
 import tempfile
+import zipfile
 from pathlib import Path
 
 import keras
@@ -130,9 +131,9 @@ def _expected(model: Spotting, clips: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 def _examples(run: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(run / "examples.npz") as stored:
+        with (run / "examples.npz").open("rb") as file, np.load(file) as stored:
             return {"streams": stored["streams"], "clips": stored["clips"]}
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ConfigError(
             f"A run folder must hold examples.npz with `streams` and `clips`. Received: {run} "
             f"({error}). Train again with `kws train`."

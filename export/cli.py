@@ -17,7 +17,9 @@ __all__ = ["export"]
     show_default=True,
     help="Number format of weights and activations.",
 )
-@click.option("--frames", type=int, help="Frames to a call; default: the model's time stride.")
+@click.option(
+    "--frames", type=click.IntRange(1), help="Frames to a call; default: the model's time stride."
+)
 @click.option("--force", is_flag=True, help="Write the file even if it disagrees with the model.")
 def export(run: Path, out: Path, quantize: str, frames: int | None, force: bool) -> None:
     """Write the model trained in RUN as one .tflite with its manifest, verified."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -69,7 +70,13 @@ def test_the_runtime_brings_no_training_library(installed, tmp_path):
 
 
 def test_the_installed_command_plays_the_demonstration(installed, tmp_path):
-    assert "matched" in _run(installed / "kws", "demo", cwd=tmp_path)
+    printed = _run(installed / "kws", "demo", cwd=tmp_path)
+    balance = re.search(r"(\d+) matched, (\d+) missed, (\d+) false", printed)
+    assert balance, printed
+    n_matched, n_missed, n_false = (int(number) for number in balance.groups())
+    assert n_matched + n_missed == 10
+    assert n_matched >= 5
+    assert n_false <= 5
 
 
 def test_the_installed_command_listens_to_a_file(installed, tmp_path):

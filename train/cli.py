@@ -1,6 +1,5 @@
 """The workbench's commands: `kws train`, `kws eval`, `kws align`. Thin; the work is elsewhere."""
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,8 +19,8 @@ SPLITS = ["train", "validation", "test", "all"]
 @click.option("--data", required=True, type=_PATH, help="Folder its data paths are relative to.")
 @click.option("--out", "run", required=True, type=_PATH, help="The run folder; resumed if begun.")
 @click.option("--start", type=_PATH, help="A run folder whose weights to begin with.")
-@click.option("--epochs", type=int, help="In place of the recipe's number of epochs.")
-@click.option("--seed", type=int, help="In place of the recipe's seed.")
+@click.option("--epochs", type=click.IntRange(1), help="In place of the recipe's number of epochs.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="In place of the recipe's seed.")
 def train(
     config: Path, *, data: Path, run: Path, start: Path | None, epochs: int | None, seed: int | None
 ) -> None:
@@ -61,7 +60,7 @@ def clips(model: str, data: Path, split: str, as_json: bool) -> None:
     """Sort the isolated words below DATA: accuracy, recall, confusion."""
     from kws.model import model_path, open_model
     from kws.train.evaluate import evaluate_clips
-    from kws.train.report import clip_table
+    from kws.train.tables import clip_table
 
     path = model_path(model)
     scores = evaluate_clips(
@@ -70,7 +69,7 @@ def clips(model: str, data: Path, split: str, as_json: bool) -> None:
         split=split,  # type: ignore[arg-type]
         model_bytes=path.stat().st_size,
     )
-    click.echo(json.dumps(msgspec.to_builtins(scores)) if as_json else clip_table(scores))
+    click.echo(msgspec.json.encode(scores).decode() if as_json else clip_table(scores))
 
 
 @evaluate.command()
@@ -87,18 +86,28 @@ def clips(model: str, data: Path, split: str, as_json: bool) -> None:
     help="Of the background: the half that recipes keep for evaluation, or all.",
 )
 @click.option("--without", multiple=True, help="Leave out utterances with this word, too.")
-@click.option("--minutes", type=float, help="Length of the stream; default: every clip once.")
-@click.option("--seed", default=1, show_default=True, help="Another seed, another stream.")
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0, min_open=True),
+    help="Length of the stream; default: every clip once.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=1,
+    show_default=True,
+    help="Another seed, another stream.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def stream(model: str, *, as_json: bool, **where: Any) -> None:
     """Count misses and false alarms per hour on a stream of words among sentences."""
     from kws.model import model_path, open_model
     from kws.train.evaluate import evaluate_stream
-    from kws.train.report import stream_table
+    from kws.train.tables import stream_table
 
     spotting = open_model(model_path(model))
     scores = evaluate_stream(spotting, _stream(spotting.manifest.keywords, **where))
-    click.echo(json.dumps(msgspec.to_builtins(scores)) if as_json else stream_table(scores))
+    click.echo(msgspec.json.encode(scores).decode() if as_json else stream_table(scores))
 
 
 def _stream(
@@ -139,7 +148,7 @@ def _stream(
     show_default=True,
     help="Which speakers, in the order of SPEAKERS.TXT; the second half is for evaluation.",
 )
-@click.option("--jobs", default=1, show_default=True, help="Processes.")
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
 def align(corpus: Path, out: Path, half: str, jobs: int) -> None:
     """Find out where each word is in a LibriSpeech-shaped CORPUS; write OUT, JSON lines."""
     from kws.train.align import align as run

@@ -17,10 +17,10 @@ from scipy import stats
 from kws.config import GateSettings
 from kws.decision import Decision
 from kws.demo import Matches, match
-from kws.errors import ConfigError, FormatError
+from kws.errors import ConfigError, FormatError, ModelError
 from kws.events import Detection
 from kws.features import Features
-from kws.manifest import SILENCE, UNKNOWN, Manifest
+from kws.manifest import SILENCE, UNKNOWN
 from kws.model import Model
 from kws.spotter import Spotter
 from kws.train.data import AUDIO_SUFFIXES, official_split, read_samples
@@ -80,6 +80,8 @@ class ClipScores(msgspec.Struct, frozen=True, kw_only=True):
 class Point(msgspec.Struct, frozen=True, kw_only=True):
     """One threshold's outcome on a stream, with 95 % intervals (Poisson, Wilson)."""
 
+    budget: float | None
+    """The false alarms per hour asked for; None at the default threshold."""
     fa_per_hour: float
     fa_low: float
     fa_high: float
@@ -100,13 +102,15 @@ class StreamScores(msgspec.Struct, frozen=True, kw_only=True):
         Keywords said in it.
     keywords : list of str
     points : list of Point
-        For each of `BUDGETS`, the lowest threshold that keeps to it; then the model's default.
+        For each of `BUDGETS`, the lowest threshold that keeps to it, or the highest of the grid
+        where none does; then the model's default.
     miss_rate_per_keyword : dict of str to float
         At the default threshold.
     latency_ms : dict of str to float
-        p50 and p95 from a word's end to its detection, at the default threshold.
+        p50 and p95 from a word's end to its detection, at the default threshold; NaN, in JSON
+        null, without a hit.
     gate_kept : float
-        Share of the detections made without the gate that are made with it.
+        Share of the detections made without the gate that are made with it; NaN without any.
     """
 
     hours: float
@@ -129,8 +133,15 @@ def evaluate_clips(
     ------
     ConfigError
         If the folder holds no clip of that split.
+    ModelError
+        If the model has no label for silence, or none for other words.
     """
     labels = list(model.manifest.labels)
+    if not {SILENCE, UNKNOWN} <= set(labels):
+        raise ModelError(
+            f"A model must have the labels `{SILENCE}` and `{UNKNOWN}` to sort clips. Received: "
+            f"{', '.join(labels)}. Measure it with `kws eval stream`."
+        )
     features = Features(model.manifest.features)
     confusion = np.zeros((len(labels), len(labels)), int)
     unreadable = []
@@ -169,14 +180,14 @@ def evaluate_stream(model: Model, stream: Stream) -> StreamScores:
     hours = stream.duration_s / 3600
     default = model.manifest.decision.threshold
     tried = {
-        threshold: _matches(model.manifest, posteriors, stream, threshold)
+        threshold: _matches(model, posteriors, stream, threshold)
         for threshold in sorted({*_GRID, default})
     }
     points = []
     for budget in BUDGETS:
         kept = [t for t, matches in tried.items() if len(matches.false) <= budget * hours]
         threshold = min(kept, default=max(tried))
-        points.append(_point(threshold, tried[threshold], hours))
+        points.append(_point(threshold, tried[threshold], hours, budget=budget))
     usual = tried[default]
     late = [1000 * (detection.end_s - word.end_s) for word, detection in usual.hits] or [np.nan]
     said = Counter(word.word for word in stream.words)
@@ -185,25 +196,26 @@ def evaluate_stream(model: Model, stream: Stream) -> StreamScores:
         hours=hours,
         n_words=len(stream.words),
         keywords=list(model.manifest.keywords),
-        points=[*points, _point(default, usual, hours)],
+        points=[*points, _point(default, usual, hours, budget=None)],
         miss_rate_per_keyword={word: missed[word] / n for word, n in sorted(said.items())},
         latency_ms={"p50": float(np.percentile(late, 50)), "p95": float(np.percentile(late, 95))},
         gate_kept=_gate_kept(model, stream),
     )
 
 
-def _matches(
-    manifest: Manifest, posteriors: Posteriors, stream: Stream, threshold: float
-) -> Matches:
+def _matches(model: Model, posteriors: Posteriors, stream: Stream, threshold: float) -> Matches:
     """Decide on stored posteriors and match the detections to the words said."""
-    settings = manifest.features
-    n_outputs = len(posteriors)
-    output_samples = manifest.hop_frames * settings.hop_samples
-    decision = Decision.of(manifest, thresholds=dict.fromkeys(manifest.keywords, threshold))
+    manifest, settings = model.manifest, model.manifest.features
+    output_samples = manifest.hop_frames * settings.hop_samples // model.n_outputs
+    decision = Decision.of(
+        manifest,
+        thresholds=dict.fromkeys(manifest.keywords, threshold),
+        n_outputs=model.n_outputs,
+    )
     overlap = settings.window_samples - settings.hop_samples
     detections = []
-    for i in range(n_outputs):
-        if hit := decision.step(posteriors[i]):
+    for i, row in enumerate(posteriors):
+        if hit := decision.step(row):
             end_s = ((i + 1) * output_samples + overlap) / settings.sample_rate_hz
             detections.append(
                 Detection(
@@ -225,21 +237,22 @@ def _gate_kept(model: Model, stream: Stream) -> float:
         heard.append([*spotter.process(stream.samples), *spotter.flush()])
     open_gate, gated = ({(d.keyword, round(d.end_s, 1)) for d in one} for one in heard)
     near = {(word, round(at + step, 1)) for word, at in gated for step in (-0.1, 0.0, 0.1)}
-    return len(open_gate & near) / max(1, len(open_gate))
+    return len(open_gate & near) / len(open_gate) if open_gate else float("nan")
 
 
-def _point(threshold: float, matches: Matches, hours: float) -> Point:
+def _point(threshold: float, matches: Matches, hours: float, *, budget: float | None) -> Point:
     n_false, n_missed = len(matches.false), len(matches.missed)
     miss = stats.binomtest(n_missed, max(1, n_missed + len(matches.hits)))
     interval = miss.proportion_ci(method="wilson")
     return Point(
+        budget=budget,
         fa_per_hour=n_false / hours,
         fa_low=float(stats.chi2.ppf(0.025, 2 * n_false) / 2 / hours) if n_false else 0.0,
         fa_high=float(stats.chi2.ppf(0.975, 2 * n_false + 2) / 2 / hours),
         threshold=threshold,
-        miss_rate=miss.statistic,
-        miss_low=interval.low,
-        miss_high=interval.high,
+        miss_rate=float(miss.statistic),
+        miss_low=float(interval.low),
+        miss_high=float(interval.high),
     )
 
 

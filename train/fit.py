@@ -179,6 +179,9 @@ def fit_stages(
     Spotting, Recipe
         The model, and the recipe of the stage that made it.
     """
+    if (run / _FINISHED).is_file():
+        log.warning("this training has finished already, nothing is done: %s", run)
+        return restore(run)
     *before, last = recipe.stages()
     for i, stage in enumerate(before, start=1):
         folder = run / f"stage-{i}"

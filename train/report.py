@@ -1,4 +1,4 @@
-"""Pictures and tables of a run: learning curves, confusion matrix, recall."""
+"""Pictures of a run: learning curves and confusion matrix."""
 
 import csv
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 
 from kws.features import Features
 from kws.train.data import load_corpus
-from kws.train.evaluate import ClipScores, StreamScores, read_out
+from kws.train.evaluate import read_out
 from kws.train.fit import labels_of
 from kws.train.settings import Recipe
 from kws.train.zoo import Spotting
 
-__all__ = ["clip_table", "draw", "draw_confusion", "draw_learning", "stream_table"]
+__all__ = ["draw", "draw_confusion", "draw_learning"]
 
 mpl.use("agg")
 
@@ -71,44 +71,6 @@ def draw_confusion(confusion: np.ndarray, labels: Sequence[str], out: Path) -> P
             axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=colour)
     figure.savefig(out, dpi=120)
     return out
-
-
-def clip_table(scores: ClipScores) -> str:
-    """Return accuracy, recall per label and what each is taken for, as plain text."""
-    lines = [f"{scores.n} clips, {scores.accuracy:.2%} right, model {scores.model_bytes} bytes"]
-    if scores.unreadable:
-        lines.append(f"{len(scores.unreadable)} not readable: {', '.join(scores.unreadable)}")
-    for label, recall in scores.recall.items():
-        row = scores.confusion[scores.labels.index(label)]
-        wrong = sorted(
-            ((n, other) for other, n in zip(scores.labels, row, strict=True)), reverse=True
-        )
-        taken = ", ".join(f"{other} {n}" for n, other in wrong if n and other != label)
-        lines.append(f"{label:>12}  {recall:7.2%}  {sum(row):5d}   {taken}")
-    return "\n".join(lines)
-
-
-def stream_table(scores: StreamScores) -> str:
-    """Return misses at each budget of false alarms, with intervals, as plain text."""
-    lines = [
-        f"{scores.hours:.2f} hours, {scores.n_words} keywords; 95 % intervals in brackets",
-        "false alarms/h           threshold  missed",
-    ]
-    lines += [
-        f"{point.fa_per_hour:5.2f} [{point.fa_low:5.2f},{point.fa_high:6.2f}]  "
-        f"{point.threshold:9.2f}  {point.miss_rate:6.1%} "
-        f"[{point.miss_low:.1%}, {point.miss_high:.1%}]"
-        for point in scores.points
-    ]
-    lines[-1] += "  (default threshold)"
-    missed = (f"{word} {rate:.0%}" for word, rate in scores.miss_rate_per_keyword.items())
-    lines.append(f"missed there, by keyword: {', '.join(missed)}")
-    lines.append(
-        f"word end to detection: {scores.latency_ms['p50']:.0f} ms median, "
-        f"{scores.latency_ms['p95']:.0f} ms 95th percentile"
-    )
-    lines.append(f"detections kept with the gate on: {scores.gate_kept:.2%}")
-    return "\n".join(lines)
 
 
 def _validation_confusion(model: Spotting, recipe: Recipe, data: Path) -> np.ndarray:

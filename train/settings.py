@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from kws.audio import SAMPLE_RATE_HZ
 from kws.errors import ConfigError, did_you_mean
 from kws.manifest import DataSource, DecisionDefaults, FeatureSettings
 
@@ -25,6 +26,9 @@ __all__ = [
 ]
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+Count = Annotated[int, Meta(ge=0)]
+Speed = Annotated[float, Meta(ge=0.25, le=4.0)]
+Size = Annotated[int, Meta(ge=1, le=1024)]
 
 
 class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -78,6 +82,8 @@ class DataRecipe(_Table, frozen=True, kw_only=True):
             raise ValueError("keywords must be present and differ from one another")
         if any(keyword.startswith("_") for keyword in self.keywords):
             raise ValueError("keywords must not begin with an underscore")
+        if not all(keyword and keyword.isprintable() for keyword in self.keywords):
+            raise ValueError("keywords must be printable text")
         if strange := set(self.homophones) - set(self.keywords):
             raise ValueError(f"homophones must be of keywords; received `{min(strange)}`")
 
@@ -85,12 +91,12 @@ class DataRecipe(_Table, frozen=True, kw_only=True):
 class ModelRecipe(_Table, frozen=True, kw_only=True):
     """`[model]`: architecture and its sizes."""
 
-    architecture: str = "crnn"
-    channels: tuple[int, int, int] = (16, 24, 64)
+    architecture: Literal["crnn"] = "crnn"
+    channels: tuple[Size, Size, Size] = (16, 24, 64)
     """2-D front, 2-D middle, 1-D width."""
     n_blocks: Annotated[int, Meta(ge=0, le=32)] = 3
     kernel_frames: Annotated[int, Meta(ge=1, le=64)] = 9
-    gru_units: Annotated[int, Meta(ge=1, le=1024)] = 80
+    gru_units: Size = 80
     dropout: Share = 0.1
 
 
@@ -111,22 +117,22 @@ class AugmentRecipe(_Table, frozen=True, kw_only=True):
     noise_share: Share = 0.7
     snr_db: tuple[float, float] = (0.0, 25.0)
     gain_db: tuple[float, float] = (-18.0, 6.0)
-    speed: tuple[float, float] = (0.87, 1.15)
+    speed: tuple[Speed, Speed] = (0.87, 1.15)
     room_share: Share = 0.35
     cut_share: Share = 0.15
     """Share of scenes that fall into digital silence after the last word, as a file that ends."""
     tilt_db: float = 8.0
     """Greatest deviation of the random microphone response from flat."""
-    time_masks: int = 1
-    time_mask_frames: int = 20
-    band_masks: int = 2
-    bands_per_mask: int = 6
+    time_masks: Count = 1
+    time_mask_frames: Count = 20
+    band_masks: Count = 2
+    bands_per_mask: Count = 6
 
 
 class FitRecipe(_Table, frozen=True, kw_only=True):
     """`[fit]`: optimisation."""
 
-    seed: int = 1
+    seed: Annotated[int, Meta(ge=0, le=2**32 - 1)] = 1
     epochs: Annotated[int, Meta(ge=1)] = 50
     cosine_epochs: Annotated[int, Meta(ge=1)] | None = None
     """Epochs after which the learning rate would be zero; by default the last one."""
@@ -144,7 +150,8 @@ class FitRecipe(_Table, frozen=True, kw_only=True):
 class Recipe(_Table, frozen=True, kw_only=True):
     """The whole recipe."""
 
-    name: str
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z")]
+    """As in the manifest, which it goes into."""
     description: str = ""
     licence: str = ""
     data: DataRecipe
@@ -155,6 +162,13 @@ class Recipe(_Table, frozen=True, kw_only=True):
     decision: DecisionDefaults = DecisionDefaults()
     then: list[dict[Literal["data", "augment", "fit", "decision"], dict[str, Any]]] = []
     """`[[then]]`: further stages, each begun with the one before; their tables hold changes."""
+
+    def __post_init__(self) -> None:
+        if self.features.sample_rate_hz != SAMPLE_RATE_HZ:
+            raise ValueError(
+                f"features.sample_rate_hz must be {SAMPLE_RATE_HZ}, as every clip is read at; "
+                f"received {self.features.sample_rate_hz}"
+            )
 
     def stages(self) -> list["Recipe"]:
         """Return the recipe of each stage, first to last; none of them has stages of its own."""

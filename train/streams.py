@@ -66,7 +66,7 @@ def build_stream(
     Raises
     ------
     ConfigError
-        If there are no clips or no background.
+        If there are no clips or no background, or `most_s` is too short for one clip.
     """
     if not clips or not background:
         raise ConfigError(
@@ -92,6 +92,11 @@ def build_stream(
         words.append(Word(word=word, start_s=round(start_s, 3), end_s=round(end_s, 3)))
         pieces += part
         at += n_part
+    if not words:
+        raise ConfigError(
+            f"A stream must be long enough for an utterance and a keyword. Received: {most_s:g} s. "
+            f"Make it longer."
+        )
     pieces.append(_levelled(read_samples(next(utterances))))
     samples = np.concatenate(pieces)
     if most_s is not None:
