@@ -139,10 +139,17 @@ def fit(recipe: Recipe, *, data: Path, run: Path, start: Path | None = None) -> 
     start : Path, optional
         Another run folder of the same architecture, whose weights and feature statistics to begin
         with.
+
+    Raises
+    ------
+    ConfigError
+        If data is missing, or `run` holds an unfinished training of another recipe.
     """
     keras.utils.set_random_seed(recipe.fit.seed)
     tf.config.experimental.enable_op_determinism()
     run.mkdir(parents=True, exist_ok=True)
+    if _history(run):
+        _refuse_another(recipe, run)
     training = _batches(recipe, data, split="train")
     validation = _batches(recipe, data, split="validation")
     _write_examples(run, training, validation)
@@ -276,6 +283,20 @@ def _callbacks(
         keras.callbacks.TerminateOnNaN(),
         keras.callbacks.BackupAndRestore(str(run / "backup"), delete_checkpoint=True),
     ]
+
+
+def _refuse_another(recipe: Recipe, run: Path) -> None:
+    """Refuse to go on with another recipe than the one begun with; more epochs are welcome."""
+    begun = json.loads((run / "settings.json").read_text())["recipe"]
+    asked = json.loads(json.dumps(msgspec.to_builtins(recipe)))
+    for one in (begun, asked):
+        del one["fit"]["epochs"]
+    if begun != asked:
+        changed = ", ".join(f"[{key}]" for key in asked if asked[key] != begun.get(key))
+        raise ConfigError(
+            f"An unfinished training must go on with the recipe that it began with. Received: "
+            f"other values in {changed} for {run}. Give another --out, or remove that folder."
+        )
 
 
 def _history(run: Path) -> list[float]:

@@ -190,6 +190,16 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(
     assert same_weights(resumed, model)
 
 
+def test_an_interrupted_training_does_not_go_on_with_another_recipe(training, data, interrupted):
+    message = (
+        "An unfinished training must go on with the recipe that it began with. Received: other "
+        f"values in [fit] for {interrupted}. Give another --out, or remove that folder."
+    )
+    other = changed(epochs=2, learning_rate=0.5)
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        training.fit(other, data=data, run=interrupted)
+
+
 def test_the_best_epoch_before_an_interruption_stays_the_best(
     training, data, interrupted, tmp_path
 ):
@@ -228,8 +238,12 @@ def test_a_stage_begins_with_the_one_before(training, data, tmp_path, monkeypatc
     assert model.statistics == first.statistics
     runs = []
     monkeypatch.setattr(training, "fit", lambda recipe, *, data, run, start: runs.append(run))
+    again, _ = training.fit_stages(recipe, data=data, run=tmp_path)
+    assert runs == [], "what has finished is not done again"
+    assert same_weights(again, model)
+    (tmp_path / "finished").unlink()
     training.fit_stages(recipe, data=data, run=tmp_path)
-    assert runs == [tmp_path], "the first is not done again"
+    assert runs == [tmp_path], "nor is its first stage when the last is"
 
 
 def test_batches_of_an_epoch_depend_on_the_seed_alone(training, data):
