@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 import platform
 import re
 import statistics
@@ -269,7 +270,8 @@ def _first_frame_s(path: Path) -> float:
 
 
 def _python(code: str, *arguments: str) -> str:
-    """Run code in a fresh interpreter; return what it prints."""
+    """Run code in a fresh interpreter that keeps what it compiles, as pip does; return output."""
+    keeping = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     try:
         return subprocess.run(
             [sys.executable, "-c", code, *arguments],
@@ -277,6 +279,7 @@ def _python(code: str, *arguments: str) -> str:
             text=True,
             timeout=_LIMIT_S,
             check=True,
+            env=keeping,
         ).stdout
     except subprocess.CalledProcessError as error:
         raise _failed(error.stderr) from error

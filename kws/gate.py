@@ -5,7 +5,6 @@ webrtcvad judges each block; a hangover keeps the gate open across the pauses in
 
 import numpy as np
 import numpy.typing as npt
-import webrtcvad
 
 from kws.config import GateSettings
 from kws.errors import ConfigError
@@ -55,6 +54,8 @@ class Gate:
 
     def reset(self) -> None:
         """Forget everything: the gate is closed, the detector knows no background."""
+        import webrtcvad  # half of what importing kws would cost, and the gate may be off
+
         self._detector = webrtcvad.Vad(self.settings.aggressiveness)
         self._pending = b""
         self._n_open = 0
