@@ -20,6 +20,7 @@ from pocketsphinx import Decoder
 from rich.console import Console
 from rich.progress import track
 
+from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.errors import ConfigError
 
 __all__ = ["AlignSummary", "Utterance", "align", "read_alignment", "train_speakers"]
@@ -32,7 +33,6 @@ _CHUNK = 64  # utterances to a task: enough to pay for loading the acoustic mode
 # came to -0.0018 and better; of 300 transcripts given to another utterance as long, one passed.
 _MIN_SCORE = -0.002
 _FRAMES_PER_S = 100
-_RATE_HZ = 16_000
 _LINE_START = b'{"utterance":"'
 
 
@@ -201,7 +201,7 @@ def _align_one(decoder: Decoder, name: str, text: str, path: Path | None) -> Utt
     decoder.process_raw(samples.tobytes(), full_utt=True)
     decoder.end_utt()
     spoken = tuple(_spoken(decoder))
-    least = math.exp(_MIN_SCORE * _FRAMES_PER_S * len(samples) / _RATE_HZ)
+    least = math.exp(_MIN_SCORE * _FRAMES_PER_S * len(samples) / RATE_HZ)
     if [word.lower() for word, _, _ in spoken] != words or decoder.hyp().score < least:
         return "audio and transcript do not match"
     return Utterance(name, name.partition("-")[0], spoken)
@@ -214,7 +214,7 @@ def _samples_of(path: Path | None) -> NDArray[np.int16] | str:
         samples, rate_hz = soundfile.read(path, dtype="int16")
     except (OSError, soundfile.SoundFileError) as error:
         return f"not readable ({error})"
-    if rate_hz != _RATE_HZ or samples.ndim != 1 or not len(samples):
+    if rate_hz != RATE_HZ or samples.ndim != 1 or not len(samples):
         return "not 16 kHz mono, or empty"
     return samples
 

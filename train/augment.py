@@ -9,6 +9,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
+
 __all__ = [
     "add_noise",
     "change_speed",
@@ -24,7 +26,6 @@ __all__ = [
 Wave: TypeAlias = npt.NDArray[np.float32]
 Random: TypeAlias = np.random.Generator
 
-RATE_HZ = 16_000
 _QUIET = 1.0  # one step of a 16-bit sample: nothing below it can be heard or recorded
 
 

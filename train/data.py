@@ -17,6 +17,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.errors import ConfigError, FormatError
 from kws.features import Samples
 from kws.manifest import UNKNOWN
@@ -38,7 +39,6 @@ log = logging.getLogger("kws.data")
 
 Split: TypeAlias = Literal["train", "validation", "test"]
 AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".opus"}
-RATE_HZ = 16_000
 _MAX_CLIPS_PER_CLASS = 2**27 - 1  # constant of the published rule
 
 

@@ -28,6 +28,7 @@ from kws.train.streams import Stream
 
 __all__ = [
     "BUDGETS",
+    "TAIL_SAMPLES",
     "ClipScores",
     "Point",
     "StreamScores",
@@ -45,7 +46,7 @@ BUDGETS = (0.1, 0.2, 0.5, 1.0)
 """False alarms per hour that misses are stated at."""
 
 _GRID = (*(round(0.3 + 0.02 * i, 2) for i in range(34)), 0.97, 0.975, 0.98, 0.985, 0.99, 0.993)
-_TAIL_SAMPLES = 8000  # a model answers up to half a second after a word
+TAIL_SAMPLES = 8000  # a model answers up to half a second after a word
 _N_SMOOTHING = 3
 
 
@@ -151,7 +152,7 @@ def evaluate_clips(
         except FormatError:
             unreadable.append(str(path))
             continue
-        padded = np.concatenate((samples, np.zeros(_TAIL_SAMPLES, np.int16)))
+        padded = np.concatenate((samples, np.zeros(TAIL_SAMPLES, np.int16)))
         said = read_out(posteriors_of(model, features.whole(padded)), labels)
         confusion[labels.index(label), said] += 1
     totals = confusion.sum(axis=1)

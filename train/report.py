@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from kws.features import Features
 from kws.train.data import load_corpus
-from kws.train.evaluate import read_out
+from kws.train.evaluate import TAIL_SAMPLES, read_out
 from kws.train.fit import labels_of
 from kws.train.settings import Recipe
 from kws.train.zoo import Spotting
@@ -21,7 +21,6 @@ __all__ = ["draw", "draw_confusion", "draw_learning"]
 mpl.use("agg")
 
 _BATCH = 256
-_TAIL_SAMPLES = 8000
 
 
 def draw(run: Path, model: Spotting, recipe: Recipe, *, data: Path) -> list[Path]:
@@ -82,7 +81,7 @@ def _validation_confusion(model: Spotting, recipe: Recipe, data: Path) -> np.nda
     confusion = np.zeros((len(labels), len(labels)), int)
     for start in range(0, len(clips), _BATCH):
         batch = clips[start : start + _BATCH]
-        longest = max(len(clip.samples) for clip in batch) + _TAIL_SAMPLES
+        longest = max(len(clip.samples) for clip in batch) + TAIL_SAMPLES
         padded = [np.pad(clip.samples, (0, longest - len(clip.samples))) for clip in batch]
         frames = features.whole(np.stack(padded))
         n_frames = frames.shape[1] // model.time_stride * model.time_stride

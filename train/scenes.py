@@ -23,6 +23,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.errors import ConfigError
 from kws.features import Samples
 from kws.manifest import SILENCE, UNKNOWN, FeatureSettings
@@ -33,7 +34,6 @@ from kws.train.settings import AugmentRecipe, DataRecipe
 
 __all__ = ["Scene", "Scenes", "Targets", "speech_span"]
 
-RATE_HZ = 16_000
 ANSWER_FROM_S = 0.06
 ANSWER_TO_S = 0.26
 SILENT_AGAIN_S = 0.46

@@ -111,7 +111,7 @@ def keyword_clips(data: Path, keywords: Sequence[str]) -> list[tuple[str, Path]]
     return [
         (path.parent.name, path)
         for path in sorted(data.rglob("*"))
-        if path.suffix in AUDIO_SUFFIXES
+        if path.suffix.lower() in AUDIO_SUFFIXES
         and path.parent.name in keywords
         and official_split(path) == "test"
     ]
@@ -130,7 +130,7 @@ def quiet_utterances(
                 continue
             if not avoided & set(words):
                 audio = transcript.parent.glob(f"{name}.*")
-                found += [path for path in audio if path.suffix in AUDIO_SUFFIXES]
+                found += [path for path in audio if path.suffix.lower() in AUDIO_SUFFIXES]
     return found
 
 
