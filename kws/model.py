@@ -5,13 +5,10 @@ between calls, or a `WindowModel`, which slides a whole window over the frames. 
 tflite-runtime serves where LiteRT has no wheel.
 """
 
-import contextlib
 import importlib
 import math
-import os
-import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +19,7 @@ import numpy.typing as npt
 
 from kws.errors import ModelError, did_you_mean
 from kws.manifest import Manifest, read_manifest
+from kws.quiet import quiet_stderr
 
 __all__ = ["Model", "StepModel", "WindowModel", "bundled_models", "model_path", "open_model"]
 
@@ -229,7 +227,7 @@ def _interpreter(content: bytes, *, n_threads: int, reference: bool) -> Any:
         kernels = module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         options["experimental_op_resolver_type"] = kernels
     try:
-        with _no_chatter():
+        with quiet_stderr():  # of "Created TensorFlow Lite XNNPACK delegate"
             interpreter = module.Interpreter(model_content=content, **options)
             interpreter.allocate_tensors()
     except (ImportError, SystemError) as error:  # its C++ half, which is loaded only here
@@ -259,20 +257,6 @@ def _runtime() -> ModuleType:
                 "can be imported. Run `pip install ai-edge-litert`, or on 32-bit ARM with Python "
                 "up to 3.11 `pip install tflite-runtime 'numpy<2'`."
             ) from error
-
-
-@contextlib.contextmanager
-def _no_chatter() -> Iterator[None]:
-    """Keep the interpreter's C++ log ("Created ... XNNPACK delegate") off the terminal."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with Path(os.devnull).open("wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def _pick(tensors: dict[str, Any], name: str, *, what: str, manifest: Manifest) -> Any:

@@ -18,11 +18,12 @@ import msgspec
 import numpy as np
 import tensorflow as tf
 
+from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.errors import ConfigError
 from kws.features import Features
 from kws.manifest import SILENCE, UNKNOWN
 from kws.train import augment, zoo
-from kws.train.data import RATE_HZ, Corpus, Split, load_corpus
+from kws.train.data import Corpus, Split, load_corpus
 from kws.train.scenes import Scenes
 from kws.train.settings import Recipe
 

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.demo import Word
 from kws.errors import ConfigError
 from kws.features import Samples
 from kws.train.augment import loop
-from kws.train.data import AUDIO_SUFFIXES, RATE_HZ, official_split, read_samples
+from kws.train.data import AUDIO_SUFFIXES, official_split, read_samples
 from kws.train.scenes import speech_span
 
 __all__ = ["Stream", "build_stream", "keyword_clips", "quiet_utterances"]

@@ -1,20 +1,17 @@
 """A microphone through PyAudio (PortAudio), in callback mode."""
 
 import contextlib
-import os
-import sys
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from kws.audio import SAMPLE_RATE_HZ
 from kws.errors import DeviceError
+from kws.quiet import quiet_stderr
 from kws.sources.microphone import STALL_S, Device, Microphone, ambiguous, matching, unknown
 
 __all__ = ["PyAudioSource", "is_installed", "list_devices"]
 
 _Info = Mapping[str, Any]
-_stderr_lock = threading.Lock()
 
 
 class PyAudioSource(Microphone):
@@ -66,7 +63,7 @@ class PyAudioSource(Microphone):
         attempts = [(SAMPLE_RATE_HZ, 1), (native_hz, 1), (native_hz, n_most)]
         for rate_hz, n_channels in dict.fromkeys(attempts):
             try:
-                with _quiet_stderr():
+                with quiet_stderr():
                     self._stream = self._audio.open(
                         format=self._pyaudio.paInt16,
                         channels=n_channels,
@@ -137,7 +134,7 @@ def _import() -> Any:
 
 def _start(pyaudio: Any) -> Any:
     try:
-        with _quiet_stderr():
+        with quiet_stderr():
             return pyaudio.PyAudio()
     except OSError as error:
         raise DeviceError(
@@ -181,21 +178,3 @@ def _devices(audio: Any) -> list[Device]:
         for info in infos
         if info["maxInputChannels"] > 0
     ]
-
-
-@contextlib.contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Keep what ALSA and JACK print while PortAudio probes them off the terminal."""
-    with _stderr_lock, contextlib.ExitStack() as restore:
-        sys.stderr.flush()
-        try:
-            kept = os.dup(2)
-        except OSError:  # a daemon without standard error has nothing to keep quiet
-            yield
-            return
-        restore.callback(os.close, kept)
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        restore.callback(os.close, nowhere)
-        os.dup2(nowhere, 2)
-        restore.callback(os.dup2, kept, 2)
-        yield

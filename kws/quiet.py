@@ -1,0 +1,29 @@
+"""Keeping C libraries, which write to standard error behind Python's back, off the terminal."""
+
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Iterator
+
+__all__ = ["quiet_stderr"]
+
+_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """Send what is written to file descriptor 2 nowhere, in all threads, for a while."""
+    with _lock, contextlib.ExitStack() as restore:
+        sys.stderr.flush()
+        try:
+            kept = os.dup(2)
+        except OSError:  # a daemon without standard error has nothing to keep quiet
+            yield
+            return
+        restore.callback(os.close, kept)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        restore.callback(os.close, nowhere)
+        os.dup2(nowhere, 2)
+        restore.callback(os.dup2, kept, 2)
+        yield
