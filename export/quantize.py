@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from kws.export.compact import compact
 from kws.export.step import concrete_step, run_float
 from kws.train.zoo import Spotting
 
@@ -63,7 +64,7 @@ def convert(
         converter.target_spec.supported_ops = [kernels]
         converter.inference_input_type = converter.inference_output_type = dtype
         converter.representative_dataset = lambda: _calls(step, model, examples, n_frames)
-    return bytes(converter.convert())
+    return compact(converter.convert())
 
 
 def _calls(

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from scipy import fft, signal
 
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 
@@ -21,6 +22,7 @@ __all__ = [
     "reverberate",
     "room_tone",
     "tilt",
+    "warp",
 ]
 
 Wave: TypeAlias = npt.NDArray[np.float32]
@@ -80,9 +82,11 @@ def room_tone(example: npt.NDArray[Any], n_samples: int, *, random: Random) -> W
     n_bins = n_samples // 2 + 1
     stretched = np.interp(
         np.linspace(0, 1, n_bins), np.linspace(0, 1, len(magnitude)), magnitude
-    ) * np.sqrt(n_samples / len(example))
-    phase = random.uniform(0, 2 * np.pi, n_bins)
-    return np.fft.irfft(stretched * np.exp(1j * phase), n_samples).astype(np.float32)
+    ).astype(np.float32) * np.float32(np.sqrt(n_samples / len(example)))
+    phase = random.random(n_bins, np.float32) * np.float32(2 * np.pi)
+    spectrum = np.empty(n_bins, np.complex64)
+    spectrum.real, spectrum.imag = stretched * np.cos(phase), stretched * np.sin(phase)
+    return fft.irfft(spectrum, n_samples)
 
 
 def reverberate(wave: Wave, *, t60_s: float, direct_db: float, random: Random) -> Wave:
@@ -92,13 +96,11 @@ def reverberate(wave: Wave, *, t60_s: float, direct_db: float, random: Random) -
     the tail's. The length is kept.
     """
     n_tail = int(t60_s * RATE_HZ)
-    decay = np.exp(-6.908 * np.arange(n_tail) / n_tail)
-    response = random.normal(size=n_tail) * decay
-    response *= np.sqrt(10 ** (-direct_db / 10) / np.sum(response**2))
+    response = random.standard_normal(n_tail, np.float32)
+    response *= np.exp(np.linspace(0, -6.908, n_tail, dtype=np.float32))
+    response *= np.sqrt(np.float32(10 ** (-direct_db / 10)) / np.sum(response**2))
     response[0] += 1.0
-    n_fft = 1 << (len(wave) + n_tail - 1).bit_length()
-    spectrum = np.fft.rfft(wave, n_fft) * np.fft.rfft(response, n_fft)
-    return np.fft.irfft(spectrum, n_fft)[: len(wave)].astype(np.float32)
+    return signal.fftconvolve(wave, response)[: len(wave)]
 
 
 def tilt(frames: npt.NDArray[np.float32], *, greatest_db: float, random: Random) -> Wave:
@@ -110,6 +112,22 @@ def tilt(frames: npt.NDArray[np.float32], *, greatest_db: float, random: Random)
     sizes = random.uniform(-1, 1, 3) / 3
     curve = sum(size * np.cos((k + 1) * bands) for k, size in enumerate(sizes))
     return (frames + curve * greatest_db * np.log(10) / 10).astype(np.float32)
+
+
+def warp(frames: npt.NDArray[np.float32], factor: float, *, high_hz: float) -> Wave:
+    """Move log-mel bands (..., bands) as a vocal tract `1 / factor` as long would.
+
+    Vocal tract length perturbation (Jaitly and Hinton 2013): band at f takes what was at
+    f / factor, by linear interpolation on the mel scale up to `high_hz`, its edges repeated.
+    """
+    n_bands = frames.shape[-1]
+    most = np.log1p(high_hz / 700)
+    bands_hz = 700 * np.expm1((np.arange(n_bands) + 1) * most / (n_bands + 1))
+    at = np.log1p(bands_hz / factor / 700) / most * (n_bands + 1) - 1
+    at = np.clip(at, 0, n_bands - 1)
+    low = np.minimum(at.astype(int), n_bands - 2)
+    share = (at - low).astype(np.float32)
+    return frames[..., low] * (1 - share) + frames[..., low + 1] * share
 
 
 def mask(

@@ -125,7 +125,7 @@ def load_corpus(recipe: DataRecipe, root: Path, *, split: Split) -> Corpus:
             f"Every keyword must have clips in the training split. Received none for: "
             f"{', '.join(absent)}. Add folders of these names below {root}, or drop the keywords."
         )
-    noise, bad = _read_all([path for name in recipe.noise for path in audio_below(root / name)])
+    noise, bad = _read_all([path for name in recipe.noise for path in _matching(root, name)])
     unreadable += bad
     for path in unreadable:
         log.warning("left out, not readable as audio: %s", path)
@@ -227,6 +227,19 @@ def audio_below(folder: Path) -> list[Path]:
         raise ConfigError(
             f"A data folder must hold audio ({', '.join(sorted(AUDIO_SUFFIXES))}). Received: "
             f"{folder} with none. Mend the recipe's `[data]`, or unpack the data there."
+        )
+    return paths
+
+
+def _matching(root: Path, pattern: str) -> list[Path]:
+    """Return the audio files below a folder, or those that a pattern such as `esc/1-*` names."""
+    if (root / pattern).is_dir():
+        return audio_below(root / pattern)
+    paths = sorted(path for path in root.glob(pattern) if path.suffix.lower() in AUDIO_SUFFIXES)
+    if not paths:
+        raise ConfigError(
+            f"`noise` must name folders of audio, or patterns of files. Received: {pattern}, which "
+            f"nothing below {root} matches. Mend the recipe's `[data]`, or unpack the data there."
         )
     return paths
 

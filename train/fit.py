@@ -11,7 +11,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import msgspec
@@ -30,6 +30,8 @@ from kws.train.settings import Recipe
 __all__ = ["SceneBatches", "SetLoss", "fit", "fit_stages", "labels_of", "make_scenes", "restore"]
 
 log = logging.getLogger("kws.train")
+
+Batch: TypeAlias = tuple[Any, Any, Any]
 
 _FINISHED = "finished"
 _WEIGHTS = "model.weights.h5"
@@ -53,7 +55,11 @@ class SetLoss(keras.losses.Loss):
 
 
 class SceneBatches(keras.utils.PyDataset):
-    """Batches of features, targets and weights; batch i of epoch e depends on the seed alone."""
+    """Batches of features, targets and weights; batch i of epoch e depends on the seed alone.
+
+    A batch is `echo` groups of scenes, the newest of its own and the others of the batches before,
+    disturbed anew: data echoing (Choi et al. 2019), since scenes cost more than masks.
+    """
 
     def __init__(self, scenes: Scenes, recipe: Recipe, *, n_scenes: int, training: bool) -> None:
         super().__init__(workers=1, use_multiprocessing=training, max_queue_size=8)
@@ -62,38 +68,51 @@ class SceneBatches(keras.utils.PyDataset):
         self.n_features = recipe.features.n_features
         self.epoch = 0
         self._features = Features(recipe.features)
-        self._kept: dict[int, tuple[Any, Any, Any]] = {}
+        self._kept: dict[int, Batch] = {}
+        self._groups: dict[int, Batch] = {}
 
     def __len__(self) -> int:
         return self.n_batches
 
-    def __getitem__(self, index: int) -> tuple[Any, Any, Any]:
+    def __getitem__(self, index: int) -> Batch:
         if self.training:
-            return self._make(index)
+            return self._echoed(self.epoch * self.n_batches + index)
         if index not in self._kept:  # validation scenes are the same in every epoch
-            self._kept[index] = self._make(index)
+            self._kept[index] = self._make(index, self.recipe.fit.batch_size)
         return self._kept[index]
 
     def on_epoch_end(self) -> None:
         """Move on to the next epoch's scenes."""
         self.epoch += 1
 
-    def _make(self, index: int) -> tuple[Any, Any, Any]:
+    def _echoed(self, step: int) -> Batch:
+        """Put together the batch of a step of training."""
         fit = self.recipe.fit
-        stream = [fit.seed, int(self.training), self.epoch if self.training else 0, index]
-        random = np.random.default_rng(stream)
-        made = [self.scenes.make(random) for _ in range(fit.batch_size)]
+        n_groups = min(fit.echo, fit.batch_size)
+        steps = range(step, step + n_groups)  # groups are numbered so that none is negative
+        self._groups = {
+            i: self._groups.get(i) or self._make(i, fit.batch_size // n_groups) for i in steps
+        }
+        frames, targets, weights = (
+            np.concatenate(parts) for parts in zip(*self._groups.values(), strict=True)
+        )
+        random = np.random.default_rng([fit.seed, 2, step])
+        return np.stack([self._disturb(one, random) for one in frames]), targets, weights
+
+    def _make(self, index: int, n_scenes: int) -> Batch:
+        """Make scenes, undisturbed."""
+        random = np.random.default_rng([self.recipe.fit.seed, int(self.training), index])
+        made = [self.scenes.make(random) for _ in range(n_scenes)]
         frames = self._features.whole(np.stack([scene.samples for scene in made]))
-        if self.training:
-            frames = np.stack([self._disturb(one, random) for one in frames])
-        n_outputs = len(self.scenes.output_ends)
-        stride = frames.shape[1] // n_outputs
+        stride = frames.shape[1] // len(self.scenes.output_ends)
         targets = np.stack([scene.targets.allowed for scene in made])
         weights = np.stack([scene.targets.weight for scene in made])
-        return frames[:, : n_outputs * stride], targets, weights
+        return frames[:, : targets.shape[1] * stride], targets, weights
 
     def _disturb(self, frames: Any, random: np.random.Generator) -> Any:
         recipe = self.recipe.augment
+        if recipe.warp != (1.0, 1.0):
+            frames = augment.warp(frames, random.uniform(*recipe.warp), high_hz=RATE_HZ / 2)
         frames = augment.tilt(frames, greatest_db=recipe.tilt_db, random=random)
         frames = np.maximum(frames, np.float32(np.log(self.recipe.features.floor)))
         if random.random() < 0.3:
@@ -167,6 +186,7 @@ def fit(recipe: Recipe, *, data: Path, run: Path, start: Path | None = None) -> 
     model.compile(optimizer=_optimizer(recipe, n_batches=len(training)), loss=SetLoss())
     model.fit(
         training,
+        shuffle=False,  # scenes are random as it is, and echoes want the order of steps
         validation_data=validation,
         epochs=recipe.fit.epochs,
         callbacks=_callbacks(run, recipe, history),
@@ -265,13 +285,21 @@ def _optimizer(recipe: Recipe, *, n_batches: int) -> keras.optimizers.Optimizer:
         warmup_target=recipe.fit.learning_rate,
         warmup_steps=n_batches,
     )
-    return keras.optimizers.AdamW(schedule, weight_decay=recipe.fit.weight_decay, clipnorm=1.0)
+    return keras.optimizers.AdamW(
+        schedule,
+        weight_decay=recipe.fit.weight_decay,
+        clipnorm=1.0,
+        use_ema=recipe.fit.average is not None,
+        ema_momentum=recipe.fit.average or 0.99,
+    )
 
 
 def _callbacks(
     run: Path, recipe: Recipe, history: Sequence[float]
 ) -> list[keras.callbacks.Callback]:
+    averaging = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if recipe.fit.average else []
     return [
+        *averaging,  # first, so that what is kept is the average
         keras.callbacks.ModelCheckpoint(
             str(run / _WEIGHTS),
             save_best_only=recipe.fit.keep == "best",

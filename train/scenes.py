@@ -8,10 +8,14 @@ is the set of labels that are right at that moment:
 ====================================  =========================
 silence, noise                        `_silence_`
 continuous speech                     `_silence_`, `_unknown_`
-second half of a word, just after it  the word, `_silence_`
+from `MAY_FROM_S` of a word's end on  the word, `_silence_`
 `ANSWER_FROM_S` after a word's end    the word alone
 after `ANSWER_TO_S`                   the word, `_silence_`
 ====================================  =========================
+
+A command is said by itself: the model hears the pause behind a word before it must answer, and so
+can tell *up* from *upper*. A word with less than `PAUSE_S` to other speech may be answered to or
+not; that is also so for keywords within sentences.
 
 The loss is the negative logarithm of the posterior of the whole set.
 """
@@ -34,11 +38,14 @@ from kws.train.settings import AugmentRecipe, DataRecipe
 
 __all__ = ["Scene", "Scenes", "Targets", "speech_span"]
 
-ANSWER_FROM_S = 0.06
-ANSWER_TO_S = 0.26
-SILENT_AGAIN_S = 0.46
+MAY_FROM_S = -0.06
+ANSWER_FROM_S = 0.1
+ANSWER_TO_S = 0.32
+SILENT_AGAIN_S = 0.48
+PAUSE_S = 0.15
 ANSWER_WEIGHT = 4.0  # an answer lasts 10 outputs among 120; the rest is silence
 _ROOM_TONE_SAMPLES = 3200
+_HEARD_SAMPLES = RATE_HZ // 50  # less of a keyword cannot be recognised
 
 Span: TypeAlias = tuple[int, int]
 
@@ -168,7 +175,7 @@ class Scenes:
         for _ in range(2 if random.random() < 0.5 else 1):
             label, wave, (start, end) = self._draw(random)
             if spans:
-                at = spans[-1][1] + int(random.uniform(0.05, 0.6) * RATE_HZ)
+                at = spans[-1][1] + int(random.uniform(0.1, 0.6) * RATE_HZ)
             room = self.n_samples - int(0.35 * RATE_HZ) - end
             at = min(at, room) if not spans else at
             if at < 0 or at > room:
@@ -176,12 +183,17 @@ class Scenes:
             samples[at : at + len(wave)] += wave[: self.n_samples - at]
             words.append((label, (at + start, at + end)))
             spans.append((at, at + len(wave)))
+        before_s, after_s = np.inf, np.inf
         if words and self._speech and random.random() < self.recipe.context_share:
-            gap = int(random.uniform(0.03, 0.25) * RATE_HZ)
-            self._add_speech(samples, targets, (0, words[0][1][0] - gap), random)
-            self._add_speech(samples, targets, (words[-1][1][1] + gap, self.n_samples), random)
-        for label, span in words:
-            self._mark(targets, self.labels.index(label), span)
+            before_s, after_s = random.uniform(0.05, 0.5, 2)
+            begin = words[0][1][0] - int(before_s * RATE_HZ)
+            end = words[-1][1][1] + int(after_s * RATE_HZ)
+            self._add_speech(samples, targets, (0, begin), random)
+            self._add_speech(samples, targets, (end, self.n_samples), random)
+        for i, (label, span) in enumerate(words):
+            crowded = (i == 0 and before_s < PAUSE_S) or (i == len(words) - 1 and after_s < PAUSE_S)
+            mark = self._permit if crowded else self._mark
+            mark(targets, label, span)
         return words[-1][1][1] if words else 0
 
     def _add_speech(self, samples: Wave, targets: Targets, where: Span, random: Random) -> None:
@@ -197,22 +209,23 @@ class Scenes:
         inside = (self.output_ends > where[0]) & (self.output_ends <= where[1] + RATE_HZ // 4)
         targets.allowed[inside, self._unknown] = 1
         for word, start, end in spoken.words:
-            if start >= offset + len(piece) or end <= offset:
+            if min(end, offset + len(piece)) - max(start, offset) < _HEARD_SAMPLES:
                 continue
             for keyword in self._ambiguous.get(word, ()):
                 self._permit(targets, keyword, (start - offset + where[0], end - offset + where[0]))
 
     def _permit(self, targets: Targets, keyword: str, span: Span) -> None:
-        """Allow an answer to a keyword said in continuous speech, without asking for one."""
+        """Allow an answer to a keyword said close to other speech, without asking for one."""
         late = self.output_ends - span[1]
         inside = (self.output_ends > span[0]) & (late < SILENT_AGAIN_S * RATE_HZ)
+        targets.allowed[inside, self._unknown] = 1
         targets.allowed[inside, self.labels.index(keyword)] = 1
 
-    def _mark(self, targets: Targets, label: int, span: Span) -> None:
+    def _mark(self, targets: Targets, word: str, span: Span) -> None:
         """Ask for an answer to an isolated word."""
+        label = self.labels.index(word)
         late_s = (self.output_ends - span[1]) / RATE_HZ
-        middle = (span[0] + span[1]) // 2
-        may = (self.output_ends > middle) & (late_s < SILENT_AGAIN_S)
+        may = (late_s >= MAY_FROM_S) & (late_s < SILENT_AGAIN_S)
         must = (late_s >= ANSWER_FROM_S) & (late_s < ANSWER_TO_S)
         targets.allowed[may, label] = 1
         targets.allowed[must] = 0
@@ -310,7 +323,8 @@ _SPEECH_RMS = 2000.0  # the level that words and speech are brought to before no
 
 def _level(wave: Wave, db: float) -> Wave:
     """Bring the louder half of a sound to the level of speech, give or take `db`."""
-    power = np.sort(wave**2)[len(wave) // 2 :].mean() if len(wave) else 0.0
+    half = len(wave) // 2
+    power = np.partition(wave**2, half)[half:].mean() if len(wave) else 0.0
     if power < 1.0:
         return wave
     return wave * np.float32(_SPEECH_RMS / np.sqrt(power) * 10 ** (db / 20))

@@ -72,6 +72,7 @@ class DataRecipe(_Table, frozen=True, kw_only=True):
     words: list[WordCorpus]
     speech: list[SpeechCorpus] = []
     noise: list[str] = []
+    """Folders, or patterns of files such as `noise/esc10/[123]-*`."""
     homophones: dict[str, list[str]] = {}
     """Words of the speech corpora that sound like a keyword and so are neither it nor unknown."""
     sources: list[DataSource] = []
@@ -121,6 +122,8 @@ class AugmentRecipe(_Table, frozen=True, kw_only=True):
     room_share: Share = 0.35
     cut_share: Share = 0.15
     """Share of scenes that fall into digital silence after the last word, as a file that ends."""
+    warp: tuple[Speed, Speed] = (1.0, 1.0)
+    """Vocal tract length perturbation of whole scenes, for features over mel bands."""
     tilt_db: float = 8.0
     """Greatest deviation of the random microphone response from flat."""
     time_masks: Count = 1
@@ -139,7 +142,11 @@ class FitRecipe(_Table, frozen=True, kw_only=True):
     scenes_per_epoch: Annotated[int, Meta(ge=1)] = 12_800
     validation_scenes: Annotated[int, Meta(ge=1)] = 2_560
     batch_size: Annotated[int, Meta(ge=1)] = 128
+    echo: Annotated[int, Meta(ge=1, le=16)] = 1
+    """Consecutive batches that a scene is in, each time with other masks, warp and tilt."""
     learning_rate: Annotated[float, Meta(gt=0.0)] = 2e-3
+    average: Annotated[float, Meta(gt=0.0, lt=1.0)] | None = None
+    """Momentum of a running average over weights, which is what is validated and kept."""
     weight_decay: Annotated[float, Meta(ge=0.0)] = 0.01
     keep: Literal["best", "last"] = "best"
     """Which epoch's weights the run ends with: that of least validation loss, or the last."""

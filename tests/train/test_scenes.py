@@ -101,12 +101,12 @@ def test_words_of_all_kinds_come_alone_and_in_pairs(single):
     assert 10 < len(single) < 35
 
 
-def test_only_the_word_is_right_from_60_to_260_ms_after_its_end(single):
+def test_only_the_word_is_right_from_100_to_320_ms_after_its_end(single):
     maker = scenes()
     for scene, label, _, end in single:
         late_ms = (maker.output_ends - end) / 16
-        must = (late_ms >= 60) & (late_ms < 260)
-        assert 9 <= must.sum() <= 11
+        must = (late_ms >= 100) & (late_ms < 320)
+        assert 10 <= must.sum() <= 12
         wanted = np.eye(4, dtype=np.uint8)[label]
         assert np.array_equal(scene.targets.allowed[must], np.tile(wanted, (must.sum(), 1)))
 
@@ -115,16 +115,16 @@ def test_an_answer_weighs_more_than_silence(single):
     maker = scenes()
     for scene, _, _, end in single:
         late_ms = (maker.output_ends - end) / 16
-        must = (late_ms >= 60) & (late_ms < 260)
+        must = (late_ms >= 100) & (late_ms < 320)
         assert np.array_equal(scene.targets.weight, np.where(must, 4.0, 1.0).astype(np.float32))
 
 
-def test_from_the_middle_of_a_word_until_460_ms_after_it_an_answer_is_allowed(single):
+def test_from_60_ms_before_a_words_end_until_480_ms_after_it_an_answer_is_allowed(single):
     maker = scenes()
-    for scene, label, start, end in single:
+    for scene, label, _, end in single:
         late_ms = (maker.output_ends - end) / 16
-        may = (maker.output_ends > (start + end) // 2) & (late_ms < 460)
-        must = (late_ms >= 60) & (late_ms < 260)
+        may = (late_ms >= -60) & (late_ms < 480)
+        must = (late_ms >= 100) & (late_ms < 320)
         assert np.array_equal(scene.targets.allowed[:, label], may.astype(np.uint8))
         assert np.array_equal(scene.targets.allowed[:, 0], (~must).astype(np.uint8))
 
@@ -183,7 +183,7 @@ def test_a_keyword_or_its_homophone_in_speech_may_be_answered(word, label):
     maker = scenes(corpus(speech=[speech]), speech_share=1.0)
     targets = make(maker, 1).targets
     late_ms = (maker.output_ends - span[1]) / 16
-    may = (maker.output_ends > span[0]) & (late_ms < 460)
+    may = (maker.output_ends > span[0]) & (late_ms < 480)
     assert np.array_equal(targets.allowed[:, label], may.astype(np.uint8))
     assert not targets.allowed[:, 5 - label].any()
     assert targets.allowed[:, 0].all(), "and need not be"
@@ -199,7 +199,7 @@ def test_speech_may_be_called_silence_or_unknown():
 def test_a_keyword_in_context_is_allowed_where_it_is_heard_and_only_there():
     """Around an unknown word; pieces are cut out of an utterance, often beside its keyword."""
     maker = scenes(corpus(speech=[spoken()]), context_share=1.0, keyword_share=0.0)
-    n_heard = n_not = 0
+    n_heard = n_not = n_covered = 0
     for seed in range(120):
         scene = make(maker, seed)
         blocks = scene.samples[: len(scene.samples) // 800 * 800].reshape(-1, 800)
@@ -212,11 +212,29 @@ def test_a_keyword_in_context_is_allowed_where_it_is_heard_and_only_there():
             # Less than two blocks of it, at the edge of a piece, are not sure to be found.
             ends = maker.output_ends[scene.targets.allowed[:, 2] == 1]
             edges = [pitch_hz(block) > 600 for block in blocks]
-            assert any(edges[max(0, int(ends[0]) // 800 - 2) : int(ends[0]) // 800 + 2])
+            # Nor is one under the margin of the unknown word's clip.
+            n_covered += not any(edges[max(0, int(ends[0]) // 800 - 2) : int(ends[0]) // 800 + 2])
         else:
             n_not += 1
     assert n_heard > 5
     assert n_not > 5
+    assert n_covered < n_heard / 4
+
+
+def test_a_word_close_to_other_speech_may_be_answered_and_need_not():
+    maker = scenes(corpus(speech=[spoken(word="hello")]), context_share=1.0, keyword_share=1.0)
+    asked, crowded = 0, 0
+    for seed in range(60):
+        targets = make(maker, seed).targets
+        answers = targets.allowed[:, 2:].any(axis=1)
+        if not answers.any():
+            continue
+        must = answers & (targets.allowed.sum(axis=1) == 1)
+        asked += bool(must.any())
+        crowded += not must.any()
+        assert np.array_equal(targets.weight == 4.0, must)
+    assert asked > 10
+    assert crowded > 5
 
 
 def test_around_a_word_context_is_silent_for_a_moment():

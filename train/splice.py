@@ -1,0 +1,160 @@
+"""Words made of parts of other words: real voices and microphones for a word without recordings.
+
+Phones are found by forced alignment with pocketsphinx: the vowel of *stop* and the F of *left* make
+*off*. Parts are of one speaker where that speaker says all the words, else of two of the same
+official split: take unvoiced phones for the further parts, which tell little of a voice. File names
+keep the speaker of the first part, and so the official split.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+from pocketsphinx import Decoder
+from rich.console import Console
+from rich.progress import track
+
+from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
+from kws.errors import ConfigError
+from kws.train.data import audio_below, official_split, read_samples
+
+__all__ = ["Part", "splice"]
+
+Samples = NDArray[np.int16]
+Part = tuple[str, str]
+"""A word and one of its phones, in ARPAbet: ("stop", "AA")."""
+
+_JOIN = RATE_HZ // 80  # samples that two parts overlap
+_EDGE = RATE_HZ // 5  # background kept before and after
+_FRAME = RATE_HZ // 100
+_SHORTEST = RATE_HZ // 20
+_LOUDEST = 20_000
+
+
+def splice(
+    corpus: Path, out: Path, *, word: str, parts: Sequence[Part], seed: int = 1, most: int = 1000
+) -> int:
+    """Write clips of `word`, made of phones of the clips of a `word/speaker_nohash_n.*` corpus.
+
+    Parameters
+    ----------
+    corpus, out : Path
+        Clips go to `out/word/`.
+    word : str
+    parts : sequence of (word, phone)
+        What to join, in order; the vowel first, whose clip gives background and level.
+    seed : int
+        Of the choice and pairing of clips; each clip of the first part is used once.
+    most : int
+        Clips of each word to look for its phone in, drawn at random.
+
+    Returns
+    -------
+    int
+        Clips written.
+
+    Raises
+    ------
+    ConfigError
+        If the corpus holds none of the words, or their clips hold no such phone.
+    """
+    random = np.random.default_rng(seed)
+    first, *others = (_find(corpus, *part, most=most, random=random) for part in parts)
+    folder = out / word
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, (path, part) in enumerate(first):
+        chosen = [_partner(path, other, random) for other in others]
+        name = f"{_speaker(path)}_nohash_{i}.flac"
+        soundfile.write(folder / name, _joined([part, *chosen]), RATE_HZ)
+    return len(first)
+
+
+Phone = tuple[Samples, int, int]
+"""A clip, and the samples [start, end) of a phone in it."""
+
+
+def _find(
+    corpus: Path, word: str, phone: str, *, most: int, random: np.random.Generator
+) -> list[tuple[Path, Phone]]:
+    """Return the phone in clips of the word, by file name; clips that do not align are left out."""
+    paths = audio_below(corpus / word)
+    chosen = sorted(paths[i] for i in random.permutation(len(paths))[:most])
+    decoder = Decoder(lm=None, loglevel="FATAL", bestpath=False)
+    found = []
+    for path in track(chosen, f"Looking for {phone} in {word}", console=Console(stderr=True)):
+        samples = read_samples(path)
+        try:
+            spans = [(a, b) for name, a, b in _phones(decoder, samples, word) if name == phone]
+        except RuntimeError:  # the clip ends within the word; the decoder cannot be used again
+            decoder = Decoder(lm=None, loglevel="FATAL", bestpath=False)
+            continue
+        if len(spans) == 1 and spans[0][1] - spans[0][0] >= _SHORTEST:
+            found.append((path, (samples, *spans[0])))
+    if not found:
+        raise ConfigError(
+            f"A part must be a phone said once in a word. Received: {phone} of {word}, found in "
+            f"none of {len(paths)} clips. Give ARPAbet as in the CMU dictionary."
+        )
+    return found
+
+
+def _partner(path: Path, found: list[tuple[Path, Phone]], random: np.random.Generator) -> Phone:
+    """Draw a part of the same speaker, or of another of the same split."""
+    same = [part for other, part in found if _speaker(other) == _speaker(path)]
+    split = official_split(path)
+    pool = same or [part for other, part in found if official_split(other) == split]
+    pool = pool or [part for _, part in found]
+    return pool[int(random.integers(len(pool)))]
+
+
+def _speaker(path: Path) -> str:
+    return path.name.partition("_nohash_")[0]
+
+
+def _phones(decoder: Decoder, samples: Samples, word: str) -> Iterator[tuple[str, int, int]]:
+    """Align a clip twice: by words, then by phones; give (phone, start, end) in samples."""
+    decoder.reinit_feat()
+    decoder.set_align_text(word)
+    _decode(decoder, samples)
+    if not decoder.hyp():
+        return
+    decoder.set_alignment()
+    _decode(decoder, samples)  # its `hyp` must not be asked for: that crashes pocketsphinx 5.1
+    for said in decoder.get_alignment():
+        for part in said:
+            yield part.name, part.start * _FRAME, (part.start + part.duration) * _FRAME
+
+
+def _decode(decoder: Decoder, samples: Samples) -> None:
+    decoder.start_utt()
+    decoder.process_raw(samples.tobytes(), full_utt=True)
+    decoder.end_utt()
+
+
+def _joined(parts: Sequence[Phone]) -> Samples:
+    """Join phones with short cross-fades, levels matched, in the first clip's background."""
+    first, start, end = parts[0]
+    level = _rms(first)
+    pieces = [_background(first), first[start:end].astype(np.float32)]
+    for samples, start, end in parts[1:]:
+        pieces.append(samples[start:end] * np.float32(level / _rms(samples)))
+    pieces.append(_background(first))
+    whole = pieces[0]
+    rise = np.linspace(0, 1, _JOIN, dtype=np.float32)
+    for piece in pieces[1:]:
+        overlap = whole[-_JOIN:] * (1 - rise) + piece[:_JOIN] * rise
+        whole = np.concatenate((whole[:-_JOIN], overlap, piece[_JOIN:]))
+    whole *= min(1.0, _LOUDEST / np.abs(whole).max())
+    return whole.astype(np.int16)
+
+
+def _background(samples: Samples) -> NDArray[np.float32]:
+    """Return the quieter of a clip's ends."""
+    ends = samples[:_EDGE], samples[-_EDGE:]
+    return min(ends, key=_rms).astype(np.float32)
+
+
+def _rms(samples: Samples) -> float:
+    return float(np.sqrt(np.mean(samples.astype(np.float64) ** 2)) + 1.0)
