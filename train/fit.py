@@ -24,10 +24,11 @@ from kws.features import Features
 from kws.manifest import SILENCE, UNKNOWN
 from kws.train import augment, zoo
 from kws.train.data import Corpus, Split, load_corpus
+from kws.train.losses import make_loss
 from kws.train.scenes import Scenes
 from kws.train.settings import Recipe
 
-__all__ = ["SceneBatches", "SetLoss", "fit", "fit_stages", "labels_of", "make_scenes", "restore"]
+__all__ = ["SceneBatches", "fit", "fit_stages", "labels_of", "make_scenes", "restore"]
 
 log = logging.getLogger("kws.train")
 
@@ -35,21 +36,6 @@ _FINISHED = "finished"
 _WEIGHTS = "model.weights.h5"
 _N_STREAMS = 96
 _N_CLIPS = 600
-
-
-class SetLoss(keras.losses.Loss):
-    """Negative log of the posterior of a set of labels, of which any may be right.
-
-    Takes targets (batch, outputs, labels) of 0 and 1, and logits of the same shape. With one label
-    in the set this is cross-entropy; with all of them it is zero.
-    """
-
-    def call(self, allowed: Any, logits: Any) -> Any:
-        """Return the loss per output (batch, outputs)."""
-        allowed = keras.ops.cast(allowed, logits.dtype)
-        everything = keras.ops.logsumexp(logits, axis=-1)
-        right = keras.ops.logsumexp(logits + (allowed - 1.0) * 1e4, axis=-1)
-        return everything - right
 
 
 class SceneBatches(keras.utils.PyDataset):
@@ -164,7 +150,7 @@ def fit(recipe: Recipe, *, data: Path, run: Path, start: Path | None = None) -> 
         model.set_weights(before.get_weights())
     history = _history(run)
     training.epoch = len(history)  # after the statistics, which are of the first epoch's scenes
-    model.compile(optimizer=_optimizer(recipe, n_batches=len(training)), loss=SetLoss())
+    model.compile(optimizer=_optimizer(recipe, n_batches=len(training)), loss=_loss(recipe))
     model.fit(
         training,
         validation_data=validation,
@@ -254,6 +240,11 @@ def _statistics(batches: SceneBatches) -> tuple[list[float], list[float]]:
     """Return mean and spread of each feature over the first batches."""
     frames = np.concatenate([batches[i][0] for i in range(4)]).reshape(-1, batches.n_features)
     return frames.mean(axis=0).tolist(), (frames.std(axis=0) + 1e-3).tolist()
+
+
+def _loss(recipe: Recipe) -> keras.losses.Loss:
+    fit = recipe.fit
+    return make_loss(fit.loss, label_smoothing=fit.label_smoothing, focal_gamma=fit.focal_gamma)
 
 
 def _optimizer(recipe: Recipe, *, n_batches: int) -> keras.optimizers.Optimizer:

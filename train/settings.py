@@ -141,6 +141,10 @@ class FitRecipe(_Table, frozen=True, kw_only=True):
     batch_size: Annotated[int, Meta(ge=1)] = 128
     learning_rate: Annotated[float, Meta(gt=0.0)] = 2e-3
     weight_decay: Annotated[float, Meta(ge=0.0)] = 0.01
+    loss: Literal["set", "focal", "max_pooling"] = "set"
+    label_smoothing: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.0
+    focal_gamma: Annotated[float, Meta(ge=0.0)] = 2.0
+    """Of `loss = "focal"`."""
     keep: Literal["best", "last"] = "best"
     """Which epoch's weights the run ends with: that of least validation loss, or the last."""
     patience: Annotated[int, Meta(ge=1)] = 15
