@@ -76,7 +76,14 @@ class SceneBatches(keras.utils.PyDataset):
         stride = frames.shape[1] // n_outputs
         targets = np.stack([scene.targets.allowed for scene in made])
         weights = np.stack([scene.targets.weight for scene in made])
-        return frames[:, : n_outputs * stride], targets, weights
+        return self._mix(frames[:, : n_outputs * stride], targets, weights, random)
+
+    def _mix(self, frames: Any, targets: Any, weights: Any, random: np.random.Generator) -> Any:
+        recipe = self.recipe.augment
+        if not self.training or not recipe.mixup_share:
+            return frames, targets, weights
+        share, alpha = recipe.mixup_share, recipe.mixup_alpha
+        return augment.mixup(frames, targets, weights, share=share, alpha=alpha, random=random)
 
     def _disturb(self, frames: Any, random: np.random.Generator) -> Any:
         recipe = self.recipe.augment

@@ -5,14 +5,14 @@ side by side, (batch, outputs, n * labels), each scaled by its share of the loss
 `kws.train.augment.mixup` makes them. Everything is computed in float32 and with `keras.ops` alone.
 """
 
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import keras
 from keras import ops
 
-__all__ = ["LossName", "MaxPoolingLoss", "SetLoss", "make_loss"]
+from kws.train.settings import LossName
 
-LossName: TypeAlias = Literal["set", "focal", "max_pooling"]
+__all__ = ["MaxPoolingLoss", "SetLoss", "make_loss"]
 
 _NEVER = 1e4  # as a difference of logits: exp(-1e4) is 0 in every float format
 _SILENCE = 0  # the first label of every model
