@@ -1,26 +1,39 @@
 """Transforms that make clean clips sound as a keyword spotter hears them: each small, each tested.
 
 Waveforms are float32 on the scale of 16-bit samples; randomness comes from the generator given, so
-that the same seed gives the same sound.
+that the same seed gives the same sound. What comes out of a room, a microphone or a codec is as
+long as what went in, and not later.
 """
 
+import io
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy import fft, signal
+import scipy.fft
+import scipy.signal
+import soundfile
 
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
+from kws.train.settings import Codec
 
 __all__ = [
     "add_noise",
+    "babble",
+    "change_pitch",
     "change_speed",
+    "code",
+    "convolve",
     "fade",
     "gain",
     "loop",
     "mask",
+    "microphone",
+    "mixup",
     "reverberate",
     "room_tone",
+    "stretch",
     "tilt",
     "warp",
 ]
@@ -28,6 +41,11 @@ __all__ = [
 Wave: TypeAlias = npt.NDArray[np.float32]
 Random: TypeAlias = np.random.Generator
 
+_PIECE_SAMPLES = 512
+_MICROPHONE_TAPS = 257
+_FORMATS = {"telephone": "WAV", "gsm": "WAV", "opus": "OGG", "mp3": "MP3"}
+_SUBTYPES = {"telephone": "ULAW", "gsm": "GSM610", "opus": "OPUS", "mp3": "MPEG_LAYER_III"}
+_LEVELS = {"opus": (0.92, 1.0), "mp3": (0.8, 0.95)}  # libsndfile's: 0 is the highest bitrate
 _QUIET = 1.0  # one step of a 16-bit sample: nothing below it can be heard or recorded
 
 
@@ -46,6 +64,39 @@ def change_speed(wave: Wave, factor: float) -> Wave:
     n_out = max(1, round(len(wave) / factor))
     at = np.linspace(0, len(wave) - 1, n_out)
     return np.interp(at, np.arange(len(wave)), wave).astype(np.float32)
+
+
+def stretch(wave: Wave, factor: float) -> Wave:
+    """Speak `factor` times as fast at the same pitch.
+
+    Verhelst and Roelands 1993 (WSOLA): pieces of the sound are laid over one another at another
+    distance, each moved by up to 8 ms to where it goes on most like the piece before.
+
+    Returns
+    -------
+    float32 [shape=(round(n / factor),)]
+    """
+    n_out = max(1, round(len(wave) / factor))
+    n, hop, most = _PIECE_SAMPLES, _PIECE_SAMPLES // 2, _PIECE_SAMPLES // 4
+    padded = np.pad(wave, (hop + most, 3 * n + most))
+    window = scipy.signal.get_window("hann", n).astype(np.float32)
+    out = np.zeros(n_out + 2 * n, np.float32)
+    going_on = padded[most : most + n]
+    for at in range(0, n_out + hop, hop):
+        start = min(round(at * factor), len(wave))
+        region = padded[start : start + n + 2 * most]
+        start += int(np.correlate(region, going_on, "valid").argmax()) if at else most
+        out[at : at + n] += window * padded[start : start + n]
+        going_on = padded[start + hop : start + hop + n]
+    return out[hop : hop + n_out]
+
+
+def change_pitch(wave: Wave, semitones: float) -> Wave:
+    """Raise the pitch, and the formants with it, at the same speed; the length is kept."""
+    factor = 2 ** (semitones / 12)
+    stretched = stretch(wave, 1 / factor)
+    at = np.arange(len(wave)) * factor
+    return np.interp(at, np.arange(len(stretched)), stretched).astype(np.float32)
 
 
 def fade(wave: Wave, *, n_samples: int = 160) -> Wave:
@@ -72,6 +123,19 @@ def add_noise(wave: Wave, noise: Wave, *, snr_db: float, speech_power: float) ->
     return wave + noise * np.float32(np.sqrt(speech_power / power / 10 ** (snr_db / 10)))
 
 
+def babble(voices: Sequence[npt.NDArray[Any]], n_samples: int, *, random: Random) -> Wave:
+    """Let several recordings of speech, each of any length, speak at once and equally loud.
+
+    Returns
+    -------
+    float32 [shape=(n_samples,)]
+        As loud as one voice is on average; `add_noise` brings it to a level.
+    """
+    looped = np.stack([loop(voice, n_samples, random=random) for voice in voices])
+    powers = np.maximum(np.mean(looped**2, axis=1), _QUIET)
+    return np.sqrt(powers.mean() / powers / len(voices)).astype(np.float32) @ looped
+
+
 def room_tone(example: npt.NDArray[Any], n_samples: int, *, random: Random) -> Wave:
     """Make noise of any length with the spectrum and level of a short stretch of real background.
 
@@ -86,7 +150,7 @@ def room_tone(example: npt.NDArray[Any], n_samples: int, *, random: Random) -> W
     phase = random.random(n_bins, np.float32) * np.float32(2 * np.pi)
     spectrum = np.empty(n_bins, np.complex64)
     spectrum.real, spectrum.imag = stretched * np.cos(phase), stretched * np.sin(phase)
-    return fft.irfft(spectrum, n_samples)
+    return scipy.fft.irfft(spectrum, n_samples)
 
 
 def reverberate(wave: Wave, *, t60_s: float, direct_db: float, random: Random) -> Wave:
@@ -100,7 +164,93 @@ def reverberate(wave: Wave, *, t60_s: float, direct_db: float, random: Random) -
     response *= np.exp(np.linspace(0, -6.908, n_tail, dtype=np.float32))
     response *= np.sqrt(np.float32(10 ** (-direct_db / 10)) / np.sum(response**2))
     response[0] += 1.0
-    return signal.fftconvolve(wave, response)[: len(wave)]
+    return scipy.signal.fftconvolve(wave, response)[: len(wave)]
+
+
+def convolve(wave: Wave, response: Wave) -> Wave:
+    """Put the sound through a room whose impulse response is given; its peak is no delay."""
+    at = int(np.abs(response).argmax())
+    return scipy.signal.fftconvolve(wave, response)[at : at + len(wave)]
+
+
+def microphone(wave: Wave, *, random: Random) -> Wave:
+    """Record the sound with a random cheap microphone.
+
+    A band from 40-300 Hz to 3.5-7.9 kHz, with edges of 12 dB per octave, and three resonances or
+    notches of up to 6 dB within it; a linear-phase filter without its delay.
+    """
+    hz = np.linspace(0, RATE_HZ / 2, 257)
+    octave = np.log2(np.maximum(hz, 10.0))
+    low, high = random.uniform(np.log2([40.0, 3500.0]), np.log2([300.0, 7900.0]))
+    power = 1 / ((1 + 2 ** (4 * (low - octave))) * (1 + 2 ** (4 * (octave - high))))
+    centres, widths = random.uniform(low, high, (3, 1)), random.uniform(0.2, 0.8, (3, 1))
+    sizes_db = random.uniform(-6, 6, (3, 1))
+    curve_db = np.sum(sizes_db * np.exp(-(((octave - centres) / widths) ** 2) / 2), axis=0)
+    taps = scipy.signal.firwin2(
+        _MICROPHONE_TAPS, hz, np.sqrt(power) * 10 ** (curve_db / 20), fs=RATE_HZ
+    )
+    return convolve(wave, taps.astype(np.float32))
+
+
+def code(wave: Wave, codec: Codec, *, random: Random) -> Wave:
+    """Send the sound through a lossy codec at a low bitrate, and back.
+
+    `telephone` is mu-law at 8 kHz between 300 and 3400 Hz, `gsm` full-rate GSM 06.10 (13 kbit/s) of
+    the same band; `opus` is of 8 to 27 and `mp3` of about 24 kbit/s, drawn at random.
+    """
+    loud = np.clip(wave / 32768, -1, 32767 / 32768)
+    if codec in ("telephone", "gsm"):
+        band = scipy.signal.butter(4, (300, 3400), "bandpass", fs=RATE_HZ, output="sos")
+        narrow = scipy.signal.resample_poly(scipy.signal.sosfiltfilt(band, loud), 1, 2)
+        coded = _through_file(narrow, RATE_HZ // 2, codec)
+        back = scipy.signal.resample_poly(coded, 2, 1)[: len(wave)]
+    else:
+        quality = {"compression_level": random.uniform(*_LEVELS[codec])}
+        back = _through_file(loud, RATE_HZ, codec, **quality)
+    whole = np.zeros(len(wave), np.float32)
+    whole[: len(back)] = back[: len(wave)]
+    return whole * np.float32(32768)
+
+
+def mixup(
+    frames: npt.NDArray[np.float32],
+    allowed: npt.NDArray[np.uint8],
+    weight: npt.NDArray[np.float32],
+    *,
+    share: float,
+    alpha: float,
+    random: Random,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Lay scenes of a batch over one another (Zhang et al. 2018), each with its share of the loss.
+
+    A scene x is mixed with another one, y, to s x + (1 - s) y, s from Beta(alpha, alpha). Two sets
+    of labels have no mean that is a set, but the losses of both have: the target is both sets side
+    by side, each scaled by its share and its weight, of which `kws.train.losses` takes the sum.
+
+    Parameters
+    ----------
+    frames : float32 [shape=(batch, frames, features)]
+    allowed : uint8 [shape=(batch, outputs, labels)]
+    weight : float32 [shape=(batch, outputs)]
+    share : float
+        Of scenes that are mixed.
+    alpha : float
+        Small values leave one of the two scenes faint.
+
+    Returns
+    -------
+    frames : float32 [shape=(batch, frames, features)]
+    targets : float32 [shape=(batch, outputs, 2 * labels)]
+    weight : float32 [shape=(batch, outputs)]
+        Ones: the weights are in the targets.
+    """
+    n = len(frames)
+    mixed = random.random(n) < share
+    own = np.where(mixed, random.beta(alpha, alpha, n), 1.0).astype(np.float32)[:, None, None]
+    other = random.permutation(n)
+    weighted = allowed * weight[..., None]
+    targets = np.concatenate([own * weighted, (1 - own) * weighted[other]], axis=-1)
+    return own * frames + (1 - own) * frames[other], targets, np.ones_like(weight)
 
 
 def tilt(frames: npt.NDArray[np.float32], *, greatest_db: float, random: Random) -> Wave:
@@ -149,3 +299,12 @@ def mask(
             where = (slice(start, start + size), slice(None))
             masked[where if axis == 0 else where[::-1]] = mean
     return masked
+
+
+def _through_file(wave: npt.NDArray[Any], rate_hz: int, codec: Codec, **quality: float) -> Wave:
+    """Write a file into memory and read it again; `wave` lies in -1..1."""
+    file = io.BytesIO()
+    names = {"format": _FORMATS[codec], "subtype": _SUBTYPES[codec]}
+    soundfile.write(file, wave, rate_hz, **names, **quality)
+    file.seek(0)
+    return soundfile.read(file, dtype="float32")[0]

@@ -24,10 +24,11 @@ from kws.features import Features
 from kws.manifest import SILENCE, UNKNOWN
 from kws.train import augment, zoo
 from kws.train.data import Corpus, Split, load_corpus
+from kws.train.losses import make_loss
 from kws.train.scenes import Scenes
 from kws.train.settings import Recipe
 
-__all__ = ["SceneBatches", "SetLoss", "fit", "fit_stages", "labels_of", "make_scenes", "restore"]
+__all__ = ["SceneBatches", "fit", "fit_stages", "labels_of", "make_scenes", "restore"]
 
 log = logging.getLogger("kws.train")
 
@@ -37,21 +38,6 @@ _FINISHED = "finished"
 _WEIGHTS = "model.weights.h5"
 _N_STREAMS = 96
 _N_CLIPS = 600
-
-
-class SetLoss(keras.losses.Loss):
-    """Negative log of the posterior of a set of labels, of which any may be right.
-
-    Takes targets (batch, outputs, labels) of 0 and 1, and logits of the same shape. With one label
-    in the set this is cross-entropy; with all of them it is zero.
-    """
-
-    def call(self, allowed: Any, logits: Any) -> Any:
-        """Return the loss per output (batch, outputs)."""
-        allowed = keras.ops.cast(allowed, logits.dtype)
-        everything = keras.ops.logsumexp(logits, axis=-1)
-        right = keras.ops.logsumexp(logits + (allowed - 1.0) * 1e4, axis=-1)
-        return everything - right
 
 
 class SceneBatches(keras.utils.PyDataset):
@@ -97,7 +83,8 @@ class SceneBatches(keras.utils.PyDataset):
             np.concatenate(parts) for parts in zip(*self._groups.values(), strict=True)
         )
         random = np.random.default_rng([fit.seed, 2, step])
-        return np.stack([self._disturb(one, random) for one in frames]), targets, weights
+        frames = np.stack([self._disturb(one, random) for one in frames])
+        return self._mix((frames, targets, weights), random)
 
     def _make(self, index: int, n_scenes: int) -> Batch:
         """Make scenes, undisturbed."""
@@ -108,6 +95,13 @@ class SceneBatches(keras.utils.PyDataset):
         targets = np.stack([scene.targets.allowed for scene in made])
         weights = np.stack([scene.targets.weight for scene in made])
         return frames[:, : targets.shape[1] * stride], targets, weights
+
+    def _mix(self, batch: Batch, random: np.random.Generator) -> Batch:
+        recipe = self.recipe.augment
+        if not recipe.mixup_share:
+            return batch
+        share, alpha = recipe.mixup_share, recipe.mixup_alpha
+        return augment.mixup(*batch, share=share, alpha=alpha, random=random)
 
     def _disturb(self, frames: Any, random: np.random.Generator) -> Any:
         recipe = self.recipe.augment
@@ -183,7 +177,7 @@ def fit(recipe: Recipe, *, data: Path, run: Path, start: Path | None = None) -> 
         model.set_weights(before.get_weights())
     history = _history(run)
     training.epoch = len(history)  # after the statistics, which are of the first epoch's scenes
-    model.compile(optimizer=_optimizer(recipe, n_batches=len(training)), loss=SetLoss())
+    model.compile(optimizer=_optimizer(recipe, n_batches=len(training)), loss=_loss(recipe))
     model.fit(
         training,
         shuffle=False,  # scenes are random as it is, and echoes want the order of steps
@@ -274,6 +268,11 @@ def _statistics(batches: SceneBatches) -> tuple[list[float], list[float]]:
     """Return mean and spread of each feature over the first batches."""
     frames = np.concatenate([batches[i][0] for i in range(4)]).reshape(-1, batches.n_features)
     return frames.mean(axis=0).tolist(), (frames.std(axis=0) + 1e-3).tolist()
+
+
+def _loss(recipe: Recipe) -> keras.losses.Loss:
+    fit = recipe.fit
+    return make_loss(fit.loss, label_smoothing=fit.label_smoothing, focal_gamma=fit.focal_gamma)
 
 
 def _optimizer(recipe: Recipe, *, n_batches: int) -> keras.optimizers.Optimizer:

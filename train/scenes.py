@@ -34,6 +34,7 @@ from kws.manifest import SILENCE, UNKNOWN, FeatureSettings
 from kws.train import augment
 from kws.train.augment import Random, Wave
 from kws.train.data import Clip, Corpus
+from kws.train.rooms import room_bank
 from kws.train.settings import AugmentRecipe, DataRecipe
 
 __all__ = ["Scene", "Scenes", "Targets", "speech_span"]
@@ -113,6 +114,7 @@ class Scenes:
         self.output_ends = last_frame * features.hop_samples + features.window_samples
         self._silence, self._unknown = labels.index(SILENCE), labels.index(UNKNOWN)
         self._speech, self._noise = corpus.speech, corpus.noise
+        self._rooms = room_bank(recipe.room_bank) if recipe.room == "pyroomacoustics" else ()
         self._ambiguous = {keyword: [keyword] for keyword in data.keywords}
         for keyword, words in data.homophones.items():
             for word in words:
@@ -152,14 +154,10 @@ class Scenes:
             self._add_speech(samples, targets, (0, self.n_samples), random)
         elif kind > self.recipe.speech_share + self.recipe.silence_share:
             last_word_end = self._add_words(samples, targets, random)
-        if random.random() < self.recipe.room_share:
-            samples = augment.reverberate(
-                samples,
-                t60_s=random.uniform(0.1, 0.7),
-                direct_db=random.uniform(-2, 12),
-                random=random,
-            )
+        samples = self._put_into_room(samples, random)
+        samples = self._add_babble(samples, random)
         samples = self._add_background(samples, random)
+        samples = self._record(samples, random)
         if random.random() < self.recipe.cut_share:
             samples[int(random.uniform(last_word_end, self.n_samples)) :] = 0.0
         return Scene(np.clip(samples, -32768, 32767), targets)
@@ -246,8 +244,51 @@ class Scenes:
             samples, span = _cut(clip.samples, span, random, most_s=0.3)
         speed = random.uniform(*self.recipe.speed)
         wave = augment.change_speed(samples.astype(np.float32), speed)
+        wave = self._change_voice(wave, random)
         wave = _level(augment.fade(wave), random.uniform(-6, 3))
         return label, wave, (round(span[0] / speed), round(span[1] / speed))
+
+    def _change_voice(self, wave: Wave, random: Random) -> Wave:
+        """Say some words with another pitch; the length is kept."""
+        if not _happens(self.recipe.pitch_share, random):
+            return wave
+        return augment.change_pitch(wave, random.uniform(*self.recipe.pitch_semitones))
+
+    def _put_into_room(self, samples: Wave, random: Random) -> Wave:
+        """Let some scenes sound as in a room."""
+        if random.random() >= self.recipe.room_share:
+            return samples
+        if self._rooms:
+            return augment.convolve(samples, self._rooms[int(random.integers(len(self._rooms)))])
+        return augment.reverberate(
+            samples,
+            t60_s=random.uniform(0.1, 0.7),
+            direct_db=random.uniform(-2, 12),
+            random=random,
+        )
+
+    def _add_babble(self, samples: Wave, random: Random) -> Wave:
+        """Let other people talk in the background of some scenes; none of them is to be heard."""
+        if not self._speech or not _happens(self.recipe.babble_share, random):
+            return samples
+        fewest, most = self.recipe.babble_voices
+        which = random.integers(len(self._speech), size=int(random.integers(fewest, most + 1)))
+        voices = [self._speech[i].samples for i in which]
+        return augment.add_noise(
+            samples,
+            augment.babble(voices, self.n_samples, random=random),
+            snr_db=random.uniform(*self.recipe.babble_snr_db),
+            speech_power=_SPEECH_RMS**2,
+        )
+
+    def _record(self, samples: Wave, random: Random) -> Wave:
+        """Record some scenes with a cheap microphone, and send some through a codec."""
+        if _happens(self.recipe.microphone_share, random):
+            samples = augment.microphone(samples, random=random)
+        if _happens(self.recipe.codec_share, random):
+            codec = self.recipe.codecs[int(random.integers(len(self.recipe.codecs)))]
+            samples = augment.code(samples, codec, random=random)
+        return samples
 
     def _add_background(self, samples: Wave, random: Random) -> Wave:
         """Add recorded noise, room tone, and set the level of the whole scene."""
@@ -266,6 +307,11 @@ class Scenes:
                 speech_power=_SPEECH_RMS**2,
             )
         return augment.gain(samples, random.uniform(*self.recipe.gain_db))
+
+
+def _happens(share: float, random: Random) -> bool:
+    """Draw only where there is something to decide: other shares keep their random numbers."""
+    return share > 0 and random.random() < share
 
 
 class _Drawer:

@@ -5,7 +5,7 @@ A recipe says what is trained and from which folders; where the data lies is giv
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -16,8 +16,10 @@ from kws.manifest import DataSource, DecisionDefaults, FeatureSettings
 
 __all__ = [
     "AugmentRecipe",
+    "Codec",
     "DataRecipe",
     "FitRecipe",
+    "LossName",
     "ModelRecipe",
     "Recipe",
     "SpeechCorpus",
@@ -25,9 +27,14 @@ __all__ = [
     "load_recipe",
 ]
 
+Codec: TypeAlias = Literal["telephone", "gsm", "opus", "mp3"]
+LossName: TypeAlias = Literal["set", "focal", "max_pooling"]
+
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Count = Annotated[int, Meta(ge=0)]
 Speed = Annotated[float, Meta(ge=0.25, le=4.0)]
+Semitones = Annotated[float, Meta(ge=-12.0, le=12.0)]
+Voices = Annotated[int, Meta(ge=1, le=64)]
 Size = Annotated[int, Meta(ge=1, le=1024)]
 
 
@@ -120,16 +127,41 @@ class AugmentRecipe(_Table, frozen=True, kw_only=True):
     gain_db: tuple[float, float] = (-18.0, 6.0)
     speed: tuple[Speed, Speed] = (0.87, 1.15)
     room_share: Share = 0.35
+    room: Literal["polack", "pyroomacoustics"] = "polack"
+    """Noise that decays, drawn anew for each scene, or image sources in a bank of shoeboxes."""
+    room_bank: Size = 100
+    """How many rooms the bank of `pyroomacoustics` has."""
     cut_share: Share = 0.15
     """Share of scenes that fall into digital silence after the last word, as a file that ends."""
     warp: tuple[Speed, Speed] = (1.0, 1.0)
     """Vocal tract length perturbation of whole scenes, for features over mel bands."""
+    pitch_share: Share = 0.0
+    """Share of isolated words whose pitch is changed, apart from what their speed does to it."""
+    pitch_semitones: tuple[Semitones, Semitones] = (-3.0, 3.0)
+    babble_share: Share = 0.0
+    """Share of scenes in which other people talk, all at once, in the background."""
+    babble_voices: tuple[Voices, Voices] = (3, 8)
+    babble_snr_db: tuple[float, float] = (0.0, 20.0)
+    microphone_share: Share = 0.0
+    """Share of scenes recorded with a random cheap microphone: a band, resonances, notches."""
+    codec_share: Share = 0.0
+    """Share of scenes sent through a lossy codec."""
+    codecs: tuple[Codec, ...] = ("telephone", "gsm", "mp3")
     tilt_db: float = 8.0
     """Greatest deviation of the random microphone response from flat."""
     time_masks: Count = 1
     time_mask_frames: Count = 20
     band_masks: Count = 2
     bands_per_mask: Count = 6
+    mixup_share: Share = 0.0
+    """Share of scenes that are mixed with another one, targets with targets."""
+    mixup_alpha: Annotated[float, Meta(gt=0.0, le=100.0)] = 0.4
+
+    def __post_init__(self) -> None:
+        if self.codec_share and not self.codecs:
+            raise ValueError("codecs must name one at least where codec_share is above 0")
+        if self.babble_voices[0] > self.babble_voices[1]:
+            raise ValueError("babble_voices must be the fewest and the most, in this order")
 
 
 class FitRecipe(_Table, frozen=True, kw_only=True):
@@ -148,6 +180,10 @@ class FitRecipe(_Table, frozen=True, kw_only=True):
     average: Annotated[float, Meta(gt=0.0, lt=1.0)] | None = None
     """Momentum of a running average over weights, which is what is validated and kept."""
     weight_decay: Annotated[float, Meta(ge=0.0)] = 0.01
+    loss: LossName = "set"
+    label_smoothing: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.0
+    focal_gamma: Annotated[float, Meta(ge=0.0)] = 2.0
+    """Of `loss = "focal"`."""
     keep: Literal["best", "last"] = "best"
     """Which epoch's weights the run ends with: that of least validation loss, or the last."""
     patience: Annotated[int, Meta(ge=1)] = 15

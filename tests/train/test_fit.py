@@ -77,42 +77,6 @@ def same_weights(one, other):
     return all(np.array_equal(a, b) for a, b in pairs)
 
 
-@pytest.fixture
-def random_logits(random):
-    return random.normal(0, 3, (2, 5, 4)).astype(np.float32)
-
-
-def test_the_loss_of_a_single_label_is_cross_entropy(training, tensorflow, random_logits, random):
-    labels = random.integers(4, size=(2, 5))
-    wanted = tensorflow.keras.losses.sparse_categorical_crossentropy(
-        labels, random_logits, from_logits=True
-    )
-    loss = training.SetLoss().call(np.eye(4, dtype=np.uint8)[labels], random_logits)
-    assert np.abs(np.asarray(loss) - np.asarray(wanted)).max() <= 1e-5
-
-
-def test_the_loss_of_all_labels_is_zero(training, random_logits):
-    loss = training.SetLoss().call(np.ones((2, 5, 4), np.uint8), random_logits)
-    assert np.abs(np.asarray(loss)).max() <= 1e-6
-
-
-def test_the_loss_of_a_set_is_of_the_sum_of_its_posteriors(training, random_logits):
-    allowed = np.tile(np.uint8([1, 0, 1, 0]), (2, 5, 1))
-    posteriors = np.exp(random_logits) / np.exp(random_logits).sum(axis=-1, keepdims=True)
-    wanted = -np.log(posteriors[..., [0, 2]].sum(axis=-1))
-    loss = np.asarray(training.SetLoss().call(allowed, random_logits))
-    assert np.abs(loss - wanted).max() <= 1e-4
-
-
-def test_weights_of_outputs_weigh_the_loss(training, random_logits):
-    allowed = np.tile(np.uint8([1, 0, 0, 0]), (2, 5, 1))
-    loss = training.SetLoss()
-    each = np.asarray(loss.call(allowed, random_logits))
-    weights = np.arange(10, dtype=np.float32).reshape(2, 5)
-    weighted = float(loss(allowed, random_logits, sample_weight=weights))
-    assert weighted == pytest.approx(float((each * weights).mean()), rel=1e-5)
-
-
 def test_labels_are_silence_unknown_and_the_keywords_in_order(training):
     assert training.labels_of(RECIPE) == ["_silence_", "_unknown_", "low", "high"]
 

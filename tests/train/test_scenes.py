@@ -300,6 +300,68 @@ def test_the_background_of_a_clip_is_used_where_its_word_is_to_be_found():
     assert {*toned} == {True, False}
 
 
+ADDED = ["_change_voice", "_add_babble", "_record"]
+
+
+def test_what_has_no_share_takes_no_random_number(monkeypatch):
+    material = corpus(speech=[spoken()], noise=[square(9999, 50)])
+    maker = scenes(material, context_share=0.5, noise_share=0.7, room_share=0.5)
+    wanted = [make(maker, seed).samples for seed in range(8)]
+    for name in ADDED:
+        monkeypatch.setattr(maker, name, lambda wave, random: wave)
+    for seed in range(8):
+        assert np.array_equal(make(maker, seed).samples, wanted[seed])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pitch_share": 1.0},
+        {"babble_share": 1.0, "babble_snr_db": (10.0, 10.0)},
+        {"microphone_share": 1.0},
+        {"codec_share": 1.0},
+        {"room_share": 1.0, "room": "pyroomacoustics", "room_bank": 3},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_a_disturbed_scene_sounds_different_and_asks_for_the_same(changes):
+    material = corpus(speech=[spoken()])
+    plain, disturbed = scenes(material), scenes(material, **changes)
+    assert disturbed.make(np.random.default_rng(3)).samples.dtype == np.float32
+    for seed in range(6):
+        first, again = make(disturbed, seed), make(disturbed, seed)
+        assert np.array_equal(first.samples, again.samples)
+        assert np.isfinite(first.samples).all()
+        if "pitch_share" not in changes:  # drawn before the second word, and moves it
+            assert np.array_equal(first.targets.allowed, make(plain, seed).targets.allowed)
+            assert not np.array_equal(first.samples, make(plain, seed).samples)
+
+
+def test_a_changed_pitch_is_heard():
+    lower = scenes(pitch_share=1.0, pitch_semitones=(-6.0, -6.0), keyword_share=1.0)
+    heard = (make(lower, seed) for seed in range(20))
+    pitches = {round(pitch_hz(part)) for scene in heard for part in sounding(scene)}
+    assert len(pitches) >= 2
+    for hz in pitches:
+        assert min(abs(hz / wanted - 2**-0.5) for wanted in (1000, 2000)) < 0.05
+
+
+def sounding(scene):
+    """Return the middle half of each loud stretch of a scene."""
+    loud = np.flatnonzero(np.abs(scene.samples) > 200)
+    for part in np.split(loud, np.flatnonzero(np.diff(loud) > 300) + 1):
+        quarter = (part[-1] - part[0]) // 4
+        yield scene.samples[part[0] + quarter : part[-1] - quarter]
+
+
+def test_babble_lies_as_far_below_speech_as_asked():
+    share = {"silence_share": 1.0, "babble_share": 1.0}
+    for snr_db in (0.0, 20.0):
+        maker = scenes(corpus(speech=[spoken()]), babble_snr_db=(snr_db, snr_db), **share)
+        rms = np.sqrt(np.mean(make(maker, 1).samples ** 2))
+        assert rms == pytest.approx(2000 / 10 ** (snr_db / 20), rel=0.01)
+
+
 def test_shares_of_words_are_as_asked():
     maker = scenes(keyword_share=1.0)
     labels = [words_of(make(maker, seed))[0][0] for seed in range(40)]
