@@ -8,7 +8,7 @@ from typing import Any
 import click
 import msgspec
 
-__all__ = ["align", "evaluate", "train"]
+__all__ = ["align", "evaluate", "splice", "train"]
 
 _PATH = click.Path(path_type=Path)
 SPLITS = ["train", "validation", "test", "all"]
@@ -158,3 +158,28 @@ def align(corpus: Path, out: Path, half: str, jobs: int) -> None:
         f"{out}: {summary.n_aligned} utterances aligned, {summary.n_kept} were there, "
         f"{len(summary.left_out)} left out"
     )
+
+
+@click.command()
+@click.argument("corpus", type=_PATH)
+@click.argument("out", type=_PATH)
+@click.option("--word", required=True, help="The word to make; clips go to OUT/WORD.")
+@click.option(
+    "--part",
+    "parts",
+    multiple=True,
+    required=True,
+    metavar="WORD:PHONE",
+    help="A phone of a word of CORPUS, in ARPAbet, such as stop:AA; in order, repeated.",
+)
+@click.option("--most", type=click.IntRange(1), default=1000, show_default=True, help="Clips.")
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
+def splice(
+    corpus: Path, out: Path, *, word: str, parts: Sequence[str], most: int, seed: int
+) -> None:
+    """Make clips of a word that CORPUS lacks out of parts of words that it has."""
+    from kws.train.splice import splice as run
+
+    pairs = [part.partition(":")[::2] for part in parts]
+    n = run(corpus, out, word=word, parts=pairs, most=most, seed=seed)
+    click.echo(f"{out / word}: {n} clips")

@@ -23,8 +23,9 @@ from kws.errors import ConfigError
 from kws.features import Features
 from kws.manifest import SILENCE, UNKNOWN
 from kws.train import augment, zoo
-from kws.train.data import Corpus, Split, load_corpus
+from kws.train.data import Corpus, Split, Spoken, load_corpus
 from kws.train.losses import make_loss
+from kws.train.mine import mine, read_moments, write_moments
 from kws.train.scenes import Scenes
 from kws.train.settings import Recipe
 
@@ -126,7 +127,13 @@ def labels_of(recipe: Recipe) -> list[str]:
     return [SILENCE, UNKNOWN, *recipe.data.keywords]
 
 
-def make_scenes(corpus: Corpus, recipe: Recipe, *, time_stride: int) -> Scenes:
+def make_scenes(
+    corpus: Corpus,
+    recipe: Recipe,
+    *,
+    time_stride: int,
+    mined: Sequence[tuple[Spoken, int]] = (),
+) -> Scenes:
     """Return the scene maker of a recipe."""
     return Scenes(
         corpus,
@@ -135,6 +142,7 @@ def make_scenes(corpus: Corpus, recipe: Recipe, *, time_stride: int) -> Scenes:
         labels=labels_of(recipe),
         features=recipe.features,
         time_stride=time_stride,
+        mined=mined,
     )
 
 
@@ -164,10 +172,15 @@ def fit(recipe: Recipe, *, data: Path, run: Path, start: Path | None = None) -> 
     run.mkdir(parents=True, exist_ok=True)
     if _history(run):
         _refuse_another(recipe, run)
-    training = _batches(recipe, data, split="train")
-    validation = _batches(recipe, data, split="validation")
-    _write_examples(run, training, validation)
     before = None if start is None else restore(start)[0]
+    corpus = load_corpus(recipe.data, data, split="train")
+    training = _batches(
+        recipe, corpus, split="train", mined=_mined(run, recipe, before, corpus.speech)
+    )
+    validation = _batches(
+        recipe, load_corpus(recipe.data, data, split="validation"), split="validation"
+    )
+    _write_examples(run, training, validation)
     mean, std = before.statistics if before else _statistics(training)
     settings = {"recipe": msgspec.to_builtins(recipe), "mean": mean, "std": std}
     (run / "settings.json").write_text(json.dumps(settings, indent=1))
@@ -235,15 +248,27 @@ def restore(run: Path) -> tuple[zoo.Spotting, Recipe]:
     return model, recipe
 
 
-def _batches(recipe: Recipe, data: Path, *, split: Split) -> SceneBatches:
+def _batches(
+    recipe: Recipe, corpus: Corpus, *, split: Split, mined: Sequence[tuple[Spoken, int]] = ()
+) -> SceneBatches:
     fit = recipe.fit
-    scenes = make_scenes(
-        load_corpus(recipe.data, data, split=split),
-        recipe,
-        time_stride=zoo.time_stride(recipe.model),
-    )
+    scenes = make_scenes(corpus, recipe, time_stride=zoo.time_stride(recipe.model), mined=mined)
     n_scenes = fit.scenes_per_epoch if split == "train" else fit.validation_scenes
     return SceneBatches(scenes, recipe, n_scenes=n_scenes, training=split == "train")
+
+
+def _mined(
+    run: Path, recipe: Recipe, model: zoo.Spotting | None, speech: Sequence[Spoken]
+) -> list[tuple[Spoken, int]]:
+    """Return where the model begun with is wrong in the training speech; found once a run."""
+    if model is None or not recipe.augment.mined_share:
+        return []
+    if not (path := run / "mined.csv").is_file():
+        write_moments(mine(model, recipe, labels_of(recipe), speech), path)
+    by_name = {spoken.path.name: spoken for spoken in speech}
+    moments = read_moments(path)
+    log.info("%d moments of speech are taken for keywords, see %s", len(moments), path)
+    return [(by_name[moment.utterance], moment.at) for moment in moments]
 
 
 def _write_examples(run: Path, training: SceneBatches, validation: SceneBatches) -> None:

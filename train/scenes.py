@@ -33,7 +33,7 @@ from kws.features import Samples
 from kws.manifest import SILENCE, UNKNOWN, FeatureSettings
 from kws.train import augment
 from kws.train.augment import Random, Wave
-from kws.train.data import Clip, Corpus
+from kws.train.data import Clip, Corpus, Spoken
 from kws.train.rooms import room_bank
 from kws.train.settings import AugmentRecipe, DataRecipe
 
@@ -88,6 +88,9 @@ class Scenes:
     features : FeatureSettings
     time_stride : int
         Frames to one output of the model.
+    mined : sequence of (Spoken, int)
+        Moments of continuous speech, in samples, that a model took for keywords; `mined_share` of
+        the speech in scenes is around one of them.
 
     Raises
     ------
@@ -104,8 +107,10 @@ class Scenes:
         labels: Sequence[str],
         features: FeatureSettings,
         time_stride: int,
+        mined: Sequence[tuple[Spoken, int]] = (),
     ) -> None:
         self.recipe = recipe
+        self._mined = mined
         self.labels = list(labels)
         self.n_samples = round(recipe.scene_s * RATE_HZ)
         n_frames = 1 + (self.n_samples - features.window_samples) // features.hop_samples
@@ -199,18 +204,29 @@ class Scenes:
         n = where[1] - where[0]
         if n < 0.1 * RATE_HZ:
             return
-        spoken = self._speech[int(random.integers(len(self._speech)))]
-        offset = int(random.integers(max(1, len(spoken.samples) - n)))
-        piece = spoken.samples[offset : offset + n].astype(np.float32)
-        piece = augment.fade(_level(piece, random.uniform(-6, 3)))
+        speed = random.uniform(*self.recipe.speed)
+        n_said = round(n * speed)
+        spoken, offset = self._draw_speech(n_said, random)
+        said = spoken.samples[offset : offset + n_said].astype(np.float32)
+        piece = augment.fade(_level(augment.change_speed(said, speed)[:n], random.uniform(-6, 3)))
         samples[where[0] : where[0] + len(piece)] += piece
         inside = (self.output_ends > where[0]) & (self.output_ends <= where[1] + RATE_HZ // 4)
         targets.allowed[inside, self._unknown] = 1
         for word, start, end in spoken.words:
-            if min(end, offset + len(piece)) - max(start, offset) < _HEARD_SAMPLES:
+            if min(end, offset + len(said)) - max(start, offset) < _HEARD_SAMPLES:
                 continue
+            span = tuple(where[0] + round((edge - offset) / speed) for edge in (start, end))
             for keyword in self._ambiguous.get(word, ()):
-                self._permit(targets, keyword, (start - offset + where[0], end - offset + where[0]))
+                self._permit(targets, keyword, span)
+
+    def _draw_speech(self, n_samples: int, random: Random) -> tuple[Spoken, int]:
+        """Draw an utterance and where in it to begin; for some, so that a mined moment is heard."""
+        if self._mined and _happens(self.recipe.mined_share, random):
+            spoken, at = self._mined[int(random.integers(len(self._mined)))]
+            first = at - int(random.uniform(0.2, 0.9) * n_samples)
+            return spoken, max(0, min(first, len(spoken.samples) - n_samples))
+        spoken = self._speech[int(random.integers(len(self._speech)))]
+        return spoken, int(random.integers(max(1, len(spoken.samples) - n_samples)))
 
     def _permit(self, targets: Targets, keyword: str, span: Span) -> None:
         """Allow an answer to a keyword said close to other speech, without asking for one."""

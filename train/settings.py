@@ -122,6 +122,8 @@ class AugmentRecipe(_Table, frozen=True, kw_only=True):
     """Share of word scenes with other speech before and after the word."""
     speech_word_share: Share = 0.4
     """Share of unknown words that are cut out of the speech corpora."""
+    mined_share: Share = 0.0
+    """Share of continuous speech around what the weights begun with take for a keyword."""
     noise_share: Share = 0.7
     snr_db: tuple[float, float] = (0.0, 25.0)
     gain_db: tuple[float, float] = (-18.0, 6.0)

@@ -60,6 +60,11 @@ def splice(
     ConfigError
         If the corpus holds none of the words, or their clips hold no such phone.
     """
+    if malformed := [part for part in parts if not all(part)]:
+        raise ConfigError(
+            f"A part must be a word and one of its phones, such as stop:AA. Received: "
+            f"{':'.join(malformed[0])}. Give both."
+        )
     random = np.random.default_rng(seed)
     first, *others = (_find(corpus, *part, most=most, random=random) for part in parts)
     folder = out / word

@@ -52,7 +52,7 @@ def corpus(*, speech=(), noise=(), span=(3000, 9000)):
     return Corpus(clips, list(speech), list(noise), [])
 
 
-def scenes(material=None, *, data=DATA, **changes):
+def scenes(material=None, *, data=DATA, mined=(), **changes):
     return Scenes(
         material or corpus(),
         data,
@@ -60,6 +60,7 @@ def scenes(material=None, *, data=DATA, **changes):
         labels=LABELS,
         features=FeatureSettings(window_samples=480),
         time_stride=2,
+        mined=mined,
     )
 
 
@@ -413,3 +414,18 @@ def test_digital_silence_spans_itself(n_samples):
 def test_speech_that_fills_the_clip_spans_the_clip():
     start, end = speech_span(square(8000, 300))
     assert (start, end) == (0, 8000)
+
+
+def test_speech_is_drawn_around_mined_moments():
+    """The tone of the mined moment is in every scene, that of the rest of the speech in few."""
+    speech = spoken(n_samples=60 * RATE_HZ, at=(40 * RATE_HZ, 40 * RATE_HZ + 8000))
+    mined = [(speech, 40 * RATE_HZ + 4000)]
+    heard = {0.0: 0, 1.0: 0}
+    for share in heard:
+        maker = scenes(corpus(speech=[speech]), mined=mined, speech_share=1.0, mined_share=share)
+        for seed in range(20):
+            samples = make(maker, seed).samples
+            blocks = samples[: len(samples) // 800 * 800].reshape(-1, 800)
+            heard[share] += any(abs(pitch_hz(block) - 4000) < 1200 for block in blocks)
+    assert heard[0.0] < 6
+    assert heard[1.0] == 20

@@ -1,0 +1,61 @@
+"""Hard examples are found where a model is wrong, and scenes are made of them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
+from kws.manifest import FeatureSettings
+from kws.train.data import Spoken
+from kws.train.mine import Moment, mine, read_moments, write_moments
+from kws.train.settings import DataRecipe, Recipe, WordCorpus
+
+LABELS = ["_silence_", "_unknown_", "yes", "no"]
+TONE_AT = (3 * RATE_HZ, 3 * RATE_HZ + 4800)
+
+
+class HearsTones:
+    """Says `no` where the upper bands are loud, and is silent elsewhere."""
+
+    time_stride = 2
+
+    def predict_on_batch(self, frames):
+        loud = frames[:, ::2, 30:].mean(axis=-1) > 10.0
+        logits = np.zeros((*loud.shape, 4), np.float32)
+        logits[..., 0] = 8.0
+        logits[..., 3] = np.where(loud, 11.0, 0.0)
+        return logits
+
+
+@pytest.fixture
+def recipe():
+    data = DataRecipe(keywords=["yes", "no"], words=[WordCorpus(path=".")], homophones={})
+    return Recipe(name="tones", data=data, features=FeatureSettings(kind="logmel", n_mels=40))
+
+
+def spoken(words, seconds=30):
+    samples = np.zeros(seconds * RATE_HZ, np.int16)
+    t = np.arange(TONE_AT[1] - TONE_AT[0])
+    samples[slice(*TONE_AT)] = (9000 * np.sin(2 * np.pi * 5500 * t / RATE_HZ)).astype(np.int16)
+    return Spoken(Path("a.flac"), samples, words)
+
+
+def test_a_moment_is_where_the_model_is_wrong(recipe):
+    (moment, *others) = mine(HearsTones(), recipe, LABELS, [spoken((("note", *TONE_AT),))])
+    assert moment.utterance == "a.flac"
+    assert moment.keyword == "no"
+    assert moment.posterior == pytest.approx(0.952, abs=0.01)
+    assert all(TONE_AT[0] <= one.at <= TONE_AT[1] + 800 for one in (moment, *others))
+
+
+def test_a_keyword_that_is_said_is_no_moment(recipe):
+    assert not mine(HearsTones(), recipe, LABELS, [spoken((("no", *TONE_AT),))])
+    elsewhere = (("no", 10 * RATE_HZ, 11 * RATE_HZ),)
+    assert mine(HearsTones(), recipe, LABELS, [spoken(elsewhere)])
+
+
+def test_moments_are_kept_in_a_file(tmp_path):
+    moments = [Moment("a.flac", 320, "no", 0.9), Moment("b, c.flac", 0, "yes", 0.1)]
+    write_moments(moments, tmp_path / "mined.csv")
+    assert read_moments(tmp_path / "mined.csv") == moments

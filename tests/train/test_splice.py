@@ -1,0 +1,70 @@
+"""Words are made of parts of other words."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
+from kws.errors import ConfigError
+from kws.train.align import align, read_alignment
+from kws.train.data import read_samples
+from kws.train.splice import splice
+
+LIBRISPEECH = Path(__file__).parents[1] / "data" / "librispeech"
+RECORDING = LIBRISPEECH / "dev-clean/84/121123/84-121123-0014.opus"
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory):
+    """The words of one sentence as clips of two speakers."""
+    folder = tmp_path_factory.mktemp("words")
+    align(LIBRISPEECH, folder / "alignment.jsonl")
+    (utterance,) = read_alignment(folder / "alignment.jsonl").values()
+    samples = read_samples(RECORDING)
+    for word, start_s, end_s in utterance.words:
+        clip = samples[round(start_s * RATE_HZ) : round(end_s * RATE_HZ)]
+        padded = np.pad(clip, RATE_HZ // 4)
+        (folder / word.lower()).mkdir()
+        for speaker in ("alice", "bob"):
+            path = folder / word.lower() / f"{speaker}_nohash_0.wav"
+            soundfile.write(path, padded, RATE_HZ)
+    return folder
+
+
+def test_a_word_is_made_of_two_others(words, tmp_path):
+    assert splice(words, tmp_path, word="oce", parts=[("alone", "OW"), ("must", "S")]) == 2
+    made = sorted((tmp_path / "oce").iterdir())
+    assert [path.name for path in made] == ["alice_nohash_0.flac", "bob_nohash_1.flac"]
+    samples = read_samples(made[0])
+    assert 0.45 * RATE_HZ < len(samples) < 0.9 * RATE_HZ
+    loud = np.flatnonzero(np.abs(samples.astype(int)) > 1000)
+    assert 0.15 < loud[0] / RATE_HZ < 0.3, "background comes before the word"
+    assert np.abs(np.diff(samples.astype(int))).max() < 12_000, "a join does not click"
+
+
+def test_a_seed_decides_what_is_made(words, tmp_path):
+    for folder in ("first", "again"):
+        splice(words, tmp_path / folder, word="w", parts=[("no", "OW"), ("must", "S")], seed=3)
+    first, again = (
+        read_samples(tmp_path / f / "w/alice_nohash_0.flac") for f in ("first", "again")
+    )
+    assert np.array_equal(first, again)
+
+
+def test_only_so_many_clips_are_taken(words, tmp_path):
+    assert splice(words, tmp_path, word="w", parts=[("no", "OW")], most=1) == 1
+
+
+@pytest.mark.parametrize(
+    ("parts", "says"),
+    [
+        ([("no", "ZH")], "a phone said once in a word. Received: ZH of no"),
+        ([("no", "")], "a word and one of its phones, such as stop:AA. Received: no"),
+        ([("absent", "AA")], "must hold audio"),
+    ],
+)
+def test_a_part_that_is_not_there_is_named(words, tmp_path, parts, says):
+    with pytest.raises(ConfigError, match=says):
+        splice(words, tmp_path, word="w", parts=parts)

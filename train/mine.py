@@ -1,0 +1,99 @@
+"""Hard examples: moments of continuous speech that a trained model takes for keywords."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
+from kws.features import Features
+from kws.manifest import SILENCE, UNKNOWN
+from kws.train.data import Spoken
+from kws.train.settings import Recipe
+from kws.train.zoo import Spotting
+
+__all__ = ["Moment", "mine", "read_moments", "write_moments"]
+
+_WARM_UP_FRAMES = 200
+_SEGMENT_FRAMES = 2000
+_APART_S = 0.5
+_AFTER_WORD_S = 0.6
+_LEAST = 0.05
+_MOST = 3000
+
+
+class Moment(NamedTuple):
+    """An utterance by file name, a place in it in samples, the keyword heard, and its posterior."""
+
+    utterance: str
+    at: int
+    keyword: str
+    posterior: float
+
+
+def mine(
+    model: Spotting, recipe: Recipe, labels: Sequence[str], speech: Sequence[Spoken]
+) -> list[Moment]:
+    """Run a model over utterances; return where it hears keywords that are not said, worst first.
+
+    Keywords really said there, and their homophones, are left out. At most one moment in half a
+    second, at most 3,000 in all, none of a posterior below 0.05.
+    """
+    said = {keyword: {keyword, *recipe.data.homophones.get(keyword, ())} for keyword in labels}
+    features = Features(recipe.features)
+    moments: list[Moment] = []
+    for spoken in speech:
+        posteriors = _posteriors(model, features.whole(spoken.samples))
+        for label in (SILENCE, UNKNOWN):
+            posteriors[:, labels.index(label)] = 0.0
+        hop = recipe.features.hop_samples * model.time_stride
+        overlap = recipe.features.window_samples - recipe.features.hop_samples
+        apart = round(_APART_S * RATE_HZ / hop)
+        for begin in range(0, len(posteriors), apart):
+            output, label = np.unravel_index(
+                posteriors[begin : begin + apart].argmax(), (apart, len(labels))
+            )
+            posterior = float(posteriors[begin + output, label])
+            at = int(begin + output + 1) * hop + overlap
+            if posterior >= _LEAST and not _is_said(spoken, said[labels[label]], at):
+                moments.append(Moment(spoken.path.name, at, labels[label], round(posterior, 4)))
+    return sorted(moments, key=lambda moment: -moment.posterior)[:_MOST]
+
+
+def write_moments(moments: Sequence[Moment], path: Path) -> None:
+    """Write moments as CSV with a heading."""
+    with path.open("w", newline="", encoding="utf-8") as lines:
+        csv.writer(lines).writerows([Moment._fields, *moments])
+
+
+def read_moments(path: Path) -> list[Moment]:
+    """Read what `write_moments` wrote."""
+    with path.open(newline="", encoding="utf-8") as lines:
+        return [
+            Moment(row["utterance"], int(row["at"]), row["keyword"], float(row["posterior"]))
+            for row in csv.DictReader(lines)
+        ]
+
+
+def _posteriors(model: Spotting, frames: np.ndarray) -> np.ndarray:
+    """Return posteriors [shape=(outputs, labels)], over overlapping segments in one batch."""
+    stride = model.time_stride
+    n_frames = len(frames) // stride * stride
+    warm_up, n_segment = _WARM_UP_FRAMES // stride * stride, _SEGMENT_FRAMES // stride * stride
+    n_segments = max(1, -(-n_frames // n_segment))
+    padded = np.pad(
+        frames[:n_frames], ((warm_up, n_segments * n_segment - n_frames), (0, 0)), "edge"
+    )
+    starts = range(0, n_segments * n_segment, n_segment)
+    batch = np.stack([padded[start : start + warm_up + n_segment] for start in starts])
+    posteriors = keras.ops.convert_to_numpy(keras.ops.softmax(model.predict_on_batch(batch)))
+    posteriors = posteriors[:, warm_up // stride :].reshape(-1, posteriors.shape[-1])
+    return np.array(posteriors[: n_frames // stride])
+
+
+def _is_said(spoken: Spoken, words: set[str], at: int) -> bool:
+    late = round(_AFTER_WORD_S * RATE_HZ)
+    return any(word in words and start <= at < end + late for word, start, end in spoken.words)
