@@ -5,7 +5,6 @@ TensorBoard logs under tensorboard/, what export needs in examples.npz, pictures
 training has finished, what it goes on from under backup/.
 """
 
-import csv
 import json
 import logging
 import sys
@@ -23,7 +22,17 @@ from kws.errors import ConfigError
 from kws.features import Features
 from kws.manifest import SILENCE, UNKNOWN
 from kws.train import augment, zoo
-from kws.train.data import Corpus, Split, load_corpus
+from kws.train.callbacks import (
+    Backup,
+    History,
+    KeepWeights,
+    StopAtNaN,
+    begun,
+    go_on,
+    leave_interrupts_to_parent,
+    write_whole,
+)
+from kws.train.data import Corpus, Split, load_corpus, write_left_out
 from kws.train.losses import make_loss
 from kws.train.scenes import Scenes
 from kws.train.settings import Recipe
@@ -54,6 +63,7 @@ class SceneBatches(keras.utils.PyDataset):
         return self.n_batches
 
     def __getitem__(self, index: int) -> tuple[Any, Any, Any]:
+        leave_interrupts_to_parent()
         if self.training:
             return self._make(index)
         if index not in self._kept:  # validation scenes are the same in every epoch
@@ -63,6 +73,16 @@ class SceneBatches(keras.utils.PyDataset):
     def on_epoch_end(self) -> None:
         """Move on to the next epoch's scenes."""
         self.epoch += 1
+
+    def sources(self, epoch: int, index: int) -> list[Path]:
+        """Return the files that a batch of an epoch is made of, by making it again."""
+        n_scenes = self.n_batches * self.recipe.fit.batch_size
+        again = SceneBatches(
+            self.scenes.listening(), self.recipe, n_scenes=n_scenes, training=self.training
+        )
+        again.epoch = epoch
+        again[index]
+        return again.scenes.sources or []
 
     def _make(self, index: int) -> tuple[Any, Any, Any]:
         fit = self.recipe.fit
@@ -142,27 +162,33 @@ def fit(recipe: Recipe, *, data: Path, run: Path, start: Path | None = None) -> 
     keras.utils.set_random_seed(recipe.fit.seed)
     tf.config.experimental.enable_op_determinism()
     run.mkdir(parents=True, exist_ok=True)
-    if _history(run):
+    history = begun(run)
+    if history:
         _refuse_another(recipe, run)
     training = _batches(recipe, data, split="train")
     validation = _batches(recipe, data, split="validation")
+    _list_left_out(run, training.scenes.left_out | validation.scenes.left_out)
     _write_examples(run, training, validation)
     before = None if start is None else restore(start)[0]
     mean, std = before.statistics if before else _statistics(training)
     settings = {"recipe": msgspec.to_builtins(recipe), "mean": mean, "std": std}
-    (run / "settings.json").write_text(json.dumps(settings, indent=1))
+    write_whole(run / "settings.json", json.dumps(settings, indent=1))
     model = zoo.build(recipe.model, n_labels=len(labels_of(recipe)), mean=mean, std=std)
     log.info("%s: %d parameters", recipe.model.architecture, model.count_params())
     if before:
         model.set_weights(before.get_weights())
-    history = _history(run)
     training.epoch = len(history)  # after the statistics, which are of the first epoch's scenes
     model.compile(optimizer=_optimizer(recipe, n_batches=len(training)), loss=_loss(recipe))
+    if history:
+        go_on(model, run, n_epochs=len(history))
+    stop = StopAtNaN(run, training=training.sources, validation=validation.sources)
     model.fit(
         training,
+        shuffle=False,  # scenes are random as it is, and a step is to be found again
         validation_data=validation,
+        initial_epoch=len(history),
         epochs=recipe.fit.epochs,
-        callbacks=_callbacks(run, recipe, history),
+        callbacks=[stop, *_callbacks(run, recipe, history)],
         verbose=1 if sys.stdout.isatty() else 2,
     )
     model.load_weights(run / _WEIGHTS)
@@ -225,6 +251,12 @@ def _batches(recipe: Recipe, data: Path, *, split: Split) -> SceneBatches:
     return SceneBatches(scenes, recipe, n_scenes=n_scenes, training=split == "train")
 
 
+def _list_left_out(run: Path, left_out: dict[Path, str]) -> None:
+    write_left_out(run / "left_out.csv", left_out)
+    if left_out:
+        log.warning("%d files left out, listed in %s", len(left_out), run / "left_out.csv")
+
+
 def _write_examples(run: Path, training: SceneBatches, validation: SceneBatches) -> None:
     """Keep what export needs: streams to calibrate on, and real clips to verify with."""
     random = np.random.default_rng(training.recipe.fit.seed)
@@ -270,17 +302,15 @@ def _callbacks(
     run: Path, recipe: Recipe, history: Sequence[float]
 ) -> list[keras.callbacks.Callback]:
     return [
-        keras.callbacks.ModelCheckpoint(
-            str(run / _WEIGHTS),
-            save_best_only=recipe.fit.keep == "best",
-            save_weights_only=True,
-            initial_value_threshold=min(history, default=None),
+        KeepWeights(
+            run / _WEIGHTS,
+            best_only=recipe.fit.keep == "best",
+            least=min(history, default=None),
         ),
         keras.callbacks.EarlyStopping(patience=recipe.fit.patience),
-        keras.callbacks.CSVLogger(str(run / "history.csv"), append=bool(history)),
+        History(run, append=bool(history)),
         keras.callbacks.TensorBoard(str(run / "tensorboard"), write_graph=False),
-        keras.callbacks.TerminateOnNaN(),
-        keras.callbacks.BackupAndRestore(str(run / "backup"), delete_checkpoint=True),
+        Backup(run),
     ]
 
 
@@ -296,11 +326,3 @@ def _refuse_another(recipe: Recipe, run: Path) -> None:
             f"An unfinished training must go on with the recipe that it began with. Received: "
             f"other values in {changed} for {run}. Give another --out, or remove that folder."
         )
-
-
-def _history(run: Path) -> list[float]:
-    """Return the validation losses of the epochs that an interrupted training has finished."""
-    if not (run / "backup").is_dir() or not (run / "history.csv").is_file():
-        return []
-    with (run / "history.csv").open(newline="") as rows:
-        return [float(row["val_loss"]) for row in csv.DictReader(rows)]
