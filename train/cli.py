@@ -34,7 +34,11 @@ def train(
     changes = {"epochs": epochs, "seed": seed}
     changed = {key: value for key, value in changes.items() if value is not None}
     recipe = msgspec.structs.replace(recipe, fit=msgspec.structs.replace(recipe.fit, **changed))
-    model, recipe = fit_stages(recipe, data=data, run=run, start=start)
+    try:
+        model, recipe = fit_stages(recipe, data=data, run=run, start=start)
+    except KeyboardInterrupt:
+        click.echo("interrupted: the same command goes on after the last whole epoch", err=True)
+        raise
     for picture in draw(run, model, recipe, data=data):
         click.echo(f"drawn: {picture}")
     click.echo(f"trained: {run}. Next: kws export {run} --out {recipe.name}.tflite")

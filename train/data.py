@@ -4,8 +4,10 @@ Word corpora are Speech-Commands-shaped, `word/speaker_nohash_n.*`. Speech corpo
 LibriSpeech-shaped with word times from `kws.train.align`. Samples are int16, mono, 16 kHz.
 """
 
+import csv
 import hashlib
 import logging
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -33,12 +35,16 @@ __all__ = [
     "load_corpus",
     "official_split",
     "read_samples",
+    "write_left_out",
 ]
 
 log = logging.getLogger("kws.data")
 
 Split: TypeAlias = Literal["train", "validation", "test"]
 AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".opus"}
+_WORD_S = (0.05, 10.0)  # what is longer is a recording, not a clip of one word
+_FEW_CLIPS = 5
+_N_SAID = 5
 _MAX_CLIPS_PER_CLASS = 2**27 - 1  # constant of the published rule
 
 
@@ -75,7 +81,10 @@ class Corpus:
     """Isolated words by label; what is no keyword is under `_unknown_`."""
     speech: list[Spoken]
     noise: list[Samples]
-    unreadable: list[Path]
+    left_out: dict[Path, str]
+    """Files and folders that were not used, and why."""
+    noise_paths: list[Path] = field(default_factory=list)
+    """Where each piece of noise comes from."""
 
 
 def official_split(
@@ -95,19 +104,24 @@ def official_split(
 
 
 def load_corpus(recipe: DataRecipe, root: Path, *, split: Split) -> Corpus:
-    """Read all samples of one split into memory; unreadable files are listed, never silently lost.
+    """Read all samples of one split into memory; what cannot be used is listed, never just lost.
 
     Raises
     ------
     ConfigError
-        If a folder is missing or empty, or a keyword has no clip in the training split.
+        If a folder is missing or empty, a folder's name is a keyword's but for its case, or a
+        keyword has no clip in the training split.
     """
     clips: dict[str, list[Clip]] = {label: [] for label in (*recipe.keywords, UNKNOWN)}
-    unreadable: list[Path] = []
+    left_out: dict[Path, str] = {}
     for words in recipe.words:
         paths = _paths(words, root, split=split)
-        samples, bad = _read_all(paths)
-        unreadable += bad
+        if not words.unknown:
+            _check_case(paths, recipe.keywords)
+        if split == "train":
+            left_out |= _empty_folders(root / words.path)
+        samples, bad = _read_all(paths, seconds=_WORD_S)
+        left_out |= bad
         for path, wave in samples:
             known = path.parent.name in recipe.keywords and not words.unknown
             label = path.parent.name if known else UNKNOWN
@@ -116,7 +130,7 @@ def load_corpus(recipe: DataRecipe, root: Path, *, split: Split) -> Corpus:
             )
     speech: list[Spoken] = []
     for corpus in recipe.speech:
-        spoken = list(_speech(corpus, root, split, unreadable))
+        spoken = list(_speech(corpus, root, split, left_out))
         speech += spoken
         for clip in _cut_keywords(spoken, recipe.keywords, weight=corpus.word_weight):
             clips[clip.label].append(clip)
@@ -126,22 +140,44 @@ def load_corpus(recipe: DataRecipe, root: Path, *, split: Split) -> Corpus:
             f"{', '.join(absent)}. Add folders of these names below {root}, or drop the keywords."
         )
     noise, bad = _read_all([path for name in recipe.noise for path in _matching(root, name)])
-    unreadable += bad
-    for path in unreadable:
-        log.warning("left out, not readable as audio: %s", path)
-    return Corpus(clips, speech, [samples for _, samples in noise], unreadable)
+    left_out |= bad
+    _say(clips, left_out, split=split)
+    noise_paths = [path for path, _ in noise]
+    return Corpus(clips, speech, [samples for _, samples in noise], left_out, noise_paths)
 
 
-def read_samples(path: Path) -> Samples:
+def write_left_out(path: Path, left_out: dict[Path, str]) -> None:
+    """Write what was not used, and why, as CSV with the columns `path` and `reason`."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(("path", "reason"))
+        rows.writerows(sorted((str(path), reason) for path, reason in left_out.items()))
+
+
+def read_samples(path: Path, *, seconds: tuple[float, float] = (0.0, math.inf)) -> Samples:
     """Read a clip as int16, mono, 16 kHz.
+
+    Parameters
+    ----------
+    path : Path
+    seconds : tuple of float
+        The shortest and the longest that a clip may be.
 
     Raises
     ------
     FormatError
-        If the file is not audio, or is empty.
+        If the file is not audio, is empty, or is too short or too long.
     """
     try:
-        samples, rate_hz = soundfile.read(path, dtype="int16", always_2d=True)
+        with soundfile.SoundFile(path) as file:
+            rate_hz, n_samples = file.samplerate, file.frames
+            least_s, most_s = seconds
+            if n_samples and not least_s <= n_samples / rate_hz <= most_s:
+                raise FormatError(
+                    f"A word's clip must last {least_s} to {most_s:g} s. Received: "
+                    f"{n_samples / rate_hz:g} s in {path}. Cut it, or move it to other data."
+                )
+            samples = file.read(dtype="int16", always_2d=True)
     except (soundfile.SoundFileError, OSError) as error:
         raise FormatError(
             f"A clip must be audio. Received: {path} ({error}). Remove it."
@@ -150,6 +186,41 @@ def read_samples(path: Path) -> Samples:
         raise FormatError(f"A clip must hold samples. Received: none in {path}. Remove it.")
     mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1).astype(np.int16)
     return mono if rate_hz == RATE_HZ else soxr.resample(mono, rate_hz, RATE_HZ)
+
+
+def _say(clips: dict[str, list[Clip]], left_out: dict[Path, str], *, split: Split) -> None:
+    """Say what is odd about a split: what was left out, and keywords of which there is little."""
+    for path in list(left_out)[:_N_SAID]:
+        log.warning("left out: %s", left_out[path])
+    if len(left_out) > _N_SAID:
+        log.warning("left out: %d more", len(left_out) - _N_SAID)
+    for label, known in clips.items():
+        if split == "train" and label != UNKNOWN and 0 < len(known) < _FEW_CLIPS:
+            log.warning("few clips to train on, of `%s`: %d", label, len(known))
+
+
+def _check_case(paths: Sequence[Path], keywords: Sequence[str]) -> None:
+    """Refuse a folder that would be `_unknown_` for its upper or lower case alone."""
+    written = {keyword.casefold(): keyword for keyword in keywords}
+    for folder in sorted({path.parent for path in paths}):
+        keyword = written.get(folder.name.casefold(), folder.name)
+        if keyword != folder.name:
+            raise ConfigError(
+                f"Folders and keywords must be written alike. Received: {folder} for the keyword "
+                f"`{keyword}`. Rename the folder, or the keyword; two folders of one word, join."
+            )
+
+
+def _empty_folders(folder: Path) -> dict[Path, str]:
+    """Return the folders of words in which there is no audio, and that this is so."""
+    if not folder.is_dir():
+        return {}
+    used = {parent for path in audio_below(folder) for parent in path.parents}
+    empty = sorted(path for path in folder.rglob("*") if path.is_dir() and path not in used)
+    return {
+        path: f"A folder of words must hold audio. Received: none in {path}. Fill or remove it."
+        for path in empty
+    }
 
 
 def _paths(words: WordCorpus, root: Path, *, split: Split) -> list[Path]:
@@ -175,7 +246,7 @@ def _words_below(folder: Path) -> list[Path]:
 
 
 def _speech(
-    corpus: SpeechCorpus, root: Path, split: Split, unreadable: list[Path]
+    corpus: SpeechCorpus, root: Path, split: Split, left_out: dict[Path, str]
 ) -> Iterable[Spoken]:
     """Read the utterances of training speakers; one in ten of them, by hash, validates."""
     first, _ = train_speakers(root / corpus.path)
@@ -190,7 +261,7 @@ def _speech(
         == (split == "validation")
     ]
     samples, bad = _read_all(wanted)
-    unreadable += bad
+    left_out |= bad
     for path, speech in samples:
         words = tuple(
             (word.lower(), round(start_s * RATE_HZ), round(end_s * RATE_HZ))
@@ -204,9 +275,11 @@ def _cut_keywords(
 ) -> Iterable[Clip]:
     """Cut keywords out of continuous speech, with 50 ms around them."""
     margin = RATE_HZ // 20
+    written = {keyword.lower(): keyword for keyword in keywords}
     for spoken in speech:
-        for word, start, end in spoken.words:
-            if word in keywords and weight > 0 and end - start > RATE_HZ // 8:
+        for spelled, start, end in spoken.words:
+            word = written.get(spelled)
+            if word and weight > 0 and end - start > RATE_HZ // 8:
                 before = min(start, margin)
                 cut = spoken.samples[start - before : end + margin]
                 yield Clip(
@@ -244,20 +317,20 @@ def _matching(root: Path, pattern: str) -> list[Path]:
     return paths
 
 
-def _read_all(paths: Sequence[Path]) -> tuple[list[tuple[Path, Samples]], list[Path]]:
-    """Read files in threads, in order; return what could be read, and what could not."""
+def _read_all(
+    paths: Sequence[Path], *, seconds: tuple[float, float] = (0.0, math.inf)
+) -> tuple[list[tuple[Path, Samples]], dict[Path, str]]:
+    """Read files in threads, in order; return what could be read, and why the rest could not."""
     read = joblib.Parallel(n_jobs=-1, prefer="threads")(
-        joblib.delayed(_try)(path) for path in paths
+        joblib.delayed(_try)(path, seconds) for path in paths
     )
-    good = [
-        (path, samples) for path, samples in zip(paths, read, strict=True) if samples is not None
-    ]
-    bad = [path for path, samples in zip(paths, read, strict=True) if samples is None]
-    return good, bad
+    both = list(zip(paths, read, strict=True))
+    good = [(path, samples) for path, samples in both if not isinstance(samples, str)]
+    return good, {path: reason for path, reason in both if isinstance(reason, str)}
 
 
-def _try(path: Path) -> Samples | None:
+def _try(path: Path, seconds: tuple[float, float]) -> Samples | str:
     try:
-        return read_samples(path)
-    except FormatError:
-        return None
+        return read_samples(path, seconds=seconds)
+    except FormatError as error:
+        return str(error)

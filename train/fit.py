@@ -5,7 +5,6 @@ TensorBoard logs under tensorboard/, what export needs in examples.npz, pictures
 training has finished, what it goes on from under backup/.
 """
 
-import csv
 import json
 import logging
 import sys
@@ -23,7 +22,17 @@ from kws.errors import ConfigError
 from kws.features import Features
 from kws.manifest import SILENCE, UNKNOWN
 from kws.train import augment, zoo
-from kws.train.data import Corpus, Split, Spoken, load_corpus
+from kws.train.callbacks import (
+    Backup,
+    History,
+    KeepWeights,
+    StopAtNaN,
+    begun,
+    go_on,
+    leave_interrupts_to_parent,
+    write_whole,
+)
+from kws.train.data import Corpus, Split, Spoken, load_corpus, write_left_out
 from kws.train.losses import make_loss
 from kws.train.mine import mine, read_moments, write_moments
 from kws.train.scenes import Scenes
@@ -62,6 +71,7 @@ class SceneBatches(keras.utils.PyDataset):
         return self.n_batches
 
     def __getitem__(self, index: int) -> Batch:
+        leave_interrupts_to_parent()
         if self.training:
             return self._echoed(self.epoch * self.n_batches + index)
         if index not in self._kept:  # validation scenes are the same in every epoch
@@ -71,6 +81,16 @@ class SceneBatches(keras.utils.PyDataset):
     def on_epoch_end(self) -> None:
         """Move on to the next epoch's scenes."""
         self.epoch += 1
+
+    def sources(self, epoch: int, index: int) -> list[Path]:
+        """Return the files that a batch of an epoch is made of, by making it again."""
+        n_scenes = self.n_batches * self.recipe.fit.batch_size
+        again = SceneBatches(
+            self.scenes.listening(), self.recipe, n_scenes=n_scenes, training=self.training
+        )
+        again.epoch = epoch
+        again[index]
+        return again.scenes.sources or []
 
     def _echoed(self, step: int) -> Batch:
         """Put together the batch of a step of training."""
@@ -170,7 +190,8 @@ def fit(recipe: Recipe, *, data: Path, run: Path, start: Path | None = None) -> 
     keras.utils.set_random_seed(recipe.fit.seed)
     tf.config.experimental.enable_op_determinism()
     run.mkdir(parents=True, exist_ok=True)
-    if _history(run):
+    history = begun(run)
+    if history:
         _refuse_another(recipe, run)
     before = None if start is None else restore(start)[0]
     corpus = load_corpus(recipe.data, data, split="train")
@@ -180,23 +201,27 @@ def fit(recipe: Recipe, *, data: Path, run: Path, start: Path | None = None) -> 
     validation = _batches(
         recipe, load_corpus(recipe.data, data, split="validation"), split="validation"
     )
+    _list_left_out(run, training.scenes.left_out | validation.scenes.left_out)
     _write_examples(run, training, validation)
     mean, std = before.statistics if before else _statistics(training)
     settings = {"recipe": msgspec.to_builtins(recipe), "mean": mean, "std": std}
-    (run / "settings.json").write_text(json.dumps(settings, indent=1))
+    write_whole(run / "settings.json", json.dumps(settings, indent=1))
     model = zoo.build(recipe.model, n_labels=len(labels_of(recipe)), mean=mean, std=std)
     log.info("%s: %d parameters", recipe.model.architecture, model.count_params())
     if before:
         model.set_weights(before.get_weights())
-    history = _history(run)
     training.epoch = len(history)  # after the statistics, which are of the first epoch's scenes
     model.compile(optimizer=_optimizer(recipe, n_batches=len(training)), loss=_loss(recipe))
+    if history:
+        go_on(model, run, n_epochs=len(history))
+    stop = StopAtNaN(run, training=training.sources, validation=validation.sources)
     model.fit(
         training,
-        shuffle=False,  # scenes are random as it is, and echoes want the order of steps
+        shuffle=False,  # scenes are random as it is, and a step is to be found again
         validation_data=validation,
+        initial_epoch=len(history),
         epochs=recipe.fit.epochs,
-        callbacks=_callbacks(run, recipe, history),
+        callbacks=[stop, *_callbacks(run, recipe, history)],
         verbose=1 if sys.stdout.isatty() else 2,
     )
     model.load_weights(run / _WEIGHTS)
@@ -271,6 +296,12 @@ def _mined(
     return [(by_name[moment.utterance], moment.at) for moment in moments]
 
 
+def _list_left_out(run: Path, left_out: dict[Path, str]) -> None:
+    write_left_out(run / "left_out.csv", left_out)
+    if left_out:
+        log.warning("%d files left out, listed in %s", len(left_out), run / "left_out.csv")
+
+
 def _write_examples(run: Path, training: SceneBatches, validation: SceneBatches) -> None:
     """Keep what export needs: streams to calibrate on, and real clips to verify with."""
     random = np.random.default_rng(training.recipe.fit.seed)
@@ -323,18 +354,16 @@ def _callbacks(
 ) -> list[keras.callbacks.Callback]:
     averaging = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if recipe.fit.average else []
     return [
-        *averaging,  # first, so that what is kept is the average
-        keras.callbacks.ModelCheckpoint(
-            str(run / _WEIGHTS),
-            save_best_only=recipe.fit.keep == "best",
-            save_weights_only=True,
-            initial_value_threshold=min(history, default=None),
+        Backup(run),  # of the weights that training goes on from
+        *averaging,  # so that what is kept is the average
+        KeepWeights(
+            run / _WEIGHTS,
+            best_only=recipe.fit.keep == "best",
+            least=min(history, default=None),
         ),
         keras.callbacks.EarlyStopping(patience=recipe.fit.patience),
-        keras.callbacks.CSVLogger(str(run / "history.csv"), append=bool(history)),
+        History(run, append=bool(history)),
         keras.callbacks.TensorBoard(str(run / "tensorboard"), write_graph=False),
-        keras.callbacks.TerminateOnNaN(),
-        keras.callbacks.BackupAndRestore(str(run / "backup"), delete_checkpoint=True),
     ]
 
 
@@ -350,11 +379,3 @@ def _refuse_another(recipe: Recipe, run: Path) -> None:
             f"An unfinished training must go on with the recipe that it began with. Received: "
             f"other values in {changed} for {run}. Give another --out, or remove that folder."
         )
-
-
-def _history(run: Path) -> list[float]:
-    """Return the validation losses of the epochs that an interrupted training has finished."""
-    if not (run / "backup").is_dir() or not (run / "history.csv").is_file():
-        return []
-    with (run / "history.csv").open(newline="") as rows:
-        return [float(row["val_loss"]) for row in csv.DictReader(rows)]

@@ -20,8 +20,10 @@ not; that is also so for keywords within sentences.
 The loss is the negative logarithm of the posterior of the whole set.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -118,12 +120,16 @@ class Scenes:
         last_frame = outputs * time_stride + time_stride - 1
         self.output_ends = last_frame * features.hop_samples + features.window_samples
         self._silence, self._unknown = labels.index(SILENCE), labels.index(UNKNOWN)
-        self._speech, self._noise = corpus.speech, corpus.noise
+        self._speech = corpus.speech
+        paths = corpus.noise_paths or [Path("noise")] * len(corpus.noise)
+        self._noise = list(zip(corpus.noise, paths, strict=True))
+        self.left_out = corpus.left_out
+        self.sources: list[Path] | None = None
         self._rooms = room_bank(recipe.room_bank) if recipe.room == "pyroomacoustics" else ()
-        self._ambiguous = {keyword: [keyword] for keyword in data.keywords}
+        self._ambiguous = {keyword.lower(): [keyword] for keyword in data.keywords}
         for keyword, words in data.homophones.items():
             for word in words:
-                self._ambiguous.setdefault(word, []).append(keyword)
+                self._ambiguous.setdefault(word.lower(), []).append(keyword)
         self.clips = [clip for clips in corpus.clips.values() for clip in clips]
         n_unknown = len(corpus.clips[UNKNOWN])
         if not n_unknown or n_unknown == len(self.clips):
@@ -167,6 +173,16 @@ class Scenes:
             samples[int(random.uniform(last_word_end, self.n_samples)) :] = 0.0
         return Scene(np.clip(samples, -32768, 32767), targets)
 
+    def listening(self) -> "Scenes":
+        """Return a maker of the same scenes that lists the files it uses in `sources`."""
+        listening = copy.copy(self)
+        listening.sources = []
+        return listening
+
+    def _note(self, path: Path) -> None:
+        if self.sources is not None:
+            self.sources.append(path)
+
     def _add_words(self, samples: Wave, targets: Targets, random: Random) -> int:
         """Lay one or two words into the scene, with other speech around them in some scenes.
 
@@ -207,6 +223,7 @@ class Scenes:
         speed = random.uniform(*self.recipe.speed)
         n_said = round(n * speed)
         spoken, offset = self._draw_speech(n_said, random)
+        self._note(spoken.path)
         said = spoken.samples[offset : offset + n_said].astype(np.float32)
         piece = augment.fade(_level(augment.change_speed(said, speed)[:n], random.uniform(-6, 3)))
         samples[where[0] : where[0] + len(piece)] += piece
@@ -254,9 +271,11 @@ class Scenes:
             label = UNKNOWN
         if label == UNKNOWN and self._cuttable and random.random() < self.recipe.speech_word_share:
             spoken, span = self._cuttable[int(random.integers(len(self._cuttable)))]
+            self._note(spoken.path)
             samples, span = _cut(spoken.samples, span, random, most_s=0.04)
         else:
             clip, span = self._words[label].draw(random)
+            self._note(clip.path)
             samples, span = _cut(clip.samples, span, random, most_s=0.3)
         speed = random.uniform(*self.recipe.speed)
         wave = augment.change_speed(samples.astype(np.float32), speed)
@@ -290,6 +309,8 @@ class Scenes:
         fewest, most = self.recipe.babble_voices
         which = random.integers(len(self._speech), size=int(random.integers(fewest, most + 1)))
         voices = [self._speech[i].samples for i in which]
+        for i in which:
+            self._note(self._speech[i].path)
         return augment.add_noise(
             samples,
             augment.babble(voices, self.n_samples, random=random),
@@ -310,12 +331,14 @@ class Scenes:
         """Add recorded noise, room tone, and set the level of the whole scene."""
         if random.random() < 0.5 and self._tones:
             clip = self._tones[int(random.integers(len(self._tones)))]
+            self._note(clip.path)
             samples = samples + augment.gain(
                 augment.room_tone(_quietest(clip.samples), self.n_samples, random=random),
                 random.uniform(-6, 6),
             )
         if random.random() < self.recipe.noise_share and self._noise:
-            noise = self._noise[int(random.integers(len(self._noise)))]
+            noise, path = self._noise[int(random.integers(len(self._noise)))]
+            self._note(path)
             samples = augment.add_noise(
                 samples,
                 augment.loop(noise, self.n_samples, random=random),

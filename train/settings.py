@@ -88,6 +88,8 @@ class DataRecipe(_Table, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not self.keywords or len(set(self.keywords)) != len(self.keywords):
             raise ValueError("keywords must be present and differ from one another")
+        if len({keyword.casefold() for keyword in self.keywords}) < len(self.keywords):
+            raise ValueError("keywords must not differ in case alone")
         if any(keyword.startswith("_") for keyword in self.keywords):
             raise ValueError("keywords must not begin with an underscore")
         if not all(keyword and keyword.isprintable() for keyword in self.keywords):

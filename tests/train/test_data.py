@@ -140,7 +140,8 @@ def test_an_optional_folder_may_be_missing_and_that_is_said(words, caplog):
     folders = (WordCorpus(path="words"), WordCorpus(path="more", optional=True))
     with caplog.at_level(logging.WARNING, "kws.data"):
         load_corpus(recipe(*folders), words, split="train")
-    assert caplog.messages == [f"left out, not there: {words / 'more'}"]
+    said = [line for line in caplog.messages if line.startswith("left out")]
+    assert said == [f"left out, not there: {words / 'more'}"]
 
 
 def test_unreadable_files_are_left_out_listed_and_said(words, caplog):
@@ -155,10 +156,14 @@ def test_unreadable_files_are_left_out_listed_and_said(words, caplog):
     write(words / "noise" / "hum.wav")
     with caplog.at_level(logging.WARNING, "kws.data"):
         corpus = load_corpus(recipe(noise=["noise"]), words, split="train")
-    assert corpus.unreadable == [torn, empty, noise]
-    assert caplog.messages == [
-        f"left out, not readable as audio: {path}" for path in (torn, empty, noise)
-    ]
+    assert list(corpus.left_out) == [torn, empty, noise]
+    assert corpus.left_out[empty] == (
+        f"A clip must hold samples. Received: none in {empty}. Remove it."
+    )
+    for path in (torn, noise):
+        assert corpus.left_out[path].startswith(f"A clip must be audio. Received: {path} (")
+    said = [f"left out: {reason}" for reason in corpus.left_out.values()]
+    assert [line for line in caplog.messages if line.startswith("left out")] == said
     assert [len(corpus.clips[word]) for word in ("yes", "no")] == [1, 1]
     assert len(corpus.noise) == 1
 

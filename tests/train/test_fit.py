@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import resource
 import shutil
 
 import msgspec
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from kws.errors import ConfigError
+from kws.errors import ConfigError, KwsError
 from kws.manifest import FeatureSettings
 from kws.train.settings import (
     AugmentRecipe,
@@ -120,17 +121,12 @@ def interrupted(training, data, tmp_path_factory):
     callbacks = training._callbacks
 
     def deadly(*args):
-        made = callbacks(*args)
-
         class Kill(training.keras.callbacks.Callback):
             def on_epoch_begin(self, epoch, logs=None):
                 if epoch == 1:
-                    for callback in made:
-                        if isinstance(callback, training.keras.callbacks.CSVLogger):
-                            callback.csv_file.close()  # as the end of the process would
                     raise KeyboardInterrupt
 
-        return [*made, Kill()]
+        return [*callbacks(*args), Kill()]
 
     run = tmp_path_factory.mktemp("interrupted")
     with pytest.MonkeyPatch.context() as patch:
@@ -152,6 +148,45 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(
     settings = [json.loads((folder / "settings.json").read_text()) for folder in (run, whole)]
     assert settings[0] == settings[1]
     assert same_weights(resumed, model)
+
+
+def test_a_training_stopped_by_a_full_disk_goes_on_when_there_is_room(
+    training, data, two_epochs, tmp_path, monkeypatch
+):
+    callbacks = training._callbacks
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    class FillDisk(training.keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limit[1]))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_callbacks", lambda *given: [*callbacks(*given), FillDisk()])
+        try:
+            with pytest.raises(KwsError, match=r"^Weights must be written to the run folder"):
+                training.fit(changed(epochs=2), data=data, run=tmp_path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    model = training.fit(changed(epochs=2), data=data, run=tmp_path)
+    assert same_weights(model, two_epochs[0])
+    assert history_of(tmp_path) == history_of(two_epochs[1])
+
+
+def test_a_loss_that_is_not_finite_stops_the_training_and_names_files(training, data, tmp_path):
+    with pytest.raises(KwsError) as error:
+        training.fit(changed(learning_rate=1e30), data=data, run=tmp_path)
+    found = re.fullmatch(
+        r"The loss must be finite\. Received: (?:nan|inf) at epoch 1, step ([23]), made of (.+) "
+        r"and \d+ more; (.+) lists all\. Look at these files; if they are sound, lower "
+        r"`\[fit\] learning_rate`\.",
+        str(error.value),
+    )
+    assert found
+    listed = (tmp_path / "not_finite.txt").read_text().splitlines()
+    assert listed[:5] == found[2].split(", ")
+    batches = training._batches(changed(), data, split="train")
+    assert listed == [str(path) for path in dict.fromkeys(batches.sources(0, int(found[1]) - 1))]
 
 
 def test_an_interrupted_training_does_not_go_on_with_another_recipe(training, data, interrupted):
@@ -208,6 +243,17 @@ def test_a_stage_begins_with_the_one_before(training, data, tmp_path, monkeypatc
     (tmp_path / "finished").unlink()
     training.fit_stages(recipe, data=data, run=tmp_path)
     assert runs == [tmp_path], "nor is its first stage when the last is"
+
+
+def test_the_files_of_a_batch_are_found_by_making_it_again(training, data):
+    batches = training._batches(RECIPE, data, split="train")
+    before = batches[2]
+    files = batches.sources(0, 2)
+    assert set(files) <= {clip.path for clip in batches.scenes.clips}
+    assert len(set(files)) >= 8
+    assert files == batches.sources(0, 2) != batches.sources(1, 2)
+    assert batches.scenes.sources is None
+    assert all(np.array_equal(a, b) for a, b in zip(before, batches[2], strict=True))
 
 
 def test_batches_of_an_epoch_depend_on_the_seed_alone(training, data):
