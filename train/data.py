@@ -33,6 +33,7 @@ __all__ = [
     "load_corpus",
     "official_split",
     "read_samples",
+    "speaker_of",
 ]
 
 log = logging.getLogger("kws.data")
@@ -86,12 +87,16 @@ def official_split(
     Warden 2018, section 4: what stands before `_nohash_` is the speaker, so that no speaker is in
     two splits; the SHA-1 of that, modulo 2^27, as a percentage.
     """
-    speaker = re.sub(r"_nohash_.*$", "", path.name)
-    digest = int(hashlib.sha1(speaker.encode(), usedforsecurity=False).hexdigest(), 16)
+    digest = int(hashlib.sha1(speaker_of(path).encode(), usedforsecurity=False).hexdigest(), 16)
     percent = (digest % (_MAX_CLIPS_PER_CLASS + 1)) * (100.0 / _MAX_CLIPS_PER_CLASS)
     if percent < validation_percent:
         return "validation"
     return "test" if percent < validation_percent + test_percent else "train"
+
+
+def speaker_of(path: Path) -> str:
+    """Return the speaker of a clip, what stands before `_nohash_` in its name."""
+    return re.sub(r"_nohash_.*$", "", path.name)
 
 
 def load_corpus(recipe: DataRecipe, root: Path, *, split: Split) -> Corpus:

@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 
 from kws.features import Features
 from kws.train.data import load_corpus
-from kws.train.evaluate import TAIL_SAMPLES, read_out
+from kws.train.evaluate import read_out
 from kws.train.fit import labels_of
 from kws.train.settings import Recipe
+from kws.train.traces import TAIL_SAMPLES
 from kws.train.zoo import Spotting
 
 __all__ = ["draw", "draw_confusion", "draw_learning"]
@@ -89,5 +90,6 @@ def _validation_confusion(model: Spotting, recipe: Recipe, data: Path) -> np.nda
         for clip, one in zip(
             batch, keras.ops.convert_to_numpy(keras.ops.softmax(logits)), strict=True
         ):
-            confusion[labels.index(clip.label), read_out(one, labels)] += 1
+            said, _ = read_out(one, labels)
+            confusion[labels.index(clip.label), said] += 1
     return confusion
