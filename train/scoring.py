@@ -111,6 +111,13 @@ class Heard:
         """The same with the gate."""
         return self._sweep(self.gated, self.streams)
 
+    def curves(self) -> dict[str, Curve]:
+        """Return the curve of each stream with the gate and, of a single one, without it too."""
+        if len(self.streams) > 1:
+            return {one.streams[0].name: one.gated_curve for one in self.alone()}
+        name = self.streams[0].name
+        return {f"{name}, gate on": self.gated_curve, f"{name}, gate off": self.curve}
+
     def alone(self) -> "list[Heard]":
         """Return each stream by itself."""
         return [

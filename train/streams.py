@@ -7,6 +7,7 @@ the pause between two utterances, as somebody would say it to a machine.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -18,10 +19,10 @@ from kws.demo import Word
 from kws.errors import ConfigError
 from kws.features import Samples
 from kws.train.augment import loop
-from kws.train.data import AUDIO_SUFFIXES, official_split, read_samples
+from kws.train.data import AUDIO_SUFFIXES, audio_below, official_split, read_samples
 from kws.train.scenes import speech_span
 
-__all__ = ["Part", "Stream", "build_stream", "keyword_clips", "quiet_utterances"]
+__all__ = ["Part", "Stream", "build_stream", "keyword_clips", "noise_below", "quiet_utterances"]
 
 SnrRule: TypeAlias = Literal["mean", "peak"]
 
@@ -169,6 +170,23 @@ def quiet_utterances(
             if not avoided & set(words):
                 audio = transcript.parent.glob(f"{name}.*")
                 found += [path for path in audio if path.suffix.lower() in AUDIO_SUFFIXES]
+    return found
+
+
+def noise_below(folder: Path, pattern: str = "*") -> list[Path]:
+    """Return the recordings below a folder whose names match a pattern such as `4-*`.
+
+    Raises
+    ------
+    ConfigError
+        If there are none.
+    """
+    found = [path for path in audio_below(folder) if fnmatch(path.name, pattern)]
+    if not found:
+        raise ConfigError(
+            f"`--noise-pattern` must match names of noise recordings. Received: {pattern}, which "
+            f"matches none below {folder}. Mend it; `*` takes all."
+        )
     return found
 
 
