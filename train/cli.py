@@ -176,6 +176,56 @@ def stream(
         save(draw_det(heard.curves()), det)
 
 
+@evaluate.command()
+@click.argument("model", type=str)
+@click.option("--config", required=True, type=_PATH, help="The recipe it was trained by.")
+@click.option("--data", required=True, type=_PATH, help="Folder its data paths are relative to.")
+@click.option("--out", type=_PATH, help="The calibrated file; default: MODEL itself.")
+@click.option(
+    "--background",
+    multiple=True,
+    type=_PATH,
+    help="More speech that training never heard, in LibriSpeech's layout.",
+)
+@click.option(
+    "--snr-db",
+    multiple=True,
+    type=float,
+    default=(math.inf, 10.0),
+    show_default=True,
+    help="Speech over noise; a stream each, `inf` is a clean one.",
+)
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0, min_open=True),
+    help="Length of a stream; default: every clip once.",
+)
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
+def calibrate(model: str, *, config: Path, data: Path, out: Path | None, **where: Any) -> None:
+    """Fill MODEL's table of false alarms per hour to thresholds.
+
+    Measured on what the recipe's training left out: keywords of the validation split between
+    sentences that were kept for validation. Afterwards `kws listen --false-alarms-per-hour`
+    works with this model.
+    """
+    from kws.info import facts
+    from kws.model import model_path, open_model
+    from kws.train.calibrate import calibrate as fill
+    from kws.train.calibrate import tuning_streams, write_manifest
+    from kws.train.scoring import hear
+    from kws.train.settings import load_recipe
+
+    path = model_path(model)
+    spotting = open_model(path)
+    recipe = load_recipe(config).stages()[-1]
+    manifest = fill(spotting.manifest, hear(spotting, tuning_streams(recipe.data, data, **where)))
+    write_manifest(path, manifest, out or path)
+    for title, text in facts(manifest, n_bytes=path.stat().st_size):
+        if title.startswith("calibra"):
+            click.echo(f"{title}: {text}")
+    click.echo(f"calibrated: {out or path}")
+
+
 def _streams(
     words: Sequence[str],
     *,

@@ -34,6 +34,7 @@ __all__ = [
     "official_split",
     "read_samples",
     "speaker_of",
+    "validates",
 ]
 
 log = logging.getLogger("kws.data")
@@ -191,8 +192,7 @@ def _speech(
         for name, utterance in sorted(aligned.items())
         if name in paths
         and (corpus.speakers == "all" or utterance.speaker in first)
-        and (int(hashlib.sha1(name.encode(), usedforsecurity=False).hexdigest(), 16) % 10 == 0)
-        == (split == "validation")
+        and validates(name) == (split == "validation")
     ]
     samples, bad = _read_all(wanted)
     unreadable += bad
@@ -202,6 +202,11 @@ def _speech(
             for word, start_s, end_s in aligned[path.stem].words
         )
         yield Spoken(path, speech, words)
+
+
+def validates(utterance: str) -> bool:
+    """Say whether an utterance of a speech corpus is for validation, one in ten, by its name."""
+    return int(hashlib.sha1(utterance.encode(), usedforsecurity=False).hexdigest(), 16) % 10 == 0
 
 
 def _cut_keywords(

@@ -19,7 +19,7 @@ from kws.demo import Word
 from kws.errors import ConfigError
 from kws.features import Samples
 from kws.train.augment import loop
-from kws.train.data import AUDIO_SUFFIXES, audio_below, official_split, read_samples
+from kws.train.data import AUDIO_SUFFIXES, Split, audio_below, official_split, read_samples
 from kws.train.scenes import speech_span
 
 __all__ = ["Part", "Stream", "build_stream", "keyword_clips", "noise_below", "quiet_utterances"]
@@ -145,14 +145,16 @@ def build_stream(
     )
 
 
-def keyword_clips(data: Path, keywords: Sequence[str]) -> list[tuple[str, Path]]:
-    """Return the clips of the official test split, by name."""
+def keyword_clips(
+    data: Path, keywords: Sequence[str], *, split: Split = "test"
+) -> list[tuple[str, Path]]:
+    """Return the clips of an official split, by name."""
     return [
         (path.parent.name, path)
         for path in sorted(data.rglob("*"))
         if path.suffix.lower() in AUDIO_SUFFIXES
         and path.parent.name in keywords
-        and official_split(path) == "test"
+        and official_split(path) == split
     ]
 
 
