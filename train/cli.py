@@ -2,6 +2,8 @@
 
 import logging
 import math
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -174,6 +176,25 @@ def stream(
         from kws.train.pictures import draw_det, save
 
         save(draw_det(heard.curves()), det)
+
+
+@evaluate.command()
+@click.argument("run", type=_PATH)
+@click.option("--model", required=True, help="The file exported from RUN, or a bundled name.")
+@click.option("--clips", required=True, type=_PATH, help="word/clip files; the test split.")
+@_stream_options
+def report(run: Path, *, model: str, clips: Path, **where: Any) -> None:
+    """Write RUN/report.html: every figure, picture and the worst moments to listen to."""
+    from kws.manifest import read_manifest
+    from kws.model import model_path
+    from kws.train.report import write_report
+
+    if not (where["keywords"] and where["background"]):
+        raise click.UsageError("Give --keywords and --background.")
+    path = model_path(model)
+    streams = _streams(read_manifest(path)[0].keywords, **where)
+    command = shlex.join(["kws", *sys.argv[1:]])
+    click.echo(f"written: {write_report(run, path, clips=clips, streams=streams, command=command)}")
 
 
 @evaluate.command()
