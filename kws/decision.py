@@ -43,6 +43,7 @@ class Decision:
     ----------
     smoothed : float32 [shape=(labels,)]
         The moving average after the last step.
+    n_refractory : int
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class Decision:
         # What is no keyword can never rise over its threshold.
         self._thresholds = np.array([thresholds.get(one, np.inf) for one in labels], np.float32)
         self._n_smoothing = max(1, n_smoothing)
-        self._n_refractory = n_refractory
+        self.n_refractory = n_refractory
         self._weight = np.float32(1 / self._n_smoothing)
         self.reset()
 
@@ -127,7 +128,7 @@ class Decision:
         if resting or not fires.any():
             return None
         i = int(np.where(fires, above, -1.0).argmax())
-        self._refractory = self._n_refractory
+        self._refractory = self.n_refractory
         return Hit(self._labels[i], float(self.smoothed[i]))
 
 

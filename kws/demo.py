@@ -4,7 +4,7 @@
 """
 
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -70,8 +70,12 @@ class Matcher:
     ) -> None:
         self._words = sorted(words, key=lambda word: word.end_s)
         self._tolerance_s = tolerance_s
+        # A millisecond more, for what subtraction rounds off.
+        self._longest_s = 0.001 + max((w.end_s - w.start_s for w in self._words), default=0.0)
+        self._n_over = 0
+        self._hit: set[int] = set()
+        self._keywords = keywords
         self._hits: list[tuple[Word, Detection]] = []
-        self._missed = [word for word in self._words if word.word in keywords]
         self._false: list[Detection] = []
 
     def mark(self, detection: Detection, /) -> Mark:
@@ -83,19 +87,38 @@ class Matcher:
             A hit; a keyword taken for another word; or anything else. The last two both count as
             false.
         """
+        near = [(i, word) for i, word in self._near(detection) if self._belongs(detection, word)]
         # The earliest to end of the words it can belong to: any other choice hits no more of them.
-        for word in self._missed:
-            if word.word == detection.keyword and self._belongs(detection, word):
-                self._missed.remove(word)
+        for i, word in near:
+            wanted = word.word == detection.keyword and word.word in self._keywords
+            if wanted and i not in self._hit:
+                self._hit.add(i)
                 self._hits.append((word, detection))
                 return "ok"
         self._false.append(detection)
-        others = (word for word in self._words if word.word != detection.keyword)
-        return "wrong" if any(self._belongs(detection, word) for word in others) else "false"
+        return "wrong" if any(word.word != detection.keyword for _, word in near) else "false"
 
     def result(self) -> Matches:
         """Return how all detections so far fit the words; what is missed comes by its end."""
-        return Matches(list(self._hits), list(self._missed), list(self._false))
+        missed = [
+            word
+            for i, word in enumerate(self._words)
+            if word.word in self._keywords and i not in self._hit
+        ]
+        return Matches(list(self._hits), missed, list(self._false))
+
+    def _near(self, detection: Detection) -> Iterator[tuple[int, Word]]:
+        """Give the words that are not over yet, up to where none can have begun."""
+        while (
+            self._n_over < len(self._words)
+            and self._words[self._n_over].end_s + self._tolerance_s < detection.end_s
+        ):
+            self._n_over += 1
+        for i in range(self._n_over, len(self._words)):
+            word = self._words[i]
+            if word.end_s - self._longest_s > detection.end_s:
+                return
+            yield i, word
 
     def _belongs(self, detection: Detection, word: Word) -> bool:
         return word.start_s <= detection.end_s <= word.end_s + self._tolerance_s

@@ -44,6 +44,13 @@ def facts(manifest: Manifest, *, n_bytes: int) -> Iterator[tuple[str, str]]:
     for point in manifest.calibration:
         thresholds = ", ".join(f"{word} {value:g}" for word, value in point.thresholds.items())
         yield "calibration", f"{point.false_alarms_per_hour:g} false alarms/h: {thresholds}"
+    if basis := manifest.calibrated_on:
+        conditions = f" ({', '.join(basis.conditions)})" if basis.conditions else ""
+        yield (
+            "calibrated on",
+            f"{basis.hours:.2g} h{conditions} with {_count(basis.words, 'keyword')} among "
+            f"{basis.speech_hours:.2g} h of different speech",
+        )
     if not manifest.calibration:
         yield "calibration", "none"
     for source in manifest.data:

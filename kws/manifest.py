@@ -19,6 +19,7 @@ from kws.errors import ModelError
 __all__ = [
     "SILENCE",
     "UNKNOWN",
+    "CalibrationBasis",
     "CalibrationPoint",
     "DataSource",
     "DecisionDefaults",
@@ -27,6 +28,7 @@ __all__ = [
     "StateTensor",
     "pack",
     "read_manifest",
+    "repack",
 ]
 
 SILENCE = "_silence_"
@@ -122,6 +124,19 @@ class CalibrationPoint(_Part, frozen=True, kw_only=True):
     thresholds: dict[str, Annotated[float, Meta(ge=0.0, le=1.0)]]
 
 
+class CalibrationBasis(_Part, frozen=True, kw_only=True):
+    """What the calibration table was measured on: how far it can be trusted."""
+
+    hours: Annotated[float, Meta(gt=0.0)]
+    """Audio that was listened to."""
+    speech_hours: Annotated[float, Meta(ge=0.0)]
+    """Different background speech in it; the same sentences come again in other noise."""
+    words: Annotated[int, Meta(ge=0)]
+    """Keywords said in it."""
+    conditions: tuple[str, ...] = ()
+    """Such as `clean` and `10 dB`."""
+
+
 class DataSource(_Part, frozen=True, kw_only=True):
     """Something the model was trained on."""
 
@@ -154,6 +169,7 @@ class Manifest(_Part, frozen=True, kw_only=True):
     quantization: Literal["int8", "int16x8", "float32"] = "int8"
     decision: DecisionDefaults = DecisionDefaults()
     calibration: tuple[CalibrationPoint, ...] = ()
+    calibrated_on: CalibrationBasis | None = None
     data: tuple[DataSource, ...] = ()
 
     def __post_init__(self) -> None:
@@ -217,6 +233,16 @@ def pack(flatbuffer: bytes, manifest: Manifest) -> bytes:
         entry.compress_type = zipfile.ZIP_DEFLATED
         writer.writestr(entry, msgspec.json.format(msgspec.json.encode(manifest), indent=1))
     return flatbuffer + archive.getvalue()
+
+
+def repack(content: bytes, manifest: Manifest) -> bytes:
+    """Return the bytes of a model file with another manifest in place of the one it has."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            start = min(entry.header_offset for entry in archive.infolist())
+    except _NO_ARCHIVE:
+        return pack(content, manifest)
+    return pack(content[:start], manifest)
 
 
 def _find_json(path: Path, content: bytes) -> bytes:

@@ -23,7 +23,14 @@ from rich.progress import track
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.errors import ConfigError
 
-__all__ = ["AlignSummary", "Utterance", "align", "read_alignment", "train_speakers"]
+__all__ = [
+    "AlignSummary",
+    "Utterance",
+    "align",
+    "read_alignment",
+    "speakers_table",
+    "train_speakers",
+]
 
 log = logging.getLogger("kws.align")
 
@@ -136,14 +143,24 @@ def train_speakers(corpus: Path) -> tuple[set[str], set[str]]:
     """
     present = {path.name.partition("-")[0] for path in corpus.rglob("*.trans.txt")}
     listed = [
-        line.partition("|")[0].strip()
+        speaker
         for path in sorted(corpus.rglob("SPEAKERS.TXT"))
-        for line in path.read_text(encoding="utf-8").splitlines()
-        if not line.startswith(";")
+        for speaker in speakers_table(path.parent)
     ]
     # A speaker listed twice must not land in both halves.
     order = list(dict.fromkeys(name for name in [*listed, *sorted(present)] if name in present))
     return set(order[: len(order) // 2]), set(order[len(order) // 2 :])
+
+
+def speakers_table(folder: Path) -> dict[str, list[str]]:
+    """Return what SPEAKERS.TXT in a folder says of each speaker, in its order; sex comes first.
+
+    Empty where there is no such file.
+    """
+    path = folder / "SPEAKERS.TXT"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    rows = ([cell.strip() for cell in line.split("|")] for line in lines if line[:1] != ";")
+    return {speaker: rest for speaker, *rest in rows}
 
 
 def _transcripts(corpus: Path, half: str) -> list[tuple[str, str, Path | None]]:

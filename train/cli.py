@@ -1,6 +1,9 @@
 """The workbench's commands: `kws train`, `kws eval`, `kws align`. Thin; the work is elsewhere."""
 
 import logging
+import math
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,8 +29,8 @@ def train(
 ) -> None:
     """Train a model as a recipe says; Ctrl-C stops it, the same command goes on."""
     from kws.train.fit import fit_stages
-    from kws.train.report import draw
     from kws.train.settings import load_recipe
+    from kws.train.validation import draw
 
     logging.getLogger("kws").setLevel(logging.INFO)
     recipe = load_recipe(config)
@@ -59,8 +62,9 @@ def evaluate() -> None:
     show_default=True,
     help="By the official speaker hash; folders such as _unknown_ are taken whole.",
 )
+@click.option("--reliability", type=_PATH, help="Draw how often scores are right to this picture.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def clips(model: str, data: Path, split: str, as_json: bool) -> None:
+def clips(model: str, data: Path, *, split: str, reliability: Path | None, as_json: bool) -> None:
     """Sort the isolated words below DATA: accuracy, recall, confusion."""
     from kws.model import model_path, open_model
     from kws.train.evaluate import evaluate_clips
@@ -74,72 +78,213 @@ def clips(model: str, data: Path, split: str, as_json: bool) -> None:
         model_bytes=path.stat().st_size,
     )
     click.echo(msgspec.json.encode(scores).decode() if as_json else clip_table(scores))
+    if reliability:
+        from kws.train.pictures import draw_reliability, save
+
+        save(draw_reliability(scores.reliability), reliability)
+
+
+_STREAM_OPTIONS = (
+    click.option("--keywords", type=_PATH, help="word/clip files; the test split."),
+    click.option("--background", type=_PATH, help="Speech, in LibriSpeech's layout."),
+    click.option("--noise", type=_PATH, help="Recordings to lay under the whole."),
+    click.option(
+        "--noise-pattern",
+        default="*",
+        show_default=True,
+        help="Names of the noise files to take, such as `4-*`.",
+    ),
+    click.option(
+        "--snr-db",
+        multiple=True,
+        type=float,
+        default=(10.0,),
+        show_default=True,
+        help="Speech over noise; several make a stream each, `inf` a clean one.",
+    ),
+    click.option(
+        "--snr-rule",
+        type=click.Choice(["mean", "peak"]),
+        default="mean",
+        show_default=True,
+        help="By mean power, or by the loudest 512 samples of either.",
+    ),
+    click.option(
+        "--speakers",
+        type=click.Choice(["second", "all"]),
+        default="second",
+        show_default=True,
+        help="Of the background: the half that recipes keep for evaluation, or all.",
+    ),
+    click.option("--without", multiple=True, help="Leave out utterances with this word, too."),
+    click.option(
+        "--minutes",
+        type=click.FloatRange(0, min_open=True),
+        help="Length of a stream; default: every clip once.",
+    ),
+    click.option(
+        "--seed",
+        type=click.IntRange(0),
+        default=1,
+        show_default=True,
+        help="Another seed, another stream.",
+    ),
+)
+
+
+def _stream_options(command: Any) -> Any:
+    """Add the options that describe streams to a command."""
+    for option in reversed(_STREAM_OPTIONS):
+        command = option(command)
+    return command
 
 
 @evaluate.command()
 @click.argument("model", type=str)
-@click.option("--keywords", required=True, type=_PATH, help="word/clip files; the test split.")
-@click.option("--background", required=True, type=_PATH, help="Speech, in LibriSpeech's layout.")
-@click.option("--noise", type=_PATH, help="Recordings to lay under the whole.")
-@click.option("--snr-db", default=10.0, show_default=True, help="Speech over noise.")
+@_stream_options
+@click.option("--audio", type=_PATH, help="A recording, in place of --keywords and --background.")
+@click.option("--labels", type=_PATH, help="What is said in it: Audacity's labels, or JSON lines.")
+@click.option("--groups", type=_PATH, help="CSV of clips or speakers and groups they belong to.")
+@click.option("--det", type=_PATH, help="Draw misses over false alarms to this picture.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def stream(
+    model: str,
+    *,
+    audio: Path | None,
+    labels: Path | None,
+    groups: Path | None,
+    det: Path | None,
+    as_json: bool,
+    **where: Any,
+) -> None:
+    """Count misses and false alarms per hour on a stream of words among sentences."""
+    from kws.model import model_path, open_model
+    from kws.train.groups import read_metadata
+    from kws.train.scoring import evaluate_stream, hear
+    from kws.train.tables import stream_table
+
+    metadata = read_metadata(groups) if groups else None
+    spotting = open_model(model_path(model))
+    if audio and labels:
+        from kws.train.labels import labelled_stream
+
+        streams = [labelled_stream(audio, labels)]
+    elif audio or labels or not (where["keywords"] and where["background"]):
+        raise click.UsageError("Give --keywords and --background, or --audio and --labels.")
+    else:
+        streams = _streams(spotting.manifest.keywords, **where)
+    heard = hear(spotting, streams)
+    scores = evaluate_stream(heard, metadata=metadata)
+    click.echo(msgspec.json.encode(scores).decode() if as_json else stream_table(scores))
+    if det:
+        from kws.train.pictures import draw_det, save
+
+        save(draw_det(heard.curves()), det)
+
+
+@evaluate.command()
+@click.argument("run", type=_PATH)
+@click.option("--model", required=True, help="The file exported from RUN, or a bundled name.")
+@click.option("--clips", required=True, type=_PATH, help="word/clip files; the test split.")
+@_stream_options
+def report(run: Path, *, model: str, clips: Path, **where: Any) -> None:
+    """Write RUN/report.html: every figure, picture and the worst moments to listen to."""
+    from kws.manifest import read_manifest
+    from kws.model import model_path
+    from kws.train.report import write_report
+
+    if not (where["keywords"] and where["background"]):
+        raise click.UsageError("Give --keywords and --background.")
+    path = model_path(model)
+    streams = _streams(read_manifest(path)[0].keywords, **where)
+    command = shlex.join(["kws", *sys.argv[1:]])
+    click.echo(f"written: {write_report(run, path, clips=clips, streams=streams, command=command)}")
+
+
+@evaluate.command()
+@click.argument("model", type=str)
+@click.option("--config", required=True, type=_PATH, help="The recipe it was trained by.")
+@click.option("--data", required=True, type=_PATH, help="Folder its data paths are relative to.")
+@click.option("--out", type=_PATH, help="The calibrated file; default: MODEL itself.")
 @click.option(
-    "--speakers",
-    type=click.Choice(["second", "all"]),
-    default="second",
-    show_default=True,
-    help="Of the background: the half that recipes keep for evaluation, or all.",
+    "--background",
+    multiple=True,
+    type=_PATH,
+    help="More speech that training never heard, in LibriSpeech's layout.",
 )
-@click.option("--without", multiple=True, help="Leave out utterances with this word, too.")
+@click.option(
+    "--snr-db",
+    multiple=True,
+    type=float,
+    default=(math.inf, 10.0),
+    show_default=True,
+    help="Speech over noise; a stream each, `inf` is a clean one.",
+)
 @click.option(
     "--minutes",
     type=click.FloatRange(0, min_open=True),
-    help="Length of the stream; default: every clip once.",
+    help="Length of a stream; default: every clip once.",
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(0),
-    default=1,
-    show_default=True,
-    help="Another seed, another stream.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def stream(model: str, *, as_json: bool, **where: Any) -> None:
-    """Count misses and false alarms per hour on a stream of words among sentences."""
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
+def calibrate(model: str, *, config: Path, data: Path, out: Path | None, **where: Any) -> None:
+    """Fill MODEL's table of false alarms per hour to thresholds.
+
+    Measured on what the recipe's training left out: keywords of the validation split between
+    sentences that were kept for validation. Afterwards `kws listen --false-alarms-per-hour`
+    works with this model.
+    """
+    from kws.info import facts
     from kws.model import model_path, open_model
-    from kws.train.evaluate import evaluate_stream
-    from kws.train.tables import stream_table
+    from kws.train.calibrate import calibrate as fill
+    from kws.train.calibrate import tuning_streams, write_manifest
+    from kws.train.scoring import hear
+    from kws.train.settings import load_recipe
 
-    spotting = open_model(model_path(model))
-    scores = evaluate_stream(spotting, _stream(spotting.manifest.keywords, **where))
-    click.echo(msgspec.json.encode(scores).decode() if as_json else stream_table(scores))
+    path = model_path(model)
+    spotting = open_model(path)
+    recipe = load_recipe(config).stages()[-1]
+    manifest = fill(spotting.manifest, hear(spotting, tuning_streams(recipe.data, data, **where)))
+    write_manifest(path, manifest, out or path)
+    for title, text in facts(manifest, n_bytes=path.stat().st_size):
+        if title.startswith("calibra"):
+            click.echo(f"{title}: {text}")
+    click.echo(f"calibrated: {out or path}")
 
 
-def _stream(
+def _streams(
     words: Sequence[str],
     *,
     keywords: Path,
     background: Path,
     noise: Path | None,
-    snr_db: float,
+    noise_pattern: str,
+    snr_db: Sequence[float],
+    snr_rule: Any,
     speakers: str,
     without: Sequence[str],
     minutes: float | None,
     seed: int,
 ) -> Any:
-    """Build the stream that the options of `kws eval stream` describe."""
+    """Build the streams that the options of `kws eval stream` describe, one for each SNR."""
     from kws.train.align import train_speakers
-    from kws.train.data import audio_below
-    from kws.train.streams import build_stream, keyword_clips, quiet_utterances
+    from kws.train.streams import build_stream, keyword_clips, noise_below, quiet_utterances
 
     second = train_speakers(background)[1] if speakers == "second" else None
-    return build_stream(
-        keyword_clips(keywords, words),
-        quiet_utterances(background, without=[*words, *without], speakers=second),
-        audio_below(noise) if noise else (),
-        snr_db=snr_db,
-        seed=seed,
-        most_s=None if minutes is None else 60 * minutes,
-    )
+    clips = keyword_clips(keywords, words)
+    utterances = quiet_utterances(background, without=[*words, *without], speakers=second)
+    recordings = noise_below(noise, noise_pattern) if noise else []
+    return [
+        build_stream(
+            clips,
+            utterances,
+            recordings,
+            snr_db=one,
+            snr_rule=snr_rule,
+            seed=seed,
+            most_s=None if minutes is None else 60 * minutes,
+        )
+        for one in (snr_db if noise else [math.inf])
+    ]
 
 
 @click.command()

@@ -35,6 +35,8 @@ __all__ = [
     "load_corpus",
     "official_split",
     "read_samples",
+    "speaker_of",
+    "validates",
     "write_left_out",
 ]
 
@@ -95,12 +97,16 @@ def official_split(
     Warden 2018, section 4: what stands before `_nohash_` is the speaker, so that no speaker is in
     two splits; the SHA-1 of that, modulo 2^27, as a percentage.
     """
-    speaker = re.sub(r"_nohash_.*$", "", path.name)
-    digest = int(hashlib.sha1(speaker.encode(), usedforsecurity=False).hexdigest(), 16)
+    digest = int(hashlib.sha1(speaker_of(path).encode(), usedforsecurity=False).hexdigest(), 16)
     percent = (digest % (_MAX_CLIPS_PER_CLASS + 1)) * (100.0 / _MAX_CLIPS_PER_CLASS)
     if percent < validation_percent:
         return "validation"
     return "test" if percent < validation_percent + test_percent else "train"
+
+
+def speaker_of(path: Path) -> str:
+    """Return the speaker of a clip, what stands before `_nohash_` in its name."""
+    return re.sub(r"_nohash_.*$", "", path.name)
 
 
 def load_corpus(recipe: DataRecipe, root: Path, *, split: Split) -> Corpus:
@@ -257,8 +263,7 @@ def _speech(
         for name, utterance in sorted(aligned.items())
         if name in paths
         and (corpus.speakers == "all" or utterance.speaker in first)
-        and (int(hashlib.sha1(name.encode(), usedforsecurity=False).hexdigest(), 16) % 10 == 0)
-        == (split == "validation")
+        and validates(name) == (split == "validation")
     ]
     samples, bad = _read_all(wanted)
     left_out |= bad
@@ -268,6 +273,11 @@ def _speech(
             for word, start_s, end_s in aligned[path.stem].words
         )
         yield Spoken(path, speech, words)
+
+
+def validates(utterance: str) -> bool:
+    """Say whether an utterance of a speech corpus is for validation, one in ten, by its name."""
+    return int(hashlib.sha1(utterance.encode(), usedforsecurity=False).hexdigest(), 16) % 10 == 0
 
 
 def _cut_keywords(

@@ -1,10 +1,8 @@
-"""How good is a model file? Measured with the runtime that ships, on data that no training saw.
+"""How well a model file sorts isolated clips into its labels: the usual figure of the literature.
 
-`evaluate_clips` sorts isolated clips into the model's labels: the usual figure of the literature.
-`evaluate_stream` counts misses and false alarms on continuous audio: the figure that matters.
+The figure that matters, on continuous audio, is in `kws.train.scoring`.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -12,42 +10,58 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
-from kws.config import GateSettings
-from kws.decision import Decision
-from kws.demo import Matches, match
 from kws.errors import ConfigError, FormatError, ModelError
-from kws.events import Detection
 from kws.features import Features
 from kws.manifest import SILENCE, UNKNOWN
 from kws.model import Model
-from kws.spotter import Spotter
 from kws.train.data import AUDIO_SUFFIXES, official_split, read_samples
-from kws.train.streams import Stream
+from kws.train.traces import TAIL_SAMPLES
 
 __all__ = [
-    "BUDGETS",
-    "TAIL_SAMPLES",
+    "Bin",
     "ClipScores",
-    "Point",
-    "StreamScores",
+    "Reliability",
     "evaluate_clips",
-    "evaluate_stream",
     "labelled_clips",
     "posteriors_of",
     "read_out",
+    "reliability",
 ]
 
 SplitName: TypeAlias = Literal["train", "validation", "test", "all"]
 Posteriors: TypeAlias = npt.NDArray[np.floating[Any]]
 
-BUDGETS = (0.1, 0.2, 0.5, 1.0)
-"""False alarms per hour that misses are stated at."""
-
-_GRID = (*(round(0.3 + 0.02 * i, 2) for i in range(34)), 0.97, 0.975, 0.98, 0.985, 0.99, 0.993)
-TAIL_SAMPLES = 8000  # a model answers up to half a second after a word
 _N_SMOOTHING = 3
+_N_BINS = 10
+
+
+class Bin(msgspec.Struct, frozen=True, kw_only=True):
+    """The clips whose scores lie between two bounds."""
+
+    low: float
+    high: float
+    n: int
+    score: float
+    """Mean score of the label that was said."""
+    accuracy: float
+    """Share of them sorted right."""
+
+
+class Reliability(msgspec.Struct, frozen=True, kw_only=True):
+    """How far scores can be taken for chances (Guo et al. 2017, section 2).
+
+    Attributes
+    ----------
+    expected_error : float
+        Expected calibration error: mean distance between score and accuracy, over bins weighted by
+        their clips.
+    bins : list of Bin
+        Ten, of equal width, less those without clips.
+    """
+
+    expected_error: float
+    bins: list[Bin]
 
 
 class ClipScores(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +81,7 @@ class ClipScores(msgspec.Struct, frozen=True, kw_only=True):
         Per label that has clips.
     unreadable : list of str
         Files that were left out.
+    reliability : Reliability
     """
 
     accuracy: float
@@ -76,51 +91,7 @@ class ClipScores(msgspec.Struct, frozen=True, kw_only=True):
     model_bytes: int
     recall: dict[str, float]
     unreadable: list[str]
-
-
-class Point(msgspec.Struct, frozen=True, kw_only=True):
-    """One threshold's outcome on a stream, with 95 % intervals (Poisson, Wilson)."""
-
-    budget: float | None
-    """The false alarms per hour asked for; None at the default threshold."""
-    fa_per_hour: float
-    fa_low: float
-    fa_high: float
-    threshold: float
-    miss_rate: float
-    miss_low: float
-    miss_high: float
-
-
-class StreamScores(msgspec.Struct, frozen=True, kw_only=True):
-    """What `kws eval stream --json` prints.
-
-    Attributes
-    ----------
-    hours : float
-        Length of the stream.
-    n_words : int
-        Keywords said in it.
-    keywords : list of str
-    points : list of Point
-        For each of `BUDGETS`, the lowest threshold that keeps to it, or the highest of the grid
-        where none does; then the model's default.
-    miss_rate_per_keyword : dict of str to float
-        At the default threshold.
-    latency_ms : dict of str to float
-        p50 and p95 from a word's end to its detection, at the default threshold; NaN, in JSON
-        null, without a hit.
-    gate_kept : float
-        Share of the detections made without the gate that are made with it; NaN without any.
-    """
-
-    hours: float
-    n_words: int
-    keywords: list[str]
-    points: list[Point]
-    miss_rate_per_keyword: dict[str, float]
-    latency_ms: dict[str, float]
-    gate_kept: float
+    reliability: Reliability
 
 
 def evaluate_clips(
@@ -145,7 +116,7 @@ def evaluate_clips(
         )
     features = Features(model.manifest.features)
     confusion = np.zeros((len(labels), len(labels)), int)
-    unreadable = []
+    unreadable, scores, right = [], [], []
     for path, label in labelled_clips(data, labels=labels, split=split):
         try:
             samples = read_samples(path)
@@ -153,8 +124,10 @@ def evaluate_clips(
             unreadable.append(str(path))
             continue
         padded = np.concatenate((samples, np.zeros(TAIL_SAMPLES, np.int16)))
-        said = read_out(posteriors_of(model, features.whole(padded)), labels)
+        said, score = read_out(posteriors_of(model, features.whole(padded)), labels)
         confusion[labels.index(label), said] += 1
+        scores.append(score)
+        right.append(labels[said] == label)
     totals = confusion.sum(axis=1)
     return ClipScores(
         accuracy=float(np.trace(confusion) / max(1, totals.sum())),
@@ -166,95 +139,32 @@ def evaluate_clips(
             label: float(confusion[i, i] / totals[i]) for i, label in enumerate(labels) if totals[i]
         },
         unreadable=unreadable,
+        reliability=reliability(scores, right),
     )
 
 
-def evaluate_stream(model: Model, stream: Stream) -> StreamScores:
-    """Count misses and false alarms on a labelled stream, at every threshold of a grid.
+def reliability(scores: Sequence[float], right: Sequence[bool]) -> Reliability:
+    """Compare the scores of labels that were said with how often they were right.
 
-    The model runs once; thresholds are tried on the stored posteriors by the runtime's own
-    decision. A hit is a detection of the right word between its start and half a second after its
-    end (`kws.demo.match`); all else is a false alarm.
+    Parameters
+    ----------
+    scores : sequence of float
+        In 0..1.
+    right : sequence of bool
     """
-    frames = Features(model.manifest.features).whole(stream.samples)
-    posteriors = posteriors_of(model, frames)
-    hours = stream.duration_s / 3600
-    default = model.manifest.decision.threshold
-    tried = {
-        threshold: _matches(model, posteriors, stream, threshold)
-        for threshold in sorted({*_GRID, default})
-    }
-    points = []
-    for budget in BUDGETS:
-        kept = [t for t, matches in tried.items() if len(matches.false) <= budget * hours]
-        threshold = min(kept, default=max(tried))
-        points.append(_point(threshold, tried[threshold], hours, budget=budget))
-    usual = tried[default]
-    late = [1000 * (detection.end_s - word.end_s) for word, detection in usual.hits] or [np.nan]
-    said = Counter(word.word for word in stream.words)
-    missed = Counter(word.word for word in usual.missed)
-    return StreamScores(
-        hours=hours,
-        n_words=len(stream.words),
-        keywords=list(model.manifest.keywords),
-        points=[*points, _point(default, usual, hours, budget=None)],
-        miss_rate_per_keyword={word: missed[word] / n for word, n in sorted(said.items())},
-        latency_ms={"p50": float(np.percentile(late, 50)), "p95": float(np.percentile(late, 95))},
-        gate_kept=_gate_kept(model, stream),
-    )
-
-
-def _matches(model: Model, posteriors: Posteriors, stream: Stream, threshold: float) -> Matches:
-    """Decide on stored posteriors and match the detections to the words said."""
-    manifest, settings = model.manifest, model.manifest.features
-    output_samples = manifest.hop_frames * settings.hop_samples // model.n_outputs
-    decision = Decision.of(
-        manifest,
-        thresholds=dict.fromkeys(manifest.keywords, threshold),
-        n_outputs=model.n_outputs,
-    )
-    overlap = settings.window_samples - settings.hop_samples
-    detections = []
-    for i, row in enumerate(posteriors):
-        if hit := decision.step(row):
-            end_s = ((i + 1) * output_samples + overlap) / settings.sample_rate_hz
-            detections.append(
-                Detection(
-                    keyword=hit.keyword,
-                    score=hit.score,
-                    start_s=end_s,
-                    end_s=end_s,
-                    model=manifest.name,
-                )
-            )
-    return match(stream.words, detections, keywords=manifest.keywords)
-
-
-def _gate_kept(model: Model, stream: Stream) -> float:
-    """Run the whole pipeline with and without the gate; compare what it says."""
-    heard = []
-    for enabled in (False, True):
-        spotter = Spotter(model, gate=GateSettings(enabled=enabled))
-        heard.append([*spotter.process(stream.samples), *spotter.flush()])
-    open_gate, gated = ({(d.keyword, round(d.end_s, 1)) for d in one} for one in heard)
-    near = {(word, round(at + step, 1)) for word, at in gated for step in (-0.1, 0.0, 0.1)}
-    return len(open_gate & near) / len(open_gate) if open_gate else float("nan")
-
-
-def _point(threshold: float, matches: Matches, hours: float, *, budget: float | None) -> Point:
-    n_false, n_missed = len(matches.false), len(matches.missed)
-    miss = stats.binomtest(n_missed, max(1, n_missed + len(matches.hits)))
-    interval = miss.proportion_ci(method="wilson")
-    return Point(
-        budget=budget,
-        fa_per_hour=n_false / hours,
-        fa_low=float(stats.chi2.ppf(0.025, 2 * n_false) / 2 / hours) if n_false else 0.0,
-        fa_high=float(stats.chi2.ppf(0.975, 2 * n_false + 2) / 2 / hours),
-        threshold=threshold,
-        miss_rate=float(miss.statistic),
-        miss_low=float(interval.low),
-        miss_high=float(interval.high),
-    )
+    at = np.minimum((np.asarray(scores) * _N_BINS).astype(int), _N_BINS - 1)
+    bins = [
+        Bin(
+            low=i / _N_BINS,
+            high=(i + 1) / _N_BINS,
+            n=int((at == i).sum()),
+            score=float(np.mean(np.asarray(scores)[at == i])),
+            accuracy=float(np.mean(np.asarray(right)[at == i])),
+        )
+        for i in np.unique(at).tolist()
+    ]
+    off = sum(one.n * abs(one.score - one.accuracy) for one in bins)
+    return Reliability(expected_error=off / max(1, len(scores)), bins=bins)
 
 
 def posteriors_of(model: Model, frames: npt.NDArray[Any]) -> Posteriors:
@@ -265,8 +175,8 @@ def posteriors_of(model: Model, frames: npt.NDArray[Any]) -> Posteriors:
     return np.concatenate([model.step(frames[start : start + hop]) for start in starts])
 
 
-def read_out(posteriors: Posteriors, labels: Sequence[str]) -> int:
-    """Return the label that a clip's posteriors speak for.
+def read_out(posteriors: Posteriors, labels: Sequence[str]) -> tuple[int, float]:
+    """Return the label that a clip's posteriors speak for, and its score.
 
     A word is as sure as the peak of its smoothed posterior; silence, as its posterior never falls.
 
@@ -279,7 +189,8 @@ def read_out(posteriors: Posteriors, labels: Sequence[str]) -> int:
     scores = smoothed.max(axis=0)
     silence = labels.index(SILENCE)
     scores[silence] = smoothed[:, silence].min()
-    return int(scores.argmax())
+    said = int(scores.argmax())
+    return said, float(scores[said])
 
 
 def labelled_clips(

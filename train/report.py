@@ -1,93 +1,187 @@
-"""Pictures of a run: learning curves and confusion matrix."""
+"""report.html: one self-contained page on a trained model, with pictures and sounds inside it."""
 
-import csv
-from collections.abc import Sequence
+import base64
+import io
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-import keras
-import matplotlib as mpl
-import numpy as np
+import jinja2
+import soundfile
 from matplotlib.figure import Figure
 
-from kws.features import Features
-from kws.train.data import load_corpus
-from kws.train.evaluate import TAIL_SAMPLES, read_out
-from kws.train.fit import labels_of
-from kws.train.settings import Recipe
-from kws.train.zoo import Spotting
+from kws.audio import SAMPLE_RATE_HZ
+from kws.bench import cpu_by_stage, recording
+from kws.errors import ConfigError
+from kws.info import facts
+from kws.model import open_model
+from kws.train.det import BUDGETS
+from kws.train.evaluate import ClipScores, evaluate_clips
+from kws.train.groups import Group
+from kws.train.moments import Moment, worst_false_alarms, worst_misses
+from kws.train.operations import count_operations
+from kws.train.pictures import draw_det, draw_learning, draw_reliability, draw_spectrogram
+from kws.train.scoring import Heard, StreamScores, evaluate_stream, hear
+from kws.train.streams import Stream
 
-__all__ = ["draw", "draw_confusion", "draw_learning"]
+__all__ = ["write_report"]
 
-mpl.use("agg")
+_CHUNK_MS = 80
+_TEMPLATES = Path(__file__).with_name("templates")
 
-_BATCH = 256
 
+def write_report(
+    run: Path, path: Path, *, clips: Path, streams: Sequence[Stream], command: str = ""
+) -> Path:
+    """Measure a model file and write RUN/report.html.
 
-def draw(run: Path, model: Spotting, recipe: Recipe, *, data: Path) -> list[Path]:
-    """Draw the learning curves and the validation confusion of a finished training.
+    Parameters
+    ----------
+    run : Path
+        The run folder: its settings and its history are shown.
+    path : Path
+        The model file that was exported from it.
+    clips : Path
+        Isolated words, as for `kws eval clips`.
+    streams : sequence of Stream
+        As for `kws eval stream`.
+    command : str
+        What makes the page again; shown on it.
 
-    Returns
-    -------
-    list of Path
-        learning.png and confusion.png in the run folder.
+    Raises
+    ------
+    ConfigError
+        If the run folder lacks what it should hold, or cannot be written to.
     """
-    pictures = [draw_learning(run / "history.csv", run / "learning.png")]
-    confusion = _validation_confusion(model, recipe, data)
-    pictures.append(draw_confusion(confusion, labels_of(recipe), run / "confusion.png"))
-    return pictures
-
-
-def draw_learning(history: Path, out: Path) -> Path:
-    """Draw loss and validation loss over epochs, from Keras's CSV log."""
-    with history.open(encoding="utf-8") as lines:
-        rows = list(csv.DictReader(lines))
-    epochs = [int(row["epoch"]) + 1 for row in rows]
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    for key, label in (("loss", "training"), ("val_loss", "validation")):
-        axes.plot(epochs, [float(row[key]) for row in rows], label=label)
-    axes.set(xlabel="epoch", ylabel="loss, nats per output", yscale="log", title="Learning")
-    axes.grid(visible=True, which="both", alpha=0.3)
-    axes.legend()
-    figure.savefig(out, dpi=120)
+    history, settings = run / "history.csv", run / "settings.json"
+    if missing := [one for one in (history, settings) if not one.is_file()]:
+        raise ConfigError(
+            f"A run folder must hold settings.json and history.csv. Received: {run} without "
+            f"{missing[0].name}. Give the folder that `kws train --out` wrote."
+        )
+    model = open_model(path)
+    sorted_ = evaluate_clips(model, clips, model_bytes=path.stat().st_size)
+    heard = hear(model, streams)
+    scores = evaluate_stream(heard)
+    figures: Mapping[str, Callable[..., Figure]] = {
+        "det": lambda **page: draw_det(heard.curves(), **page),
+        "learning": lambda **page: draw_learning(history, **page),
+        "reliability": lambda **page: draw_reliability(sorted_.reliability, **page),
+    }
+    page = (
+        _environment()
+        .get_template("report.html")
+        .render(
+            manifest=model.manifest,
+            facts=list(facts(model.manifest, n_bytes=path.stat().st_size)),
+            cost=count_operations(path.read_bytes(), model.manifest),
+            cpu=cpu_by_stage(model, recording(), chunk_ms=_CHUNK_MS),
+            clips=sorted_,
+            confusion=_confusion(sorted_),
+            scores=scores,
+            operating=_operating(scores, streams),
+            budgets=BUDGETS,
+            thresholds=sorted({one.threshold for one in scores.groups}),
+            groups=_groups(scores.groups),
+            pictures={
+                name: {"light": _svg(draw(dark=False)), "dark": _svg(draw(dark=True))}
+                for name, draw in figures.items()
+            },
+            false_alarms=[_playable(one) for one in worst_false_alarms(heard)],
+            misses=[_playable(one) for one in worst_misses(heard)],
+            settings=settings.read_text(encoding="utf-8"),
+            evaluated=_evaluated(clips, sorted_, heard),
+            command=command,
+            version=version("kws"),
+        )
+    )
+    out = run / "report.html"
+    try:
+        out.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"The report must go to a folder that can be written to. Received: {out} "
+            f"({error.strerror}). Change its permissions, or free some space."
+        ) from error
     return out
 
 
-def draw_confusion(confusion: np.ndarray, labels: Sequence[str], out: Path) -> Path:
-    """Draw a confusion matrix: rows are what was said, columns what was heard, in percent."""
-    share = 100 * confusion / np.maximum(1, confusion.sum(axis=1, keepdims=True))
-    size = 2.5 + 0.5 * len(labels)
-    figure = Figure(figsize=(size, size), layout="constrained")
-    axes = figure.subplots()
-    axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
-    ticks = range(len(labels))
-    axes.set_xticks(ticks, labels, rotation=60, ha="right")
-    axes.set_yticks(ticks, labels)
-    axes.set(xlabel="heard", ylabel="said", title="Confusion, % of what was said")
-    for (row, column), value in np.ndenumerate(share):
-        if value >= 0.5:
-            colour = "white" if value > 50 else "black"
-            axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=colour)
-    figure.savefig(out, dpi=120)
-    return out
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = lambda value, digits=1: f"{100 * value:.{digits}f} %"
+    environment.filters["clock"] = lambda at_s: f"{at_s // 60:.0f}:{at_s % 60:04.1f}"
+    return environment
 
 
-def _validation_confusion(model: Spotting, recipe: Recipe, data: Path) -> np.ndarray:
-    """Sort the validation clips with the trained model, over whole sequences."""
-    labels = labels_of(recipe)
-    features = Features(recipe.features)
-    corpus = load_corpus(recipe.data, data, split="validation")
-    clips = [clip for clips in corpus.clips.values() for clip in clips]
-    confusion = np.zeros((len(labels), len(labels)), int)
-    for start in range(0, len(clips), _BATCH):
-        batch = clips[start : start + _BATCH]
-        longest = max(len(clip.samples) for clip in batch) + TAIL_SAMPLES
-        padded = [np.pad(clip.samples, (0, longest - len(clip.samples))) for clip in batch]
-        frames = features.whole(np.stack(padded))
-        n_frames = frames.shape[1] // model.time_stride * model.time_stride
-        logits = model.predict_on_batch(frames[:, :n_frames])
-        for clip, one in zip(
-            batch, keras.ops.convert_to_numpy(keras.ops.softmax(logits)), strict=True
-        ):
-            confusion[labels.index(clip.label), read_out(one, labels)] += 1
-    return confusion
+def _operating(scores: StreamScores, streams: Sequence[Stream]) -> list[dict[str, Any]]:
+    """Return what is in the tables of points: each stream, and all together where several."""
+    rows: list[dict[str, Any]] = [
+        {"name": one.name, "points": one.points, "gated": one.gated_points}
+        for one in scores.conditions
+    ]
+    name = "all together" if rows else streams[0].name
+    return [*rows, {"name": name, "points": scores.points, "gated": scores.gated_points}]
+
+
+def _groups(groups: Sequence[Group]) -> dict[str, dict[str, dict[float, Group]]]:
+    """Put groups in order: by what, then value, then threshold."""
+    ordered: dict[str, dict[str, dict[float, Group]]] = {}
+    for one in groups:
+        ordered.setdefault(one.by, {}).setdefault(one.value, {})[one.threshold] = one
+    return ordered
+
+
+def _confusion(scores: ClipScores) -> list[dict[str, Any]]:
+    """Return the rows of the matrix that have clips, in percent."""
+    rows = []
+    for label, counts in zip(scores.labels, scores.confusion, strict=True):
+        if total := sum(counts):
+            cells = [
+                {"percent": 100 * n / total, "n": n, "heard": heard}
+                for n, heard in zip(counts, scores.labels, strict=True)
+            ]
+            rows.append({"label": label, "n": total, "cells": cells})
+    return rows
+
+
+def _evaluated(clips: Path, scores: ClipScores, heard: Heard) -> list[str]:
+    """Say what the figures were measured on."""
+    parts = {part.path for stream in heard.streams for part in stream.background}
+    speakers = {path.name.partition("-")[0] for path in parts}
+    words = {clip for stream in heard.streams for clip in stream.clips}
+    return [
+        f"{scores.n} isolated clips of {clips.name}",
+        f"{heard.curve.hours:.1f} hours of streams ({', '.join(s.name for s in heard.streams)}): "
+        f"{heard.curve.n_words} keywords, of {len(words)} clips, among {len(parts)} different "
+        f"utterances of {len(speakers)} speakers",
+    ]
+
+
+def _playable(moment: Moment) -> dict[str, Any]:
+    """Return a moment as the page shows it: facts, a picture and a sound."""
+    sound = io.BytesIO()
+    soundfile.write(sound, moment.samples, SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
+    picture = io.BytesIO()
+    draw_spectrogram(moment.samples, marked_s=moment.marked_s).savefig(picture, dpi=110)
+    return {
+        "moment": moment,
+        "sound": _data_uri("audio/flac", sound.getvalue()),
+        "picture": _data_uri("image/png", picture.getvalue()),
+    }
+
+
+def _svg(figure: Figure) -> str:
+    file = io.BytesIO()
+    figure.savefig(file, format="svg", metadata={"Date": None})
+    return _data_uri("image/svg+xml", file.getvalue())
+
+
+def _data_uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

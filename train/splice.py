@@ -18,7 +18,7 @@ from rich.progress import track
 
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.errors import ConfigError
-from kws.train.data import audio_below, official_split, read_samples
+from kws.train.data import audio_below, official_split, read_samples, speaker_of
 
 __all__ = ["Part", "splice"]
 
@@ -71,7 +71,7 @@ def splice(
     folder.mkdir(parents=True, exist_ok=True)
     for i, (path, part) in enumerate(first):
         chosen = [_partner(path, other, random) for other in others]
-        name = f"{_speaker(path)}_nohash_{i}.flac"
+        name = f"{speaker_of(path)}_nohash_{i}.flac"
         soundfile.write(folder / name, _joined([part, *chosen]), RATE_HZ)
     return len(first)
 
@@ -107,15 +107,11 @@ def _find(
 
 def _partner(path: Path, found: list[tuple[Path, Phone]], random: np.random.Generator) -> Phone:
     """Draw a part of the same speaker, or of another of the same split."""
-    same = [part for other, part in found if _speaker(other) == _speaker(path)]
+    same = [part for other, part in found if speaker_of(other) == speaker_of(path)]
     split = official_split(path)
     pool = same or [part for other, part in found if official_split(other) == split]
     pool = pool or [part for _, part in found]
     return pool[int(random.integers(len(pool)))]
-
-
-def _speaker(path: Path) -> str:
-    return path.name.partition("_nohash_")[0]
 
 
 def _phones(decoder: Decoder, samples: Samples, word: str) -> Iterator[tuple[str, int, int]]:

@@ -12,7 +12,7 @@ from kws.errors import ConfigError, ModelError
 from kws.export.bundle import export
 from kws.export.cli import export as export_command
 from kws.manifest import FeatureSettings, Manifest
-from kws.train import evaluate
+from kws.train import evaluate, scoring
 from kws.train.cli import align, train
 from kws.train.cli import evaluate as evaluate_command
 from kws.train.settings import load_recipe
@@ -149,7 +149,7 @@ def test_a_stream_too_short_for_a_keyword_is_refused(speech):
 def test_times_on_a_stream_do_not_depend_on_the_outputs_of_a_call(n_outputs):
     word = Word(word="go", start_s=0.7, end_s=1.0)
     stream = Stream(np.zeros(3 * 16_000, np.int16), (word,))
-    scores = evaluate.evaluate_stream(Ticking(n_outputs=n_outputs), stream)
+    scores = scoring.evaluate_stream(scoring.hear(Ticking(n_outputs=n_outputs), [stream]))
     # Two of three outputs have to say it: the second ends after 52 * 20 ms and the overlap, 15 ms.
     assert scores.latency_ms["p50"] == pytest.approx(1000 * (52 * 0.02 + 0.015 - 1.0))
     assert scores.points[-1].miss_rate == 0.0
@@ -159,7 +159,7 @@ def test_without_a_hit_the_latency_is_null_in_json(monkeypatch, speech, tmp_path
     monkeypatch.setattr("kws.model.model_path", lambda name: tmp_path)
     monkeypatch.setattr("kws.model.open_model", lambda path: Ticking(n_outputs=1))
     stream = Stream(np.zeros(4800, np.int16), (Word(word="go", start_s=0.1, end_s=0.2),))
-    monkeypatch.setattr("kws.train.cli._stream", lambda words, **where: stream)
+    monkeypatch.setattr("kws.train.cli._streams", lambda words, **where: [stream])
     where = ["--keywords", "k", "--background", "b", "--json"]
     done = CliRunner().invoke(evaluate_command, ["stream", "ticking", *where])
     assert done.exit_code == 0, done.output

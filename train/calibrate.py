@@ -1,0 +1,161 @@
+"""The calibration table of a model file: false alarms per hour to a threshold.
+
+It is measured on streams for tuning, never on those that figures are stated on: keyword clips of
+the validation split, between sentences that training left out.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import soundfile
+
+from kws.errors import ConfigError, ModelError
+from kws.manifest import CalibrationBasis, CalibrationPoint, Manifest, read_manifest, repack
+from kws.train.align import read_alignment, train_speakers
+from kws.train.data import audio_below, validates
+from kws.train.det import Curve
+from kws.train.scoring import Heard
+from kws.train.settings import DataRecipe, SpeechCorpus
+from kws.train.streams import Stream, build_stream, keyword_clips, quiet_utterances
+
+__all__ = ["RATES", "calibrate", "tuning_streams", "write_manifest"]
+
+RATES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
+"""False alarms per hour that a table may hold."""
+
+
+def tuning_streams(
+    recipe: DataRecipe,
+    root: Path,
+    *,
+    background: Sequence[Path] = (),
+    snr_db: Sequence[float] = (float("inf"), 10.0),
+    minutes: float | None = None,
+    seed: int = 1,
+) -> list[Stream]:
+    """Build streams of what a recipe's training leaves out, its evaluation half excepted.
+
+    Parameters
+    ----------
+    recipe : DataRecipe
+        What was trained on.
+    root : Path
+        The folder that its paths are relative to.
+    background : sequence of Path
+        Further folders of speech in LibriSpeech's layout, of which training heard nothing.
+    snr_db : sequence of float
+        One stream each; infinity is a clean one.
+    minutes : float, optional
+        Length of each; by default every clip comes once.
+    seed : int
+
+    Raises
+    ------
+    ConfigError
+        If training left nothing out.
+    """
+    homophones = [word for words in recipe.homophones.values() for word in words]
+    without = [*recipe.keywords, *homophones]
+    clips = [
+        clip
+        for words in recipe.words
+        if words.split == "hash" and not words.unknown
+        for clip in keyword_clips(root / words.path, recipe.keywords, split="validation")
+    ]
+    utterances = [
+        path for corpus in recipe.speech for path in _left_out(corpus, root, without=without)
+    ]
+    utterances += [path for more in background for path in quiet_utterances(more, without=without)]
+    noise = [path for folder in recipe.noise for path in audio_below(root / folder)]
+    return [
+        build_stream(
+            clips,
+            utterances,
+            noise,
+            snr_db=one,
+            seed=seed,
+            most_s=None if minutes is None else 60 * minutes,
+        )
+        for one in snr_db
+    ]
+
+
+def calibrate(manifest: Manifest, heard: Heard) -> Manifest:
+    """Return the manifest with a table measured on streams for tuning, with the gate.
+
+    A rate is in the table where the streams are long enough to see one such false alarm, and where
+    its threshold lets any keyword through.
+
+    Raises
+    ------
+    ModelError
+        If no rate is.
+    """
+    curve = heard.gated_curve
+    points = [point for rate in RATES if (point := _point(manifest, curve, rate))]
+    if not points:
+        raise ModelError(
+            f"A model must hear keywords at {RATES[-1]:g} false alarms an hour to be calibrated. "
+            f"Received: {manifest.name}, which hears none in {curve.hours:.2g} hours. Train it "
+            f"longer, or listen for longer with --minutes."
+        )
+    basis = CalibrationBasis(
+        hours=round(curve.hours, 2),
+        speech_hours=round(_speech_hours(heard.streams), 2),
+        words=curve.n_words,
+        conditions=tuple(stream.name for stream in heard.streams),
+    )
+    return msgspec.structs.replace(manifest, calibration=tuple(points), calibrated_on=basis)
+
+
+def write_manifest(path: Path, manifest: Manifest, out: Path) -> None:
+    """Write the model of `path` with another manifest to `out`, which may be the same file.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be written; `out` is then as it was.
+    """
+    content = repack(read_manifest(path)[1], manifest)
+    try:
+        with tempfile.NamedTemporaryFile(dir=out.parent, delete=False) as file:
+            file.write(content)
+        mode = path.stat().st_mode
+        Path(file.name).chmod(mode)
+        Path(file.name).replace(out)
+    except OSError as error:
+        raise ConfigError(
+            f"A model must go to a file that can be written. Received: {out} ({error.strerror}). "
+            f"Give another with --out."
+        ) from error
+
+
+def _point(manifest: Manifest, curve: Curve, rate: float) -> CalibrationPoint | None:
+    """Return a row of the table, or None where the rate cannot be had or told."""
+    point = curve.at_budget(rate)
+    if rate * curve.hours < 1 or point.fa_per_hour > rate or point.miss_rate == 1.0:
+        return None
+    threshold = round(point.threshold, 4)
+    return CalibrationPoint(
+        false_alarms_per_hour=rate, thresholds=dict.fromkeys(manifest.keywords, threshold)
+    )
+
+
+def _left_out(corpus: SpeechCorpus, root: Path, *, without: Sequence[str]) -> list[Path]:
+    """Return the utterances of training speakers that training does not hear, keywords apart."""
+    folder = root / corpus.path
+    speakers = None if corpus.speakers == "all" else train_speakers(folder)[0]
+    aligned = read_alignment(root / corpus.alignment)
+    return [
+        path
+        for path in quiet_utterances(folder, without=without, speakers=speakers)
+        if path.stem not in aligned or validates(path.stem)
+    ]
+
+
+def _speech_hours(streams: Sequence[Stream]) -> float:
+    """Return the length of the different utterances in the background."""
+    paths = {part.path for stream in streams for part in stream.background}
+    return sum(soundfile.info(path).duration for path in paths) / 3600

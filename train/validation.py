@@ -1,0 +1,59 @@
+"""What a finished training came to on its own validation split, drawn into the run folder."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from kws.features import Features
+from kws.train.data import load_corpus
+from kws.train.evaluate import read_out
+from kws.train.fit import labels_of
+from kws.train.pictures import draw_confusion, draw_learning, save
+from kws.train.settings import Recipe
+from kws.train.traces import TAIL_SAMPLES
+from kws.train.zoo import Spotting
+
+__all__ = ["draw"]
+
+_BATCH = 256
+
+
+def draw(run: Path, model: Spotting, recipe: Recipe, *, data: Path) -> list[Path]:
+    """Draw the learning curves and the validation confusion of a finished training.
+
+    Returns
+    -------
+    list of Path
+        learning.png and confusion.png in the run folder.
+    """
+    confusion = _confusion(model, recipe, data)
+    pictures = {
+        run / "learning.png": draw_learning(run / "history.csv"),
+        run / "confusion.png": draw_confusion(confusion, labels_of(recipe)),
+    }
+    for path, figure in pictures.items():
+        save(figure, path)
+    return list(pictures)
+
+
+def _confusion(model: Spotting, recipe: Recipe, data: Path) -> np.ndarray:
+    """Sort the validation clips with the trained model, over whole sequences."""
+    labels = labels_of(recipe)
+    features = Features(recipe.features)
+    corpus = load_corpus(recipe.data, data, split="validation")
+    clips = [clip for clips in corpus.clips.values() for clip in clips]
+    confusion = np.zeros((len(labels), len(labels)), int)
+    for start in range(0, len(clips), _BATCH):
+        batch = clips[start : start + _BATCH]
+        longest = max(len(clip.samples) for clip in batch) + TAIL_SAMPLES
+        padded = [np.pad(clip.samples, (0, longest - len(clip.samples))) for clip in batch]
+        frames = features.whole(np.stack(padded))
+        n_frames = frames.shape[1] // model.time_stride * model.time_stride
+        logits = model.predict_on_batch(frames[:, :n_frames])
+        for clip, one in zip(
+            batch, keras.ops.convert_to_numpy(keras.ops.softmax(logits)), strict=True
+        ):
+            said, _ = read_out(one, labels)
+            confusion[labels.index(clip.label), said] += 1
+    return confusion
