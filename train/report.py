@@ -28,7 +28,7 @@ from kws.train.streams import Stream
 __all__ = ["write_report"]
 
 _CHUNK_MS = 80
-_TEMPLATES = Path(__file__).with_name("templates")
+_FOLDER = Path(__file__).parent
 
 
 def write_report(
@@ -109,7 +109,7 @@ def write_report(
 
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        loader=jinja2.FileSystemLoader(_FOLDER),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -1,0 +1,142 @@
+"""The calibration table is measured on what training left out, and the runtime uses it."""
+
+import re
+import shutil
+from types import SimpleNamespace
+
+import msgspec
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from kws.cli import cli
+from kws.config import DecisionSettings
+from kws.decision import thresholds_for
+from kws.errors import ConfigError, ModelError
+from kws.manifest import CalibrationBasis, read_manifest, repack
+from kws.model import bundled_models, open_model
+from kws.train.calibrate import calibrate, tuning_streams, write_manifest
+from kws.train.data import official_split, validates
+from kws.train.det import Curve
+from kws.train.scoring import evaluate_stream, hear
+from kws.train.settings import DataRecipe, SpeechCorpus, WordCorpus
+
+MODEL = bundled_models()["commands"]
+
+
+@pytest.fixture
+def manifest():
+    return read_manifest(MODEL)[0]
+
+
+def heard(curve, tones):
+    return SimpleNamespace(gated_curve=curve, streams=[tones])
+
+
+def test_a_row_holds_the_threshold_that_keeps_to_its_rate(manifest, tones):
+    curve = Curve(
+        np.array([0.5, 0.7, 0.9, 0.95, 0.99]),
+        n_false=np.array([60, 20, 10, 2, 0]),
+        n_missed=np.array([1, 2, 3, 4, 50]),
+        hours=2.0,
+        n_words=50,
+    )
+    made = calibrate(manifest, heard(curve, tones))
+    table = {one.false_alarms_per_hour: one.thresholds["stop"] for one in made.calibration}
+    # Rates below one false alarm in two hours cannot be told; at .99 no keyword is heard.
+    assert table == {1.0: 0.95, 2.0: 0.95, 5.0: 0.9, 10.0: 0.7, 20.0: 0.7}
+    assert made.calibrated_on == CalibrationBasis(
+        hours=2.0, speech_hours=0.0, words=50, conditions=("clean",)
+    )
+    between = thresholds_for(DecisionSettings(false_alarms_per_hour=3.0), made)
+    assert 0.9 < between["go"] < 0.95
+
+
+def test_a_rate_whose_threshold_nothing_reaches_is_left_out(manifest, tones):
+    curve = Curve(np.array([0.9, 0.99]), np.array([5, 0]), np.array([1, 9]), hours=1.0, n_words=9)
+    made = calibrate(manifest, heard(curve, tones))
+    assert [one.false_alarms_per_hour for one in made.calibration] == [5.0, 10.0, 20.0]
+
+
+def test_a_model_that_hears_nothing_is_not_calibrated(manifest, tones):
+    curve = Curve(np.array([0.9, 1.0]), np.array([0, 0]), np.array([9, 9]), hours=1.0, n_words=9)
+    message = (
+        "A model must hear keywords at 20 false alarms an hour to be calibrated. Received: "
+        "commands, which hears none in 1 hours. Train it longer, or listen for longer with "
+        "--minutes."
+    )
+    with pytest.raises(ModelError, match=f"^{re.escape(message)}$"):
+        calibrate(manifest, heard(curve, tones))
+
+
+def test_a_calibrated_file_is_the_same_model_and_takes_a_budget(tmp_path, manifest, pitch, tones):
+    made = calibrate(
+        manifest,
+        heard(
+            Curve(np.array([0.8, 0.9]), np.array([9, 1]), np.array([1, 2]), hours=2.0, n_words=9),
+            tones,
+        ),
+    )
+    path = tmp_path / "model.tflite"
+    shutil.copy(MODEL, path)
+    write_manifest(path, made, path)
+    again, content = read_manifest(path)
+    assert again == made
+    assert repack(content, manifest) == repack(MODEL.read_bytes(), manifest)
+    frames = np.ones((4, manifest.features.n_features), np.float32)
+    np.testing.assert_array_equal(open_model(path).step(frames), open_model(MODEL).step(frames))
+    facts = CliRunner().invoke(cli, ["info", str(path)]).stdout
+    assert "2 h (clean) with 9 keywords among 0 h of different speech" in facts
+    pitch.manifest = msgspec.structs.replace(
+        pitch.manifest,
+        calibration=tuple(
+            msgspec.structs.replace(one, thresholds={"go": 0.5, "stop": 0.5})
+            for one in made.calibration
+        ),
+    )
+    assert evaluate_stream(hear(pitch, [tones])).calibrated[0].miss_rate == pytest.approx(2 / 8)
+
+
+def test_a_file_that_cannot_be_written_is_named_and_left_alone(tmp_path, manifest):
+    message = (
+        f"A model must go to a file that can be written. Received: {tmp_path}/none/out.tflite "
+        f"(No such file or directory). Give another with --out."
+    )
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        write_manifest(MODEL, manifest, tmp_path / "none" / "out.tflite")
+
+
+@pytest.fixture
+def corpora(tmp_path, make_tone):
+    """Words of all splits, and two speakers with utterances of all kinds."""
+    for i in range(40):
+        make_tone(tmp_path / "words" / "go" / f"{i:08x}_nohash_0.wav", hz=300)
+    lines = []
+    for speaker in (1, 2):
+        chapter = tmp_path / "speech" / str(speaker) / "1"
+        names = [f"{speaker}-1-{i:04d}" for i in range(30)]
+        for name in names:
+            make_tone(chapter / f"{name}.wav", hz=5000)
+        said = [f"{name} {'GO AWAY' if i == 29 else 'NOBODY CAME'}" for i, name in enumerate(names)]
+        (chapter / f"{speaker}-1.trans.txt").write_text("\n".join(said))
+        lines += [
+            f'{{"utterance":"{name}","speaker":"{speaker}","words":[]}}' for name in names[:-5]
+        ]
+    (tmp_path / "alignment.jsonl").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def test_tuning_takes_what_training_leaves_out_and_evaluation_does_not_need(corpora):
+    recipe = DataRecipe(
+        keywords=["go"],
+        words=[WordCorpus(path="words"), WordCorpus(path="absent", split="train")],
+        speech=[SpeechCorpus(path="speech", alignment="alignment.jsonl")],
+    )
+    clean, again = tuning_streams(recipe, corpora, snr_db=(np.inf, 10.0))
+    assert {official_split(clip) for clip in clean.clips} == {"validation"}
+    names = {part.path.stem for part in clean.background}
+    assert {name[0] for name in names} == {"1"}  # the first half of the speakers
+    # Left out by its hash, or never aligned; `1-1-0029` has a keyword in its transcript.
+    assert all(validates(name) or name >= "1-1-0025" for name in names)
+    assert "1-1-0029" not in names
+    assert clean.name == again.name == "clean"  # the recipe has no noise
