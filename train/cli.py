@@ -11,7 +11,7 @@ from typing import Any
 import click
 import msgspec
 
-__all__ = ["align", "evaluate", "splice", "train"]
+__all__ = ["align", "evaluate", "splice", "synth", "train"]
 
 _PATH = click.Path(path_type=Path)
 SPLITS = ["train", "validation", "test", "all"]
@@ -333,3 +333,27 @@ def splice(
     pairs = [part.partition(":")[::2] for part in parts]
     n = run(corpus, out, word=word, parts=pairs, most=most, seed=seed)
     click.echo(f"{out / word}: {n} clips")
+
+
+@click.command()
+@click.argument("out", type=_PATH)
+@click.option(
+    "--word", "words", multiple=True, required=True, metavar="WORD=N", help="N clips of WORD."
+)
+@click.option(
+    "--kokoro",
+    type=(_PATH, _PATH),
+    metavar="MODEL VOICES",
+    help="Kokoro's ONNX model and its voices, an .npz; without it espeak-ng speaks.",
+)
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
+def synth(out: Path, *, words: Sequence[str], kokoro: tuple[Path, Path] | None, seed: int) -> None:
+    """Let synthetic voices say words, into OUT/WORD."""
+    from kws.train.synth import Espeak, Kokoro, synthesize
+
+    pairs = [word.rpartition("=")[::2] for word in words]
+    if wrong := next((word for word, n in pairs if not word or not n.isdecimal()), None):
+        raise click.BadParameter(f"give WORD=N, such as off=100; received {wrong!r}")
+    backend = Kokoro(*kokoro) if kokoro else Espeak()
+    n = synthesize({word: int(n) for word, n in pairs}, out, backend, seed=seed)
+    click.echo(f"{out}: {n} clips")
