@@ -230,9 +230,7 @@ def calibrate(model: str, *, config: Path, data: Path, out: Path | None, **where
     """Fill MODEL's table of false alarms per hour to thresholds.
 
     Measured on what the recipe's training left out: keywords of the validation split between
-    sentences that were kept for validation.
-
-    Afterwards `kws listen --false-alarms-per-hour` works with this model.
+    sentences that were kept for validation. Afterwards `kws listen` takes a budget with this model.
     """
     from kws.info import facts
     from kws.model import model_path, open_model
