@@ -138,7 +138,15 @@ def make_scenes(corpus: Corpus, recipe: Recipe, *, time_stride: int) -> Scenes:
     )
 
 
-def fit(recipe: Recipe, *, data: Path, run: Path, start: Path | None = None) -> zoo.Spotting:
+def fit(
+    recipe: Recipe,
+    *,
+    data: Path,
+    run: Path,
+    start: Path | None = None,
+    validate: Recipe | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> zoo.Spotting:
     """Train what the recipe says; return the model with the weights it ends with.
 
     Goes on from the last finished epoch where `run` holds an unfinished training.
@@ -153,6 +161,10 @@ def fit(recipe: Recipe, *, data: Path, run: Path, start: Path | None = None) -> 
     start : Path, optional
         Another run folder of the same architecture, whose weights and feature statistics to begin
         with.
+    validate : Recipe, optional
+        What the scenes of validation are made by, where that is another.
+    callbacks : sequence of keras.callbacks.Callback
+        To be called besides those that every training has.
 
     Raises
     ------
@@ -166,7 +178,7 @@ def fit(recipe: Recipe, *, data: Path, run: Path, start: Path | None = None) -> 
     if history:
         _refuse_another(recipe, run)
     training = _batches(recipe, data, split="train")
-    validation = _batches(recipe, data, split="validation")
+    validation = _batches(validate or recipe, data, split="validation")
     _list_left_out(run, training.scenes.left_out | validation.scenes.left_out)
     _write_examples(run, training, validation)
     before = None if start is None else restore(start)[0]
@@ -188,7 +200,7 @@ def fit(recipe: Recipe, *, data: Path, run: Path, start: Path | None = None) -> 
         validation_data=validation,
         initial_epoch=len(history),
         epochs=recipe.fit.epochs,
-        callbacks=[stop, *_callbacks(run, recipe, history)],
+        callbacks=[stop, *_callbacks(run, recipe, history), *callbacks],
         verbose=1 if sys.stdout.isatty() else 2,
     )
     model.load_weights(run / _WEIGHTS)
@@ -302,6 +314,7 @@ def _callbacks(
     run: Path, recipe: Recipe, history: Sequence[float]
 ) -> list[keras.callbacks.Callback]:
     return [
+        Backup(run),  # before all that puts average weights in place of those being trained
         KeepWeights(
             run / _WEIGHTS,
             best_only=recipe.fit.keep == "best",
@@ -310,7 +323,6 @@ def _callbacks(
         keras.callbacks.EarlyStopping(patience=recipe.fit.patience),
         History(run, append=bool(history)),
         keras.callbacks.TensorBoard(str(run / "tensorboard"), write_graph=False),
-        Backup(run),
     ]
 
 
