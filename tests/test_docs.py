@@ -41,6 +41,7 @@ TRAINING = {
     "[model]": recipes.ModelRecipe,
     "[augment]": recipes.AugmentRecipe,
     "[fit]": recipes.FitRecipe,
+    "[search]": recipes.SearchRange,
     "[decision]": DecisionDefaults,
 }
 
@@ -110,9 +111,14 @@ def test_configurations_in_the_docs_are_valid():
 
 def test_parts_of_recipes_in_the_docs_are_valid(tmp_path):
     whole = (ROOT / "train/recipes/commands.toml").read_text("utf-8").partition("[[then]]")[0]
-    (part,) = _blocks(ROOT / "docs/training.md", "toml")
-    (tmp_path / "recipe.toml").write_text(f"{whole}\n{part}", encoding="utf-8")
-    assert recipes.load_recipe(tmp_path / "recipe.toml").stages()[1:]
+    parts = _blocks(ROOT / "docs/training.md", "toml")
+    assert len(parts) >= 2
+    (tmp_path / "recipe.toml").write_text("\n".join([whole, *parts]), encoding="utf-8")
+    recipe = recipes.load_recipe(tmp_path / "recipe.toml")
+    assert recipe.stages()[1:]
+    for key in recipe.search:
+        table, name = key.split(".")
+        assert hasattr(getattr(recipe, table), name)
 
 
 def test_the_event_in_the_docs_is_what_kws_prints():

@@ -24,6 +24,7 @@ __all__ = [
     "FilesOf",
     "History",
     "KeepWeights",
+    "NotFiniteError",
     "StopAtNaN",
     "begun",
     "go_on",
@@ -41,6 +42,10 @@ FilesOf: TypeAlias = Callable[[int, int], Sequence[Path]]
 _N_NAMED = 5
 _BYTES_TO_A_VARIABLE = 2048
 _NOT_FINITE = "not_finite.txt"
+
+
+class NotFiniteError(KwsError):
+    """A loss that is no number, or has no end."""
 
 
 class History(keras.callbacks.Callback):
@@ -139,8 +144,8 @@ class StopAtNaN(keras.callbacks.Callback):
 
         Raises
         ------
-        KwsError
-            If it is not finite.
+        NotFiniteError
+            If it is not.
         """
         self._check("step", batch, logs, self.training)
 
@@ -149,8 +154,8 @@ class StopAtNaN(keras.callbacks.Callback):
 
         Raises
         ------
-        KwsError
-            If it is not finite.
+        NotFiniteError
+            If it is not.
         """
         self._check("validation batch", batch, logs, self.validation)
 
@@ -162,7 +167,7 @@ class StopAtNaN(keras.callbacks.Callback):
         (self.run / _NOT_FINITE).write_text("".join(f"{path}\n" for path in files))
         named = ", ".join(files[:_N_NAMED])
         more = f" and {len(files) - _N_NAMED} more" if len(files) > _N_NAMED else ""
-        raise KwsError(
+        raise NotFiniteError(
             f"The loss must be finite. Received: {loss} at epoch {self.epoch + 1}, {what} "
             f"{batch + 1}, made of {named}{more}; {self.run / _NOT_FINITE} lists all. Look at "
             f"these files; if they are sound, lower `[fit] learning_rate`."

@@ -24,8 +24,22 @@ SPLITS = ["train", "validation", "test", "all"]
 @click.option("--start", type=_PATH, help="A run folder whose weights to begin with.")
 @click.option("--epochs", type=click.IntRange(1), help="In place of the recipe's number of epochs.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="In place of the recipe's seed.")
+@click.option(
+    "--search", "n_trials", type=click.IntRange(1), help="Try so many settings within [search]."
+)
+@click.option("--storage", help="With --search: URL of a study that other machines share.")
+@click.option("--study", help="With --search: its name; default: the recipe's.")
 def train(
-    config: Path, *, data: Path, run: Path, start: Path | None, epochs: int | None, seed: int | None
+    config: Path,
+    *,
+    data: Path,
+    run: Path,
+    start: Path | None,
+    epochs: int | None,
+    seed: int | None,
+    n_trials: int | None,
+    storage: str | None,
+    study: str | None,
 ) -> None:
     """Train a model as a recipe says; Ctrl-C stops it, the same command goes on."""
     from kws.train.fit import fit_stages
@@ -38,6 +52,9 @@ def train(
     changed = {key: value for key, value in changes.items() if value is not None}
     recipe = msgspec.structs.replace(recipe, fit=msgspec.structs.replace(recipe.fit, **changed))
     try:
+        if n_trials is not None:
+            _search(recipe, data, run, start, n_trials=n_trials, storage=storage, study=study)
+            return
         model, recipe = fit_stages(recipe, data=data, run=run, start=start)
     except KeyboardInterrupt:
         click.echo("interrupted: the same command goes on after the last whole epoch", err=True)
@@ -45,6 +62,14 @@ def train(
     for picture in draw(run, model, recipe, data=data):
         click.echo(f"drawn: {picture}")
     click.echo(f"trained: {run}. Next: kws export {run} --out {recipe.name}.tflite")
+
+
+def _search(recipe: Any, data: Path, run: Path, start: Path | None, **study: Any) -> None:
+    from kws.train.search import search
+
+    search(recipe, data=data, run=run, start=start, **study)
+    best = run / "best.toml"
+    click.echo(f"best: {best}. Next: kws train --config {best} --data {data} --out FOLDER")
 
 
 @click.group()

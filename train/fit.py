@@ -166,7 +166,15 @@ def make_scenes(
     )
 
 
-def fit(recipe: Recipe, *, data: Path, run: Path, start: Path | None = None) -> zoo.Spotting:
+def fit(
+    recipe: Recipe,
+    *,
+    data: Path,
+    run: Path,
+    start: Path | None = None,
+    validate: Recipe | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> zoo.Spotting:
     """Train what the recipe says; return the model with the weights it ends with.
 
     Goes on from the last finished epoch where `run` holds an unfinished training.
@@ -181,6 +189,10 @@ def fit(recipe: Recipe, *, data: Path, run: Path, start: Path | None = None) -> 
     start : Path, optional
         Another run folder of the same architecture, whose weights and feature statistics to begin
         with.
+    validate : Recipe, optional
+        What the scenes of validation are made by, where that is another.
+    callbacks : sequence of keras.callbacks.Callback
+        To be called besides those that every training has.
 
     Raises
     ------
@@ -198,8 +210,9 @@ def fit(recipe: Recipe, *, data: Path, run: Path, start: Path | None = None) -> 
     training = _batches(
         recipe, corpus, split="train", mined=_mined(run, recipe, before, corpus.speech)
     )
+    judge = validate or recipe
     validation = _batches(
-        recipe, load_corpus(recipe.data, data, split="validation"), split="validation"
+        judge, load_corpus(judge.data, data, split="validation"), split="validation"
     )
     _list_left_out(run, training.scenes.left_out | validation.scenes.left_out)
     _write_examples(run, training, validation)
@@ -221,7 +234,7 @@ def fit(recipe: Recipe, *, data: Path, run: Path, start: Path | None = None) -> 
         validation_data=validation,
         initial_epoch=len(history),
         epochs=recipe.fit.epochs,
-        callbacks=[stop, *_callbacks(run, recipe, history)],
+        callbacks=[stop, *_callbacks(run, recipe, history), *callbacks],
         verbose=1 if sys.stdout.isatty() else 2,
     )
     model.load_weights(run / _WEIGHTS)

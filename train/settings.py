@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
+import tomli_w
 from msgspec import Meta
 
 from kws.audio import SAMPLE_RATE_HZ
@@ -22,9 +23,11 @@ __all__ = [
     "LossName",
     "ModelRecipe",
     "Recipe",
+    "SearchRange",
     "SpeechCorpus",
     "WordCorpus",
     "load_recipe",
+    "write_recipe",
 ]
 
 Codec: TypeAlias = Literal["telephone", "gsm", "opus", "mp3"]
@@ -194,6 +197,28 @@ class FitRecipe(_Table, frozen=True, kw_only=True):
     """Epochs without a better validation loss before training stops."""
 
 
+class SearchRange(_Table, frozen=True, kw_only=True):
+    """A table of `[search]`: what `kws train --search` may draw for one setting."""
+
+    low: int | float | None = None
+    high: int | float | None = None
+    """Both ends are included. Where both are whole numbers, only such are drawn."""
+    step: Annotated[float, Meta(gt=0.0)] | Annotated[int, Meta(gt=0)] | None = None
+    log: bool = False
+    """Draw evenly on a logarithmic scale."""
+    choices: list[Any] = []
+    """In place of a range: the values themselves."""
+
+    def __post_init__(self) -> None:
+        ends = (self.low, self.high)
+        if self.choices and ends == (None, None):
+            return
+        if self.choices or self.low is None or self.high is None or self.low >= self.high:
+            raise ValueError("a range must have either `choices`, or `low` and a greater `high`")
+        if self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError("a range with `log` must begin above 0 and have no `step`")
+
+
 class Recipe(_Table, frozen=True, kw_only=True):
     """The whole recipe."""
 
@@ -209,6 +234,8 @@ class Recipe(_Table, frozen=True, kw_only=True):
     decision: DecisionDefaults = DecisionDefaults()
     then: list[dict[Literal["data", "augment", "fit", "decision"], dict[str, Any]]] = []
     """`[[then]]`: further stages, each begun with the one before; their tables hold changes."""
+    search: dict[str, SearchRange] = {}
+    """`[search]`: ranges of settings, by keys such as `"fit.learning_rate"`."""
 
     def __post_init__(self) -> None:
         if self.features.sample_rate_hz != SAMPLE_RATE_HZ:
@@ -255,6 +282,18 @@ def load_recipe(path: Path) -> Recipe:
     return recipe
 
 
+def write_recipe(path: Path, recipe: Recipe) -> None:
+    """Write a recipe with all its values, so that `load_recipe` gives the same one."""
+    path.write_text(tomli_w.dumps(_set_values(msgspec.to_builtins(recipe))), encoding="utf-8")
+
+
+def _set_values(value: Any) -> Any:
+    """Leave out what is None, which TOML has no word for."""
+    if isinstance(value, dict):
+        return {key: _set_values(one) for key, one in value.items() if one is not None}
+    return [_set_values(one) for one in value] if isinstance(value, list | tuple) else value
+
+
 def _nearest(message: str) -> str:
     tables = (
         Recipe,
@@ -266,6 +305,7 @@ def _nearest(message: str) -> str:
         FitRecipe,
         FeatureSettings,
         DecisionDefaults,
+        SearchRange,
     )
     known = [key for table in tables for key in table.__struct_fields__]
     key = message.partition("unknown field `")[2].partition("`")[0]

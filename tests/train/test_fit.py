@@ -9,7 +9,6 @@ import shutil
 import msgspec
 import numpy as np
 import pytest
-import soundfile
 
 from kws.errors import ConfigError, KwsError
 from kws.manifest import FeatureSettings
@@ -24,10 +23,8 @@ from kws.train.settings import (
 
 pytestmark = pytest.mark.slow
 
-RATE_HZ = 16_000
-WORDS_HZ = {"low": 500, "high": 2500, "other": 1200}
 RECIPE = Recipe(
-    name="tones",
+    name="tone_words",
     data=DataRecipe(keywords=["low", "high"], words=[WordCorpus(path="words")]),
     features=FeatureSettings(kind="logmel", n_mels=8, floor=1.0),
     model=ModelRecipe(channels=(4, 4, 8), n_blocks=1, kernel_frames=3, gru_units=8, dropout=0.0),
@@ -44,24 +41,8 @@ def training(tensorflow):
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """A folder of tones by speakers in the training and the validation split."""
-    from kws.train.data import official_split
-
-    folder = tmp_path_factory.mktemp("data")
-    random = np.random.default_rng(1)
-    splits = set()
-    for word, hz in WORDS_HZ.items():
-        for i in range(14):
-            path = folder / "words" / word / f"{i:04x}_nohash_0.wav"
-            splits.add(official_split(path))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            t = np.arange(6000) / RATE_HZ
-            wave = random.normal(0, 30, RATE_HZ)
-            wave[4000:10_000] += 6000 * np.sin(2 * np.pi * hz * random.uniform(0.9, 1.1) * t)
-            soundfile.write(path, wave.astype(np.int16), RATE_HZ)
-    assert splits >= {"train", "validation"}
-    return folder
+def data(tone_words):
+    return tone_words
 
 
 def changed(**fit):
