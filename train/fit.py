@@ -33,6 +33,7 @@ from kws.train.callbacks import (
     write_whole,
 )
 from kws.train.data import Corpus, Split, Spoken, load_corpus, write_left_out
+from kws.train.distill import learn_from
 from kws.train.losses import make_loss
 from kws.train.mine import mine, read_moments, write_moments
 from kws.train.scenes import Scenes
@@ -225,6 +226,7 @@ def fit(
         model.set_weights(before.get_weights())
     training.epoch = len(history)  # after the statistics, which are of the first epoch's scenes
     model.compile(optimizer=_optimizer(recipe, n_batches=len(training)), loss=_loss(recipe))
+    _learn_from_teacher(model, recipe)
     if history:
         go_on(model, run, n_epochs=len(history))
     stop = StopAtNaN(run, training=training.sources, validation=validation.sources)
@@ -342,6 +344,23 @@ def _statistics(batches: SceneBatches) -> tuple[list[float], list[float]]:
 def _loss(recipe: Recipe) -> keras.losses.Loss:
     fit = recipe.fit
     return make_loss(fit.loss, label_smoothing=fit.label_smoothing, focal_gamma=fit.focal_gamma)
+
+
+def _learn_from_teacher(model: zoo.Spotting, recipe: Recipe) -> None:
+    fit = recipe.fit
+    if fit.teacher is None:
+        return
+    teacher, taught = restore(Path(fit.teacher))
+    ours, theirs = (
+        (one.features, labels_of(one), zoo.time_stride(one.model)) for one in (recipe, taught)
+    )
+    if ours != theirs:
+        raise ConfigError(
+            f"A teacher must take the same features and give the same labels as often. Received: "
+            f"{fit.teacher}, which was trained with another `[features]`, other keywords or "
+            f"another time stride. Train one by this recipe with a larger `[model]`."
+        )
+    learn_from(model, teacher, share=fit.teacher_share, temperature=fit.temperature)
 
 
 def _optimizer(recipe: Recipe, *, n_batches: int) -> keras.optimizers.Optimizer:

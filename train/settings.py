@@ -191,6 +191,10 @@ class FitRecipe(_Table, frozen=True, kw_only=True):
     label_smoothing: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.0
     focal_gamma: Annotated[float, Meta(ge=0.0)] = 2.0
     """Of `loss = "focal"`."""
+    teacher: str | None = None
+    """A run folder whose larger model's posteriors are learned from too, for the same labels."""
+    teacher_share: Share = 0.5
+    temperature: Annotated[float, Meta(ge=1.0)] = 2.0
     keep: Literal["best", "last"] = "best"
     """Which epoch's weights the run ends with: that of least validation loss, or the last."""
     patience: Annotated[int, Meta(ge=1)] = 15

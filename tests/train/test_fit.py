@@ -12,6 +12,7 @@ import pytest
 
 from kws.errors import ConfigError, KwsError
 from kws.manifest import FeatureSettings
+from kws.train.data import load_corpus
 from kws.train.settings import (
     AugmentRecipe,
     DataRecipe,
@@ -52,6 +53,10 @@ def changed(**fit):
 def history_of(run):
     with (run / "history.csv").open(newline="") as rows:
         return list(csv.DictReader(rows))
+
+
+def batches_of(training, data, split, recipe=RECIPE):
+    return training._batches(recipe, load_corpus(recipe.data, data, split=split), split=split)
 
 
 def same_weights(one, other):
@@ -166,7 +171,7 @@ def test_a_loss_that_is_not_finite_stops_the_training_and_names_files(training, 
     assert found
     listed = (tmp_path / "not_finite.txt").read_text().splitlines()
     assert listed[:5] == found[2].split(", ")
-    batches = training._batches(changed(), data, split="train")
+    batches = batches_of(training, data, "train")
     assert listed == [str(path) for path in dict.fromkeys(batches.sources(0, int(found[1]) - 1))]
 
 
@@ -227,7 +232,7 @@ def test_a_stage_begins_with_the_one_before(training, data, tmp_path, monkeypatc
 
 
 def test_the_files_of_a_batch_are_found_by_making_it_again(training, data):
-    batches = training._batches(RECIPE, data, split="train")
+    batches = batches_of(training, data, "train")
     before = batches[2]
     files = batches.sources(0, 2)
     assert set(files) <= {clip.path for clip in batches.scenes.clips}
@@ -238,7 +243,7 @@ def test_the_files_of_a_batch_are_found_by_making_it_again(training, data):
 
 
 def test_batches_of_an_epoch_depend_on_the_seed_alone(training, data):
-    first, again = (training._batches(RECIPE, data, split="train") for _ in range(2))
+    first, again = (batches_of(training, data, "train") for _ in range(2))
     batch = first[1]
     again[0]  # what was asked for before does not matter
     assert all(np.array_equal(a, b) for a, b in zip(batch, again[1], strict=True))
@@ -246,17 +251,62 @@ def test_batches_of_an_epoch_depend_on_the_seed_alone(training, data):
     assert not np.array_equal(batch[0], again[1][0])
 
 
+def test_a_scene_is_in_as_many_batches_as_it_echoes(training, data):
+    calm = msgspec.structs.replace(RECIPE.augment, tilt_db=0.0, time_masks=0, band_masks=0)
+    recipe = msgspec.structs.replace(changed(echo=2), augment=calm)
+    first, second, third = (batches_of(training, data, "train", recipe)[i][0] for i in range(3))
+    assert np.array_equal(first[4:], second[:4])
+    assert np.array_equal(second[4:], third[:4])
+    assert not np.array_equal(first[:4], second[:4])
+
+
+def test_an_echo_is_disturbed_anew(training, data):
+    batches = batches_of(training, data, "train", changed(echo=2))
+    assert not np.array_equal(batches[0][0][4:], batches[1][0][:4])
+
+
+def test_an_average_over_weights_is_kept_also_across_an_interruption(training, data, tmp_path):
+    recipe = changed(epochs=2, average=0.9)
+    whole = training.fit(recipe, data=data, run=tmp_path / "whole")
+    plain = training.fit(changed(epochs=2), data=data, run=tmp_path / "plain")
+    assert not same_weights(whole, plain)
+    run = tmp_path / "halted"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.keras.callbacks.TensorBoard, "on_epoch_begin", _raise_in_second)
+        with pytest.raises(KeyboardInterrupt):
+            training.fit(recipe, data=data, run=run)
+    resumed = training.fit(recipe, data=data, run=run)
+    assert same_weights(resumed, whole)
+
+
+def _raise_in_second(callback, epoch, logs=None):
+    if epoch == 1:
+        raise KeyboardInterrupt
+
+
+def test_a_teacher_changes_what_is_learned(training, data, two_epochs, tmp_path):
+    plain, run = two_epochs
+    taught = training.fit(changed(epochs=2, teacher=str(run)), data=data, run=tmp_path / "taught")
+    assert not same_weights(plain, taught)
+    assert len(taught.weights) == len(plain.weights)
+    other = msgspec.structs.replace(
+        changed(teacher=str(run)), features=FeatureSettings(kind="logmel", n_mels=9)
+    )
+    with pytest.raises(ConfigError, match="A teacher must take the same features"):
+        training.fit(other, data=data, run=tmp_path / "other")
+
+
 def test_validation_batches_are_the_same_in_every_epoch(training, data):
-    batches = training._batches(RECIPE, data, split="validation")
+    batches = batches_of(training, data, "validation")
     first = batches[0][0].copy()
     batches.on_epoch_end()
     assert np.array_equal(batches[0][0], first)
-    fresh = training._batches(RECIPE, data, split="validation")
+    fresh = batches_of(training, data, "validation")
     assert np.array_equal(fresh[0][0], first)
 
 
 def test_a_batch_fits_the_model(training, data):
-    frames, targets, weights = training._batches(RECIPE, data, split="train")[0]
+    frames, targets, weights = batches_of(training, data, "train")[0]
     assert frames.shape == (8, 2 * targets.shape[1], 8)
     assert targets.shape == (8, weights.shape[1], 4)
 
