@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-import joblib
 import msgspec
 import numpy as np
 import soundfile
@@ -22,6 +21,7 @@ from rich.progress import track
 
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.errors import ConfigError
+from kws.train.corpus import Backend, Failure, map_corpus
 
 __all__ = [
     "AlignSummary",
@@ -60,7 +60,13 @@ class AlignSummary(msgspec.Struct, frozen=True):
 
 
 def align(
-    corpus: Path, out: Path, *, half: str = "all", n_jobs: int = 1, progress: bool = False
+    corpus: Path,
+    out: Path,
+    *,
+    half: str = "all",
+    n_jobs: int = 1,
+    scheduler: str | None = None,
+    progress: bool = False,
 ) -> AlignSummary:
     """Align every utterance of a corpus that has a transcript.
 
@@ -78,6 +84,8 @@ def align(
         Of the speakers, in the order of SPEAKERS.TXT.
     n_jobs : int
         Processes.
+    scheduler : str, optional
+        Address of a Dask cluster that does it instead; its workers must see `corpus` at this path.
     progress : bool
         Whether to draw a progress bar on standard error.
 
@@ -94,12 +102,11 @@ def align(
     left_out: dict[str, str] = {}
     n_aligned = 0
     with _open_whole(out) as lines:
-        work = joblib.Parallel(n_jobs=n_jobs, return_as="generator")(
-            joblib.delayed(_align_chunk)(chunk) for chunk in chunks
-        )
+        backend: Backend = "dask" if scheduler else "loky"
+        work = map_corpus(_align_chunk, chunks, n_jobs=n_jobs, backend=backend, scheduler=scheduler)
         console = Console(stderr=True)
-        for results in track(work, "Aligning", len(chunks), disable=not progress, console=console):
-            for name, result in results:
+        for chunk in track(work, "Aligning", len(chunks), disable=not progress, console=console):
+            for name, result in _each(chunk):
                 if isinstance(result, str):
                     left_out[name] = result
                     log.warning("left out, %s: %s", result, name)
@@ -199,6 +206,15 @@ def _align_chunk(
     # so does a small probability of silence.
     decoder = Decoder(lm=None, loglevel="FATAL", bestpath=False, silprob=0.2)
     return [(name, _align_one(decoder, name, text, path)) for name, text, path in entries]
+
+
+def _each(
+    chunk: list[tuple[str, Utterance | str]] | Failure[list[tuple[str, str, Path | None]]],
+) -> list[tuple[str, Utterance | str]]:
+    """Give the results of a chunk; where it failed as a whole, all have its reason."""
+    if isinstance(chunk, Failure):
+        return [(name, chunk.reason) for name, _, _ in chunk.item]
+    return chunk
 
 
 def _align_one(decoder: Decoder, name: str, text: str, path: Path | None) -> Utterance | str:

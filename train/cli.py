@@ -322,11 +322,12 @@ def _streams(
     help="Which speakers, in the order of SPEAKERS.TXT; the second half is for evaluation.",
 )
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
-def align(corpus: Path, out: Path, half: str, jobs: int) -> None:
+@click.option("--scheduler", help="Address of a Dask cluster to do it instead.")
+def align(corpus: Path, out: Path, half: str, jobs: int, scheduler: str | None) -> None:
     """Find out where each word is in a LibriSpeech-shaped CORPUS; write OUT, JSON lines."""
     from kws.train.align import align as run
 
-    summary = run(corpus, out, half=half, n_jobs=jobs, progress=True)
+    summary = run(corpus, out, half=half, n_jobs=jobs, scheduler=scheduler, progress=True)
     click.echo(
         f"{out}: {summary.n_aligned} utterances aligned, {summary.n_kept} were there, "
         f"{len(summary.left_out)} left out"

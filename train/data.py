@@ -5,6 +5,7 @@ LibriSpeech-shaped with word times from `kws.train.align`. Samples are int16, mo
 """
 
 import csv
+import functools
 import hashlib
 import logging
 import math
@@ -14,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-import joblib
 import numpy as np
 import soundfile
 import soxr
@@ -24,6 +24,7 @@ from kws.errors import ConfigError, FormatError
 from kws.features import Samples
 from kws.manifest import UNKNOWN
 from kws.train.align import read_alignment, train_speakers
+from kws.train.corpus import Failure, map_corpus
 from kws.train.settings import DataRecipe, SpeechCorpus, WordCorpus
 
 __all__ = [
@@ -331,16 +332,13 @@ def _read_all(
     paths: Sequence[Path], *, seconds: tuple[float, float] = (0.0, math.inf)
 ) -> tuple[list[tuple[Path, Samples]], dict[Path, str]]:
     """Read files in threads, in order; return what could be read, and why the rest could not."""
-    read = joblib.Parallel(n_jobs=-1, prefer="threads")(
-        joblib.delayed(_try)(path, seconds) for path in paths
+    read = map_corpus(
+        functools.partial(read_samples, seconds=seconds), paths, n_jobs=-1, backend="threading"
     )
-    both = list(zip(paths, read, strict=True))
-    good = [(path, samples) for path, samples in both if not isinstance(samples, str)]
-    return good, {path: reason for path, reason in both if isinstance(reason, str)}
-
-
-def _try(path: Path, seconds: tuple[float, float]) -> Samples | str:
-    try:
-        return read_samples(path, seconds=seconds)
-    except FormatError as error:
-        return str(error)
+    good, bad = [], {}
+    for path, samples in zip(paths, read, strict=True):
+        if isinstance(samples, Failure):
+            bad[path] = samples.reason
+        else:
+            good.append((path, samples))
+    return good, bad
