@@ -236,13 +236,17 @@ def pack(flatbuffer: bytes, manifest: Manifest) -> bytes:
 
 
 def repack(content: bytes, manifest: Manifest) -> bytes:
-    """Return the bytes of a model file with another manifest in place of the one it has."""
+    """Return the bytes of a model file with another manifest in place of the one it has.
+
+    An archive of somebody else's stays, before the new one.
+    """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            start = min(entry.header_offset for entry in archive.infolist())
+            ours = archive.namelist() == [_FILE_NAME]
+            end = archive.infolist()[0].header_offset if ours else len(content)
     except _NO_ARCHIVE:
-        return pack(content, manifest)
-    return pack(content[:start], manifest)
+        end = len(content)
+    return pack(content[:end], manifest)
 
 
 def _find_json(path: Path, content: bytes) -> bytes:

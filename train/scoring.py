@@ -114,10 +114,11 @@ class Heard:
     def curves(self) -> dict[str, Curve]:
         """Return the curve of each stream with the gate and, of a single one, without it too."""
         if len(self.streams) > 1:
-            return {one.streams[0].name: one.gated_curve for one in self.alone()}
+            return {one.streams[0].name: one.gated_curve for one in self.alone}
         name = self.streams[0].name
         return {f"{name}, gate on": self.gated_curve, f"{name}, gate off": self.curve}
 
+    @cached_property
     def alone(self) -> "list[Heard]":
         """Return each stream by itself."""
         return [
@@ -157,7 +158,7 @@ def evaluate_stream(heard: Heard, *, metadata: Metadata | None = None) -> Stream
     words = [word for matches in usual for word in (*matches.missed, *(w for w, _ in matches.hits))]
     said = Counter(word.word for word in words)
     missed = Counter(word.word for matches in usual for word in matches.missed)
-    alone = heard.alone() if len(heard.streams) > 1 else []
+    alone = heard.alone if len(heard.streams) > 1 else []
     n_false = sum(len(matches.false) for matches in usual)
     n_on_background = sum(map(len, map(on_background, heard.streams, usual)))
     return StreamScores(

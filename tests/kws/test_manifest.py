@@ -21,6 +21,7 @@ from kws.manifest import (
     StateTensor,
     pack,
     read_manifest,
+    repack,
 )
 
 FLATBUFFER = b"\x1c\x00\x00\x00TFL3" + bytes(range(256)) * 8
@@ -82,6 +83,23 @@ def test_what_was_packed_is_read_again(file):
 
 def test_packing_twice_gives_the_same_bytes():
     assert pack(FLATBUFFER, MANIFEST) == pack(FLATBUFFER, MANIFEST)
+
+
+def test_packing_again_replaces_the_manifest_and_nothing_else():
+    other = msgspec.structs.replace(MANIFEST, description="stop and go")
+    assert repack(pack(FLATBUFFER, MANIFEST), other) == pack(FLATBUFFER, other)
+    assert repack(FLATBUFFER, other) == pack(FLATBUFFER, other)
+
+
+def test_packing_again_keeps_the_archive_of_somebody_else(file):
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as writer:
+        writer.writestr("labels.txt", "go")
+    foreign = FLATBUFFER + archive.getvalue()
+    file.write_bytes(repack(foreign, MANIFEST))
+    manifest, content = read_manifest(file)
+    assert manifest == MANIFEST
+    assert content.startswith(foreign)
 
 
 @pytest.mark.system

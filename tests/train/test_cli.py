@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,9 @@ from kws.train.cli import align, train
 from kws.train.cli import evaluate as evaluate_command
 from kws.train.settings import load_recipe
 from kws.train.streams import Stream, build_stream
+
+ROOT = Path(__file__).parents[2]
+MODELS = ROOT / "kws/models"
 
 pytestmark = pytest.mark.slow  # for the import of TensorFlow
 
@@ -166,6 +170,74 @@ def test_without_a_hit_the_latency_is_null_in_json(monkeypatch, speech, tmp_path
     scores = json.loads(done.stdout, parse_constant=pytest.fail)
     assert scores["latency_ms"] == {"p50": None, "p95": None}
     assert scores["gate_kept"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["stream", "commands", "--keywords", "k"],
+            "Give --keywords and --background, or --audio and --labels.",
+        ),
+        (
+            ["stream", "commands", "--audio", "a.wav"],
+            "Give --keywords and --background, or --audio and --labels.",
+        ),
+        (
+            ["report", "run", "--model", "commands", "--clips", "c"],
+            "Give --keywords and --background.",
+        ),
+    ],
+)
+def test_half_of_what_makes_a_stream_is_a_usage_error(arguments, message):
+    done = CliRunner().invoke(evaluate_command, arguments)
+    assert done.exit_code == 2
+    assert done.output.splitlines()[-1] == f"Error: {message}"
+
+
+def test_the_demonstration_is_evaluated_drawn_and_printed_as_one_object(tmp_path):
+    demo = [f"{MODELS}/demo.wav", "--labels", f"{MODELS}/demo.json"]
+    picture = tmp_path / "det.png"
+    done = CliRunner().invoke(
+        evaluate_command,
+        ["stream", "commands", "--audio", *demo, "--det", str(picture), "--json"],
+    )
+    assert done.exit_code == 0, done.output
+    scores = json.loads(done.stdout)
+    # The contract that scripts depend on.
+    assert {"hours", "keywords", "points", "latency_ms"} <= set(scores)
+    keys = {"fa_per_hour", "threshold", "miss_rate", "miss_low", "miss_high"}
+    assert all(keys <= set(point) for point in scores["points"])
+    assert [point["budget"] for point in scores["points"]] == [0.1, 0.2, 0.5, 1.0, None]
+    assert set(scores["latency_ms"]) == {"p50", "p95"}
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_calibrated_model_listens_by_its_budget_and_refuses_others(tmp_path, monkeypatch):
+    from kws.cli import cli
+    from kws.train.labels import labelled_stream
+
+    made = tmp_path / "made.tflite"
+    stream = labelled_stream(MODELS / "demo.wav", MODELS / "demo.json")
+    words = [
+        Word(word=one.word, start_s=one.start_s + at_s, end_s=one.end_s + at_s)
+        for at_s in (0, stream.duration_s, 2 * stream.duration_s)
+        for one in stream.words
+    ]
+    thrice = Stream(np.tile(stream.samples, 3), tuple(words), name="demo")
+    monkeypatch.setattr("kws.train.calibrate.tuning_streams", lambda *_, **__: [thrice])
+    recipe = str(ROOT / "train/recipes/commands.toml")
+    where = ["--config", recipe, "--data", "data", "--out", str(made)]
+    done = CliRunner().invoke(evaluate_command, ["calibrate", "commands", *where])
+    assert done.exit_code == 0, done.output
+    basis = "calibrated on: 0.05 h (demo) with 30 keywords among 0 h of different speech"
+    assert basis in done.output
+    listen = ["listen", "--model", str(made), "--input", str(MODELS / "demo.wav"), "--json"]
+    loose = CliRunner().invoke(cli, [*listen, "--false-alarms-per-hour", "20"])
+    assert loose.exit_code == 0, loose.output
+    assert json.loads(loose.stdout.splitlines()[-1])["event"] == "end"
+    refused = CliRunner().invoke(cli, [*listen, "--false-alarms-per-hour", "0.1"])
+    assert "must lie in what the model `commands` was calibrated for" in str(refused.exception)
 
 
 @pytest.fixture
