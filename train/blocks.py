@@ -168,7 +168,7 @@ class Broadcast(Streaming):
             SubSpectral(n_groups),
         ]
         self.time = [
-            Causal(None, kernel=(3, 1), dilation=dilation, activation="silu"),
+            Causal(None, kernel=(3, 1), dilation=dilation, activation=_swish),
             Causal(channels, activation="linear"),
         ]
         self.dropout = keras.layers.SpatialDropout2D(dropout)
@@ -271,3 +271,8 @@ class LSTM(Streaming):
     def bound_cell(self, c: Tensor) -> Tensor:
         """Return c; export replaces this, with a range found on examples."""
         return c
+
+
+def _swish(x: Tensor) -> Tensor:
+    """Return x s(x) (Ramachandran et al. 2017); Keras's own brings operations of its gradient."""
+    return x * ops.sigmoid(x)

@@ -47,7 +47,7 @@ BUDGETS = (0.1, 0.2, 0.5, 1.0)
 
 _GRID = (*(round(0.3 + 0.02 * i, 2) for i in range(34)), 0.97, 0.975, 0.98, 0.985, 0.99, 0.993)
 TAIL_SAMPLES = 8000  # a model answers up to half a second after a word
-_N_SMOOTHING = 3
+_SMOOTHING_MS = 60.0
 
 
 class ClipScores(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,7 +143,10 @@ def evaluate_clips(
             f"A model must have the labels `{SILENCE}` and `{UNKNOWN}` to sort clips. Received: "
             f"{', '.join(labels)}. Measure it with `kws eval stream`."
         )
-    features = Features(model.manifest.features)
+    settings = model.manifest.features
+    features = Features(settings)
+    output_ms = 1000 * model.manifest.hop_frames * settings.hop_samples / settings.sample_rate_hz
+    output_ms /= model.n_outputs
     confusion = np.zeros((len(labels), len(labels)), int)
     unreadable = []
     for path, label in labelled_clips(data, labels=labels, split=split):
@@ -153,7 +156,8 @@ def evaluate_clips(
             unreadable.append(str(path))
             continue
         padded = np.concatenate((samples, np.zeros(TAIL_SAMPLES, np.int16)))
-        said = read_out(posteriors_of(model, features.whole(padded)), labels)
+        posteriors = posteriors_of(model, features.whole(padded))
+        said = read_out(posteriors, labels, output_ms=output_ms)
         confusion[labels.index(label), said] += 1
     totals = confusion.sum(axis=1)
     return ClipScores(
@@ -265,7 +269,7 @@ def posteriors_of(model: Model, frames: npt.NDArray[Any]) -> Posteriors:
     return np.concatenate([model.step(frames[start : start + hop]) for start in starts])
 
 
-def read_out(posteriors: Posteriors, labels: Sequence[str]) -> int:
+def read_out(posteriors: Posteriors, labels: Sequence[str], *, output_ms: float = 20.0) -> int:
     """Return the label that a clip's posteriors speak for.
 
     A word is as sure as the peak of its smoothed posterior; silence, as its posterior never falls.
@@ -273,8 +277,12 @@ def read_out(posteriors: Posteriors, labels: Sequence[str]) -> int:
     Parameters
     ----------
     posteriors : float [shape=(outputs, labels)]
+    output_ms : float
+        From one output to the next; posteriors are averaged over 60 ms, or not at all if that is
+        shorter than two of them.
     """
-    kernel = np.ones(_N_SMOOTHING) / _N_SMOOTHING
+    n_smoothing = max(1, round(_SMOOTHING_MS / output_ms))
+    kernel = np.ones(n_smoothing) / n_smoothing
     smoothed = np.stack([np.convolve(column, kernel, "valid") for column in posteriors.T], axis=1)
     scores = smoothed.max(axis=0)
     silence = labels.index(SILENCE)

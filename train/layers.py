@@ -8,7 +8,7 @@ normalisation folded in, so that it can be converted to TensorFlow Lite.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import keras
@@ -87,7 +87,7 @@ class Causal(Streaming):
         Sizes in frames and bands.
     dilation : int
         Frames from one tap of the kernel to the next; above 1 only where nothing is strided.
-    activation : str
+    activation : str or callable
         A Keras activation; `linear` where a residual sum follows.
     """
 
@@ -98,7 +98,7 @@ class Causal(Streaming):
         kernel: tuple[int, int] = (1, 1),
         stride: tuple[int, int] = (1, 1),
         dilation: int = 1,
-        activation: str = "relu",
+        activation: str | Callable[[Tensor], Tensor] = "relu",
         **options: Any,
     ) -> None:
         super().__init__(**options)
