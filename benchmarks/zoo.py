@@ -67,6 +67,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=ROOT / "runs/zoo")
     parser.add_argument("--scenes", type=int, default=12_000, help="scenes that all models share")
     parser.add_argument("--minutes", type=float, default=4.0, help="of CPU, for each model")
+    parser.add_argument("--stream-minutes", type=float, default=60.0, help="of the stream")
     parser.add_argument("--utterances", type=int, default=500, help="that `ctc` is measured on")
     parser.add_argument("--only", nargs="*", default=NAMES, help="models, by name")
     options = parser.parse_args()
@@ -161,8 +162,9 @@ def seconds_a_step(model: zoo.Network, batches: CachedBatches) -> float:
 
 def scenes_of(recipe: Recipe, options: argparse.Namespace) -> tuple[Kept, Kept, list[str]]:
     """Return the kept scenes of training and validation for a recipe, and their labels."""
-    ctc = isinstance(recipe.model, CtcRecipe)
-    shared = recipe if ctc else load_recipe(RECIPES / "crnn.toml")
+    shared = load_recipe(RECIPES / "crnn.toml")
+    if not set(recipe.data.keywords) <= set(shared.data.keywords):
+        shared = recipe
     folder = options.runs / "scenes" / shared.name
     training, validation = (
         keep(
@@ -219,6 +221,7 @@ def measure(recipe: Recipe, path: Path, run: Path, options: argparse.Namespace) 
     if len(keywords) > 1:
         scores["clips"] = json.loads(kws("eval", "clips", path, test, "--json"))
     words = [f"--without={word}" for word in load_recipe(RECIPES / "crnn.toml").data.keywords]
+    words.append(f"--minutes={options.stream_minutes}")
     stream = ["--keywords", test, "--background", data / "librispeech", "--noise", data / "noise"]
     scores["stream"] = json.loads(kws("eval", "stream", path, *stream, *words, "--json"))
     return scores
