@@ -2,7 +2,7 @@
 PYTHON ?= python3
 DATA ?= data
 .DEFAULT_GOAL := help
-.PHONY: help run test fast lint format docs train-commands bench wheel clean
+.PHONY: help run test fast lint format docs train-commands zoo bench wheel clean
 
 # List the targets.
 help:
@@ -39,6 +39,10 @@ train-commands: .venv/workbench
 	.venv/bin/kws align $(DATA)/librispeech $(DATA)/alignment.jsonl --half first
 	.venv/bin/kws train --config train/recipes/commands.toml --data $(DATA) --out runs/commands
 	.venv/bin/kws export runs/commands --out kws/models/commands.tflite --frames 4
+
+# Train, export and measure every architecture, for docs/zoo.md: make zoo DATA=folder.
+zoo: .venv/workbench
+	.venv/bin/python benchmarks/zoo.py --data $(DATA)
 
 # Measure CPU, memory and start-up on this machine.
 bench: .venv/runtime

@@ -7,6 +7,7 @@ import logging
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,7 +18,8 @@ from kws.export.verify import Agreement, verify
 from kws.manifest import Manifest, StateTensor, pack
 from kws.train.fit import labels_of, restore
 from kws.train.settings import Recipe
-from kws.train.zoo import Spotting
+from kws.train.windows import Windowed
+from kws.train.zoo import Network
 
 __all__ = ["LEAST_AGREEMENT", "export"]
 
@@ -44,7 +46,8 @@ def export(
         The .tflite to write.
     quantization : "int8", "int16x8" or "float32"
     n_frames : int, optional
-        Frames to a call; the model's time stride, which answers soonest, by default.
+        Frames to a call of a step model; its time stride, which answers soonest, by default. A
+        window model takes its hop, and no other.
     force : bool
         Write the file even if it disagrees with the trained model.
 
@@ -61,6 +64,11 @@ def export(
     """
     model, recipe = restore(run)
     n_frames = n_frames or model.time_stride
+    if isinstance(model, Windowed) and n_frames != model.time_stride:
+        raise ConfigError(
+            f"`--frames` of a window model must be its hop, {model.time_stride}. Received: "
+            f"{n_frames}. Leave it out; `hop_frames` in the recipe's [model] sets the hop."
+        )
     if n_frames % model.time_stride:
         raise ConfigError(
             f"`--frames` must be a multiple of the model's time stride, {model.time_stride}. "
@@ -96,36 +104,49 @@ def export(
 
 
 def _manifest(
-    recipe: Recipe, model: Spotting, *, quantization: Quantization, n_frames: int
+    recipe: Recipe, model: Network, *, quantization: Quantization, n_frames: int
 ) -> Manifest:
-    """Describe the step; its tensors are named as `concrete_step` orders them."""
+    """Describe the file; the tensors of a step are named as `concrete_step` orders them."""
+    common: dict[str, Any] = {
+        "name": recipe.name,
+        "description": recipe.description,
+        "licence": recipe.licence,
+        "features": recipe.features,
+        "quantization": quantization,
+        "decision": recipe.decision,
+        "data": tuple(recipe.data.sources),
+        "hop_frames": n_frames,
+    }
+    labels = tuple(labels_of(recipe))
+    if isinstance(model, Windowed):
+        return Manifest(
+            kind="window",
+            labels=tuple(recipe.data.keywords) if model.one_keyword else labels,
+            n_frames=model.window_frames,
+            **common,
+        )
     states = tuple(
         StateTensor(input=f"state_{i}", output=f"Identity_{i + 1}", shape=shape)
         for i, shape in enumerate(model.state_shapes())
     )
     return Manifest(
-        name=recipe.name,
-        description=recipe.description,
-        licence=recipe.licence,
-        labels=tuple(labels_of(recipe)),
         kind="step",
-        features=recipe.features,
+        labels=labels,
         n_frames=n_frames,
-        hop_frames=n_frames,
         input="frames",
         output="Identity",
         states=states,
-        quantization=quantization,
-        decision=recipe.decision,
-        data=tuple(recipe.data.sources),
+        **common,
     )
 
 
-def _expected(model: Spotting, clips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _expected(model: Network, clips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Run the trained model over whole clips; return frames and posteriors."""
     n_frames = clips.shape[1] // model.time_stride * model.time_stride
     logits = model.predict(clips[:, :n_frames], batch_size=64, verbose=0)
     posteriors = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
+    if isinstance(model, Windowed) and model.one_keyword:
+        posteriors = posteriors[..., -1:]
     return clips[:, :n_frames], posteriors
 
 

@@ -5,6 +5,7 @@ the frames and on the states that it really reaches.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -12,33 +13,35 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from kws.export.compact import compact
-from kws.export.step import concrete_step, run_float
-from kws.train.zoo import Spotting
+from kws.export.step import cell_ranges, concrete_step, concrete_window, run_float
+from kws.train.windows import Windowed
+from kws.train.zoo import Network, Spotting
 
 __all__ = ["Quantization", "convert"]
 
 Quantization: TypeAlias = Literal["int8", "int16x8", "float32"]
 
 # fake_quant of 16 bits does not convert; at that precision a state may be scaled anew every step.
+_N_RANGED = 24  # examples that the ranges of LSTM cells are found on
 _STATE_BITS = {"int8": 8, "int16x8": None, "float32": None}
 
 
 def convert(
-    model: Spotting,
+    model: Network,
     *,
     quantization: Quantization,
     n_frames: int,
     examples: Sequence[npt.NDArray[np.float32]],
 ) -> bytes:
-    """Convert the step of a model.
+    """Convert the step of a model, or what a network for windows does with one.
 
     Parameters
     ----------
-    model : Spotting
+    model : Spotting or Windowed
     quantization : "int8", "int16x8" or "float32"
         int16x8 is 8-bit weights with 16-bit activations and states.
     n_frames : int
-        Frames to a call; a multiple of the model's time stride.
+        Frames to a call of a step; a multiple of the model's time stride.
     examples : sequence of float32 [shape=(k, n_features)]
         Features of real streams to calibrate on.
 
@@ -48,9 +51,18 @@ def convert(
         A flatbuffer with integer inputs and outputs, unless float32.
     """
     n_features = examples[0].shape[1]
-    step = concrete_step(
-        model, n_frames=n_frames, n_features=n_features, state_bits=_STATE_BITS[quantization]
-    )
+    if isinstance(model, Windowed):
+        step = concrete_window(model, n_features=n_features)
+        calls = partial(_windows, model, examples)
+    else:
+        step = concrete_step(
+            model,
+            n_frames=n_frames,
+            n_features=n_features,
+            state_bits=_STATE_BITS[quantization],
+            cell_ranges=cell_ranges(model, examples[:_N_RANGED], n_frames=n_frames),
+        )
+        calls = partial(_calls, step, model, examples, n_frames)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([step])
     if quantization != "float32":
         dtype, kernels = {
@@ -63,7 +75,7 @@ def convert(
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.target_spec.supported_ops = [kernels]
         converter.inference_input_type = converter.inference_output_type = dtype
-        converter.representative_dataset = lambda: _calls(step, model, examples, n_frames)
+        converter.representative_dataset = calls
     return compact(converter.convert())
 
 
@@ -77,3 +89,16 @@ def _calls(
     for example in examples:
         _, inputs = run_float(step, model, example, n_frames=n_frames)
         yield from inputs[::7]
+
+
+def _windows(
+    model: Windowed, examples: Sequence[npt.NDArray[np.float32]]
+) -> Iterator[list[npt.NDArray[np.float32]]]:
+    """Give windows of the examples, two from each, as the runtime slides them."""
+    n_frames, hop = model.window_frames, model.time_stride
+    for example in examples:
+        before = np.repeat(example[:1], n_frames - hop, axis=0)
+        padded = np.concatenate((before, example)).astype(np.float32)
+        last = (len(padded) - n_frames) // hop
+        for start in (last // 3 * hop, last * hop):
+            yield [padded[None, start : start + n_frames]]

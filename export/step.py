@@ -2,35 +2,47 @@
 
 The function takes `frames` (1, n_frames, n_features) and one tensor per state, and gives the
 posteriors (1, outputs, labels) and the states after them. Weights are constants in it, with batch
-normalisation folded in; recurrent layers are unrolled over the outputs of one call.
+normalisation folded in; recurrent layers are unrolled over the outputs of one call. A network for
+windows becomes a function of one window, recurrent layers unrolled over it.
 """
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from kws.train.blocks import LSTM
 from kws.train.layers import GRU
+from kws.train.windows import Windowed
 from kws.train.zoo import Spotting
 
-__all__ = ["concrete_step", "run_float"]
+__all__ = ["cell_ranges", "concrete_step", "concrete_window", "run_float"]
 
 
 def concrete_step(
-    model: Spotting, *, n_frames: int, n_features: int, state_bits: int | None
+    model: Spotting,
+    *,
+    n_frames: int,
+    n_features: int,
+    state_bits: int | None,
+    cell_ranges: Sequence[float] = (),
 ) -> Any:
     """Trace the step for `n_frames` frames a call.
 
     With `state_bits` the range of a recurrent state is fixed to what that many bits of symmetric
-    fixed point hold, so that the tensor that comes out is quantised as the one that goes in.
+    fixed point hold, so that the tensor that comes out is quantised as the one that goes in. The
+    cells of LSTMs have no range of their own: `cell_ranges` gives each, first layer first.
 
     Returns
     -------
     concrete function
         Inputs `frames`, `state_0` ...; outputs posteriors, then states, in that order.
     """
-    _bound_recurrent_states(model, state_bits)
+    _bound_recurrent_states(model, state_bits, cell_ranges)
     shapes = model.state_shapes()
 
     def step(frames: Any, *states: Any) -> tuple[Any, ...]:
@@ -65,15 +77,66 @@ def run_float(
     return np.concatenate(posteriors), inputs
 
 
-def _bound_recurrent_states(model: Spotting, n_bits: int | None) -> None:
-    """Fix h's range to [-1, 1): a tanh and averages of it never leave that."""
-
-    def bound(h: Any) -> Any:
-        if n_bits is None:
-            return h
-        most = 1 - 2.0 ** (1 - n_bits)
-        return tf.quantization.fake_quant_with_min_max_args(h, -1.0, most, num_bits=n_bits)
-
+def cell_ranges(
+    model: Spotting, examples: Sequence[npt.NDArray[np.float32]], *, n_frames: int
+) -> list[float]:
+    """Return the greatest magnitude that the cell of each LSTM reaches over examples."""
+    if not any(isinstance(layer, LSTM) for layer in model.stack):
+        return []
+    step = concrete_step(model, n_frames=n_frames, n_features=examples[0].shape[1], state_bits=None)
+    calls = [call for one in examples for call in run_float(step, model, one, n_frames=n_frames)[1]]
+    ranges, at = [], 1  # the frames come first
     for layer in model.stack:
-        if isinstance(layer, GRU):
-            layer.bound = bound  # type: ignore[method-assign]
+        if isinstance(layer, LSTM):
+            ranges.append(max(float(np.abs(call[at + 1]).max()) for call in calls))
+        at += len(layer.state_shapes())
+    return ranges
+
+
+def concrete_window(model: Windowed, *, n_features: int) -> Any:
+    """Trace a network for windows: `frames` (1, window_frames, features) to (1, 1, labels)."""
+    from tensorflow.python.framework.convert_to_constants import (
+        convert_variables_to_constants_v2,
+    )
+
+    frames = tf.TensorSpec((1, model.window_frames, n_features), tf.float32, name="frames")
+    with _unrolled(model.net):
+        window = tf.function(lambda frames: model.window(frames), autograph=False)
+        return convert_variables_to_constants_v2(window.get_concrete_function(frames))
+
+
+@contextmanager
+def _unrolled(net: keras.Model) -> Iterator[None]:
+    """Unroll recurrent layers: TensorFlow Lite has loops, but does not quantise them."""
+    found = [layer for layer in net._flatten_layers() if isinstance(layer, keras.layers.RNN)]
+    for layer in found:
+        layer.unroll = True
+    try:
+        yield
+    finally:
+        for layer in found:
+            layer.unroll = False
+
+
+def _bound_recurrent_states(
+    model: Spotting, n_bits: int | None, cell_ranges: Sequence[float]
+) -> None:
+    """Fix h's range to [-1, 1): a tanh and averages of it never leave that; and the cells'."""
+
+    def bound_to(most: float) -> Any:
+        def bound(state: Any) -> Any:
+            if n_bits is None:
+                return state
+            greatest = most * (1 - 2.0 ** (1 - n_bits))
+            return tf.quantization.fake_quant_with_min_max_args(
+                state, -most, greatest, num_bits=n_bits
+            )
+
+        return bound
+
+    ranges = iter(cell_ranges)
+    for layer in model.stack:
+        if isinstance(layer, GRU | LSTM):
+            layer.bound = bound_to(1.0)  # type: ignore[method-assign]
+        if isinstance(layer, LSTM):
+            layer.bound_cell = bound_to(next(ranges, 1.0))  # type: ignore[method-assign]

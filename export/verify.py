@@ -76,7 +76,7 @@ def compare(model: Path, expected: Path) -> Agreement:
     """Do what `verify` does, in this process."""
     stored = np.load(expected)
     runtime = open_model(model)
-    n_frames = runtime.manifest.n_frames
+    n_frames = runtime.manifest.hop_frames
     same: list[npt.NDArray[np.bool_]] = []
     largest = 0.0
     for frames, posteriors in zip(stored["frames"], stored["posteriors"], strict=True):
@@ -84,10 +84,17 @@ def compare(model: Path, expected: Path) -> Agreement:
         starts = range(0, len(frames) - n_frames + 1, n_frames)
         out = np.concatenate([runtime.step(frames[start : start + n_frames]) for start in starts])
         wanted = posteriors[: len(out)]
-        same.append(out.argmax(axis=1) == wanted.argmax(axis=1))
+        same.append(_most_probable(out) == _most_probable(wanted))
         largest = max(largest, float(np.abs(out - wanted).max()))
     agreed = np.concatenate(same)
     return Agreement(float(agreed.mean()), largest, len(agreed))
+
+
+def _most_probable(posteriors: npt.NDArray[np.float32]) -> npt.NDArray[np.intp]:
+    """Return the index of each output's label; of one label alone, whether it is or not."""
+    if posteriors.shape[1] == 1:
+        return np.rint(posteriors[:, 0]).astype(np.intp)
+    return posteriors.argmax(axis=1)
 
 
 def _main(model: str, expected: str) -> int:

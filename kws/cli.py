@@ -122,7 +122,7 @@ def listen(config: Path | None, as_json: bool, **options: Any) -> None:
 
     settings = _settings(config, **options)
     spotter = _open_spotter(settings)
-    keywords = spotter.manifest.keywords
+    keywords = spotter.keywords
     hooks = Hooks(settings.hooks, keywords=keywords)
     printer = JsonLines(sys.stdout) if as_json else Text(sys.stdout, keywords=keywords)
     with open_source(settings.source) as source, contextlib.ExitStack() as at_exit:

@@ -78,6 +78,8 @@ class DecisionSettings(_Table, frozen=True, kw_only=True):
     """Length of the moving average over posteriors."""
     refractory_ms: Milliseconds | None = None
     """How long nothing fires after a detection."""
+    phrases: list[str] = []
+    """Sequences of keywords to detect, with a model that hears them; empty: as the model says."""
 
 
 class HookSettings(_Table, frozen=True, kw_only=True):

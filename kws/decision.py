@@ -18,6 +18,10 @@ class Hit(NamedTuple):
 
     keyword: str
     score: float
+    n_since_start: int | None = None
+    """Outputs since its first sound; None: not known."""
+    n_since_end: int = 0
+    """Outputs since its last sound."""
 
 
 class Decision:

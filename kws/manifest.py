@@ -115,6 +115,15 @@ class DecisionDefaults(_Part, frozen=True, kw_only=True):
     """Usual length of a word of this model: how far before its end a detection starts."""
     delay_ms: Annotated[int, Meta(ge=0)] = 0
     """How long after a word's end the model was trained to answer: subtracted from `end_s`."""
+    kind: Literal["words", "ctc"] = "words"
+    """`words`: each posterior has its threshold. `ctc`: outputs spell out a sequence of words, with
+    the label of silence as the blank."""
+    phrases: tuple[str, ...] = ()
+    """`ctc`: sequences of keywords to detect, as "one two three"; empty: every sequence."""
+    pause_ms: Annotated[int, Meta(ge=20, le=600)] = 400
+    """`ctc`: how long nothing is said after an utterance before it is decoded."""
+    beam: Annotated[int, Meta(ge=1, le=64)] = 8
+    """`ctc`: how many beginnings are kept in decoding; 1 is greedy."""
 
 
 class CalibrationPoint(_Part, frozen=True, kw_only=True):
@@ -184,6 +193,11 @@ class Manifest(_Part, frozen=True, kw_only=True):
             raise ValueError("a step model must have hop_frames equal to n_frames")
         if self.hop_frames > self.n_frames:
             raise ValueError("hop_frames must be <= n_frames")
+        if self.decision.kind == "ctc" and SILENCE not in self.labels:
+            raise ValueError(f"a model with decision.kind ctc must have the label {SILENCE}")
+        for phrase in self.decision.phrases:
+            if not phrase.split() or set(phrase.split()) - set(self.keywords):
+                raise ValueError("decision.phrases must be made of keywords of the model")
         for point in self.calibration:
             if set(point.thresholds) - set(self.keywords):
                 raise ValueError("calibration must name only keywords of the model")

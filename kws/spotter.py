@@ -18,11 +18,12 @@ import numpy.typing as npt
 from msgspec.structs import replace
 
 from kws.config import DecisionSettings, GateSettings
-from kws.decision import Decision, thresholds_for
+from kws.decision import Decision, Hit, thresholds_for
 from kws.events import Detection
 from kws.features import Features
 from kws.gate import Gate
 from kws.model import Model
+from kws.phrases import PhraseDecision, phrases_for
 
 __all__ = ["Spotter"]
 
@@ -45,7 +46,13 @@ class Spotter:
     Raises
     ------
     ConfigError
-        If thresholds name unknown keywords, or a budget was never calibrated.
+        If thresholds name unknown keywords, or a budget was never calibrated, or phrases are not
+        the model's.
+
+    Attributes
+    ----------
+    keywords : tuple of str
+        What can be detected: the model's keywords, or the phrases asked for.
     """
 
     def __init__(
@@ -64,7 +71,9 @@ class Spotter:
         self._gate = Gate(gate, sample_rate_hz=self.sample_rate_hz) if gate.enabled else None
         self._step_samples = manifest.hop_frames * manifest.features.hop_samples
         self._output_samples = self._step_samples // model.n_outputs
-        self._decision = Decision.of(
+        self.keywords = phrases_for(decision, manifest) or manifest.keywords
+        decide = PhraseDecision if manifest.decision.kind == "ctc" else Decision
+        self._decision: Decision | PhraseDecision = decide.of(
             manifest,
             thresholds=thresholds_for(decision, manifest),
             settings=decision,
@@ -183,7 +192,7 @@ class Spotter:
         for output, posteriors in enumerate(self._model.step(frames)):
             hit = self._decision.step(posteriors)
             if hit:
-                yield self._detection(hit.keyword, hit.score, self._end_sample(step, output))
+                yield self._detection(hit, self._end_sample(step, output))
 
     def _end_sample(self, step: int, output: int) -> int:
         """Return where the last frame ends that an output has seen."""
@@ -191,14 +200,20 @@ class Spotter:
         settings = self.manifest.features
         return n_seen - settings.hop_samples + settings.window_samples
 
-    def _detection(self, keyword: str, score: float, end_sample: int) -> Detection:
+    def _detection(self, hit: Hit, now_sample: int) -> Detection:
         defaults = self.manifest.decision
-        end_s = max(0.0, end_sample / self.sample_rate_hz - defaults.delay_ms / 1000)
-        start_s = min(end_s, max(self._last_end_s, end_s - defaults.word_ms / 1000))
+        rate_hz = self.sample_rate_hz
+        end_sample = now_sample - hit.n_since_end * self._output_samples
+        end_s = max(0.0, end_sample / rate_hz - defaults.delay_ms / 1000)
+        if hit.n_since_start is None:
+            start_s = end_s - defaults.word_ms / 1000
+        else:
+            start_s = (now_sample - hit.n_since_start * self._output_samples) / rate_hz
+        start_s = min(end_s, max(self._last_end_s, start_s))
         self._last_end_s = end_s
         return Detection(
-            keyword=keyword,
-            score=round(score, 3),
+            keyword=hit.keyword,
+            score=round(hit.score, 3),
             start_s=round(start_s, 3),
             end_s=round(end_s, 3),
             model=self.manifest.name,

@@ -64,11 +64,11 @@ def tensorflow():
 @pytest.fixture(scope="session")
 def tiny_network(tensorflow, unsettle):
     """An untrained crnn of a few hundred weights; its normalisations have seen something."""
-    from kws.train.settings import ModelRecipe
+    from kws.train.settings import CrnnRecipe
     from kws.train.zoo import build
 
     tensorflow.keras.utils.set_random_seed(3)
-    recipe = ModelRecipe(channels=(4, 6, 8), n_blocks=1, kernel_frames=3, gru_units=8)
+    recipe = CrnnRecipe(channels=(4, 6, 8), n_blocks=1, kernel_frames=3, gru_units=8)
     mean, std = np.linspace(4, 6, 8).tolist(), np.linspace(2, 3, 8).tolist()
     network = build(recipe, n_labels=len(TINY_LABELS), mean=mean, std=std)
     unsettle(network, seed=5)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import get_args
 
 import click
 import msgspec
@@ -38,7 +39,7 @@ TRAINING = {
     "[[data.speech]]": recipes.SpeechCorpus,
     "[[data.sources]]": DataSource,
     "[features]": FeatureSettings,
-    "[model]": recipes.ModelRecipe,
+    **{model.__struct_config__.tag: model for model in get_args(recipes.ModelRecipe)},
     "[augment]": recipes.AugmentRecipe,
     "[fit]": recipes.FitRecipe,
     "[search]": recipes.SearchRange,

@@ -32,7 +32,7 @@ __all__ = [
 SplitName: TypeAlias = Literal["train", "validation", "test", "all"]
 Posteriors: TypeAlias = npt.NDArray[np.floating[Any]]
 
-_N_SMOOTHING = 3
+_SMOOTHING_MS = 60.0
 _N_BINS = 10
 
 
@@ -114,7 +114,10 @@ def evaluate_clips(
             f"A model must have the labels `{SILENCE}` and `{UNKNOWN}` to sort clips. Received: "
             f"{', '.join(labels)}. Measure it with `kws eval stream`."
         )
-    features = Features(model.manifest.features)
+    settings = model.manifest.features
+    features = Features(settings)
+    output_ms = 1000 * model.manifest.hop_frames * settings.hop_samples / settings.sample_rate_hz
+    output_ms /= model.n_outputs
     confusion = np.zeros((len(labels), len(labels)), int)
     unreadable, scores, right = [], [], []
     for path, label in labelled_clips(data, labels=labels, split=split):
@@ -124,7 +127,8 @@ def evaluate_clips(
             unreadable.append(str(path))
             continue
         padded = np.concatenate((samples, np.zeros(TAIL_SAMPLES, np.int16)))
-        said, score = read_out(posteriors_of(model, features.whole(padded)), labels)
+        posteriors = posteriors_of(model, features.whole(padded))
+        said, score = read_out(posteriors, labels, output_ms=output_ms)
         confusion[labels.index(label), said] += 1
         scores.append(score)
         right.append(labels[said] == label)
@@ -175,7 +179,9 @@ def posteriors_of(model: Model, frames: npt.NDArray[Any]) -> Posteriors:
     return np.concatenate([model.step(frames[start : start + hop]) for start in starts])
 
 
-def read_out(posteriors: Posteriors, labels: Sequence[str]) -> tuple[int, float]:
+def read_out(
+    posteriors: Posteriors, labels: Sequence[str], *, output_ms: float = 20.0
+) -> tuple[int, float]:
     """Return the label that a clip's posteriors speak for, and its score.
 
     A word is as sure as the peak of its smoothed posterior; silence, as its posterior never falls.
@@ -183,8 +189,12 @@ def read_out(posteriors: Posteriors, labels: Sequence[str]) -> tuple[int, float]
     Parameters
     ----------
     posteriors : float [shape=(outputs, labels)]
+    output_ms : float
+        From one output to the next; posteriors are averaged over 60 ms, or not at all if that is
+        shorter than two of them.
     """
-    kernel = np.ones(_N_SMOOTHING) / _N_SMOOTHING
+    n_smoothing = max(1, round(_SMOOTHING_MS / output_ms))
+    kernel = np.ones(n_smoothing) / n_smoothing
     smoothed = np.stack([np.convolve(column, kernel, "valid") for column in posteriors.T], axis=1)
     scores = smoothed.max(axis=0)
     silence = labels.index(SILENCE)

@@ -7,7 +7,8 @@ output t sees input up to (t + 1) * stride - 1. `step` reads weights as constant
 normalisation folded in, so that it can be converted to TensorFlow Lite.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import keras
@@ -23,6 +24,7 @@ __all__ = [
     "Residual",
     "Streaming",
     "constants",
+    "joined",
     "step_through",
 ]
 
@@ -83,7 +85,9 @@ class Causal(Streaming):
         Output channels; None makes the convolution depthwise.
     kernel, stride : (time, bands)
         Sizes in frames and bands.
-    activation : str
+    dilation : int
+        Frames from one tap of the kernel to the next; above 1 only where nothing is strided.
+    activation : str or callable
         A Keras activation; `linear` where a residual sum follows.
     """
 
@@ -93,13 +97,15 @@ class Causal(Streaming):
         *,
         kernel: tuple[int, int] = (1, 1),
         stride: tuple[int, int] = (1, 1),
-        activation: str = "relu",
+        dilation: int = 1,
+        activation: str | Callable[[Tensor], Tensor] = "relu",
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self.filters = filters
         self.kernel_size = kernel
         self.stride = stride
+        self.dilation = dilation
         self.time_stride = stride[0]
         self.activation = keras.activations.get(activation)
         self.norm = keras.layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM)
@@ -107,7 +113,7 @@ class Causal(Streaming):
     def build(self, shape: Shape) -> None:
         """Create the kernel for inputs (batch, time, bands, channels)."""
         _, _, n_bands, n_channels = shape
-        self.n_past = max(0, self.kernel_size[0] - self.time_stride)
+        self.n_past = max(0, 1 + self.dilation * (self.kernel_size[0] - 1) - self.time_stride)
         total = max(0, self.kernel_size[1] - self.stride[1]) if n_bands != 1 else 0
         if n_bands % self.stride[1] and n_bands != 1:
             total = max(0, self.kernel_size[1] - n_bands % self.stride[1])
@@ -122,7 +128,8 @@ class Causal(Streaming):
     def call(self, x: Tensor, training: bool = False) -> Tensor:
         """Convolve (batch, time, bands, channels); time shrinks by the stride."""
         x = ops.pad(x, ((0, 0), (self.n_past, 0), self.band_padding, (0, 0)))
-        return self.activation(self.norm(self._convolve(x, self.kernel), training=training))
+        y = self._convolve(x, self.kernel, dilation=self.dilation)
+        return self.activation(self.norm(y, training=training))
 
     def compute_output_shape(self, shape: Shape) -> Shape:
         """Return (batch, time / stride, bands / stride, filters)."""
@@ -143,7 +150,7 @@ class Causal(Streaming):
             states = [x[:, -self.n_past :]]
         x = ops.pad(x, ((0, 0), (0, 0), self.band_padding, (0, 0))) if any(self.band_padding) else x
         kernel, bias = self.folded()
-        return self.activation(self._convolve(x, kernel) + bias), states
+        return self.activation(self._convolve_taps(x, kernel) + bias), states
 
     def folded(self) -> tuple[np.ndarray, np.ndarray]:
         """Return kernel and bias with the normalisation's moving statistics folded in."""
@@ -153,23 +160,48 @@ class Causal(Streaming):
         kernel = constants([self.kernel])[0] * scale.reshape(shape)
         return kernel.astype(np.float32), (beta - mean * scale).astype(np.float32)
 
-    def _convolve(self, x: Tensor, kernel: Tensor) -> Tensor:
-        if self.filters is None:
-            return ops.depthwise_conv(x, kernel, strides=self.stride, padding="valid")
-        return ops.conv(x, kernel, strides=self.stride, padding="valid")
+    def _convolve_taps(self, x: Tensor, kernel: Tensor) -> Tensor:
+        """Convolve few frames: taps that lie apart are picked first, which converts as it is."""
+        if self.dilation == 1:
+            return self._convolve(x, kernel)
+        span = 1 + self.dilation * (self.kernel_size[0] - 1)
+        starts = range(x.shape[1] - span + 1)
+        taps = [x[:, start : start + span : self.dilation] for start in starts]
+        return joined([self._convolve(one, kernel) for one in taps])
+
+    def _convolve(self, x: Tensor, kernel: Tensor, *, dilation: int = 1) -> Tensor:
+        convolve = ops.depthwise_conv if self.filters is None else ops.conv
+        return convolve(
+            x, kernel, strides=self.stride, padding="valid", dilation_rate=(dilation, 1)
+        )
 
 
 class Residual(Streaming):
-    """relu(x + layers(x)): the layers keep shape and time."""
+    """relu(x + layers(x)): the layers keep shape and time, or a shortcut changes x as they do.
 
-    def __init__(self, layers: Sequence[Streaming], **options: Any) -> None:
+    Parameters
+    ----------
+    layers : sequence of Streaming
+    shortcut : Streaming, optional
+        What x goes through before the sum, in place of nothing; it has no state.
+    """
+
+    def __init__(
+        self, layers: Sequence[Streaming], *, shortcut: Streaming | None = None, **options: Any
+    ) -> None:
         super().__init__(**options)
         self.layers = list(layers)
+        self.shortcut = shortcut
+        self.time_stride = math.prod(layer.time_stride for layer in layers)
 
     def build(self, shape: Shape) -> None:
         """Build the layers in turn."""
+        if self.shortcut:
+            self.shortcut.build(shape)
+            self.shortcut.built = True
         for layer in self.layers:
             layer.build(shape)
+            layer.built = True
             shape = layer.compute_output_shape(shape)
 
     def call(self, x: Tensor, training: bool = False) -> Tensor:
@@ -177,7 +209,13 @@ class Residual(Streaming):
         y = x
         for layer in self.layers:
             y = layer(y, training=training)
-        return ops.relu(x + y)
+        return ops.relu(y + (self.shortcut(x, training=training) if self.shortcut else x))
+
+    def compute_output_shape(self, shape: Shape) -> Shape:
+        """Return the shape after the layers."""
+        for layer in self.layers:
+            shape = layer.compute_output_shape(shape)
+        return shape
 
     def state_shapes(self) -> list[tuple[int, ...]]:
         """Return the states of all layers."""
@@ -186,7 +224,7 @@ class Residual(Streaming):
     def step(self, x: Tensor, states: States) -> tuple[Tensor, States]:
         """Step through the layers."""
         y, states = step_through(self.layers, x, states)
-        return ops.relu(x + y), states
+        return ops.relu(y + (self.shortcut.step(x, [])[0] if self.shortcut else x)), states
 
 
 class Flatten(Streaming):
@@ -237,8 +275,7 @@ class GRU(Streaming):
         for t in range(x.shape[1]):
             h = self._cell_step(x[:, t, 0, :], h)
             outputs.append(ops.reshape(h, (1, 1, 1, self.units)))
-        y = outputs[0] if len(outputs) == 1 else ops.concatenate(outputs, axis=1)
-        return y, [h]
+        return joined(outputs), [h]
 
     def _cell_step(self, x: Tensor, h: Tensor) -> Tensor:
         kernel, recurrent, bias = constants(self.cell.weights)
@@ -295,6 +332,11 @@ def constants(weights: Sequence[Any]) -> list[np.ndarray]:
 
     with tf.init_scope():
         return [np.asarray(weight) for weight in weights]
+
+
+def joined(pieces: Sequence[Tensor]) -> Tensor:
+    """Put pieces of time one after another."""
+    return pieces[0] if len(pieces) == 1 else ops.concatenate(pieces, axis=1)
 
 
 def step_through(layers: Sequence[Streaming], x: Tensor, states: States) -> tuple[Tensor, States]:

@@ -5,7 +5,7 @@ A recipe says what is trained and from which folders; where the data lies is giv
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 import msgspec
 import tomli_w
@@ -17,14 +17,27 @@ from kws.manifest import DataSource, DecisionDefaults, FeatureSettings
 
 __all__ = [
     "AugmentRecipe",
+    "BcResnetRecipe",
+    "BilstmRecipe",
+    "CnnLstmRecipe",
     "Codec",
+    "Conv1dLstmRecipe",
+    "CrnnRecipe",
+    "CtcRecipe",
     "DataRecipe",
+    "DeepCnnRecipe",
+    "DsCnnRecipe",
     "FitRecipe",
+    "GruRecipe",
     "LossName",
+    "LstmRecipe",
     "ModelRecipe",
     "Recipe",
     "SearchRange",
     "SpeechCorpus",
+    "StepRecipe",
+    "TcResnetRecipe",
+    "WindowRecipe",
     "WordCorpus",
     "load_recipe",
     "write_recipe",
@@ -39,6 +52,7 @@ Speed = Annotated[float, Meta(ge=0.25, le=4.0)]
 Semitones = Annotated[float, Meta(ge=-12.0, le=12.0)]
 Voices = Annotated[int, Meta(ge=1, le=64)]
 Size = Annotated[int, Meta(ge=1, le=1024)]
+Frames = Annotated[int, Meta(ge=1, le=256)]
 
 
 class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -101,16 +115,120 @@ class DataRecipe(_Table, frozen=True, kw_only=True):
             raise ValueError(f"homophones must be of keywords; received `{min(strange)}`")
 
 
-class ModelRecipe(_Table, frozen=True, kw_only=True):
-    """`[model]`: architecture and its sizes."""
+class _Architecture(_Table, frozen=True, kw_only=True, tag_field="architecture"):
+    """`[model]`: an architecture and its sizes."""
 
-    architecture: Literal["crnn"] = "crnn"
+    dropout: Share = 0.1
+
+    @property
+    def architecture(self) -> str:
+        """Its name in recipes."""
+        return str(self.__struct_config__.tag)
+
+
+class CrnnRecipe(_Architecture, frozen=True, kw_only=True, tag="crnn"):
+    """Causal depthwise-separable CNN with a GRU on top."""
+
     channels: tuple[Size, Size, Size] = (16, 24, 64)
     """2-D front, 2-D middle, 1-D width."""
     n_blocks: Annotated[int, Meta(ge=0, le=32)] = 3
     kernel_frames: Annotated[int, Meta(ge=1, le=64)] = 9
     gru_units: Size = 80
-    dropout: Share = 0.1
+
+
+class CtcRecipe(CrnnRecipe, frozen=True, kw_only=True, tag="ctc"):
+    """The CRNN, trained on sequences of words (connectionist temporal classification)."""
+
+
+class GruRecipe(_Architecture, frozen=True, kw_only=True, tag="gru"):
+    """Gated recurrent units one above the other."""
+
+    units: tuple[Size, ...] = (80, 80)
+    stack_frames: Frames = 2
+    """Frames that are put together before the first layer."""
+
+
+class LstmRecipe(_Architecture, frozen=True, kw_only=True, tag="lstm"):
+    """Long short-term memory, one layer above the other."""
+
+    units: tuple[Size, ...] = (64, 64)
+    stack_frames: Frames = 2
+
+
+class DsCnnRecipe(_Architecture, frozen=True, kw_only=True, tag="ds_cnn"):
+    """Depthwise-separable CNN (Zhang et al. 2017)."""
+
+    channels: Size = 64
+    n_blocks: Annotated[int, Meta(ge=0, le=32)] = 4
+    pool_outputs: Frames = 30
+    """Outputs that the running average goes over."""
+
+
+class TcResnetRecipe(_Architecture, frozen=True, kw_only=True, tag="tc_resnet"):
+    """Temporal-convolution ResNet (Choi et al. 2019)."""
+
+    channels: tuple[Size, ...] = (16, 24, 32, 48)
+    """Of the first layer and of each residual block; each block halves the frame rate."""
+    kernel_frames: Frames = 9
+    pool_outputs: Frames = 8
+
+
+class BcResnetRecipe(_Architecture, frozen=True, kw_only=True, tag="bc_resnet"):
+    """Broadcasted-residual network (Kim et al. 2021)."""
+
+    width: Annotated[float, Meta(gt=0.0, le=8.0)] = 1.0
+    """Multiplies all numbers of channels: BC-ResNet-1, -1.5, -2 …"""
+    n_blocks: tuple[Frames, Frames, Frames, Frames] = (2, 2, 4, 4)
+    sub_bands: Frames = 5
+    """Into which sub-spectral normalisation divides the bands; must divide their number by 8."""
+    stride_frames: Frames = 2
+    """Of the first layer; 1 as published, 2 for half the work."""
+    pool_outputs: Frames = 30
+
+
+class _Window(_Architecture, frozen=True, kw_only=True):
+    """What is run on a whole window of frames at a time."""
+
+    window_frames: Annotated[int, Meta(ge=8, le=1024)] = 96
+    hop_frames: Frames = 16
+    """Frames from one window to the next."""
+
+
+class Conv1dLstmRecipe(_Window, frozen=True, kw_only=True, tag="conv1d_lstm"):
+    """1-D convolution, pooling, LSTM, dropout, dense."""
+
+    channels: Size = 64
+    kernel_frames: Frames = 5
+    pool_frames: Frames = 4
+    lstm_units: Size = 64
+
+
+class CnnLstmRecipe(_Window, frozen=True, kw_only=True, tag="cnn_lstm"):
+    """2-D CNN over a spectrogram, then an LSTM over its columns."""
+
+    channels: tuple[Size, Size, Size] = (8, 16, 24)
+    lstm_units: Size = 64
+
+
+class DeepCnnRecipe(_Window, frozen=True, kw_only=True, tag="deep_cnn"):
+    """Four blocks of 2-D convolution and pooling, dense; one keyword, a sigmoid."""
+
+    channels: tuple[Size, Size, Size, Size] = (8, 16, 24, 32)
+    dense_units: Size = 32
+
+
+class BilstmRecipe(_Window, frozen=True, kw_only=True, tag="bilstm"):
+    """LSTM over the window in both directions."""
+
+    units: Size = 48
+    stack_frames: Frames = 4
+
+
+StepRecipe: TypeAlias = (
+    CrnnRecipe | CtcRecipe | GruRecipe | LstmRecipe | DsCnnRecipe | TcResnetRecipe | BcResnetRecipe
+)
+WindowRecipe: TypeAlias = Conv1dLstmRecipe | CnnLstmRecipe | DeepCnnRecipe | BilstmRecipe
+ModelRecipe: TypeAlias = StepRecipe | WindowRecipe
 
 
 class AugmentRecipe(_Table, frozen=True, kw_only=True):
@@ -232,7 +350,7 @@ class Recipe(_Table, frozen=True, kw_only=True):
     licence: str = ""
     data: DataRecipe
     features: FeatureSettings
-    model: ModelRecipe = ModelRecipe()
+    model: ModelRecipe = CrnnRecipe()
     augment: AugmentRecipe = AugmentRecipe()
     fit: FitRecipe = FitRecipe()
     decision: DecisionDefaults = DecisionDefaults()
@@ -246,6 +364,11 @@ class Recipe(_Table, frozen=True, kw_only=True):
             raise ValueError(
                 f"features.sample_rate_hz must be {SAMPLE_RATE_HZ}, as every clip is read at; "
                 f"received {self.features.sample_rate_hz}"
+            )
+
+        if isinstance(self.model, DeepCnnRecipe) and len(self.data.keywords) != 1:
+            raise ValueError(
+                f"deep_cnn must have one keyword; received {len(self.data.keywords)} in data"
             )
 
     def stages(self) -> list["Recipe"]:
@@ -268,8 +391,7 @@ def load_recipe(path: Path) -> Recipe:
         If the file cannot be read, is not TOML, or breaks a rule; the message names the key.
     """
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-        recipe = msgspec.convert(tables, Recipe)
+        recipe = msgspec.convert(_tables(path), Recipe)
         recipe.stages()
     except OSError as error:
         raise ConfigError(
@@ -298,13 +420,29 @@ def _set_values(value: Any) -> Any:
     return [_set_values(one) for one in value] if isinstance(value, list | tuple) else value
 
 
+def _tables(path: Path) -> dict[str, Any]:
+    """Read a recipe's tables, over those of the recipe beside it that it names as its `base`."""
+    tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    if isinstance(model := tables.get("model"), dict):
+        model.setdefault("architecture", "crnn")
+    if not isinstance(base := tables.pop("base", None), str):
+        return tables
+    merged = _tables(path.with_name(base))
+    for key, value in tables.items():
+        if key != "model" and isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] |= value
+        else:
+            merged[key] = value
+    return merged
+
+
 def _nearest(message: str) -> str:
     tables = (
         Recipe,
         DataRecipe,
         WordCorpus,
         SpeechCorpus,
-        ModelRecipe,
+        *get_args(ModelRecipe),
         AugmentRecipe,
         FitRecipe,
         FeatureSettings,

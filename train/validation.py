@@ -5,6 +5,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.features import Features
 from kws.train.data import load_corpus
 from kws.train.evaluate import read_out
@@ -41,6 +42,7 @@ def _confusion(model: Spotting, recipe: Recipe, data: Path) -> np.ndarray:
     """Sort the validation clips with the trained model, over whole sequences."""
     labels = labels_of(recipe)
     features = Features(recipe.features)
+    output_ms = 1000 * recipe.features.hop_samples * model.time_stride / RATE_HZ
     corpus = load_corpus(recipe.data, data, split="validation")
     clips = [clip for clips in corpus.clips.values() for clip in clips]
     confusion = np.zeros((len(labels), len(labels)), int)
@@ -54,6 +56,6 @@ def _confusion(model: Spotting, recipe: Recipe, data: Path) -> np.ndarray:
         for clip, one in zip(
             batch, keras.ops.convert_to_numpy(keras.ops.softmax(logits)), strict=True
         ):
-            said, _ = read_out(one, labels)
+            said, _ = read_out(one, labels, output_ms=output_ms)
             confusion[labels.index(clip.label), said] += 1
     return confusion

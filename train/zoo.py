@@ -1,11 +1,15 @@
-"""Architectures, each a function from settings to streaming layers, and the model of them."""
+"""Architectures, each a function from settings to streaming layers, and the model of them.
+
+Those that see a whole window at a time are in `kws.train.windows`; `build` makes either kind.
+"""
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 
+from kws.train.blocks import LSTM, Average, Broadcast, Stack
 from kws.train.layers import (
     GRU,
     Causal,
@@ -18,9 +22,19 @@ from kws.train.layers import (
     Tensor,
     step_through,
 )
-from kws.train.settings import ModelRecipe
+from kws.train.settings import (
+    BcResnetRecipe,
+    CrnnRecipe,
+    DsCnnRecipe,
+    GruRecipe,
+    LstmRecipe,
+    ModelRecipe,
+    TcResnetRecipe,
+    WindowRecipe,
+)
+from kws.train.windows import Windowed, build_window
 
-__all__ = ["ARCHITECTURES", "Spotting", "build", "crnn", "time_stride"]
+__all__ = ["ARCHITECTURES", "Network", "Spotting", "build", "time_stride"]
 
 
 class Spotting(keras.Model):
@@ -61,22 +75,29 @@ class Spotting(keras.Model):
         return step_through(self.stack, keras.ops.expand_dims(frames, -1), states)
 
 
+Network: TypeAlias = Spotting | Windowed
+
+
 def time_stride(recipe: ModelRecipe) -> int:
     """Return how many frames an architecture takes to one output."""
+    if isinstance(recipe, WindowRecipe):
+        return recipe.hop_frames
     return math.prod(layer.time_stride for layer in ARCHITECTURES[recipe.architecture](recipe))
 
 
 def build(
     recipe: ModelRecipe, *, n_labels: int, mean: Sequence[float], std: Sequence[float]
-) -> Spotting:
+) -> Network:
     """Build the architecture that a recipe names, for features with this mean and spread."""
+    if isinstance(recipe, WindowRecipe):
+        return build_window(recipe, n_labels=n_labels, mean=mean, std=std)
     body = ARCHITECTURES[recipe.architecture](recipe)
     model = Spotting([Normalize(mean, std), *body, Classify(n_labels, dropout=recipe.dropout)])
     model.build((None, None, len(mean)))
     return model
 
 
-def crnn(recipe: ModelRecipe) -> list[Streaming]:
+def _crnn(recipe: CrnnRecipe) -> list[Streaming]:
     """Causal depthwise-separable CNN, then a GRU: convolutions see half a second, the GRU the rest.
 
     Two 2-D layers give tolerance to shifts in pitch and formants; the rest is 1-D over time.
@@ -101,4 +122,91 @@ def crnn(recipe: ModelRecipe) -> list[Streaming]:
     return [*layers, GRU(recipe.gru_units, dropout=recipe.dropout)]
 
 
-ARCHITECTURES: dict[str, Callable[[ModelRecipe], list[Streaming]]] = {"crnn": crnn}
+def _gru(recipe: GruRecipe) -> list[Streaming]:
+    """Stacked GRUs on stacked frames."""
+    return [
+        Stack(recipe.stack_frames),
+        *(GRU(units, dropout=recipe.dropout) for units in recipe.units),
+    ]
+
+
+def _lstm(recipe: LstmRecipe) -> list[Streaming]:
+    """Stacked LSTMs on stacked frames."""
+    return [
+        Stack(recipe.stack_frames),
+        *(LSTM(units, dropout=recipe.dropout) for units in recipe.units),
+    ]
+
+
+def _ds_cnn(recipe: DsCnnRecipe) -> list[Streaming]:
+    """DS-CNN (Zhang et al. 2017, *Hello Edge*, section 4.5), its kernels looking back alone.
+
+    A 10x4 convolution of stride 2, then blocks of a 3x3 depthwise and a 1x1 convolution; the global
+    average becomes a running one.
+    """
+    blocks: list[Streaming] = []
+    for _ in range(recipe.n_blocks):
+        blocks += [Causal(None, kernel=(3, 3)), Causal(recipe.channels)]
+    first = Causal(recipe.channels, kernel=(10, 4), stride=(2, 2))
+    return [first, *blocks, Average(recipe.pool_outputs)]
+
+
+def _tc_resnet(recipe: TcResnetRecipe) -> list[Streaming]:
+    """TC-ResNet (Choi et al. 2019, figure 2), causal: bands are channels, kernels go over time.
+
+    Each residual block is two convolutions, the first of stride 2, with a convolution of the same
+    stride, over no more than the two frames it strides, as its shortcut; the global average becomes
+    a running one.
+    """
+    first, *widths = recipe.channels
+    kernel = (recipe.kernel_frames, 1)
+    blocks = [
+        Residual(
+            [
+                Causal(width, kernel=kernel, stride=(2, 1)),
+                Causal(width, kernel=kernel, activation="linear"),
+            ],
+            shortcut=Causal(width, kernel=(2, 1), stride=(2, 1)),
+        )
+        for width in widths
+    ]
+    return [Flatten(), Causal(first, kernel=(3, 1)), *blocks, Average(recipe.pool_outputs)]
+
+
+def _bc_resnet(recipe: BcResnetRecipe) -> list[Streaming]:
+    """BC-ResNet (Kim et al. 2021, table 1), causal in time.
+
+    Four stages of broadcasted residual blocks with dilations 1, 2, 4 and 8, of which the second and
+    third halve the bands; then a depthwise 5x5 and a 1x1 convolution. The mean over bands and the
+    running one over time come last.
+    """
+    front, *widths = (
+        max(recipe.sub_bands, round(recipe.width * n)) for n in (16, 8, 12, 16, 20, 32)
+    )
+    layers: list[Streaming] = [Causal(front, kernel=(5, 5), stride=(recipe.stride_frames, 2))]
+    stages = zip(widths[:4], recipe.n_blocks, (1, 2, 2, 1), (1, 2, 4, 8), strict=True)
+    for channels, n_blocks, band_stride, dilation in stages:
+        for i in range(n_blocks):
+            block = Broadcast(
+                channels,
+                band_stride=band_stride if i == 0 else 1,
+                dilation=dilation,
+                n_groups=recipe.sub_bands,
+                transition=i == 0,
+                dropout=recipe.dropout,
+            )
+            layers.append(block)
+    layers += [Causal(None, kernel=(5, 5)), Causal(widths[4])]
+    return [*layers, Average(recipe.pool_outputs)]
+
+
+ARCHITECTURES: dict[str, Callable[[Any], list[Streaming]]] = {
+    "crnn": _crnn,
+    "ctc": _crnn,
+    "gru": _gru,
+    "lstm": _lstm,
+    "ds_cnn": _ds_cnn,
+    "tc_resnet": _tc_resnet,
+    "bc_resnet": _bc_resnet,
+}
+"""Step architectures by their name in recipes."""

@@ -12,7 +12,7 @@ import pytest
 from kws.errors import ConfigError, ModelError
 from kws.manifest import FeatureSettings, read_manifest
 from kws.model import open_model
-from kws.train.settings import DataRecipe, ModelRecipe, Recipe
+from kws.train.settings import CrnnRecipe, DataRecipe, Recipe
 
 pytestmark = pytest.mark.slow
 
@@ -20,7 +20,7 @@ RECIPE = Recipe(
     name="tiny",
     data=DataRecipe(keywords=["go", "stop"], words=[]),
     features=FeatureSettings(kind="logmel", n_mels=16, floor=1.0),
-    model=ModelRecipe(channels=(4, 4, 8), n_blocks=1, gru_units=8),
+    model=CrnnRecipe(channels=(4, 4, 8), n_blocks=1, gru_units=8),
 )
 
 

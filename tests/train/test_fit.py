@@ -15,9 +15,9 @@ from kws.manifest import FeatureSettings
 from kws.train.data import load_corpus
 from kws.train.settings import (
     AugmentRecipe,
+    CrnnRecipe,
     DataRecipe,
     FitRecipe,
-    ModelRecipe,
     Recipe,
     WordCorpus,
 )
@@ -28,7 +28,7 @@ RECIPE = Recipe(
     name="tone_words",
     data=DataRecipe(keywords=["low", "high"], words=[WordCorpus(path="words")]),
     features=FeatureSettings(kind="logmel", n_mels=8, floor=1.0),
-    model=ModelRecipe(channels=(4, 4, 8), n_blocks=1, kernel_frames=3, gru_units=8, dropout=0.0),
+    model=CrnnRecipe(channels=(4, 4, 8), n_blocks=1, kernel_frames=3, gru_units=8, dropout=0.0),
     augment=AugmentRecipe(scene_s=1.6),
     fit=FitRecipe(epochs=1, scenes_per_epoch=24, validation_scenes=8, batch_size=8),
 )

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from kws.train.settings import ModelRecipe
+from kws.train.settings import CrnnRecipe
 
 pytestmark = pytest.mark.slow
 
@@ -17,7 +17,7 @@ def zoo(tensorflow):
 def default_crnn(zoo, tensorflow, unsettle):
     """The default recipe for twelve labels, with weights as after some training."""
     tensorflow.keras.utils.set_random_seed(1)
-    network = zoo.build(ModelRecipe(), n_labels=12, mean=[8.0] * 40, std=[3.0] * 40)
+    network = zoo.build(CrnnRecipe(), n_labels=12, mean=[8.0] * 40, std=[3.0] * 40)
     unsettle(network, seed=2)
     return network
 
@@ -62,15 +62,15 @@ def test_the_default_crnn_has_no_more_than_eighty_thousand_parameters(default_cr
 
 
 def test_an_output_comes_every_time_stride(zoo, default_crnn, frames):
-    assert default_crnn.time_stride == zoo.time_stride(ModelRecipe()) == 2
+    assert default_crnn.time_stride == zoo.time_stride(CrnnRecipe()) == 2
     assert tuple(default_crnn(frames).shape) == (1, 60, 12)
 
 
 @pytest.mark.parametrize(
     "recipe",
     [
-        ModelRecipe(channels=(4, 6, 8), n_blocks=0, gru_units=5),
-        ModelRecipe(channels=(8, 8, 16), n_blocks=5, kernel_frames=1, gru_units=7),
+        CrnnRecipe(channels=(4, 6, 8), n_blocks=0, gru_units=5),
+        CrnnRecipe(channels=(8, 8, 16), n_blocks=5, kernel_frames=1, gru_units=7),
     ],
     ids=["no blocks", "blocks that do not look back"],
 )
@@ -81,12 +81,12 @@ def test_other_sizes_stream_as_well(zoo, frames, recipe):
 
 
 def test_a_network_keeps_the_statistics_of_its_features(zoo):
-    network = zoo.build(ModelRecipe(), n_labels=3, mean=[1.0, 2.0], std=[3.0, 4.0])
+    network = zoo.build(CrnnRecipe(), n_labels=3, mean=[1.0, 2.0], std=[3.0, 4.0])
     assert network.statistics == ([1.0, 2.0], [3.0, 4.0])
 
 
 def test_the_statistics_are_taken_out(zoo):
-    recipe = ModelRecipe(channels=(4, 6, 8), n_blocks=1, gru_units=5)
+    recipe = CrnnRecipe(channels=(4, 6, 8), n_blocks=1, gru_units=5)
     plain = zoo.build(recipe, n_labels=3, mean=[0.0] * 4, std=[1.0] * 4)
     scaled = zoo.build(recipe, n_labels=3, mean=[5.0] * 4, std=[2.0] * 4)
     scaled.set_weights(plain.get_weights())

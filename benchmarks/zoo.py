@@ -1,0 +1,293 @@
+"""Train, export and measure every architecture of the zoo on equal terms: `make zoo`.
+
+All models but `ctc` hear the same scenes, made once, and each trains for the same CPU time on one
+thread. What has been trained, exported or measured is not done again. The figures are written to
+RUNS/zoo.json and, as the tables of the page, into docs/zoo.md.
+"""
+
+import argparse
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import msgspec
+import numpy as np
+
+from kws.bench import cpu_by_stage, recording
+from kws.features import Features
+from kws.model import Model, open_model
+from kws.train import zoo
+from kws.train.cache import CachedBatches, Kept, keep
+from kws.train.ctc import CtcLoss
+from kws.train.data import load_corpus
+from kws.train.evaluate import posteriors_of
+from kws.train.fit import SetLoss, labels_of, restore
+from kws.train.scenes import Scenes
+from kws.train.sequences import SequenceScenes
+from kws.train.settings import CtcRecipe, DeepCnnRecipe, Recipe, load_recipe
+from kws.train.spelling import build_utterances, evaluate_sequences
+from kws.train.streams import keyword_clips
+
+ROOT = Path(__file__).parents[1]
+RECIPES = ROOT / "train/recipes"
+NAMES = [
+    "crnn",
+    "gru",
+    "lstm",
+    "ds_cnn",
+    "tc_resnet",
+    "bc_resnet",
+    "conv1d_lstm",
+    "cnn_lstm",
+    "deep_cnn",
+    "bilstm",
+    "ctc",
+]
+N_VALIDATION = 1280
+N_STREAMS = 96
+BEGIN, END = "<!-- make zoo: begin -->", "<!-- make zoo: end -->"
+
+log = logging.getLogger("kws.zoo")
+
+
+def main() -> None:
+    """Do for each model what is still to be done."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=ROOT / "data")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs/zoo")
+    parser.add_argument("--scenes", type=int, default=12_000, help="scenes that all models share")
+    parser.add_argument("--minutes", type=float, default=4.0, help="of CPU, for each model")
+    parser.add_argument("--stream-minutes", type=float, default=60.0, help="of the stream")
+    parser.add_argument("--utterances", type=int, default=500, help="that `ctc` is measured on")
+    parser.add_argument("--only", nargs="*", default=NAMES, help="models, by name")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    for name in options.only:
+        recipe = load_recipe(RECIPES / f"{name}.toml")
+        run = options.runs / name
+        if not (run / "finished").is_file():
+            train(recipe, run, options)
+            keras.backend.clear_session()
+        model = options.runs / f"{name}.tflite"
+        if not model.is_file():
+            kws("export", run, "--out", model, "--force")
+            keras.backend.clear_session()
+        if not (run / "scores.json").is_file():
+            scores = measure(recipe, model, run, options)
+            (run / "scores.json").write_text(json.dumps(scores, indent=1))
+    write_page(options)
+
+
+def train(recipe: Recipe, run: Path, options: argparse.Namespace) -> None:
+    """Train for as many epochs as the CPU time is enough for; write a run folder."""
+    training, validation, labels = scenes_of(recipe, options)
+    stride = zoo.time_stride(recipe.model)
+    batches, held_out = (
+        CachedBatches(kept, recipe, labels=labels, time_stride=stride, training=kept is training)
+        for kept in (training, validation)
+    )
+    sample = batches.frames[:512].reshape(-1, recipe.features.n_features).astype(np.float32)
+    mean, std = sample.mean(axis=0).tolist(), (sample.std(axis=0) + 1e-3).tolist()
+    loss = CtcLoss() if isinstance(recipe.model, CtcRecipe) else SetLoss()
+
+    def fresh(n_steps: int) -> zoo.Network:
+        keras.utils.set_random_seed(recipe.fit.seed)
+        model = zoo.build(recipe.model, n_labels=len(labels_of(recipe)), mean=mean, std=std)
+        rate = keras.optimizers.schedules.CosineDecay(
+            recipe.fit.learning_rate / 20,
+            n_steps,
+            warmup_target=recipe.fit.learning_rate,
+            warmup_steps=max(1, n_steps // 12),
+        )
+        decay = recipe.fit.weight_decay
+        model.compile(keras.optimizers.AdamW(rate, weight_decay=decay, clipnorm=1.0), loss=loss)
+        return model
+
+    step_s = seconds_a_step(fresh(100), batches)
+    epochs = max(1, round(60 * options.minutes / (step_s * len(batches))))
+    log.info("%s: %.3f s a step, %d epochs", recipe.name, step_s, epochs)
+    model = fresh(epochs * len(batches))
+    run.mkdir(parents=True, exist_ok=True)
+    fit = msgspec.structs.replace(recipe.fit, epochs=epochs, scenes_per_epoch=len(batches.frames))
+    recipe = msgspec.structs.replace(recipe, fit=fit)
+    settings = {"recipe": msgspec.to_builtins(recipe), "mean": mean, "std": std}
+    (run / "settings.json").write_text(json.dumps(settings, indent=1))
+    features = Features(recipe.features)
+    np.savez_compressed(
+        run / "examples.npz",
+        streams=np.asarray(batches.frames[:N_STREAMS], np.float32),
+        clips=features.whole(np.load(validation.folder / "clips.npy")).astype(np.float32),
+    )
+    started_s = time.process_time()
+    logger = keras.callbacks.CSVLogger(str(run / "history.csv"))
+    model.fit(
+        batches,
+        validation_data=held_out,
+        validation_freq=max(1, epochs // 4),
+        epochs=epochs,
+        callbacks=[logger],
+        verbose=2,
+    )
+    spent = {
+        "cpu_s": time.process_time() - started_s,
+        "epochs": epochs,
+        "scenes": len(batches.frames),
+        "parameters": int(model.count_params()),
+    }
+    (run / "budget.json").write_text(json.dumps(spent))
+    model.save_weights(run / "model.weights.h5")
+    (run / "finished").touch()
+
+
+def seconds_a_step(model: zoo.Network, batches: CachedBatches) -> float:
+    """Return the CPU time of a step of training, batch included, once all is compiled."""
+    for i in range(2):
+        model.train_on_batch(*batches[i])
+    n_steps = min(12, len(batches))
+    started_s = time.process_time()
+    for i in range(n_steps):
+        model.train_on_batch(*batches[i])
+    return (time.process_time() - started_s) / n_steps
+
+
+def scenes_of(recipe: Recipe, options: argparse.Namespace) -> tuple[Kept, Kept, list[str]]:
+    """Return the kept scenes of training and validation for a recipe, and their labels."""
+    shared = load_recipe(RECIPES / "crnn.toml")
+    if not set(recipe.data.keywords) <= set(shared.data.keywords):
+        shared = recipe
+    folder = options.runs / "scenes" / shared.name
+    training, validation = (
+        keep(
+            partial(make_scenes, shared, options.data, split),
+            folder / split,
+            n_scenes=n,
+            seed=seed,
+        )
+        for split, n, seed in (
+            ("train", options.scenes, 1),
+            ("validation", min(N_VALIDATION, options.scenes), 2),
+        )
+    )
+    return training, validation, labels_of(shared)
+
+
+def make_scenes(recipe: Recipe, data: Path, split: str) -> Scenes:
+    """Return the scene maker of a split, with a target for every frame."""
+    kind = SequenceScenes if isinstance(recipe.model, CtcRecipe) else Scenes
+    return kind(
+        load_corpus(recipe.data, data, split=split),
+        recipe.data,
+        recipe.augment,
+        labels=labels_of(recipe),
+        features=recipe.features,
+        time_stride=1,
+    )
+
+
+def kws(*words: object) -> str:
+    """Run a command of kws; return what it prints."""
+    command = [sys.executable, "-m", "kws", *map(str, words)]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def measure(recipe: Recipe, path: Path, run: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Measure a model file: clips, stream, size, CPU, agreement with the trained model."""
+    model = open_model(path)
+    data, keywords = options.data, recipe.data.keywords
+    scores: dict[str, Any] = json.loads((run / "budget.json").read_text())
+    scores |= {
+        "kind": model.manifest.kind,
+        "bytes": path.stat().st_size,
+        "cpu": cpu_by_stage(model, recording(), chunk_ms=80),
+        "agreement": agreement(run, model),
+    }
+    if isinstance(recipe.model, CtcRecipe):
+        clips = digit_clips(data, options.runs / "digits_test")
+        found = keyword_clips(clips, keywords)
+        utterances = build_utterances(found, n=options.utterances)
+        scores["sequences"] = msgspec.to_builtins(evaluate_sequences(model, utterances))
+        return scores
+    test = data / "speech_commands_test"
+    if len(keywords) > 1:
+        scores["clips"] = json.loads(kws("eval", "clips", path, test, "--json"))
+    words = [f"--without={word}" for word in load_recipe(RECIPES / "crnn.toml").data.keywords]
+    words.append(f"--minutes={options.stream_minutes}")
+    stream = ["--keywords", test, "--background", data / "librispeech", "--noise", data / "noise"]
+    scores["stream"] = json.loads(kws("eval", "stream", path, *stream, *words, "--json"))
+    return scores
+
+
+def agreement(run: Path, model: Model) -> float:
+    """Return the share of outputs in which the file's most probable label is the network's."""
+    network, recipe = restore(run)
+    with np.load(run / "examples.npz") as stored:
+        clips = stored["clips"][:100]
+    clips = clips[:, : clips.shape[1] // network.time_stride * network.time_stride]
+    logits = keras.ops.softmax(network.predict(clips, verbose=0))
+    wanted = keras.ops.convert_to_numpy(logits)
+    found = np.stack([posteriors_of(model, clip) for clip in clips])
+    if isinstance(recipe.model, DeepCnnRecipe):
+        return float(np.mean((found[..., 0] > 0.5) == (wanted[..., -1] > 0.5)))
+    return float(np.mean(found.argmax(axis=-1) == wanted.argmax(axis=-1)))
+
+
+def digit_clips(data: Path, folder: Path) -> Path:
+    """Sort the digits among the unknown words of the test set into folders, by their names."""
+    for path in sorted((data / "speech_commands_test/_unknown_").iterdir()):
+        word, _, name = path.name.partition("_")
+        link = folder / word / name
+        if not link.is_symlink():
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(path.resolve())
+    return folder
+
+
+def write_page(options: argparse.Namespace) -> None:
+    """Put the tables of what has been measured into docs/zoo.md."""
+    found = [options.runs / name / "scores.json" for name in NAMES]
+    scores = {path.parent.name: json.loads(path.read_text()) for path in found if path.is_file()}
+    head = ["architecture", "features", "runs as", "parameters", "kB", "epochs", "CPU ms/s"]
+    head += ["agrees", "clips", "missed at 1/h", "at 0.5/h"]
+    rows = [head, ["---"] * len(head)]
+    for name, one in scores.items():
+        recipe = load_recipe(RECIPES / f"{name}.toml")
+        row = [f"`{name}`", recipe.features.kind, one["kind"], f"{one['parameters']:,}"]
+        row += [f"{one['bytes'] / 1000:.0f}", str(one["epochs"]), f"{one['cpu']['all']:.1f}"]
+        row += [f"{one['agreement']:.1%}"]
+        row += [f"{one['clips']['accuracy']:.1%}" if "clips" in one else "–"]
+        row += [missed(one["stream"], budget) if "stream" in one else "–" for budget in (1.0, 0.5)]
+        rows.append(row)
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    if "ctc" in scores:
+        heard = scores["ctc"]["sequences"]
+        lines += ["", "| `ctc`, decoded by | word error rate | utterances without a mistake |"]
+        lines += ["| --- | --- | --- |"]
+        for how, rate in heard["word_error_rate"].items():
+            lines.append(f"| {how} | {rate:.1%} | {heard['sequence_accuracy'][how]:.1%} |")
+    page = ROOT / "docs/zoo.md"
+    text = page.read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    after = rest.partition(END)[2]
+    table = "\n".join(lines)
+    page.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
+
+
+def missed(stream: dict[str, Any], budget: float) -> str:
+    """Return the misses at a budget of false alarms per hour, or that no threshold keeps to it."""
+    (point,) = (one for one in stream["points"] if one.get("budget") == budget)
+    note = "" if point["fa_per_hour"] <= budget else f" ({point['fa_per_hour']:.1f}/h)"
+    return f"{point['miss_rate']:.0%}{note}"
+
+
+if __name__ == "__main__":
+    main()
