@@ -36,9 +36,7 @@ docs: .venv/workbench
 
 # Train the bundled model anew: make train-commands DATA=folder. Goes on where it was interrupted.
 train-commands: .venv/workbench
-	.venv/bin/kws align $(DATA)/librispeech $(DATA)/alignment.jsonl --half first
-	.venv/bin/kws train --config train/recipes/commands.toml --data $(DATA) --out runs/commands
-	.venv/bin/kws export runs/commands --out kws/models/commands.tflite --frames 4
+	PATH=.venv/bin:$$PATH train/recipes/commands.sh $(DATA) runs/commands kws/models/commands.tflite
 
 # Train, export and measure every architecture, for docs/zoo.md: make zoo DATA=folder.
 zoo: .venv/workbench

@@ -1,0 +1,12 @@
+#!/bin/sh
+# From data to the bundled model `commands`: commands.sh DATA RUN MODEL.tflite
+# Goes on where it was interrupted. Synthetic words are made beforehand, see docs/training.md.
+set -eu
+data=$1 run=$2 model=$3
+recipe=$(dirname "$0")/commands.toml
+kws align "$data/librispeech" "$data/alignment.jsonl" --half first
+[ -d "$data/spliced/off" ] || kws splice "$data/speech_commands" "$data/spliced" \
+    --word off --part stop:AA --part left:F --most 700
+kws train --config "$recipe" --data "$data" --out "$run"
+kws export "$run" --out "$model" --frames 4
+kws eval calibrate "$model" --config "$recipe" --data "$data"
