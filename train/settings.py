@@ -22,6 +22,7 @@ __all__ = [
     "FitRecipe",
     "LossName",
     "ModelRecipe",
+    "Precision",
     "Recipe",
     "SearchRange",
     "SpeechCorpus",
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 Codec: TypeAlias = Literal["telephone", "gsm", "opus", "mp3"]
+Precision: TypeAlias = Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"]
 LossName: TypeAlias = Literal["set", "focal", "max_pooling"]
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
@@ -182,6 +184,8 @@ class FitRecipe(_Table, frozen=True, kw_only=True):
     label_smoothing: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.0
     focal_gamma: Annotated[float, Meta(ge=0.0)] = 2.0
     """Of `loss = "focal"`."""
+    precision: Precision = "auto"
+    """Of the computation; weights are float32. `auto`: mixed_float16 on a GPU."""
     keep: Literal["best", "last"] = "best"
     """Which epoch's weights the run ends with: that of least validation loss, or the last."""
     patience: Annotated[int, Meta(ge=1)] = 15
