@@ -1,10 +1,11 @@
 """The workbench's commands: `kws train`, `kws eval`, `kws align`. Thin; the work is elsewhere."""
 
+import contextlib
 import logging
 import math
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ SPLITS = ["train", "validation", "test", "all"]
 )
 @click.option("--storage", help="With --search: URL of a study that other machines share.")
 @click.option("--study", help="With --search: its name; default: the recipe's.")
+@click.option("--wandb", "project", help="Log to this project of Weights & Biases, too.")
 def train(
     config: Path,
     *,
@@ -40,6 +42,7 @@ def train(
     n_trials: int | None,
     storage: str | None,
     study: str | None,
+    project: str | None,
 ) -> None:
     """Train a model as a recipe says; Ctrl-C stops it, the same command goes on."""
     from kws.train.fit import fit_stages
@@ -55,13 +58,26 @@ def train(
         if n_trials is not None:
             _search(recipe, data, run, start, n_trials=n_trials, storage=storage, study=study)
             return
-        model, recipe = fit_stages(recipe, data=data, run=run, start=start)
+        with _tracking(project, recipe, run) as callbacks:
+            model, recipe = fit_stages(recipe, data=data, run=run, start=start, callbacks=callbacks)
     except KeyboardInterrupt:
         click.echo("interrupted: the same command goes on after the last whole epoch", err=True)
         raise
     for picture in draw(run, model, recipe, data=data):
         click.echo(f"drawn: {picture}")
     click.echo(f"trained: {run}. Next: kws export {run} --out {recipe.name}.tflite")
+
+
+@contextlib.contextmanager
+def _tracking(project: str | None, recipe: Any, run: Path) -> Iterator[Sequence[Any]]:
+    """Give the callbacks that a training is tracked by, while it runs."""
+    if project is None:
+        yield ()
+        return
+    from kws.train.track import Track
+
+    with contextlib.closing(Track(project, recipe=recipe, run=run)) as track:
+        yield (track,)
 
 
 def _search(recipe: Any, data: Path, run: Path, start: Path | None, **study: Any) -> None:

@@ -17,28 +17,28 @@ from kws.train.extras import load_library
 __all__ = ["Backend", "Failure", "map_corpus"]
 
 Backend: TypeAlias = Literal["loky", "threading", "dask"]
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 _CONNECT_S = 10
 
 
 @dataclass(frozen=True)
-class Failure(Generic[Item]):
+class Failure(Generic[_Item]):
     """An item that could not be worked on, and why."""
 
-    item: Item
+    item: _Item
     reason: str
 
 
 def map_corpus(
-    function: Callable[[Item], Result],
-    items: Iterable[Item],
+    function: Callable[[_Item], _Result],
+    items: Iterable[_Item],
     *,
     n_jobs: int = 1,
     backend: Backend = "loky",
     scheduler: str | None = None,
-) -> Iterator[Result | Failure[Item]]:
+) -> Iterator[_Result | Failure[_Item]]:
     """Give a function's result for each item, in the order of the items, as they become ready.
 
     An item for which it raises `KwsError`, `OSError` or `ValueError` gives a `Failure`, and the
@@ -102,7 +102,7 @@ def _client(distributed: Any, scheduler: str) -> Any:
         ) from error
 
 
-def _attempt(function: Callable[[Item], Result], item: Item) -> Result | Failure[Item]:
+def _attempt(function: Callable[[_Item], _Result], item: _Item) -> _Result | Failure[_Item]:
     try:
         return function(item)
     except (KwsError, OSError, ValueError) as error:

@@ -5,6 +5,7 @@ TensorBoard logs under tensorboard/, what export needs in examples.npz, pictures
 training has finished, what it goes on from under backup/.
 """
 
+import importlib.util
 import json
 import logging
 import sys
@@ -15,13 +16,13 @@ from typing import Any, TypeAlias
 import keras
 import msgspec
 import numpy as np
-import tensorflow as tf
 
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.errors import ConfigError
 from kws.features import Features
 from kws.manifest import SILENCE, UNKNOWN
 from kws.train import augment, zoo
+from kws.train.backend import at_precision, prepare
 from kws.train.callbacks import (
     Backup,
     History,
@@ -200,8 +201,7 @@ def fit(
     ConfigError
         If data is missing, or `run` holds an unfinished training of another recipe.
     """
-    keras.utils.set_random_seed(recipe.fit.seed)
-    tf.config.experimental.enable_op_determinism()
+    prepare(seed=recipe.fit.seed)
     run.mkdir(parents=True, exist_ok=True)
     history = begun(run)
     if history:
@@ -220,7 +220,8 @@ def fit(
     mean, std = before.statistics if before else _statistics(training)
     settings = {"recipe": msgspec.to_builtins(recipe), "mean": mean, "std": std}
     write_whole(run / "settings.json", json.dumps(settings, indent=1))
-    model = zoo.build(recipe.model, n_labels=len(labels_of(recipe)), mean=mean, std=std)
+    with at_precision(recipe.fit.precision):
+        model = zoo.build(recipe.model, n_labels=len(labels_of(recipe)), mean=mean, std=std)
     log.info("%s: %d parameters", recipe.model.architecture, model.count_params())
     if before:
         model.set_weights(before.get_weights())
@@ -245,7 +246,12 @@ def fit(
 
 
 def fit_stages(
-    recipe: Recipe, *, data: Path, run: Path, start: Path | None = None
+    recipe: Recipe,
+    *,
+    data: Path,
+    run: Path,
+    start: Path | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> tuple[zoo.Spotting, Recipe]:
     """Train the stages of a recipe one after another, all but the last in folders of `run`.
 
@@ -261,9 +267,9 @@ def fit_stages(
     for i, stage in enumerate(before, start=1):
         folder = run / f"stage-{i}"
         if not (folder / _FINISHED).is_file():
-            fit(stage, data=data, run=folder, start=start)
+            fit(stage, data=data, run=folder, start=start, callbacks=callbacks)
         start = folder
-    return fit(last, data=data, run=run, start=start), last
+    return fit(last, data=data, run=run, start=start, callbacks=callbacks), last
 
 
 def restore(run: Path) -> tuple[zoo.Spotting, Recipe]:
@@ -395,8 +401,15 @@ def _callbacks(
         ),
         keras.callbacks.EarlyStopping(patience=recipe.fit.patience),
         History(run, append=bool(history)),
-        keras.callbacks.TensorBoard(str(run / "tensorboard"), write_graph=False),
+        *_tensorboard(run),
     ]
+
+
+def _tensorboard(run: Path) -> list[keras.callbacks.Callback]:
+    """Write logs for TensorBoard; Keras does so with TensorFlow, whatever the backend."""
+    if importlib.util.find_spec("tensorflow") is None:
+        return []
+    return [keras.callbacks.TensorBoard(str(run / "tensorboard"), write_graph=False)]
 
 
 def _refuse_another(recipe: Recipe, run: Path) -> None:

@@ -15,6 +15,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from kws.train.backend import has_gpu
+
 __all__ = [
     "GRU",
     "Causal",
@@ -128,8 +130,12 @@ class Causal(Streaming):
     def call(self, x: Tensor, training: bool = False) -> Tensor:
         """Convolve (batch, time, bands, channels); time shrinks by the stride."""
         x = ops.pad(x, ((0, 0), (self.n_past, 0), self.band_padding, (0, 0)))
-        y = self._convolve(x, self.kernel, dilation=self.dilation)
-        return self.activation(self.norm(y, training=training))
+        convolved = (
+            self._convolve_evenly(x)
+            if self._is_uneven(x)
+            else self._convolve(x, self.kernel, dilation=self.dilation)
+        )
+        return self.activation(self.norm(convolved, training=training))
 
     def compute_output_shape(self, shape: Shape) -> Shape:
         """Return (batch, time / stride, bands / stride, filters)."""
@@ -159,6 +165,18 @@ class Causal(Streaming):
         shape = (1, 1, -1, 1) if self.filters is None else (1, 1, 1, -1)
         kernel = constants([self.kernel])[0] * scale.reshape(shape)
         return kernel.astype(np.float32), (beta - mean * scale).astype(np.float32)
+
+    def _is_uneven(self, x: Tensor) -> bool:
+        """Return whether TensorFlow refuses these strides: only float32 on a CPU may have them."""
+        if self.filters is not None or self.stride[0] == self.stride[1]:
+            return False
+        single = keras.backend.standardize_dtype(x.dtype) == "float32"
+        return keras.backend.backend() == "tensorflow" and (not single or has_gpu())
+
+    def _convolve_evenly(self, x: Tensor) -> Tensor:
+        """Convolve at every place and drop those between the strides: slower, and the same."""
+        everywhere = ops.depthwise_conv(x, self.kernel, strides=1, padding="valid")
+        return everywhere[:, :: self.stride[0], :: self.stride[1]]
 
     def _convolve_taps(self, x: Tensor, kernel: Tensor) -> Tensor:
         """Convolve few frames: taps that lie apart are picked first, which converts as it is."""

@@ -32,6 +32,7 @@ __all__ = [
     "LossName",
     "LstmRecipe",
     "ModelRecipe",
+    "Precision",
     "Recipe",
     "SearchRange",
     "SpeechCorpus",
@@ -44,6 +45,7 @@ __all__ = [
 ]
 
 Codec: TypeAlias = Literal["telephone", "gsm", "opus", "mp3"]
+Precision: TypeAlias = Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"]
 LossName: TypeAlias = Literal["set", "focal", "max_pooling"]
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
@@ -313,6 +315,8 @@ class FitRecipe(_Table, frozen=True, kw_only=True):
     """A run folder whose larger model's posteriors are learned from too, for the same labels."""
     teacher_share: Share = 0.5
     temperature: Annotated[float, Meta(ge=1.0)] = 2.0
+    precision: Precision = "auto"
+    """Of the computation; weights are float32. `auto`: mixed_float16 on a GPU."""
     keep: Literal["best", "last"] = "best"
     """Which epoch's weights the run ends with: that of least validation loss, or the last."""
     patience: Annotated[int, Meta(ge=1)] = 15

@@ -8,7 +8,7 @@ pytestmark = pytest.mark.slow  # for the import of TensorFlow
 
 
 def test_learning_and_validation_confusion_are_drawn(tmp_path, tiny_network, make_tone):
-    from kws.train.settings import DataRecipe, ModelRecipe, Recipe, WordCorpus
+    from kws.train.settings import CrnnRecipe, DataRecipe, Recipe, WordCorpus
     from kws.train.validation import draw
 
     for i in range(30):
@@ -18,7 +18,7 @@ def test_learning_and_validation_confusion_are_drawn(tmp_path, tiny_network, mak
         name="tiny",
         data=DataRecipe(keywords=["yes", "no"], words=[WordCorpus(path="words")]),
         features=FeatureSettings(**features),
-        model=ModelRecipe(channels=(4, 6, 8), n_blocks=1, kernel_frames=3, gru_units=8),
+        model=CrnnRecipe(channels=(4, 6, 8), n_blocks=1, kernel_frames=3, gru_units=8),
     )
     (tmp_path / "history.csv").write_text("epoch,loss,val_loss\n0,2.0,2.1\n")
     pictures = draw(tmp_path, tiny_network, recipe, data=tmp_path / "data")

@@ -1,0 +1,50 @@
+"""What training asks of Keras's backend, whichever that is: seeds, determinism, precision."""
+
+import contextlib
+from collections.abc import Iterator
+
+import keras
+
+from kws.train.settings import Precision
+
+__all__ = ["at_precision", "has_gpu", "prepare"]
+
+
+def prepare(*, seed: int) -> None:
+    """Seed everything random, and make what runs in parallel come out the same every time."""
+    keras.utils.set_random_seed(seed)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+
+
+@contextlib.contextmanager
+def at_precision(precision: Precision) -> Iterator[None]:
+    """Build models within this that compute so; their weights stay float32.
+
+    `auto` is mixed_float16 where there is a GPU, which Keras trains with a scaled loss, and float32
+    elsewhere: on CPUs half precision is slower.
+    """
+    before = keras.config.dtype_policy()
+    if precision == "auto":
+        precision = "mixed_float16" if has_gpu() else "float32"
+    keras.config.set_dtype_policy(precision)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def has_gpu() -> bool:
+    """Return whether the backend sees a GPU."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return bool(tf.config.list_physical_devices("GPU"))
+    if backend == "torch":
+        import torch
+
+        return bool(torch.cuda.is_available())
+    return any(name.startswith("gpu") for name in keras.distribution.list_devices())
