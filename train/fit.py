@@ -5,6 +5,7 @@ TensorBoard logs under tensorboard/, what export needs in examples.npz, pictures
 training has finished, what it goes on from under backup/.
 """
 
+import csv
 import importlib.util
 import json
 import logging
@@ -216,6 +217,7 @@ def fit(
         judge, load_corpus(judge.data, data, split="validation"), split="validation"
     )
     _list_left_out(run, training.scenes.left_out | validation.scenes.left_out)
+    _list_unknown_words(run, training.scenes, seed=recipe.fit.seed)
     _write_examples(run, training, validation)
     mean, std = before.statistics if before else _statistics(training)
     settings = {"recipe": msgspec.to_builtins(recipe), "mean": mean, "std": std}
@@ -321,6 +323,14 @@ def _list_left_out(run: Path, left_out: dict[Path, str]) -> None:
     write_left_out(run / "left_out.csv", left_out)
     if left_out:
         log.warning("%d files left out, listed in %s", len(left_out), run / "left_out.csv")
+
+
+def _list_unknown_words(run: Path, scenes: Scenes, *, seed: int) -> None:
+    """Write which words stand for `_unknown_`, and how often each is drawn with which seed."""
+    with (run / "unknown.csv").open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(("word", "source", "count", "probability", "seed"))
+        rows.writerows((*row, seed) for row in scenes.unknown_words())
 
 
 def _write_examples(run: Path, training: SceneBatches, validation: SceneBatches) -> None:

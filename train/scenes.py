@@ -21,6 +21,7 @@ The loss is the negative logarithm of the posterior of the whole set.
 """
 
 import copy
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,12 +141,14 @@ class Scenes:
             )
         self._words = {label: _Drawer(corpus.clips[label]) for label in corpus.clips}
         self._keywords = [word for word in data.keywords if corpus.clips[word]]
-        self._cuttable = [
-            (spoken, (start, end))
+        cuttable = [
+            (word, spoken, (start, end))
             for spoken in corpus.speech
             for word, start, end in spoken.words
             if word not in self._ambiguous and end - start > 0.2 * RATE_HZ
         ]
+        self._cuttable = [(spoken, span) for _, spoken, span in cuttable]
+        self._cut_words = Counter(word for word, _, _ in cuttable)
         self._tones = [
             clip
             for label in self._keywords
@@ -178,6 +181,23 @@ class Scenes:
         listening = copy.copy(self)
         listening.sources = []
         return listening
+
+    def unknown_words(self) -> list[tuple[str, str, int, float]]:
+        """Return (word, `clip` or `speech`, how many, probability) of all that is `_unknown_`.
+
+        Probabilities are those of a draw of an unknown word, and add up to 1.
+        """
+        share = self.recipe.speech_word_share if self._cuttable else 0.0
+        counts = self._words[UNKNOWN].counts()
+        roots = sum(count**0.5 for count in counts.values())
+        rows = [
+            (word, "clip", count, (1 - share) * count**0.5 / roots)
+            for word, count in sorted(counts.items())
+        ]
+        return rows + [
+            (word, "speech", count, share * count / len(self._cuttable))
+            for word, count in sorted(self._cut_words.items())
+        ]
 
     def _note(self, path: Path) -> None:
         if self.sources is not None:
@@ -368,6 +388,10 @@ class _Drawer:
         self._clip_edges = [
             _edges(np.array([clip.weight for clip, _ in word])) for word in self._words
         ]
+
+    def counts(self) -> dict[str, int]:
+        """Return how many clips there are of each word."""
+        return {word[0][0].word: len(word) for word in self._words}
 
     def draw(self, random: Random) -> tuple[Clip, Span]:
         """Return a clip and where in it the word is spoken, in samples."""

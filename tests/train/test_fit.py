@@ -94,6 +94,10 @@ def test_a_run_folder_holds_what_is_needed_later(training, two_epochs):
     names = {path.name for path in run.iterdir()}
     assert names >= {"settings.json", "history.csv", "model.weights.h5", "examples.npz", "finished"}
     assert [row["epoch"] for row in history_of(run)] == ["0", "1"]
+    assert (run / "unknown.csv").read_text().splitlines() == [
+        "word,source,count,probability,seed",
+        "other,clip,7,1.0,1",
+    ]
     with np.load(run / "examples.npz") as examples:
         assert examples["streams"].shape[2] == examples["clips"].shape[2] == 8
     restored, recipe = training.restore(run)

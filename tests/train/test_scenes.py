@@ -363,6 +363,31 @@ def test_babble_lies_as_far_below_speech_as_asked():
         assert rms == pytest.approx(2000 / 10 ** (snr_db / 20), rel=0.01)
 
 
+def test_unknown_words_are_listed_with_the_probability_they_are_drawn_with():
+    material = corpus(speech=[spoken()])
+    material.clips[UNKNOWN] += [
+        Clip(UNKNOWN, "tree", Path(f"{i}.wav"), square(RATE_HZ, 400), span=(0, 9000))
+        for i in range(4)
+    ]
+    maker = scenes(material, speech_word_share=0.25)
+    rows = {(word, source): (count, share) for word, source, count, share in maker.unknown_words()}
+    assert rows[("other", "clip")] == (1, pytest.approx(0.75 / 3))
+    assert rows[("tree", "clip")] == (4, pytest.approx(0.75 * 2 / 3))
+    assert rows[("before", "speech")] == rows[("after", "speech")] == (1, pytest.approx(0.125))
+    assert sum(share for _, share in rows.values()) == pytest.approx(1)
+
+
+def test_what_is_drawn_agrees_with_the_list_of_unknown_words():
+    material = corpus(speech=[spoken()])
+    maker = scenes(material, speech_word_share=0.25, keyword_share=0.0).listening()
+    random = np.random.default_rng(1)
+    for _ in range(400):
+        maker._draw(random)
+    cut = sum(path.name == "spoken.flac" for path in maker.sources)
+    assert len(maker.sources) == 400
+    assert cut / 400 == pytest.approx(0.25, abs=0.07)
+
+
 def test_shares_of_words_are_as_asked():
     maker = scenes(keyword_share=1.0)
     labels = [words_of(make(maker, seed))[0][0] for seed in range(40)]
