@@ -83,9 +83,7 @@ def cell_ranges(
     """Return the greatest magnitude that the cell of each LSTM reaches over examples."""
     if not any(isinstance(layer, LSTM) for layer in model.stack):
         return []
-    step = concrete_step(
-        model, n_frames=n_frames, n_features=examples[0].shape[1], state_bits=None
-    )
+    step = concrete_step(model, n_frames=n_frames, n_features=examples[0].shape[1], state_bits=None)
     calls = [call for one in examples for call in run_float(step, model, one, n_frames=n_frames)[1]]
     ranges, at = [], 1  # the frames come first
     for layer in model.stack:
@@ -103,7 +101,7 @@ def concrete_window(model: Windowed, *, n_features: int) -> Any:
 
     frames = tf.TensorSpec((1, model.window_frames, n_features), tf.float32, name="frames")
     with _unrolled(model.net):
-        window = tf.function(lambda frames: model.window(frames), autograph=False)
+        window = tf.function(model.window, autograph=False)
         return convert_variables_to_constants_v2(window.get_concrete_function(frames))
 
 

@@ -23,9 +23,11 @@ from kws.errors import ConfigError
 from kws.features import Features
 from kws.manifest import SILENCE, UNKNOWN
 from kws.train import augment, zoo
+from kws.train.ctc import CtcLoss
 from kws.train.data import Corpus, Split, load_corpus
 from kws.train.scenes import Scenes
-from kws.train.settings import Recipe
+from kws.train.sequences import SequenceScenes
+from kws.train.settings import CtcRecipe, Recipe
 
 __all__ = ["SceneBatches", "SetLoss", "fit", "fit_stages", "labels_of", "make_scenes", "restore"]
 
@@ -62,12 +64,12 @@ class SceneBatches(keras.utils.PyDataset):
         self.n_features = recipe.features.n_features
         self.epoch = 0
         self._features = Features(recipe.features)
-        self._kept: dict[int, tuple[Any, Any, Any]] = {}
+        self._kept: dict[int, tuple[Any, ...]] = {}
 
     def __len__(self) -> int:
         return self.n_batches
 
-    def __getitem__(self, index: int) -> tuple[Any, Any, Any]:
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
         if self.training:
             return self._make(index)
         if index not in self._kept:  # validation scenes are the same in every epoch
@@ -78,22 +80,26 @@ class SceneBatches(keras.utils.PyDataset):
         """Move on to the next epoch's scenes."""
         self.epoch += 1
 
-    def _make(self, index: int) -> tuple[Any, Any, Any]:
+    def _make(self, index: int) -> tuple[Any, ...]:
         fit = self.recipe.fit
         stream = [fit.seed, int(self.training), self.epoch if self.training else 0, index]
         random = np.random.default_rng(stream)
-        made = [self.scenes.make(random) for _ in range(fit.batch_size)]
+        made: list[Any] = [self.scenes.make(random) for _ in range(fit.batch_size)]
         frames = self._features.whole(np.stack([scene.samples for scene in made]))
         if self.training:
             frames = np.stack([self._disturb(one, random) for one in frames])
         n_outputs = len(self.scenes.output_ends)
         stride = frames.shape[1] // n_outputs
+        if isinstance(self.scenes, SequenceScenes):
+            return frames[:, : n_outputs * stride], np.stack([one.words for one in made])
         targets = np.stack([scene.targets.allowed for scene in made])
         weights = np.stack([scene.targets.weight for scene in made])
         return frames[:, : n_outputs * stride], targets, weights
 
     def _disturb(self, frames: Any, random: np.random.Generator) -> Any:
         recipe = self.recipe.augment
+        if self.recipe.features.kind == "mfcc":  # what follows is for bands, not for cepstra
+            return frames
         frames = augment.tilt(frames, greatest_db=recipe.tilt_db, random=random)
         frames = np.maximum(frames, np.float32(np.log(self.recipe.features.floor)))
         if random.random() < 0.3:
@@ -115,7 +121,8 @@ def labels_of(recipe: Recipe) -> list[str]:
 
 def make_scenes(corpus: Corpus, recipe: Recipe, *, time_stride: int) -> Scenes:
     """Return the scene maker of a recipe."""
-    return Scenes(
+    kind = SequenceScenes if isinstance(recipe.model, CtcRecipe) else Scenes
+    return kind(
         corpus,
         recipe.data,
         recipe.augment,
@@ -125,7 +132,7 @@ def make_scenes(corpus: Corpus, recipe: Recipe, *, time_stride: int) -> Scenes:
     )
 
 
-def fit(recipe: Recipe, *, data: Path, run: Path, start: Path | None = None) -> zoo.Spotting:
+def fit(recipe: Recipe, *, data: Path, run: Path, start: Path | None = None) -> zoo.Network:
     """Train what the recipe says; return the model with the weights it ends with.
 
     Goes on from the last finished epoch where `run` holds an unfinished training.
@@ -164,7 +171,7 @@ def fit(recipe: Recipe, *, data: Path, run: Path, start: Path | None = None) -> 
         model.set_weights(before.get_weights())
     history = _history(run)
     training.epoch = len(history)  # after the statistics, which are of the first epoch's scenes
-    model.compile(optimizer=_optimizer(recipe, n_batches=len(training)), loss=SetLoss())
+    model.compile(optimizer=_optimizer(recipe, n_batches=len(training)), loss=_loss(recipe))
     model.fit(
         training,
         validation_data=validation,
@@ -179,12 +186,12 @@ def fit(recipe: Recipe, *, data: Path, run: Path, start: Path | None = None) -> 
 
 def fit_stages(
     recipe: Recipe, *, data: Path, run: Path, start: Path | None = None
-) -> tuple[zoo.Spotting, Recipe]:
+) -> tuple[zoo.Network, Recipe]:
     """Train the stages of a recipe one after another, all but the last in folders of `run`.
 
     Returns
     -------
-    Spotting, Recipe
+    Spotting or Windowed, Recipe
         The model, and the recipe of the stage that made it.
     """
     if (run / _FINISHED).is_file():
@@ -199,7 +206,7 @@ def fit_stages(
     return fit(last, data=data, run=run, start=start), last
 
 
-def restore(run: Path) -> tuple[zoo.Spotting, Recipe]:
+def restore(run: Path) -> tuple[zoo.Network, Recipe]:
     """Return the trained model of a run folder, and its recipe.
 
     Raises
@@ -254,6 +261,10 @@ def _statistics(batches: SceneBatches) -> tuple[list[float], list[float]]:
     """Return mean and spread of each feature over the first batches."""
     frames = np.concatenate([batches[i][0] for i in range(4)]).reshape(-1, batches.n_features)
     return frames.mean(axis=0).tolist(), (frames.std(axis=0) + 1e-3).tolist()
+
+
+def _loss(recipe: Recipe) -> keras.losses.Loss:
+    return CtcLoss() if isinstance(recipe.model, CtcRecipe) else SetLoss()
 
 
 def _optimizer(recipe: Recipe, *, n_batches: int) -> keras.optimizers.Optimizer:

@@ -14,7 +14,7 @@ from kws.train.data import load_corpus
 from kws.train.evaluate import TAIL_SAMPLES, read_out
 from kws.train.fit import labels_of
 from kws.train.settings import Recipe
-from kws.train.zoo import Spotting
+from kws.train.zoo import Network
 
 __all__ = ["draw", "draw_confusion", "draw_learning"]
 
@@ -23,7 +23,7 @@ mpl.use("agg")
 _BATCH = 256
 
 
-def draw(run: Path, model: Spotting, recipe: Recipe, *, data: Path) -> list[Path]:
+def draw(run: Path, model: Network, recipe: Recipe, *, data: Path) -> list[Path]:
     """Draw the learning curves and the validation confusion of a finished training.
 
     Returns
@@ -72,7 +72,7 @@ def draw_confusion(confusion: np.ndarray, labels: Sequence[str], out: Path) -> P
     return out
 
 
-def _validation_confusion(model: Spotting, recipe: Recipe, data: Path) -> np.ndarray:
+def _validation_confusion(model: Network, recipe: Recipe, data: Path) -> np.ndarray:
     """Sort the validation clips with the trained model, over whole sequences."""
     labels = labels_of(recipe)
     features = Features(recipe.features)

@@ -53,6 +53,10 @@ class Windowed(keras.Model):
         self.one_keyword = isinstance(recipe, DeepCnnRecipe)
         self.normalize = Normalize(mean, std)
 
+    def build(self, shape: tuple[int | None, ...]) -> None:
+        """Build for (batch, frames, features); the network for windows is built already."""
+        self.built = True
+
     @property
     def statistics(self) -> tuple[list[float], list[float]]:
         """Mean and spread of each feature, as they are taken out."""

@@ -14,9 +14,9 @@ from kws.errors import ConfigError
 from kws.manifest import FeatureSettings
 from kws.train.settings import (
     AugmentRecipe,
+    CrnnRecipe,
     DataRecipe,
     FitRecipe,
-    ModelRecipe,
     Recipe,
     WordCorpus,
 )
