@@ -20,7 +20,7 @@ from kws.train.settings import (
     WindowRecipe,
 )
 
-__all__ = ["WINDOW_ARCHITECTURES", "Windowed", "build_window"]
+__all__ = ["WINDOW_ARCHITECTURES", "OneKeyword", "Windowed", "build_window"]
 
 
 class Windowed(keras.Model):

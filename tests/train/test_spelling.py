@@ -44,7 +44,7 @@ class Pitches(Model):
         loudest = int(frames[-1].argmax())
         hz = loudest * RATE_HZ / 256
         near = min(PITCHES_HZ, key=lambda word: abs(PITCHES_HZ[word] - hz))
-        label = LABELS.index(near) if frames[-1].max() > 20 else 0
+        label = LABELS.index(near) if frames[-1].max() > 14 else 0
         posteriors[0, label] = 0.997
         return posteriors
 
