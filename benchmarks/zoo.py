@@ -1,8 +1,8 @@
 """Train, export and measure every architecture of the zoo on equal terms: `make zoo`.
 
 All models but `ctc` hear the same scenes, made once, and each trains for the same CPU time on one
-thread. What has been trained, exported or measured is not done again. The figures are written to
-RUNS/zoo.json and, as the tables of the page, into docs/zoo.md.
+thread. What has been trained, exported or measured is not done again. The figures are kept in
+RUNS/NAME/scores.json and written, as the tables of the page, into docs/zoo.md.
 """
 
 import argparse
@@ -85,7 +85,7 @@ def main() -> None:
         if not (run / "scores.json").is_file():
             scores = measure(recipe, model, run, options)
             (run / "scores.json").write_text(json.dumps(scores, indent=1))
-    write_page(options)
+        write_page(options)
 
 
 def train(recipe: Recipe, run: Path, options: argparse.Namespace) -> None:
