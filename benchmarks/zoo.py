@@ -211,13 +211,14 @@ def measure(recipe: Recipe, path: Path, run: Path, options: argparse.Namespace) 
         "cpu": cpu_by_stage(model, recording(), chunk_ms=80),
         "agreement": agreement(run, model),
     }
+    test = data / "speech_commands_test"
+    if not (test / keywords[0]).is_dir():
+        test = digit_clips(data, options.runs / "digits_test")
     if isinstance(recipe.model, CtcRecipe):
-        clips = digit_clips(data, options.runs / "digits_test")
-        found = keyword_clips(clips, keywords)
+        found = keyword_clips(test, keywords)
         utterances = build_utterances(found, n=options.utterances)
         scores["sequences"] = msgspec.to_builtins(evaluate_sequences(model, utterances))
         return scores
-    test = data / "speech_commands_test"
     if len(keywords) > 1:
         scores["clips"] = json.loads(kws("eval", "clips", path, test, "--json"))
     words = [f"--without={word}" for word in load_recipe(RECIPES / "crnn.toml").data.keywords]
