@@ -1,8 +1,8 @@
 """Train, export and measure every architecture of the zoo on equal terms: `make zoo`.
 
 All models but `ctc` hear the same scenes, made once, and each trains for the same CPU time on one
-thread. What has been trained, exported or measured is not done again. The figures are written to
-RUNS/zoo.json and, as the tables of the page, into docs/zoo.md.
+thread. What has been trained, exported or measured is not done again. The figures are kept in
+RUNS/NAME/scores.json and written, as the tables of the page, into docs/zoo.md.
 """
 
 import argparse
@@ -31,7 +31,8 @@ from kws.train.cache import CachedBatches, Kept, keep
 from kws.train.ctc import CtcLoss
 from kws.train.data import load_corpus
 from kws.train.evaluate import posteriors_of
-from kws.train.fit import SetLoss, labels_of, restore
+from kws.train.fit import labels_of, restore
+from kws.train.losses import SetLoss
 from kws.train.scenes import Scenes
 from kws.train.sequences import SequenceScenes
 from kws.train.settings import CtcRecipe, DeepCnnRecipe, Recipe, load_recipe
@@ -85,7 +86,7 @@ def main() -> None:
         if not (run / "scores.json").is_file():
             scores = measure(recipe, model, run, options)
             (run / "scores.json").write_text(json.dumps(scores, indent=1))
-    write_page(options)
+        write_page(options)
 
 
 def train(recipe: Recipe, run: Path, options: argparse.Namespace) -> None:
@@ -211,13 +212,14 @@ def measure(recipe: Recipe, path: Path, run: Path, options: argparse.Namespace) 
         "cpu": cpu_by_stage(model, recording(), chunk_ms=80),
         "agreement": agreement(run, model),
     }
+    test = data / "speech_commands_test"
+    if not (test / keywords[0]).is_dir():
+        test = digit_clips(data, options.runs / "digits_test")
     if isinstance(recipe.model, CtcRecipe):
-        clips = digit_clips(data, options.runs / "digits_test")
-        found = keyword_clips(clips, keywords)
+        found = keyword_clips(test, keywords)
         utterances = build_utterances(found, n=options.utterances)
         scores["sequences"] = msgspec.to_builtins(evaluate_sequences(model, utterances))
         return scores
-    test = data / "speech_commands_test"
     if len(keywords) > 1:
         scores["clips"] = json.loads(kws("eval", "clips", path, test, "--json"))
     words = [f"--without={word}" for word in load_recipe(RECIPES / "crnn.toml").data.keywords]

@@ -101,7 +101,7 @@ def concrete_window(model: Windowed, *, n_features: int) -> Any:
 
     frames = tf.TensorSpec((1, model.window_frames, n_features), tf.float32, name="frames")
     with _unrolled(model.net):
-        window = tf.function(lambda frames: model.window(frames), autograph=False)
+        window = tf.function(model.window, autograph=False)
         return convert_variables_to_constants_v2(window.get_concrete_function(frames))
 
 

@@ -1,7 +1,8 @@
 """Posteriors in, phrases out: the decision for models that spell out sequences of words.
 
-What `Decision` is for single words, `PhraseDecision` is for a manifest with `decision.kind = "ctc"`:
-it gathers the outputs of an utterance and decodes them when nothing has been said for a while.
+What `Decision` is for single words, `PhraseDecision` is for a manifest whose `decision.kind` is
+"ctc": it gathers the outputs of an utterance, and decodes them once nothing has been said for a
+while.
 """
 
 from collections import deque

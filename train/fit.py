@@ -34,18 +34,20 @@ from kws.train.callbacks import (
     leave_interrupts_to_parent,
     write_whole,
 )
+from kws.train.ctc import CtcLoss
 from kws.train.data import Corpus, Split, Spoken, load_corpus, write_left_out
 from kws.train.distill import learn_from
 from kws.train.losses import make_loss
 from kws.train.mine import mine, read_moments, write_moments
 from kws.train.scenes import Scenes
-from kws.train.settings import Recipe
+from kws.train.sequences import SequenceScenes
+from kws.train.settings import CtcRecipe, Recipe
 
 __all__ = ["SceneBatches", "fit", "fit_stages", "labels_of", "make_scenes", "restore"]
 
 log = logging.getLogger("kws.train")
 
-Batch: TypeAlias = tuple[Any, Any, Any]
+Batch: TypeAlias = tuple[Any, ...]
 
 _FINISHED = "finished"
 _WEIGHTS = "model.weights.h5"
@@ -103,33 +105,38 @@ class SceneBatches(keras.utils.PyDataset):
         self._groups = {
             i: self._groups.get(i) or self._make(i, fit.batch_size // n_groups) for i in steps
         }
-        frames, targets, weights = (
+        frames, *targets = (
             np.concatenate(parts) for parts in zip(*self._groups.values(), strict=True)
         )
         random = np.random.default_rng([fit.seed, 2, step])
         frames = np.stack([self._disturb(one, random) for one in frames])
-        return self._mix((frames, targets, weights), random)
+        return self._mix((frames, *targets), random)
 
     def _make(self, index: int, n_scenes: int) -> Batch:
         """Make scenes, undisturbed."""
         random = np.random.default_rng([self.recipe.fit.seed, int(self.training), index])
-        made = [self.scenes.make(random) for _ in range(n_scenes)]
+        made: list[Any] = [self.scenes.make(random) for _ in range(n_scenes)]
         frames = self._features.whole(np.stack([scene.samples for scene in made]))
         stride = frames.shape[1] // len(self.scenes.output_ends)
+        n_outputs = len(self.scenes.output_ends)
+        if isinstance(self.scenes, SequenceScenes):
+            return frames[:, : n_outputs * stride], np.stack([one.words for one in made])
         targets = np.stack([scene.targets.allowed for scene in made])
         weights = np.stack([scene.targets.weight for scene in made])
-        return frames[:, : targets.shape[1] * stride], targets, weights
+        return frames[:, : n_outputs * stride], targets, weights
 
     def _mix(self, batch: Batch, random: np.random.Generator) -> Batch:
         recipe = self.recipe.augment
-        if not recipe.mixup_share:
+        if not recipe.mixup_share or len(batch) != 3:
             return batch
         share, alpha = recipe.mixup_share, recipe.mixup_alpha
         return augment.mixup(*batch, share=share, alpha=alpha, random=random)
 
     def _disturb(self, frames: Any, random: np.random.Generator) -> Any:
         recipe = self.recipe.augment
-        if recipe.warp != (1.0, 1.0):
+        if self.recipe.features.kind == "mfcc":  # what follows is for bands, not for cepstra
+            return frames
+        if self.recipe.features.kind == "logmel" and recipe.warp != (1.0, 1.0):
             frames = augment.warp(frames, random.uniform(*recipe.warp), high_hz=RATE_HZ / 2)
         frames = augment.tilt(frames, greatest_db=recipe.tilt_db, random=random)
         frames = np.maximum(frames, np.float32(np.log(self.recipe.features.floor)))
@@ -158,7 +165,8 @@ def make_scenes(
     mined: Sequence[tuple[Spoken, int]] = (),
 ) -> Scenes:
     """Return the scene maker of a recipe."""
-    return Scenes(
+    kind = SequenceScenes if isinstance(recipe.model, CtcRecipe) else Scenes
+    return kind(
         corpus,
         recipe.data,
         recipe.augment,
@@ -177,7 +185,7 @@ def fit(
     start: Path | None = None,
     validate: Recipe | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
-) -> zoo.Spotting:
+) -> zoo.Network:
     """Train what the recipe says; return the model with the weights it ends with.
 
     Goes on from the last finished epoch where `run` holds an unfinished training.
@@ -254,12 +262,12 @@ def fit_stages(
     run: Path,
     start: Path | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
-) -> tuple[zoo.Spotting, Recipe]:
+) -> tuple[zoo.Network, Recipe]:
     """Train the stages of a recipe one after another, all but the last in folders of `run`.
 
     Returns
     -------
-    Spotting, Recipe
+    Spotting or Windowed, Recipe
         The model, and the recipe of the stage that made it.
     """
     if (run / _FINISHED).is_file():
@@ -274,7 +282,7 @@ def fit_stages(
     return fit(last, data=data, run=run, start=start, callbacks=callbacks), last
 
 
-def restore(run: Path) -> tuple[zoo.Spotting, Recipe]:
+def restore(run: Path) -> tuple[zoo.Network, Recipe]:
     """Return the trained model of a run folder, and its recipe.
 
     Raises
@@ -306,7 +314,7 @@ def _batches(
 
 
 def _mined(
-    run: Path, recipe: Recipe, model: zoo.Spotting | None, speech: Sequence[Spoken]
+    run: Path, recipe: Recipe, model: zoo.Network | None, speech: Sequence[Spoken]
 ) -> list[tuple[Spoken, int]]:
     """Return where the model begun with is wrong in the training speech; found once a run."""
     if model is None or not recipe.augment.mined_share:
@@ -358,11 +366,13 @@ def _statistics(batches: SceneBatches) -> tuple[list[float], list[float]]:
 
 
 def _loss(recipe: Recipe) -> keras.losses.Loss:
+    if isinstance(recipe.model, CtcRecipe):
+        return CtcLoss()
     fit = recipe.fit
     return make_loss(fit.loss, label_smoothing=fit.label_smoothing, focal_gamma=fit.focal_gamma)
 
 
-def _learn_from_teacher(model: zoo.Spotting, recipe: Recipe) -> None:
+def _learn_from_teacher(model: zoo.Network, recipe: Recipe) -> None:
     fit = recipe.fit
     if fit.teacher is None:
         return

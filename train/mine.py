@@ -13,7 +13,7 @@ from kws.features import Features
 from kws.manifest import SILENCE, UNKNOWN
 from kws.train.data import Spoken
 from kws.train.settings import Recipe
-from kws.train.zoo import Spotting
+from kws.train.zoo import Network
 
 __all__ = ["Moment", "mine", "read_moments", "write_moments"]
 
@@ -35,7 +35,7 @@ class Moment(NamedTuple):
 
 
 def mine(
-    model: Spotting, recipe: Recipe, labels: Sequence[str], speech: Sequence[Spoken]
+    model: Network, recipe: Recipe, labels: Sequence[str], speech: Sequence[Spoken]
 ) -> list[Moment]:
     """Run a model over utterances; return where it hears keywords that are not said, worst first.
 
@@ -78,7 +78,7 @@ def read_moments(path: Path) -> list[Moment]:
         ]
 
 
-def _posteriors(model: Spotting, frames: np.ndarray) -> np.ndarray:
+def _posteriors(model: Network, frames: np.ndarray) -> np.ndarray:
     """Return posteriors [shape=(outputs, labels)], over overlapping segments in one batch."""
     stride = model.time_stride
     n_frames = len(frames) // stride * stride

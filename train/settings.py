@@ -424,14 +424,19 @@ def _set_values(value: Any) -> Any:
     return [_set_values(one) for one in value] if isinstance(value, list | tuple) else value
 
 
-def _tables(path: Path) -> dict[str, Any]:
+def _tables(path: Path, *, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Read a recipe's tables, over those of the recipe beside it that it names as its `base`."""
     tables = tomllib.loads(path.read_text(encoding="utf-8"))
     if isinstance(model := tables.get("model"), dict):
         model.setdefault("architecture", "crnn")
     if not isinstance(base := tables.pop("base", None), str):
         return tables
-    merged = _tables(path.with_name(base))
+    beside = path.with_name(Path(base).name)
+    if not beside.is_file() or beside in (*above, path):
+        raise msgspec.ValidationError(
+            f"`base` must be another recipe in the same folder; received `{base}`"
+        )
+    merged = _tables(beside, above=(*above, path))
     for key, value in tables.items():
         if key != "model" and isinstance(value, dict) and isinstance(merged.get(key), dict):
             merged[key] |= value

@@ -13,14 +13,14 @@ from kws.train.fit import labels_of
 from kws.train.pictures import draw_confusion, draw_learning, save
 from kws.train.settings import Recipe
 from kws.train.traces import TAIL_SAMPLES
-from kws.train.zoo import Spotting
+from kws.train.zoo import Network
 
 __all__ = ["draw"]
 
 _BATCH = 256
 
 
-def draw(run: Path, model: Spotting, recipe: Recipe, *, data: Path) -> list[Path]:
+def draw(run: Path, model: Network, recipe: Recipe, *, data: Path) -> list[Path]:
     """Draw the learning curves and the validation confusion of a finished training.
 
     Returns
@@ -38,7 +38,7 @@ def draw(run: Path, model: Spotting, recipe: Recipe, *, data: Path) -> list[Path
     return list(pictures)
 
 
-def _confusion(model: Spotting, recipe: Recipe, data: Path) -> np.ndarray:
+def _confusion(model: Network, recipe: Recipe, data: Path) -> np.ndarray:
     """Sort the validation clips with the trained model, over whole sequences."""
     labels = labels_of(recipe)
     features = Features(recipe.features)

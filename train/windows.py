@@ -20,7 +20,7 @@ from kws.train.settings import (
     WindowRecipe,
 )
 
-__all__ = ["WINDOW_ARCHITECTURES", "Windowed", "build_window"]
+__all__ = ["WINDOW_ARCHITECTURES", "OneKeyword", "Windowed", "build_window"]
 
 
 class Windowed(keras.Model):
@@ -52,6 +52,10 @@ class Windowed(keras.Model):
         self.window_frames, self.time_stride = recipe.window_frames, recipe.hop_frames
         self.one_keyword = isinstance(recipe, DeepCnnRecipe)
         self.normalize = Normalize(mean, std)
+
+    def build(self, shape: tuple[int | None, ...]) -> None:
+        """Build for (batch, frames, features); the network for windows is built already."""
+        self.built = True
 
     @property
     def statistics(self) -> tuple[list[float], list[float]]:

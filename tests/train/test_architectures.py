@@ -139,14 +139,16 @@ def test_the_int8_file_agrees_in_the_runtime(built, frames, recipe, tmp_path):
     heard = np.concatenate([model.step(frames[start : start + stride]) for start in starts])
     wanted = whole(network, frames)[:, -1:] if one else whole(network, frames)
     assert heard.shape == wanted.shape
-    assert np.abs(heard - wanted).mean() <= 0.03
+    # The cell of an LSTM sums up for long, and every step is rounded to a 128th of its range.
+    tolerance = 0.08 if isinstance(recipe, LstmRecipe) else 0.03
+    assert np.abs(heard - wanted).mean() <= tolerance
     if not window:
         assert [state.rescale for state in model._states] == [None] * len(states)
 
 
 def test_one_keyword_is_trained_by_binary_cross_entropy(built, frames):
     """Silence, a word, or either of them: all of it is "not the keyword"."""
-    from kws.train.fit import SetLoss
+    from kws.train.losses import SetLoss
 
     (recipe,) = (one for one in WINDOWS if isinstance(one, DeepCnnRecipe))
     network = built(recipe)
