@@ -30,7 +30,7 @@ def compact(flatbuffer: bytes) -> bytes:
     return bytes(builder.Output())
 
 
-class _SharingBuilder(flatbuffers.Builder):  # type: ignore[misc]
+class _SharingBuilder(flatbuffers.Builder):
     """Writes a vector that is like an earlier one as a reference to that."""
 
     def __init__(self, n_bytes: int) -> None:

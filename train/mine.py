@@ -47,17 +47,14 @@ def mine(
     moments: list[Moment] = []
     for spoken in speech:
         posteriors = _posteriors(model, features.whole(spoken.samples))
-        for label in (SILENCE, UNKNOWN):
-            posteriors[:, labels.index(label)] = 0.0
+        posteriors[:, [labels.index(SILENCE), labels.index(UNKNOWN)]] = 0.0
         hop = recipe.features.hop_samples * model.time_stride
         overlap = recipe.features.window_samples - recipe.features.hop_samples
         apart = round(_APART_S * RATE_HZ / hop)
         for begin in range(0, len(posteriors), apart):
-            output, label = np.unravel_index(
-                posteriors[begin : begin + apart].argmax(), (apart, len(labels))
-            )
+            output, label = divmod(int(posteriors[begin : begin + apart].argmax()), len(labels))
             posterior = float(posteriors[begin + output, label])
-            at = int(begin + output + 1) * hop + overlap
+            at = (begin + output + 1) * hop + overlap
             if posterior >= _LEAST and not _is_said(spoken, said[labels[label]], at):
                 moments.append(Moment(spoken.path.name, at, labels[label], round(posterior, 4)))
     return sorted(moments, key=lambda moment: -moment.posterior)[:_MOST]

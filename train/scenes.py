@@ -252,9 +252,9 @@ class Scenes:
         for word, start, end in spoken.words:
             if min(end, offset + len(said)) - max(start, offset) < _HEARD_SAMPLES:
                 continue
-            span = tuple(where[0] + round((edge - offset) / speed) for edge in (start, end))
+            first, last = (where[0] + round((edge - offset) / speed) for edge in (start, end))
             for keyword in self._ambiguous.get(word, ()):
-                self._permit(targets, keyword, span)
+                self._permit(targets, keyword, (first, last))
 
     def _draw_speech(self, n_samples: int, random: Random) -> tuple[Spoken, int]:
         """Draw an utterance and where in it to begin; for some, so that a mined moment is heard."""
