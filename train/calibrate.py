@@ -14,7 +14,7 @@ import soundfile
 from kws.errors import ConfigError, ModelError
 from kws.manifest import CalibrationBasis, CalibrationPoint, Manifest, read_manifest, repack
 from kws.train.align import read_alignment, train_speakers
-from kws.train.data import audio_below, validates
+from kws.train.data import audio_matching, validates
 from kws.train.det import Curve
 from kws.train.scoring import Heard
 from kws.train.settings import DataRecipe, SpeechCorpus
@@ -68,7 +68,7 @@ def tuning_streams(
         path for corpus in recipe.speech for path in _left_out(corpus, root, without=without)
     ]
     utterances += [path for more in background for path in quiet_utterances(more, without=without)]
-    noise = [path for folder in recipe.noise for path in audio_below(root / folder)]
+    noise = [path for name in recipe.noise for path in audio_matching(root, name)]
     return [
         build_stream(
             clips,

@@ -33,6 +33,7 @@ __all__ = [
     "Split",
     "Spoken",
     "audio_below",
+    "audio_matching",
     "load_corpus",
     "official_split",
     "read_samples",
@@ -146,7 +147,7 @@ def load_corpus(recipe: DataRecipe, root: Path, *, split: Split) -> Corpus:
             f"Every keyword must have clips in the training split. Received none for: "
             f"{', '.join(absent)}. Add folders of these names below {root}, or drop the keywords."
         )
-    noise, bad = _read_all([path for name in recipe.noise for path in _matching(root, name)])
+    noise, bad = _read_all([path for name in recipe.noise for path in audio_matching(root, name)])
     left_out |= bad
     _say(clips, left_out, split=split)
     noise_paths = [path for path, _ in noise]
@@ -315,7 +316,7 @@ def audio_below(folder: Path) -> list[Path]:
     return paths
 
 
-def _matching(root: Path, pattern: str) -> list[Path]:
+def audio_matching(root: Path, pattern: str) -> list[Path]:
     """Return the audio files below a folder, or those that a pattern such as `esc/1-*` names."""
     if (root / pattern).is_dir():
         return audio_below(root / pattern)

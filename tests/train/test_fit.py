@@ -226,7 +226,7 @@ def test_a_stage_begins_with_the_one_before(training, data, tmp_path, monkeypatc
     first, _ = training.restore(tmp_path / "stage-1")
     assert model.statistics == first.statistics
     runs = []
-    monkeypatch.setattr(training, "fit", lambda recipe, *, data, run, start: runs.append(run))
+    monkeypatch.setattr(training, "fit", lambda recipe, *, run, **_: runs.append(run))
     again, _ = training.fit_stages(recipe, data=data, run=tmp_path)
     assert runs == [], "what has finished is not done again"
     assert same_weights(again, model)
