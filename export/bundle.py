@@ -34,6 +34,7 @@ def export(
     *,
     quantization: Quantization = "int8",
     n_frames: int | None = None,
+    temperature: float = 1.0,
     force: bool = False,
 ) -> Agreement:
     """Write the model of a run folder to `out`.
@@ -48,6 +49,9 @@ def export(
     n_frames : int, optional
         Frames to a call of a step model; its time stride, which answers soonest, by default. A
         window model takes its hop, and no other.
+    temperature : float
+        Divides the logits of a step model (Guo et al. 2017). Above 1, posteriors near 1 lie further
+        apart, which the steps of eight bits would otherwise make equal.
     force : bool
         Write the file even if it disagrees with the trained model.
 
@@ -63,6 +67,7 @@ def export(
         less than `LEAST_AGREEMENT` of the outputs.
     """
     model, recipe = restore(run)
+    _soften(model, temperature)
     n_frames = n_frames or model.time_stride
     if isinstance(model, Windowed) and n_frames != model.time_stride:
         raise ConfigError(
@@ -138,6 +143,18 @@ def _manifest(
         states=states,
         **common,
     )
+
+
+def _soften(model: Network, temperature: float) -> None:
+    if temperature == 1.0:
+        return
+    if isinstance(model, Windowed):
+        raise ConfigError(
+            f"`--temperature` is for step models. Received: {temperature:g} for one of windows. "
+            f"Leave it out."
+        )
+    dense = model.stack[-1].dense
+    dense.set_weights([weights / temperature for weights in dense.get_weights()])
 
 
 def _expected(model: Network, clips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -20,12 +20,28 @@ __all__ = ["export"]
 @click.option(
     "--frames", type=click.IntRange(1), help="Frames to a call; default: the model's time stride."
 )
+@click.option(
+    "--temperature",
+    type=click.FloatRange(0, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Divides the logits; above 1, posteriors near 1 lie further apart.",
+)
 @click.option("--force", is_flag=True, help="Write the file even if it disagrees with the model.")
-def export(run: Path, out: Path, quantize: str, frames: int | None, force: bool) -> None:
+def export(
+    run: Path, *, out: Path, quantize: str, frames: int | None, temperature: float, force: bool
+) -> None:
     """Write the model trained in RUN as one .tflite with its manifest, verified."""
     from kws.export.bundle import export as write
 
-    agreement = write(run, out, quantization=quantize, n_frames=frames, force=force)  # type: ignore[arg-type]
+    agreement = write(
+        run,
+        out,
+        quantization=quantize,  # type: ignore[arg-type]
+        n_frames=frames,
+        temperature=temperature,
+        force=force,
+    )
     click.echo(
         f"{out}: {out.stat().st_size} bytes, {quantize}; agrees with the trained model at "
         f"{agreement.argmax:.2%} of {agreement.n_outputs} outputs, "

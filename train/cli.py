@@ -3,11 +3,13 @@
 import contextlib
 import logging
 import math
+import multiprocessing
+import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 import msgspec
@@ -62,10 +64,19 @@ def train(
             model, recipe = fit_stages(recipe, data=data, run=run, start=start, callbacks=callbacks)
     except KeyboardInterrupt:
         click.echo("interrupted: the same command goes on after the last whole epoch", err=True)
-        raise
+        _leave_at_once()
     for picture in draw(run, model, recipe, data=data):
         click.echo(f"drawn: {picture}")
     click.echo(f"trained: {run}. Next: kws export {run} --out {recipe.name}.tflite")
+
+
+def _leave_at_once() -> NoReturn:
+    """End without waiting for the process that makes scenes: interrupted, it may never answer."""
+    for child in multiprocessing.active_children():
+        child.kill()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(130)
 
 
 @contextlib.contextmanager

@@ -60,6 +60,18 @@ def test_a_float_export_agrees_and_carries_its_manifest(run: Path, tmp_path: Pat
     np.testing.assert_allclose(posteriors.sum(), 1.0, atol=1e-5)
 
 
+def test_a_temperature_spreads_posteriors_and_keeps_their_order(run: Path, tmp_path: Path) -> None:
+    from kws.export.bundle import export
+
+    plain, soft = tmp_path / "plain.tflite", tmp_path / "soft.tflite"
+    export(run, plain, quantization="float32")
+    export(run, soft, quantization="float32", temperature=2.0)
+    frames = np.random.default_rng(1).normal(8, 4, (2, 16)).astype(np.float32)
+    expected = np.sqrt(open_model(plain).step(frames))
+    expected /= expected.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(open_model(soft).step(frames), expected, atol=1e-5)
+
+
 def test_an_export_that_disagrees_is_refused_and_leaves_no_file(run: Path, tmp_path: Path) -> None:
     from kws.export.bundle import export
 

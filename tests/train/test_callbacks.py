@@ -1,5 +1,6 @@
 """What is kept on disk is whole, whatever happens while it is written."""
 
+import contextlib
 import re
 import resource
 
@@ -29,23 +30,25 @@ def model(tensorflow):
     return model
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def full_disk():
-    """No file may grow above a kilobyte."""
+    """No file may grow above a kilobyte; not even that which the tests' report goes to."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1024, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_is_said_and_costs_no_weights(callbacks, model, tmp_path, full_disk):
+def test_a_full_disk_is_said_and_costs_no_weights(callbacks, model, tmp_path):
     path = tmp_path / "a.weights.h5"
     path.write_bytes(b"as it was")
     message = (
         f"Weights must be written to the run folder. Received: [Errno 27] File too large for "
         f"{path}. Make room on the disk; the same command goes on after the last whole epoch."
     )
-    with pytest.raises(KwsError, match=f"^{re.escape(message)}$"):
+    with full_disk(), pytest.raises(KwsError, match=f"^{re.escape(message)}$"):
         callbacks.save_whole(model, path)
     assert path.read_bytes() == b"as it was"
     assert list(tmp_path.iterdir()) == [path]

@@ -8,5 +8,5 @@ kws align "$data/librispeech" "$data/alignment.jsonl" --half first
 [ -d "$data/spliced/off" ] || kws splice "$data/speech_commands" "$data/spliced" \
     --word off --part stop:AA --part left:F --most 700
 kws train --config "$recipe" --data "$data" --out "$run"
-kws export "$run" --out "$model" --frames 4
+kws export "$run" --out "$model" --frames 4 --temperature 1.5
 kws eval calibrate "$model" --config "$recipe" --data "$data"
