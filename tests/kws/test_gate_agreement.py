@@ -12,7 +12,7 @@ from kws.spotter import Spotter
 
 LEVELS_DB = (-15, -12, -9, -6, -3, 0, 3, -10, -7, -4, -1, 2)
 MOST_LOST = 0.005
-AT_THE_EDGE = 0.02  # a score may fall to either side of the threshold: states begin elsewhere
+AT_THE_EDGE = 0.05  # a score may fall to either side of the threshold: states begin elsewhere
 
 
 @pytest.mark.slow
