@@ -103,8 +103,9 @@ def from_json(line: str | bytes) -> Event:
         If it is no JSON, or no event.
     """
     kind = msgspec.json.decode(line, type=_Kind).event
-    types: dict[str, type[Detection | End]] = {"detection": Detection, "end": End}
-    return msgspec.json.decode(line, type=types.get(kind, StateChange))
+    if kind == "detection":
+        return msgspec.json.decode(line, type=Detection)
+    return msgspec.json.decode(line, type=End if kind == "end" else StateChange)
 
 
 class _Kind(msgspec.Struct):
