@@ -105,7 +105,9 @@ def from_json(line: str | bytes) -> Event:
     kind = msgspec.json.decode(line, type=_Kind).event
     if kind == "detection":
         return msgspec.json.decode(line, type=Detection)
-    return msgspec.json.decode(line, type=End if kind == "end" else StateChange)
+    if kind == "end":
+        return msgspec.json.decode(line, type=End)
+    return msgspec.json.decode(line, type=StateChange)
 
 
 class _Kind(msgspec.Struct):
