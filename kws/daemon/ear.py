@@ -1,6 +1,7 @@
 """One supervised source: heard without end, opened anew whenever it falls silent or fails."""
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -24,6 +25,7 @@ _STEADY_S = 10.0
 """After so much audio the next failure counts as the first."""
 _OPENING_S = 15.0
 """How long a process may take to start, import and open a device, on a busy Raspberry Pi."""
+_LOOK_S = 0.5
 _SOURCE_TELLS_S = 0.5
 """A source that notices its own stall says more about it; it is given the time."""
 
@@ -149,12 +151,10 @@ class Ear:
             if left_s <= 0:
                 what = "No audio came" if recorder.name else "It could not be opened"
                 return f"{what} for {limit_s:g} s."
-            try:
-                async with asyncio.timeout(left_s):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(left_s, _LOOK_S)):
                     await recorder.over.wait()
-            except TimeoutError:
-                continue
-            return None
+                return None
 
     def _hear(self, data: bytes) -> None:
         if self.state != "listening":
