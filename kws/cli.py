@@ -11,20 +11,19 @@ import math
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from kws.errors import ConfigError, KwsError, ModelError, did_you_mean
+from kws.errors import ConfigError, KwsError, did_you_mean
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-    from kws.config import Config, ModelSettings
-    from kws.model import Model
-    from kws.spotter import Spotter
+    from kws.config import Config
 
 __all__ = ["cli", "main"]
 
@@ -114,14 +113,14 @@ def listen(config: Path | None, as_json: bool, **options: Any) -> None:
 
     Raw 16 kHz mono s16le, or a WAV, is read from standard input with `--input -`.
     """
-    from kws.listen import deliver_to, hear, summary
+    from kws.listen import deliver_to, hear, open_spotter, summary
     from kws.sinks.hooks import Hooks
     from kws.sinks.jsonl import JsonLines
     from kws.sinks.text import Text
     from kws.sources import open_source
 
     settings = _settings(config, **options)
-    spotter = _open_spotter(settings)
+    spotter = open_spotter(settings.model, gate=settings.gate, decision=settings.decision)
     keywords = spotter.keywords
     hooks = Hooks(settings.hooks, keywords=keywords)
     printer = JsonLines(sys.stdout) if as_json else Text(sys.stdout, keywords=keywords)
@@ -137,6 +136,34 @@ def listen(config: Path | None, as_json: bool, **options: Any) -> None:
         hooks.close()
     if failure:
         raise failure
+
+
+@cli.command()
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="A kws.toml; SIGHUP rereads it.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print events as JSON lines.")
+@click.pass_context
+def daemon(ctx: click.Context, config: Path, as_json: bool) -> None:
+    """Listen for months: to several microphones, with several models, whatever fails.
+
+    Logs go to standard error. SIGTERM ends it, SIGHUP makes it read its configuration again.
+    """
+    import asyncio
+
+    from kws.daemon.service import Daemon
+    from kws.sinks.jsonl import JsonLines
+
+    logging.getLogger("kws").setLevel(logging.INFO)
+    # A stream of its own: one that is stuck must not keep the process from ending.
+    printer = JsonLines(os.fdopen(os.dup(1), "w")) if as_json else None
+    code = asyncio.run(Daemon(config, printer=printer).run())
+    if any(thread.name.startswith("kws-") for thread in threading.enumerate()):
+        os._exit(code)  # a sink hangs, and Python would wait for the locks that it holds
+    ctx.exit(code)
 
 
 @cli.command()
@@ -209,21 +236,23 @@ def bench(model: str, as_json: bool) -> None:
 
     from kws.bench import measure, table
     from kws.config import ModelSettings
+    from kws.listen import open_model_for
     from kws.model import model_path
 
-    measured = measure(_open_model(ModelSettings(name=model)), path=model_path(model))
+    measured = measure(open_model_for(ModelSettings(name=model)), path=model_path(model))
     click.echo(msgspec.json.encode(measured).decode() if as_json else table(measured))
 
 
 @cli.command()
 def demo() -> None:
     """Hear the bundled recording with the bundled model, and count hits and misses."""
-    from kws.config import Config, SourceSettings
+    from kws.config import ModelSettings, SourceSettings
     from kws.demo import load_demo, play
+    from kws.listen import open_spotter
     from kws.sources import open_source
 
     labels, recording = load_demo()
-    spotter = _open_spotter(Config())
+    spotter = open_spotter(ModelSettings())
     with open_source(SourceSettings(input=str(recording))) as source:
         play(source, spotter, labels, echo=click.echo)
 
@@ -337,6 +366,12 @@ def _settings(
         return replace(table, **{key: value for key, value in given.items() if value is not None})
 
     config = load_config(path) if path else Config()
+    if config.sources or config.models:
+        many = "[[sources]]" if config.sources else "[[models]]"
+        raise ConfigError(
+            f"`kws listen` hears one source with one model. Received: {many} in {path}. Write "
+            f"[source] and [model], or run `kws daemon --config {path}`."
+        )
     decision = config.decision
     if threshold is not None or false_alarms_per_hour is not None:
         decision = replace(
@@ -352,22 +387,3 @@ def _settings(
         gate=over(config.gate, enabled=False if no_vad else None),
         decision=decision,
     )
-
-
-def _open_spotter(settings: "Config") -> "Spotter":
-    from kws.spotter import Spotter
-
-    return Spotter(_open_model(settings.model), gate=settings.gate, decision=settings.decision)
-
-
-def _open_model(settings: "ModelSettings") -> "Model":
-    from kws.audio import SAMPLE_RATE_HZ
-    from kws.model import model_path, open_model
-
-    model = open_model(model_path(settings.name), n_threads=settings.n_threads)
-    if (rate_hz := model.manifest.features.sample_rate_hz) != SAMPLE_RATE_HZ:
-        raise ModelError(
-            f"A model must take audio at {SAMPLE_RATE_HZ} Hz, which every source gives. "
-            f"Received: `{model.manifest.name}` at {rate_hz} Hz. Train it again at that rate."
-        )
-    return model

@@ -6,18 +6,21 @@ Unknown keys and wrong types are errors that name the key. Command-line options 
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
+from msgspec.structs import replace
 
 from kws.errors import ConfigError, HookError, did_you_mean
 
 __all__ = [
     "Config",
+    "DaemonSettings",
     "DecisionSettings",
     "GateSettings",
     "HookSettings",
+    "ListenerSettings",
     "ModelSettings",
     "SourceSettings",
     "load_config",
@@ -26,6 +29,7 @@ __all__ = [
 
 Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
 Milliseconds = Annotated[int, Meta(ge=0, le=60_000)]
+HookEvent = Literal["detection", "start", "listening", "stalled", "recovered", "error", "stop"]
 
 
 class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -42,14 +46,23 @@ class ModelSettings(_Table, frozen=True, kw_only=True):
 
 
 class SourceSettings(_Table, frozen=True, kw_only=True):
-    """`[source]`: where audio comes from."""
+    """`[source]` or one of `[[sources]]`: where audio comes from."""
 
+    name: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    """What events of the daemon call it; None is its device, or else its input."""
     input: str = "mic"
     """`mic`, a file, or `-` for raw 16 kHz mono s16le on standard input."""
     device: str | None = None
     """A microphone's name, part of it, its number, or an ALSA string; None is the default one."""
     chunk_ms: Annotated[int, Meta(ge=10, le=1000)] = 80
     """How much audio is handed over at once: less is quicker to answer, more is cheaper."""
+    stall_s: Annotated[float, Meta(ge=0.5, le=3600.0)] = 3.0
+    """Without audio for so long, a microphone counts as broken: many stop without an error."""
+
+    @property
+    def label(self) -> str:
+        """What events call it: its name, else its device, else its input."""
+        return self.name or self.device or self.input
 
 
 class GateSettings(_Table, frozen=True, kw_only=True):
@@ -82,29 +95,79 @@ class DecisionSettings(_Table, frozen=True, kw_only=True):
     """Sequences of keywords to detect, with a model that hears them; empty: as the model says."""
 
 
-class HookSettings(_Table, frozen=True, kw_only=True):
-    """`[[hooks]]`: a command to run when a keyword is heard."""
+class ListenerSettings(ModelSettings, frozen=True, kw_only=True):
+    """One of `[[models]]`: a model that listens beside others, with a decision of its own."""
 
-    keyword: str
+    decision: DecisionSettings | None = None
+    """Goes before the whole of `[decision]`, as `[models.decision]` below its `[[models]]`."""
+
+
+class HookSettings(_Table, frozen=True, kw_only=True):
+    """`[[hooks]]`: a command to run when a keyword is heard, or the daemon's state changes."""
+
+    keyword: str = "*"
     """The keyword, or `*` for every one."""
     command: list[str] | str
     """Program and arguments; a string is split like a shell line, but no shell runs it."""
     shell: bool = False
     """True hands a string to /bin/sh; the event is in the environment, never in the line."""
+    on: tuple[HookEvent, ...] = ("detection",)
+    """What it runs on; all but `detection` happen to `kws daemon` only."""
     timeout_s: Annotated[float, Meta(gt=0.0, le=86_400.0)] = 30.0
     """After this the command and all it started, in the background too, are killed."""
     max_running: Annotated[int, Meta(ge=1, le=64)] = 4
-    """How many of this hook may run at once; a detection beyond that is dropped and logged."""
+    """How many of this hook may run at once."""
+    max_queued: Annotated[int, Meta(ge=0, le=10_000)] = 0
+    """How many more may wait until one has ended; an event beyond that is dropped and logged."""
+    cooldown_s: Annotated[float, Meta(ge=0.0, le=86_400.0)] = 0.0
+    """How long after one event the next of the same keyword or state is passed over."""
+    mute: bool = False
+    """True lets the daemon hear nothing while the hook runs or waits."""
+    mute_after_s: Annotated[float, Meta(ge=0.0, le=3600.0)] = 0.0
+    """With `mute`: how much longer it hears nothing, as for the end of an echo."""
+    awake_wav: str | None = None
+    """A sound to play when the hook starts, by pw-play, paplay or aplay."""
+    working_directory: str | None = None
+    """Where the command runs; None is where kws was started."""
+    user: str | None = None
+    """The user it runs as; for that kws must run as root."""
+    environment: dict[str, str] = {}
+    """Variables added to those of kws; those of the event go before them."""
+    keyword_on_stdin: bool = False
+    """True writes the keyword alone to standard input, as wyoming-satellite does, not JSON."""
+
+
+class DaemonSettings(_Table, frozen=True, kw_only=True):
+    """`[daemon]`: what `kws daemon` does beside listening."""
+
+    backlog_s: Annotated[float, Meta(ge=1.0, le=600.0)] = 10.0
+    """Audio of each source that may wait while the machine is busy; then the oldest is dropped."""
 
 
 class Config(_Table, frozen=True, kw_only=True):
     """The whole of kws.toml."""
 
     model: ModelSettings = ModelSettings()
+    models: list[ListenerSettings] = []
     source: SourceSettings = SourceSettings()
+    sources: list[SourceSettings] = []
     gate: GateSettings = GateSettings()
     decision: DecisionSettings = msgspec.field(default_factory=DecisionSettings)
     hooks: list[HookSettings] = []
+    daemon: DaemonSettings = DaemonSettings()
+
+    @property
+    def every_source(self) -> list[SourceSettings]:
+        """`[[sources]]`, or else the one `[source]`."""
+        return self.sources or [self.source]
+
+    @property
+    def every_model(self) -> list[ListenerSettings]:
+        """`[[models]]`, or else the one `[model]`, each with the decision that holds for it."""
+        models = self.models or [
+            ListenerSettings(name=self.model.name, n_threads=self.model.n_threads)
+        ]
+        return [replace(one, decision=one.decision or self.decision) for one in models]
 
 
 def load_config(path: Path) -> Config:
@@ -139,10 +202,34 @@ def parse_config(text: str, *, name: str = "kws.toml") -> Config:
     except (ValueError, RecursionError) as error:  # also numbers and nesting beyond all bounds
         raise ConfigError(f"{name} must be TOML. Received: {error}. Mend that line.") from error
     try:
-        return msgspec.convert(tables, Config)
+        config = msgspec.convert(tables, Config)
     except msgspec.ValidationError as error:
         problem, _, path = str(error).partition(" - at `$")
         raise _explain(problem, path.strip("`."), tables, name=name) from None
+    _check_lists(tables, config, name=name)
+    return config
+
+
+def _check_lists(tables: dict[str, Any], config: Config, *, name: str) -> None:
+    """Refuse `[source]` beside `[[sources]]`, and sources that no event could tell apart."""
+    for one, many in (("source", "sources"), ("model", "models")):
+        if one in tables and many in tables:
+            raise ConfigError(
+                f"{name} must hold either [{one}] or [[{many}]]. Received: both. "
+                f"Write each as a [[{many}]]."
+            )
+        if tables.get(many) == []:
+            raise ConfigError(
+                f"`{many}` in the top level of {name} must hold at least one. Received: []. "
+                f"Add a [[{many}]], or leave it out."
+            )
+    labels = [source.label for source in config.every_source]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise ConfigError(
+                f"Each of [[sources]] in {name} must have a name of its own. Received: `{label}` "
+                f"{labels.count(label)} times. Set `name` in each."
+            )
 
 
 def _explain(
@@ -160,7 +247,8 @@ def _explain(
         key = missing.group(1)
         return kind(f"`{key}` must be set in {_place(path)} of {name}. Received: none. Add it.")
     parent, key, value = _look_up(path, tables)
-    remedy = "Write [[hooks]], in two brackets." if path == "hooks" else "Change it."
+    is_list = path in {"hooks", "models", "sources"}
+    remedy = f"Write [[{path}]], in two brackets." if is_list else "Change it."
     return kind(
         f"`{key}` in {_place(parent)} of {name} must be {_rule(problem)}. "
         f"Received: {_shown(value)}. {remedy}"
@@ -191,8 +279,10 @@ def _is_chance(value: object) -> bool:
 
 def _place(path: str) -> str:
     """Say where a table is: `gate` is [gate], `hooks[0]` the first [[hooks]]."""
-    if hook := re.fullmatch(r"hooks\[(\d+)\]", path):
-        return f"entry {int(hook.group(1)) + 1} of [[hooks]]"
+    if entry := re.fullmatch(r"([a-z]+)\[(\d+)\](?:\.(.+))?", path):
+        many, index, inner = entry.groups()
+        within = f"[{inner}] of " if inner else ""
+        return f"{within}entry {int(index) + 1} of [[{many}]]"
     return f"[{path}]" if path else "the top level"
 
 
@@ -226,9 +316,13 @@ def _keys_of(path: str) -> tuple[str, ...]:
     tables: dict[str, type[msgspec.Struct]] = {
         "": Config,
         "model": ModelSettings,
+        "models": ListenerSettings,
+        "models.decision": DecisionSettings,
         "source": SourceSettings,
+        "sources": SourceSettings,
         "gate": GateSettings,
         "decision": DecisionSettings,
         "hooks": HookSettings,
+        "daemon": DaemonSettings,
     }
-    return tables[path.partition("[")[0]].__struct_fields__
+    return tables[re.sub(r"\[\d+\]", "", path)].__struct_fields__

@@ -10,14 +10,43 @@ from collections.abc import Callable, Iterator
 import click
 
 from kws.audio import SAMPLE_RATE_HZ
-from kws.errors import AudioError
+from kws.config import DecisionSettings, GateSettings, ModelSettings
+from kws.errors import AudioError, ModelError
 from kws.events import Detection, End, Event
+from kws.model import Model, model_path, open_model
 from kws.sources import Source
 from kws.spotter import Spotter
 
-__all__ = ["deliver_to", "hear", "summary"]
+__all__ = ["deliver_to", "hear", "open_model_for", "open_spotter", "summary"]
 
 _log = logging.getLogger("kws")
+
+
+def open_spotter(
+    model: ModelSettings,
+    *,
+    gate: GateSettings | None = None,
+    decision: DecisionSettings | None = None,
+) -> Spotter:
+    """Open a model and the pipeline around it; errors as in `open_model_for` and `Spotter`."""
+    return Spotter(open_model_for(model), gate=gate, decision=decision)
+
+
+def open_model_for(settings: ModelSettings) -> Model:
+    """Open a model that takes what every source gives.
+
+    Raises
+    ------
+    ModelError
+        If it cannot be used, or is for another sample rate.
+    """
+    model = open_model(model_path(settings.name), n_threads=settings.n_threads)
+    if (rate_hz := model.manifest.features.sample_rate_hz) != SAMPLE_RATE_HZ:
+        raise ModelError(
+            f"A model must take audio at {SAMPLE_RATE_HZ} Hz, which every source gives. "
+            f"Received: `{model.manifest.name}` at {rate_hz} Hz. Train it again at that rate."
+        )
+    return model
 
 
 def hear(

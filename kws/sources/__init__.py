@@ -65,8 +65,10 @@ def _open_microphone(settings: SourceSettings) -> Source:
     # PortAudio knows cards by name and number only; a string such as plughw:1,0 is for ALSA.
     is_alsa_string = re.fullmatch(r"[a-z][a-z0-9_]*:\S+", settings.device or "")
     if not pyaudio_.is_installed() or (is_alsa_string and shutil.which("arecord")):
-        return ArecordSource(settings.device, chunk_ms=settings.chunk_ms)
-    return PyAudioSource(settings.device, chunk_ms=settings.chunk_ms)
+        opens: type[ArecordSource | PyAudioSource] = ArecordSource
+    else:
+        opens = PyAudioSource
+    return opens(settings.device, chunk_ms=settings.chunk_ms, stall_s=settings.stall_s)
 
 
 def _open_file(name: str, *, chunk_ms: int) -> Source:
