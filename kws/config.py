@@ -142,6 +142,8 @@ class DaemonSettings(_Table, frozen=True, kw_only=True):
 
     backlog_s: Annotated[float, Meta(ge=1.0, le=600.0)] = 10.0
     """Audio of each source that may wait while the machine is busy; then the oldest is dropped."""
+    socket: Annotated[str, Meta(min_length=1)] | None = None
+    """Path of the socket that `kws status` asks; None: kws.sock where the system has a place."""
 
 
 class Config(_Table, frozen=True, kw_only=True):

@@ -83,6 +83,11 @@ class Spotter:
         self._backlog: deque[npt.NDArray[Any]] = deque(maxlen=round(gate.pre_roll_ms / step_ms))
         self.reset()
 
+    @property
+    def gate_open(self) -> bool:
+        """Whether the model ran on the last step; always true with the gate off."""
+        return self._gate is None or (self._n_steps > 0 and not self._n_skipped)
+
     def reset(self) -> None:
         """Start a new stream at time zero."""
         if self._gate:

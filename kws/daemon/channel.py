@@ -7,10 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from msgspec.structs import replace
 
-from kws.audio import SAMPLE_RATE_HZ
+from kws.audio import SAMPLE_RATE_HZ, level_dbfs
 from kws.config import Config, GateSettings, ListenerSettings
 from kws.daemon.backlog import Piece
 from kws.daemon.ear import Ear
+from kws.daemon.snapshot import SourceState
 from kws.events import Detection, End
 from kws.listen import open_spotter
 from kws.model import model_path
@@ -153,6 +154,23 @@ class Channel:
             detections=self.n_detections,
             cpu_s=round(self.cpu_s, 6),
             source=self.ear.label,
+        )
+
+    def state(self) -> SourceState:
+        """Return what `kws status` shows of it."""
+        ear, last = self.ear, self._history[-1] if self._history else b""
+        return SourceState(
+            name=ear.label,
+            state=ear.state,
+            since_s=ear.since_s,
+            level_dbfs=level_dbfs(np.frombuffer(last, "<i2")) if last else None,
+            gate_open=any(one.spotter.gate_open for one in self.listeners) if last else None,
+            audio_s=ear.backlog.n_received / SAMPLE_RATE_HZ,
+            dropped_s=ear.backlog.n_dropped / SAMPLE_RATE_HZ,
+            waiting_s=ear.backlog.waiting_s,
+            n_reopened=ear.n_reopened,
+            description=ear.name,
+            last_error=ear.last_error,
         )
 
     def _remember(self, piece: Piece) -> None:

@@ -16,6 +16,13 @@ OPENED = """echo '{"report": "opened", "name": "a fake"}' >&2\n"""
 LIMIT_S = 30.0
 
 
+@pytest.fixture(autouse=True)
+def _runtime_directory(tmp_path, monkeypatch):
+    """Give every daemon a place for its socket."""
+    monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+
+
 @pytest.fixture
 def recorder():
     """Return the command for a shell script that stands for `kws.daemon.capture`."""
