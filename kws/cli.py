@@ -176,9 +176,13 @@ def daemon(ctx: click.Context, config: Path, as_json: bool, log_format: str | No
     """
     import asyncio
 
+    from kws.config import load_config
+    from kws.daemon.logs import configure
     from kws.daemon.service import Daemon
     from kws.sinks.jsonl import JsonLines
 
+    settings = load_config(config).daemon
+    configure(log_format or settings.log_format)
     logging.getLogger("kws").setLevel(logging.INFO)
     # A stream of its own: one that is stuck must not keep the process from ending.
     printer = JsonLines(os.fdopen(os.dup(1), "w")) if as_json else None
