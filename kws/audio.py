@@ -219,11 +219,16 @@ def to_int16(mono: Frames, /) -> Samples:
 
 
 def level_dbfs(samples: Samples, /) -> float:
-    """Return the level of some audio in dB below a full-scale square wave; -100 for silence.
+    """Return the root mean square in dB below that of a square wave of full scale.
 
     Parameters
     ----------
     samples : int16 [shape=(n,)]
+
+    Returns
+    -------
+    float
+        -100..0; -100 stands for silence, and for no samples.
     """
-    power = float(np.mean(np.square(samples, dtype=np.float64))) if len(samples) else 0.0
-    return 10 * math.log10(max(power / 32_768.0**2, 1e-10))
+    power = float(np.mean(np.square(samples, dtype=np.float32))) if len(samples) else 0.0
+    return max(-100.0, round(10 * math.log10(max(power, 1e-9) / 32768.0**2), 1))

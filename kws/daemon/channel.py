@@ -11,7 +11,6 @@ from kws.audio import SAMPLE_RATE_HZ, level_dbfs
 from kws.config import Config, GateSettings, ListenerSettings
 from kws.daemon.backlog import Piece
 from kws.daemon.ear import Ear
-from kws.daemon.snapshot import SourceState
 from kws.events import Detection, End
 from kws.listen import open_spotter
 from kws.model import model_path
@@ -90,6 +89,8 @@ class Channel:
     Attributes
     ----------
     n_detections : int
+    level_dbfs : float or None
+        Of the last audio.
     cpu_s : float
         Spent on the audio, all stages.
     is_done : bool
@@ -100,6 +101,7 @@ class Channel:
         self.ear = ear
         self.listeners = listeners
         self.n_detections = 0
+        self.level_dbfs: float | None = None
         self.cpu_s = 0.0
         self.is_done = False
         self._position = 0
@@ -126,6 +128,8 @@ class Channel:
                 found += one.begin(piece.start_sample)
         if not is_muted:
             self._remember(piece)
+            if piece.audio:
+                self.level_dbfs = level_dbfs(np.frombuffer(piece.audio, "<i2"))
             for one in self.listeners:
                 found += one.hear(piece.audio)
         self._position = piece.start_sample + len(piece.audio) // 2
@@ -154,23 +158,6 @@ class Channel:
             detections=self.n_detections,
             cpu_s=round(self.cpu_s, 6),
             source=self.ear.label,
-        )
-
-    def state(self) -> SourceState:
-        """Return what `kws status` shows of it."""
-        ear, last = self.ear, self._history[-1] if self._history else b""
-        return SourceState(
-            name=ear.label,
-            state=ear.state,
-            since_s=ear.since_s,
-            level_dbfs=level_dbfs(np.frombuffer(last, "<i2")) if last else None,
-            gate_open=any(one.spotter.gate_open for one in self.listeners) if last else None,
-            audio_s=ear.backlog.n_received / SAMPLE_RATE_HZ,
-            dropped_s=ear.backlog.n_dropped / SAMPLE_RATE_HZ,
-            waiting_s=ear.backlog.waiting_s,
-            n_reopened=ear.n_reopened,
-            description=ear.name,
-            last_error=ear.last_error,
         )
 
     def _remember(self, piece: Piece) -> None:

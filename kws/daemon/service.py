@@ -7,28 +7,25 @@ hear to the outlets. Nothing in it waits for a source, a sink or a disk.
 import asyncio
 import functools
 import logging
-import os
 import signal
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
+
+import msgspec
 
 from kws.config import SourceSettings
 from kws.daemon.channel import Channel
 from kws.daemon.ear import Ear, wall_time
 from kws.daemon.log_outlet import logs_in_a_thread
-from kws.daemon.logs import LastErrors
 from kws.daemon.notify import Notifier
 from kws.daemon.outlet import Outlet
 from kws.daemon.recorder import CAPTURE
+from kws.daemon.report import Reporter
 from kws.daemon.setup import Setup
-from kws.daemon.snapshot import Snapshot, Tally, cpu_seconds, rss_mb
-from kws.daemon.status import StatusServer, default_socket
 from kws.daemon.worker import in_thread
-from kws.errors import AudioError, ConfigError, KwsError
+from kws.errors import AudioError, KwsError
 from kws.events import Detection, Event, StateChange
 from kws.sinks import Sink
 from kws.sinks.hooks import Hooks
@@ -78,6 +75,11 @@ class Daemon:
         self._recorder = recorder
         self._setup = Setup.read(config)
         self._channels: list[Channel] = []
+        self._reporter = Reporter(
+            self._setup.config.daemon,
+            channels=lambda: self._channels,
+            hooks=lambda: self._setup.hooks.counts,
+        )
         self._tasks: dict[Ear, asyncio.Task[None]] = {}
         self._hooks = Outlet("hooks", self._setup.hooks)
         self._printers = [Outlet("standard output", printer)] if printer else []
@@ -86,10 +88,6 @@ class Daemon:
         self._failure: BaseException | None = None
         self._file_failure: AudioError | None = None
         self._is_switching = False
-        self._version = version("kws")
-        self._tally = Tally()
-        self._last_errors = LastErrors()
-        self._server: StatusServer | None = None
 
     async def run(self) -> int:
         """Listen; return the exit code: 0, or 130 after Ctrl-C.
@@ -99,12 +97,8 @@ class Daemon:
         AudioError
             If all sources were files, and something was wrong with one.
         """
-        logging.getLogger("kws").addHandler(self._last_errors)
-        try:
-            with logs_in_a_thread():
-                await self._run()
-        finally:
-            logging.getLogger("kws").removeHandler(self._last_errors)
+        with logs_in_a_thread():
+            await self._run()
         if self._failure:
             raise self._failure
         if self._file_failure and self._code is None:
@@ -114,7 +108,7 @@ class Daemon:
     async def _run(self) -> None:
         self._wake = asyncio.Event()
         self._is_reload_wanted = asyncio.Event()
-        await self._serve(self._setup)
+        await self._reporter.start()
         self._listen_to_signals()
         reloader = asyncio.create_task(self._reload_for_ever())
         for source in self._setup.config.every_source:
@@ -128,41 +122,6 @@ class Daemon:
             self._failure = error
         reloader.cancel()
         await self._end()
-
-    def snapshot(self) -> Snapshot:
-        """Return what the daemon does at this moment."""
-        return Snapshot(
-            version=self._version,
-            pid=os.getpid(),
-            time_s=time.time(),
-            uptime_s=self._tally.uptime_s,
-            cpu_s=cpu_seconds(),
-            rss_mb=rss_mb(),
-            sources=[channel.state() for channel in self._channels],
-            models=self._setup.models,
-            detections=self._tally.counts(),
-            last_detections=list(self._tally.last),
-            hooks=asdict(self._setup.hooks.counts),
-            last_errors=self._last_errors.lines(),
-        )
-
-    async def _serve(self, setup: Setup) -> None:
-        """Open the socket that `kws status` asks; do without if kws.toml names none."""
-        given = setup.config.daemon.socket
-        path = Path(given).expanduser() if given else default_socket()
-        if self._server and self._server.path == path:
-            return
-        server = StatusServer(path, self.snapshot)
-        try:
-            await server.start()
-        except ConfigError as error:
-            if given:
-                raise
-            _log.warning("`kws status` will find nobody: %s", error)
-            return
-        if self._server:
-            await self._server.close()
-        self._server = server
 
     async def _process(self) -> None:
         """Process audio until there is none any more, or a signal or an error ends it."""
@@ -205,10 +164,14 @@ class Daemon:
     def _deliver(self, event: Event) -> None:
         """Hand an event to every outlet; none of them waits."""
         if isinstance(event, Detection):
-            _log.info("%s: heard `%s` (%.2f).", event.source, event.keyword, event.score)
-        self._tally.send(event)
-        if self._server:
-            self._server.publish(event)
+            _log.info(
+                "%s: heard `%s` (%.2f).",
+                event.source,
+                event.keyword,
+                event.score,
+                extra=msgspec.structs.asdict(event),
+            )
+        self._reporter.send(event)
         for outlet in (self._hooks, *self._printers):
             outlet.put(event)
 
@@ -272,7 +235,7 @@ class Daemon:
         old, channels = self._setup, list(self._channels)
         try:
             setup = await in_thread(functools.partial(Setup.read, self._path, old, channels))
-            await self._serve(setup)
+            await self._reporter.change(setup.config.daemon)
         except (KwsError, OSError) as error:
             _log.error("The new configuration is refused, and the old one kept: %s", error)
             refused = StateChange(event="error", time=wall_time(), detail=str(error))
@@ -325,10 +288,10 @@ class Daemon:
         await self._hear_the_rest()
         self._deliver(StateChange(event="stop", time=wall_time()))
         closing = asyncio.create_task(self._close_outlets())
-        serving = asyncio.create_task(self._server.close()) if self._server else closing
-        await asyncio.wait([closing, serving, *self._tasks.values()])
-        closing.result()
-        serving.result()
+        reporting = asyncio.create_task(self._reporter.close())
+        await asyncio.wait([closing, reporting, *self._tasks.values()])
+        for task in (closing, reporting):
+            task.result()
         self._notifier.close()
 
     async def _hear_the_rest(self) -> None:

@@ -555,7 +555,7 @@ def test_its_state_can_be_asked_for(write, recorder, recording, tmp_path):
         "a fake",
     )
     assert (good.level_dbfs, good.gate_open) == (-100.0, True)  # it has fallen silent
-    assert (bad.state, bad.level_dbfs, bad.gate_open) == ("stalled", None, None)
+    assert (bad.state, bad.level_dbfs, bad.gate_open) == ("stalled", None, False)
     assert bad.last_error.startswith("The process that records ended with exit status 1.")
     assert answer.models == ["loud"]
     assert [(one.keyword, one.source, one.n) for one in answer.detections] == [("stop", "good", 2)]
@@ -572,7 +572,7 @@ def test_a_socket_that_cannot_be_had_is_an_error_only_where_it_is_asked_for(
         listen(write(f"{file}[daemon]\nsocket = '{recording}/kws.sock'\n"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(recording))
     assert listen(write(file))[0] == 0
-    warned = "`kws status` will find nobody: The daemon's socket must lie where it can be made."
+    warned = "`kws status` will not find this daemon. The daemon's socket must lie where it can be"
     assert any(message.startswith(warned) for message in caplog.messages)
 
 
