@@ -291,8 +291,7 @@ def _explain(
     is_list = path in {"hooks", "models", "sources"}
     remedy = f"Write [[{path}]], in two brackets." if is_list else "Change it."
     return kind(
-        f"`{key}` in {_place(parent)} of {name} must be {rule}. "
-        f"Received: {_shown(value)}. {remedy}"
+        f"`{key}` in {_place(parent)} of {name} must be {rule}. Received: {_shown(value)}. {remedy}"
     )
 
 

@@ -144,7 +144,9 @@ class Ear:
         """Wait until it is over, or silent for too long; return what is wrong then."""
         stall_s = self.settings.stall_s + _SOURCE_TELLS_S
         while True:
-            limit_s = stall_s if recorder.name else stall_s + _OPENING_S
+            # A file is no microphone: a slow disk is given the time.
+            is_slow = self.is_file or not recorder.name
+            limit_s = stall_s + _OPENING_S * is_slow
             left_s = recorder.last_sign_s + limit_s - asyncio.get_running_loop().time()
             if recorder.is_paused:
                 left_s = limit_s

@@ -168,7 +168,7 @@ def test_when_nobody_takes_it_the_oldest_audio_goes(recorder, make_ear, caplog, 
     with caplog.at_level(logging.WARNING):
         pieces = running(ear, lambda: ear.backlog.n_received == 60 * 16_000)
     kept = audio_of(pieces)
-    assert 1.0 * SECOND < len(kept) <= 2.0 * SECOND
+    assert 0.4 * SECOND < len(kept) <= 2.0 * SECOND
     assert kept == ramp[-len(kept) :]
     assert pieces[0].is_after_gap
     assert pieces[0].start_sample == ear.backlog.n_dropped == (len(ramp) - len(kept)) // 2
