@@ -52,9 +52,9 @@ class SourceSettings(_Table, frozen=True, kw_only=True):
     name: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
     """What events of the daemon call it; None is its device, or else its input."""
     input: str = "mic"
-    """`mic`, a file, `-` for raw s16le on standard input, `udp://HOST:PORT` or `tcp://HOST:PORT`."""
+    """`mic`, a file, `-` for raw s16le on standard input, `udp://HOST:PORT` or tcp://."""
     command: list[str] | str | None = None
-    """Program and arguments that write raw s16le or a WAV to standard output; goes before `input`."""
+    """In place of `input`: a program that writes raw s16le or a WAV to standard output."""
     device: str | None = None
     """A microphone's name, part of it, its number, or an ALSA string; None is the default one."""
     chunk_ms: Annotated[int, Meta(ge=10, le=1000)] = 80
