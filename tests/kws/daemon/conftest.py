@@ -44,14 +44,14 @@ def once(tmp_path):
 def make_ear():
     """Return an ear that notes what it tells, in `ear.told`."""
 
-    def make(command, *, backlog_s=10.0, pause_s=0.01, **settings):
+    def make(program, *, backlog_s=10.0, pause_s=0.01, **settings):
         told = []
         ear = Ear(
             SourceSettings(**{"stall_s": 0.5} | settings),
             backlog_s=backlog_s,
             tell=told.append,
             wake=lambda: None,
-            command=command,
+            command=program,
             pause_s=lambda n_failures: pause_s,
         )
         ear.told = told
