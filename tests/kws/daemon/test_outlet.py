@@ -94,7 +94,8 @@ def test_a_sink_that_hangs_delays_nobody_and_what_is_too_much_is_counted(caplog)
     ]
     sink.go_on.set()
     assert outlet.join(30)
-    assert [one.end_s for one in sink.events] == [float(i) for i in range(len(sink.events))]
+    heard_s = [one.end_s for one in sink.events]
+    assert heard_s == sorted(set(heard_s))
     assert outlet.n_sent + outlet.n_dropped == 1000
     assert sink.closed
 
