@@ -109,7 +109,7 @@ _SOCKET = click.option(
 
 @cli.command()
 @click.option("--model", metavar="NAME|FILE", help="A bundled model or a .tflite.")
-@click.option("--input", "source", metavar="mic|FILE|-", help="Where audio comes from.")
+@click.option("--input", "source", metavar="mic|FILE|-|URL", help="Where audio comes from.")
 @click.option("--device", metavar="NAME", help="A microphone, as `kws devices` lists them.")
 @click.option("--config", type=click.Path(path_type=Path), help="A kws.toml; options override it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines only.")
@@ -151,7 +151,7 @@ def listen(config: Path | None, as_json: bool, log_format: str | None, **options
         if source.live and not as_json:
             click.echo(f"Listening to {source.name} for {', '.join(keywords)}.", err=True)
         end, failure = hear(source, spotter, deliver_to(hooks.send, printer.send))
-        if not source.live:
+        if not (source.live and failure):  # what is live ends only if its command does, or by error
             printer.send(end)
             if not as_json:
                 click.echo(summary(end))

@@ -376,7 +376,8 @@ BAD_HOOKS = {
     "a key misspelt": (
         "keyword = '*'\ncomand = ['true']",
         "Every key in kws.toml must be one that kws knows. Received: `comand` in entry 1 of "
-        f"[[hooks]]. Did you mean `command`? Known there: {', '.join(HookSettings.__struct_fields__)}.",
+        "[[hooks]]. Did you mean `command`? Known there: "
+        f"{', '.join(HookSettings.__struct_fields__)}.",
     ),
     "no command": (
         "keyword = '*'",
