@@ -69,7 +69,11 @@ class Reporter:
                 raise
             _log.warning("`kws status` will not find this daemon. %s", error)
         if self._metrics:
-            await self._metrics.start()
+            try:
+                await self._metrics.start()
+            except ConfigError:
+                await self.close()
+                raise
 
     def send(self, event: Event) -> None:
         """Count an event and tell it to all who follow; never waits."""
