@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from kws.audio import Converter, Resampler, down_mix, from_pcm, sample_bytes, to_int16
+from kws.audio import Converter, Resampler, down_mix, from_pcm, level_dbfs, sample_bytes, to_int16
 from kws.errors import AudioError, FormatError
 
 FRAMES = hnp.arrays(
@@ -180,3 +180,11 @@ def test_a_signal_left_half_way_leaves_nothing_in_the_next_one():
     next(converter.stream(blocks_of(first, 4096)))
     again = np.concatenate(list(converter.stream(blocks_of(second, 4096))))
     np.testing.assert_array_equal(again, convert([second], rate_hz=44_100))
+
+
+def test_the_level_is_that_of_the_samples():
+    square = np.tile(np.array([-32768, -32768, 32767, 32767], np.int16), 100)
+    assert level_dbfs(square) == 0.0
+    assert level_dbfs(square // 10) == pytest.approx(-20.0, abs=0.1)
+    assert level_dbfs(np.zeros(10, np.int16)) == -100.0
+    assert level_dbfs(np.zeros(0, np.int16)) == -100.0
