@@ -63,7 +63,11 @@ class Reporter:
         logging.getLogger("kws").addHandler(self._errors)
         await _start(self._status, self._settings)
         if self._metrics:
-            await self._metrics.start()
+            try:
+                await self._metrics.start()
+            except ConfigError:
+                await self.close()
+                raise
 
     async def change(self, settings: DaemonSettings) -> None:
         """Move to another socket and port, where they are others.
