@@ -13,11 +13,12 @@ from kws.config import DaemonSettings
 from kws.daemon.channel import Channel
 from kws.daemon.logs import LastErrors
 from kws.daemon.metrics import MetricsServer
-from kws.daemon.snapshot import Snapshot, SourceState, Tally, cpu_seconds, rss_mb
+from kws.daemon.snapshot import RecordingState, Snapshot, SourceState, Tally, cpu_seconds, rss_mb
 from kws.daemon.status import StatusServer, default_socket
 from kws.errors import ConfigError
 from kws.events import Event
 from kws.sinks.hooks import HookCounts
+from kws.sinks.recording import RecordingCounts
 
 __all__ = ["Reporter"]
 
@@ -35,6 +36,8 @@ class Reporter:
         Gives those there are now.
     hooks : callable
         Gives what became of the hooks.
+    recording : callable
+        Gives what became of clips; None while none are recorded.
     """
 
     def __init__(
@@ -43,10 +46,11 @@ class Reporter:
         *,
         channels: Callable[[], Sequence[Channel]],
         hooks: Callable[[], HookCounts],
+        recording: Callable[[], RecordingCounts | None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._version = version("kws")
-        self._channels, self._hooks = channels, hooks
+        self._channels, self._hooks, self._recording = channels, hooks, recording
         self._tally = Tally()
         self._errors = LastErrors()
         self._status = self._status_server(settings)
@@ -121,7 +125,7 @@ class Reporter:
 
     def snapshot(self) -> Snapshot:
         """Return the state of now; takes microseconds."""
-        channels = self._channels()
+        channels, clips = self._channels(), self._recording()
         models = dict.fromkeys(one.name for channel in channels for one in channel.listeners)
         return Snapshot(
             version=self._version,
@@ -135,6 +139,8 @@ class Reporter:
             detections=self._tally.counts(),
             last_detections=list(self._tally.last),
             hooks=asdict(self._hooks()),
+            recording=clips
+            and RecordingState(n_clips=clips.written, n_failed=clips.failed + clips.dropped),
             last_errors=self._errors.lines(),
         )
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from kws.config import SourceSettings
+from kws.daemon.backlog import Piece
 from kws.daemon.channel import Channel
 from kws.daemon.ear import Ear, wall_time
 from kws.daemon.log_outlet import logs_in_a_thread
@@ -36,6 +37,7 @@ _IDLE_S = 1.0
 _LAST_AUDIO_S = 0.3
 _LAST_HOOKS_S = 0.7
 _KILL_S = 0.8
+_SAVE_S = 1.5
 _POLL_S = 0.01
 _INTERRUPTED = 130
 
@@ -79,6 +81,7 @@ class Daemon:
             self._setup.config.daemon,
             channels=lambda: self._channels,
             hooks=lambda: self._setup.hooks.counts,
+            recording=lambda: self._setup.recording.counts if self._setup.recording.is_on else None,
         )
         self._tasks: dict[Ear, asyncio.Task[None]] = {}
         self._hooks = Outlet("hooks", self._setup.hooks)
@@ -145,14 +148,23 @@ class Daemon:
         piece = channel.ear.take()
         if piece is not None:
             is_muted = self._setup.hooks.muted and not channel.ear.is_file
-            for detection in channel.hear(piece, is_muted=is_muted):
-                self._deliver(detection)
+            self._hear(channel, piece, is_muted=is_muted)
         if channel.ear.is_over and not channel.is_done:
             channel.is_done = True
             if channel.ear.last_error:
                 self._file_failure = AudioError(channel.ear.last_error)
             self._deliver(channel.balance())
         return piece is not None
+
+    def _hear(self, channel: Channel, piece: Piece, *, is_muted: bool = False) -> None:
+        """Process a piece of a source, deliver what is heard, and record it where that is on."""
+        recording = self._setup.recording
+        if not is_muted:
+            recording.hear(channel.ear.label, piece.audio, start_sample=piece.start_sample)
+        for detection in channel.hear(piece, is_muted=is_muted):
+            self._deliver(detection)
+        for near_miss in channel.near_misses():
+            recording.send(near_miss)
 
     async def _wait(self, most_s: float) -> None:
         try:
@@ -172,6 +184,7 @@ class Daemon:
                 extra=msgspec.structs.asdict(event),
             )
         self._reporter.send(event)
+        self._setup.recording.send(event)
         for outlet in (self._hooks, *self._printers):
             outlet.put(event)
 
@@ -213,8 +226,7 @@ class Daemon:
         await asyncio.wait([task])
         del self._tasks[channel.ear]
         while piece := channel.ear.take():
-            for detection in channel.hear(piece):
-                self._deliver(detection)
+            self._hear(channel, piece)
             await asyncio.sleep(0)
         for detection in channel.end():
             self._deliver(detection)
@@ -235,7 +247,12 @@ class Daemon:
         old, channels = self._setup, list(self._channels)
         try:
             setup = await in_thread(functools.partial(Setup.read, self._path, old, channels))
-            await self._reporter.change(setup.config.daemon)
+            try:
+                await self._reporter.change(setup.config.daemon)
+            except KwsError:
+                if setup.recording is not old.recording:
+                    setup.recording.close()
+                raise
         except (KwsError, OSError) as error:
             _log.error("The new configuration is refused, and the old one kept: %s", error)
             refused = StateChange(event="error", time=wall_time(), detail=str(error))
@@ -247,6 +264,9 @@ class Daemon:
     async def _switch(self, setup: Setup) -> None:
         """Replace models, hooks and sources at once, between two pieces of audio."""
         old, self._setup = self._setup, setup
+        if setup.recording is not old.recording:
+            # Its last clips are written beside the listening.
+            threading.Thread(target=old.recording.close, name="kws-recording", daemon=True).start()
         if setup.hooks is not old.hooks:
             self._hooks.begin_close()
             self._retired = [one for one in (*self._retired, self._hooks) if not one.join(0)]
@@ -289,6 +309,8 @@ class Daemon:
         self._deliver(StateChange(event="stop", time=wall_time()))
         closing = asyncio.create_task(self._close_outlets())
         reporting = asyncio.create_task(self._reporter.close())
+        saving = asyncio.create_task(in_thread(self._setup.recording.close))
+        await asyncio.wait([saving], timeout=_SAVE_S)
         await asyncio.wait([closing, reporting, *self._tasks.values()])
         for task in (closing, reporting):
             task.result()

@@ -576,6 +576,31 @@ def test_a_socket_that_cannot_be_had_is_an_error_only_where_it_is_asked_for(
     assert any(message.startswith(warned) for message in caplog.messages)
 
 
+def test_what_is_heard_is_recorded_and_new_settings_hold_after_a_reload(
+    write, fifo, recorder, audio, tmp_path, caplog
+):
+    def clips(name):
+        return sorted((tmp_path / name).glob("*.wav"))
+
+    async def drive(printer):
+        await until(lambda: ("start", None) in printer.states())
+        await fifo.write(audio)
+        await until(lambda: len(clips("one")) == 2)
+        write(f"[recording]\nfolder = '{tmp_path}/two'\n")
+        caplog.set_level("INFO")
+        tell(signal.SIGHUP)
+        await until(lambda: "The configuration was read again." in caplog.messages)
+        await fifo.write(audio)
+        await until(lambda: len(clips("two")) == 2)
+        tell(signal.SIGTERM)
+
+    config = write(f"[recording]\nfolder = '{tmp_path}/one'\n")
+    listen(config, driver=drive, recorder=recorder(fifo.script()))
+    assert (len(clips("one")), len(clips("two"))) == (2, 2)
+    with wave.open(str(clips("one")[0])) as clip:
+        assert clip.getnframes() > 8_000
+
+
 def test_an_error_of_its_own_ends_the_daemon(write, recorder, monkeypatch):
     async def run(self):
         raise ZeroDivisionError
