@@ -9,7 +9,14 @@ from typing import IO, cast
 
 from kws.audio import SAMPLE_RATE_HZ
 from kws.errors import DeviceError
-from kws.sources.microphone import STALL_S, Device, Microphone, ambiguous, matching
+from kws.sources.microphone import (
+    STALL_S,
+    Device,
+    Microphone,
+    ambiguous,
+    group_of_recorder,
+    matching,
+)
 from kws.sources.source import chunk_samples
 
 __all__ = ["ArecordSource", "list_devices"]
@@ -157,13 +164,12 @@ def _resolve(device: str | None) -> str | None:
 def _start(arguments: list[str]) -> subprocess.Popen[bytes]:
     program = _program()
     try:
-        # A group of its own: Ctrl-C is for kws, which then ends arecord.
         return subprocess.Popen(
             [program, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            process_group=0,
+            process_group=group_of_recorder(),
         )
     except OSError as error:
         raise DeviceError(

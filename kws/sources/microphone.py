@@ -1,6 +1,7 @@
 """What all microphones have in common: the queue between two threads, the watchdog, the names."""
 
 import contextlib
+import os
 import queue
 import threading
 from abc import abstractmethod
@@ -14,7 +15,16 @@ from kws.audio import SAMPLE_RATE_HZ, Converter, Samples, from_pcm
 from kws.errors import DeviceError, did_you_mean
 from kws.sources.source import Source, chunk_samples, cut
 
-__all__ = ["STALL_S", "ChunkQueue", "Device", "Microphone", "ambiguous", "matching", "unknown"]
+__all__ = [
+    "STALL_S",
+    "ChunkQueue",
+    "Device",
+    "Microphone",
+    "ambiguous",
+    "group_of_recorder",
+    "matching",
+    "unknown",
+]
 
 STALL_S = 3.0
 QUEUED_S = 10.0
@@ -154,6 +164,15 @@ class Microphone(Source):
     @abstractmethod
     def _ended(self) -> DeviceError:
         """Return why the stream ended although nobody closed it."""
+
+
+def group_of_recorder() -> int | None:
+    """Return the process group for a program that records: 0 is a new one, None that of kws.
+
+    Ctrl-C is for kws, which then ends the program. But where kws leads a session of its own, as
+    the daemon's recorders do, no Ctrl-C comes, and whoever kills its group must end both.
+    """
+    return None if os.getsid(0) == os.getpid() else 0
 
 
 def matching(wanted: str, devices: Sequence[Device]) -> list[Device]:

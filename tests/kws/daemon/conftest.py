@@ -1,4 +1,4 @@
-"""Recorders of the tests' own, in place of the capture process: shell scripts that start at once."""
+"""Recorders of the tests' own, in place of the capture process: shell scripts, soon started."""
 
 import asyncio
 import json
@@ -79,10 +79,15 @@ def running(ear, condition, *, limit_s=LIMIT_S):
     return pieces
 
 
+def said(path):
+    """Whether a script has written something; a file is empty at first."""
+    return path.exists() and path.read_text().strip()
+
+
 def census():
     """Count what a daemon might leave behind: descriptors, threads, children."""
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    return len(os.listdir("/proc/self/fd")), threading.active_count(), len(children)
+    return len(list(Path("/proc/self/fd").iterdir())), threading.active_count(), len(children)
 
 
 def is_alive(pid):

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -63,7 +65,7 @@ def test_samples_are_whole_and_every_one_is_accounted_for(cuts, drop_at):
     audio = np.arange(200, dtype="<i2").tobytes()
     edges = sorted({0, *cuts, len(audio)})
     backlog = Backlog(1.0)
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in itertools.pairwise(edges):
         backlog.append(audio[start:end])
     pieces = taken(backlog)
     assert b"".join(piece.audio for piece in pieces) == audio

@@ -6,7 +6,7 @@ import pytest
 
 from kws.daemon.ear import back_off_s
 
-from .conftest import OPENED, census, is_alive, running, until
+from .conftest import OPENED, census, is_alive, running, said, until
 
 SECOND = 32_000
 
@@ -45,14 +45,14 @@ def test_what_the_recorder_gives_is_heard(recorder, make_ear, tmp_path):
 def test_the_recorder_is_given_its_settings_as_json(make_ear, tmp_path):
     script = f"read settings; echo $settings > {tmp_path}/settings; {OPENED} sleep 60"
     ear = make_ear(["/bin/sh", "-c", script], device="USB")
-    running(ear, lambda: (tmp_path / "settings").exists())
+    running(ear, lambda: said(tmp_path / "settings"))
     assert '"device":"USB"' in (tmp_path / "settings").read_text()
 
 
 def test_a_source_that_stalls_is_killed_and_heard_again(recorder, make_ear, once, tmp_path):
     pid = tmp_path / "pid"
     script = once(
-        f"trap '' TERM; {OPENED} echo $$ > {pid}; head -c 100 /dev/zero; while :; do sleep 60; done",
+        f"trap '' TERM; {OPENED} echo $$ > {pid}; head -c 100 /dev/zero; sleep 60 & wait; wait",
         f"{OPENED} head -c 200 /dev/zero; sleep 60",
     )
     ear = make_ear(recorder(script))
