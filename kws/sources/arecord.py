@@ -55,7 +55,9 @@ class ArecordSource(Microphone):
         super().__init__(f"arecord ({pcm or 'default device'})", chunk_ms=chunk_ms, stall_s=stall_s)
         self._heard = False
         self._said: deque[str] = deque(maxlen=2)  # ALSA's last word and arecord's own
-        self._process = _start([*_FORMAT, *(["-D", pcm] if pcm else [])])
+        # Its own period is 125 ms: a chunk would wait for it.
+        period = f"--period-time={1000 * chunk_ms}"
+        self._process = _start([*_FORMAT, period, *(["-D", pcm] if pcm else [])])
         self._out = cast(IO[bytes], self._process.stdout)
         self._err = cast(IO[bytes], self._process.stderr)
         self._threads = [

@@ -84,9 +84,7 @@ class Daemon:
         n_files = len(list((base / "fd").iterdir()))
         threads = list((base / "task").iterdir())
         children = [
-            int(child)
-            for thread in threads
-            for child in (thread / "children").read_text().split()
+            int(child) for thread in threads for child in (thread / "children").read_text().split()
         ]
         return n_files, len(threads), len(children)
 
@@ -269,12 +267,12 @@ def sound_server(tmp_path_factory):
 class Reference:
     """A recorder of the tests' own, which knows when each sample came out of the microphone."""
 
-    def __init__(self, server):
+    def __init__(self, server, source):
         self._arrivals = []
         self._data = bytearray()
         self._process = subprocess.Popen(
             [
-                *("parec", "--device=mic", "--format=s16le", "--rate=16000", "--channels=1"),
+                *("parec", f"--device={source}", "--format=s16le", "--rate=16000", "--channels=1"),
                 "--latency-msec=10",
             ],
             env={**os.environ, **server.environment},
@@ -288,6 +286,8 @@ class Reference:
 
     def close(self):
         """Stop recording; return all samples, as bytes."""
+        if self._process.stdout.closed:
+            return bytes(self._data)
         self._process.terminate()
         self._process.wait()
         self._thread.join()
@@ -309,14 +309,13 @@ def reference(sound_server):
     """Begin to record what comes out of the microphone; give it to `close`."""
     started = []
 
-    def start():
-        started.append(Reference(sound_server))
+    def start(source="mic"):
+        started.append(Reference(sound_server, source))
         return started[-1]
 
     yield start
     for one in started:
-        if one._process.poll() is None:
-            one.close()
+        one.close()
 
 
 @pytest.fixture(scope="session")
