@@ -25,6 +25,7 @@ from kws.demo import load_demo
 from kws.listen import open_spotter
 
 RATE_HZ = 16_000
+FORMAT = ("rate=16000", "channels=1", "format=s16le")
 PROGRAMS = ("pulseaudio", "pactl", "paplay", "parec", "arecord")
 
 
@@ -165,10 +166,7 @@ class SoundServer:
         (self.folder / "native").unlink(missing_ok=True)
         environment = {**os.environ, **self.environment}
         environment.pop("DBUS_SESSION_BUS_ADDRESS", None)
-        modules = [
-            f"module-native-protocol-unix auth-anonymous=1 socket={self.folder / 'native'}",
-            "module-null-sink sink_name=speaker norewinds=1 rate=16000 channels=1 format=s16le",
-        ]
+        protocol = f"module-native-protocol-unix auth-anonymous=1 socket={self.folder / 'native'}"
         with (self.folder / "pulseaudio.log").open("ab") as log:
             self._server = subprocess.Popen(
                 [
@@ -180,7 +178,7 @@ class SoundServer:
                         "--disable-shm=yes",
                     ),
                     *("--log-target=stderr", "--log-level=warn"),
-                    *(word for module in modules for word in ("-L", module)),
+                    *("-L", protocol),
                 ],
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -200,18 +198,19 @@ class SoundServer:
         self._server.wait()
 
     def plug(self):
-        """Connect the microphone."""
-        self._module = self.control(
-            "load-module",
-            "module-remap-source",
-            "source_name=mic",
-            "master=speaker.monitor",
-            "remix=no",
-        ).stdout.strip()
+        """Connect the loudspeaker and the microphone before it."""
+        self._modules = [
+            self.control("load-module", *words).stdout.strip()
+            for words in (
+                ("module-null-sink", "sink_name=speaker", "norewinds=1", *FORMAT),
+                ("module-remap-source", "source_name=mic", "master=speaker.monitor", "remix=no"),
+            )
+        ]
 
     def unplug(self):
-        """Pull the microphone's plug."""
-        self.control("unload-module", self._module)
+        """Pull both: the server moves who records to another source as long as there is one."""
+        for module in reversed(self._modules):
+            self.control("unload-module", module)
 
     def suspend(self, *, on):
         """Let the microphone fall silent without an error, or wake it."""
@@ -241,11 +240,16 @@ class SoundServer:
         self._players.append(player)
         return player
 
-    def close(self):
-        """End everything."""
-        for player in self._players:
+    def stop_playing(self):
+        """End what plays."""
+        while self._players:
+            player = self._players.pop()
             player.kill()
             player.wait()
+
+    def close(self):
+        """End everything."""
+        self.stop_playing()
         self.kill()
 
 
@@ -267,12 +271,12 @@ def sound_server(tmp_path_factory):
 class Reference:
     """A recorder of the tests' own, which knows when each sample came out of the microphone."""
 
-    def __init__(self, server, source):
+    def __init__(self, server):
         self._arrivals = []
         self._data = bytearray()
         self._process = subprocess.Popen(
             [
-                *("parec", f"--device={source}", "--format=s16le", "--rate=16000", "--channels=1"),
+                *("parec", "--device=mic", "--format=s16le", "--rate=16000", "--channels=1"),
                 "--latency-msec=10",
             ],
             env={**os.environ, **server.environment},
@@ -309,8 +313,8 @@ def reference(sound_server):
     """Begin to record what comes out of the microphone; give it to `close`."""
     started = []
 
-    def start(source="mic"):
-        started.append(Reference(sound_server, source))
+    def start():
+        started.append(Reference(sound_server))
         return started[-1]
 
     yield start
