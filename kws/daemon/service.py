@@ -78,6 +78,7 @@ class Daemon:
         self._code: int | None = None
         self._failure: BaseException | None = None
         self._file_failure: AudioError | None = None
+        self._is_switching = False
 
     async def run(self) -> int:
         """Listen; return the exit code: 0, or 130 after Ctrl-C.
@@ -98,9 +99,10 @@ class Daemon:
         self._say_status()
         try:
             await self._process()
-        finally:
-            reloader.cancel()
-            await self._end()
+        except Exception as error:  # noqa: BLE001  raised again when all is let go of
+            self._failure = error
+        reloader.cancel()
+        await self._end()
         if self._failure:
             raise self._failure
         if self._file_failure and self._code is None:
@@ -115,7 +117,7 @@ class Daemon:
             self._notifier.ping()
             if any_taken:
                 await asyncio.sleep(0)
-            elif all(channel.is_done for channel in self._channels):
+            elif all(channel.is_done for channel in self._channels) and not self._is_switching:
                 return
             else:
                 await self._wait(self._notifier.ping_every_s or _IDLE_S)
@@ -128,7 +130,8 @@ class Daemon:
         """Process one piece of a source; return whether there was one."""
         piece = channel.ear.take()
         if piece is not None:
-            for detection in channel.hear(piece, is_muted=self._setup.hooks.muted):
+            is_muted = self._setup.hooks.muted and not channel.ear.is_file
+            for detection in channel.hear(piece, is_muted=is_muted):
                 self._deliver(detection)
         if channel.ear.is_over and not channel.is_done:
             channel.is_done = True
@@ -184,9 +187,10 @@ class Daemon:
 
     async def _retire(self, channel: Channel) -> None:
         """End a source that is wanted no more, and hear all that came of it."""
-        task = self._tasks.pop(channel.ear)
-        task.cancel()
+        task = self._tasks[channel.ear]
+        _cancel_once(task)
         await asyncio.wait([task])
+        del self._tasks[channel.ear]
         while piece := channel.ear.take():
             for detection in channel.hear(piece):
                 self._deliver(detection)
@@ -233,11 +237,13 @@ class Daemon:
             for detection in channel.adopt(setup.listeners[channel.ear.label]):
                 self._deliver(detection)
         heard = [channel.ear.settings for channel in self._channels]
+        self._is_switching = True
         # A microphone that is only set otherwise must be let go before it is opened again.
         await asyncio.gather(*map(self._retire, leaving))
         for source in wanted:
             if source not in heard:
                 self._open(source, setup)
+        self._is_switching = False
         self._wake.set()
 
     # The end
@@ -256,7 +262,7 @@ class Daemon:
         """Let go of everything, within two seconds where a signal asked for the end."""
         self._notifier.stopping()
         for task in self._tasks.values():
-            task.cancel()
+            _cancel_once(task)
         await self._hear_the_rest()
         self._deliver(StateChange(event="stop", time=wall_time()))
         closing = asyncio.create_task(self._close_outlets())
@@ -285,6 +291,7 @@ class Daemon:
                 deadline_s = time.monotonic() + _LAST_HOOKS_S
             if time.monotonic() > deadline_s:
                 break
+            self._notifier.ping()
             await asyncio.sleep(_POLL_S)
         self._kill_hooks(outlets)
         deadline_s = time.monotonic() + _KILL_S
@@ -299,3 +306,9 @@ class Daemon:
             if isinstance(outlet.sink, Hooks) and not outlet.join(0):
                 kill = functools.partial(outlet.sink.close, kill=True)
                 threading.Thread(target=kill, name="kws-kill", daemon=True).start()
+
+
+def _cancel_once(task: asyncio.Task[None]) -> None:
+    """End an ear; a second cancel would cut its recorder's end short."""
+    if not task.cancelling():
+        task.cancel()

@@ -355,6 +355,33 @@ def test_a_reload_opens_new_sources_ends_old_ones_and_leaves_the_others(
     assert alive() == {}
 
 
+def test_a_reload_may_change_the_only_source(write, recorder, caplog):
+    async def drive(printer):
+        await until(lambda: printer.states().count(("listening", "a")) == 1)
+        write("[source]\ndevice = 'b'\n")
+        tell(signal.SIGHUP)
+        await until(lambda: ("listening", "b") in printer.states())
+        tell(signal.SIGTERM)
+
+    script = f"trap '' TERM; {OPENED} head -c 100 /dev/zero; exec sleep 60"
+    code, _ = listen(write("[source]\ndevice = 'a'\n"), driver=drive, recorder=recorder(script))
+    assert code == 0
+
+
+def test_sigterm_in_the_middle_of_a_reload_leaves_no_recorder(write, recorder, tmp_path):
+    async def drive(printer):
+        await until(lambda: ("listening", "a") in printer.states())
+        write("[source]\ndevice = 'b'\n")
+        tell(signal.SIGHUP)
+        await asyncio.sleep(0.2)  # the old recorder has half a second to end
+        tell(signal.SIGTERM)
+
+    script = f"trap '' TERM; echo $$ >> {tmp_path}/pids; {OPENED} head -c 9 /dev/zero; sleep 60"
+    listen(write("[source]\ndevice = 'a'\n"), driver=drive, recorder=recorder(script))
+    pids = said(tmp_path / "pids").split()
+    asyncio.run(until(lambda: not any(map(is_alive, pids))))
+
+
 def test_new_hooks_run_after_a_reload_and_old_ones_end_in_their_time(
     write, fifo, recorder, audio, tmp_path, caplog
 ):
