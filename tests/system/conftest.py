@@ -52,11 +52,11 @@ def hurry(process):
 class Daemon:
     """`kws daemon --json` in a process of its own; its events with the wall time they came at."""
 
-    def __init__(self, config, *, environment=None, launcher=()):
+    def __init__(self, command, *, environment=None):
         self.events = []
         self.log = []
         self.process = subprocess.Popen(
-            [*launcher, sys.executable, "-m", "kws", "daemon", "--config", str(config), "--json"],
+            [sys.executable, *map(str, command)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -134,7 +134,24 @@ def daemon(tmp_path):
     def start(toml, **options):
         config = tmp_path / f"kws{len(started)}.toml"
         config.write_text(toml)
-        started.append(Daemon(config, **options))
+        command = ["-m", "kws", "daemon", "--config", config, "--json"]
+        started.append(Daemon(command, **options))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.end()
+
+
+@pytest.fixture
+def run_service(tmp_path):
+    """Run a script with a configuration and further arguments, as a daemon."""
+    started = []
+
+    def start(script, toml, *arguments):
+        config = tmp_path / f"service{len(started)}.toml"
+        config.write_text(toml)
+        started.append(Daemon(["-c", script, config, *arguments]))
         return started[-1]
 
     yield start
