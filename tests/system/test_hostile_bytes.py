@@ -30,7 +30,7 @@ import kws
 from kws.config import Config, parse_config
 from kws.errors import AudioError, ConfigError, HookError, ModelError
 from kws.manifest import Manifest, pack, read_manifest
-from kws.model import bundled_models
+from kws.model import bundled_models, open_model
 from kws.sources.riff import read_frames, read_header
 from kws.sources.wav import WavSource
 from kws.trial import check_model
@@ -400,6 +400,24 @@ def test_a_network_that_ends_the_interpreter_is_refused_in_a_process_of_its_own(
         check_model(path)
 
 
+def test_a_model_that_opens_and_fails_in_its_first_step_is_refused(tmp_path):
+    path = tmp_path / "empty.tflite"
+    layer = one_layer(schema.BuiltinOperator.FULLY_CONNECTED, weights=b"")
+    path.write_bytes(pack(layer, SMALL))
+    with pytest.raises(ModelError, match="must be one that ai_edge_litert can run"):
+        open_model(path)
+
+
+def test_a_model_whose_tensors_have_no_utf8_names_is_refused(tmp_path):
+    path = tmp_path / "names.tflite"
+    layer = one_layer(schema.BuiltinOperator.FULLY_CONNECTED).replace(
+        b"posteriors", b"\xffosteriors"
+    )
+    path.write_bytes(pack(layer, SMALL))
+    with pytest.raises(ModelError, match="must be one that ai_edge_litert can run"):
+        open_model(path)
+
+
 FORBIDDEN = {
     "pickle", "cPickle", "dill", "shelve", "marshal", "yaml", "joblib", "cloudpickle",
     "eval", "exec", "compile", "__import__", "execfile",
@@ -424,6 +442,7 @@ def test_the_runtime_holds_nothing_that_turns_data_into_code():
             assert not used & FORBIDDEN, f"{path}:{node.lineno}"
 
 
+WEIGHTS = np.zeros((3, 13), "<f4").tobytes()
 SMALL = Manifest(
     name="small",
     labels=("_silence_", "stop", "go"),
@@ -435,9 +454,8 @@ SMALL = Manifest(
 )
 
 
-def one_layer(operator, *, custom=None, n=13):
+def one_layer(operator, *, custom=None, n=13, weights=WEIGHTS):
     """Return the flatbuffer of one layer, its input 13 values unless `n` says otherwise."""
-    weights = np.zeros((3, 13), "<f4").tobytes()
 
     def tensor(name, shape, *, buffer=0):
         kind = schema.TensorType.FLOAT32
