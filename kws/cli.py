@@ -11,6 +11,7 @@ import math
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -159,7 +160,10 @@ def daemon(ctx: click.Context, config: Path, as_json: bool) -> None:
     logging.getLogger("kws").setLevel(logging.INFO)
     # A stream of its own: one that is stuck must not keep the process from ending.
     printer = JsonLines(os.fdopen(os.dup(1), "w")) if as_json else None
-    ctx.exit(asyncio.run(Daemon(config, printer=printer).run()))
+    code = asyncio.run(Daemon(config, printer=printer).run())
+    if any(thread.name.startswith("kws-") for thread in threading.enumerate()):
+        os._exit(code)  # a sink hangs, and Python would wait for the locks that it holds
+    ctx.exit(code)
 
 
 @cli.command()

@@ -16,6 +16,7 @@ from pathlib import Path
 from kws.config import SourceSettings
 from kws.daemon.channel import Channel
 from kws.daemon.ear import Ear, wall_time
+from kws.daemon.log_outlet import logs_in_a_thread
 from kws.daemon.notify import Notifier
 from kws.daemon.outlet import Outlet
 from kws.daemon.recorder import CAPTURE
@@ -74,7 +75,7 @@ class Daemon:
         self._tasks: dict[Ear, asyncio.Task[None]] = {}
         self._hooks = Outlet("hooks", self._setup.hooks)
         self._printers = [Outlet("standard output", printer)] if printer else []
-        self._retired: list[Outlet] = []
+        self._retired: list[Outlet[Event]] = []
         self._code: int | None = None
         self._failure: BaseException | None = None
         self._file_failure: AudioError | None = None
@@ -88,6 +89,15 @@ class Daemon:
         AudioError
             If all sources were files, and something was wrong with one.
         """
+        with logs_in_a_thread():
+            await self._run()
+        if self._failure:
+            raise self._failure
+        if self._file_failure and self._code is None:
+            raise self._file_failure
+        return self._code or 0
+
+    async def _run(self) -> None:
         self._wake = asyncio.Event()
         self._is_reload_wanted = asyncio.Event()
         self._listen_to_signals()
@@ -103,11 +113,6 @@ class Daemon:
             self._failure = error
         reloader.cancel()
         await self._end()
-        if self._failure:
-            raise self._failure
-        if self._file_failure and self._code is None:
-            raise self._file_failure
-        return self._code or 0
 
     async def _process(self) -> None:
         """Process audio until there is none any more, or a signal or an error ends it."""
@@ -301,7 +306,7 @@ class Daemon:
             if not outlet.join(0):
                 _log.error("%s did not end in time; events may be lost.", outlet.name)
 
-    def _kill_hooks(self, outlets: Sequence[Outlet]) -> None:
+    def _kill_hooks(self, outlets: Sequence[Outlet[Event]]) -> None:
         for outlet in outlets:
             if isinstance(outlet.sink, Hooks) and not outlet.join(0):
                 kill = functools.partial(outlet.sink.close, kill=True)

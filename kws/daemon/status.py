@@ -245,7 +245,7 @@ def _clear(path: Path) -> None:
             f"socket. Remove it, or set `[daemon] socket`."
         )
     with socket.socket(socket.AF_UNIX) as probe:
-        probe.setblocking(False)  # noqa: FBT003
+        probe.setblocking(False)
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:

@@ -1,8 +1,11 @@
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 import wave
@@ -485,6 +488,34 @@ def test_systemd_is_told_of_everything(write, fifo, recorder, audio, tmp_path):
         )
         told("never")
     assert heard.index("READY=1") < heard.index("RELOADING=1") < heard.index("STOPPING=1")
+
+
+@pytest.mark.slow
+def test_the_process_ends_though_nobody_reads_what_it_prints_and_logs(write, tmp_path, recording):
+    """Pipes that are full hold locks which Python would wait for at its end."""
+    loud = tmp_path / "loud.wav"
+    with wave.open(str(recording)) as one, wave.open(str(loud), "wb") as many:
+        many.setparams(one.getparams())
+        many.writeframes(200 * one.readframes(one.getnframes()))
+    config = write(
+        f"[[sources]]\ninput = '{loud}'\n[[sources]]\nname = 'gone'\ndevice = 'none:none'\n"
+    )
+    daemon = subprocess.Popen(
+        [sys.executable, "-m", "kws", "daemon", "--config", config, "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    for pipe in (daemon.stdout, daemon.stderr):  # one page, so that it is soon full
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 4096)
+    time.sleep(4)
+    asked_s = time.monotonic()
+    daemon.terminate()
+    try:
+        assert daemon.wait(30) == 0
+        assert time.monotonic() - asked_s < 4
+    finally:
+        daemon.kill()
+        daemon.communicate()
 
 
 def test_an_error_of_its_own_ends_the_daemon(write, recorder, monkeypatch):
