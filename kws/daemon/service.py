@@ -13,6 +13,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from kws.config import SourceSettings
 from kws.daemon.channel import Channel
 from kws.daemon.ear import Ear, wall_time
@@ -20,6 +22,7 @@ from kws.daemon.log_outlet import logs_in_a_thread
 from kws.daemon.notify import Notifier
 from kws.daemon.outlet import Outlet
 from kws.daemon.recorder import CAPTURE
+from kws.daemon.report import Reporter
 from kws.daemon.setup import Setup
 from kws.daemon.worker import in_thread
 from kws.errors import AudioError, KwsError
@@ -72,6 +75,11 @@ class Daemon:
         self._recorder = recorder
         self._setup = Setup.read(config)
         self._channels: list[Channel] = []
+        self._reporter = Reporter(
+            self._setup.config.daemon,
+            channels=lambda: self._channels,
+            hooks=lambda: self._setup.hooks.counts,
+        )
         self._tasks: dict[Ear, asyncio.Task[None]] = {}
         self._hooks = Outlet("hooks", self._setup.hooks)
         self._printers = [Outlet("standard output", printer)] if printer else []
@@ -100,6 +108,7 @@ class Daemon:
     async def _run(self) -> None:
         self._wake = asyncio.Event()
         self._is_reload_wanted = asyncio.Event()
+        await self._reporter.start()
         self._listen_to_signals()
         reloader = asyncio.create_task(self._reload_for_ever())
         for source in self._setup.config.every_source:
@@ -155,7 +164,14 @@ class Daemon:
     def _deliver(self, event: Event) -> None:
         """Hand an event to every outlet; none of them waits."""
         if isinstance(event, Detection):
-            _log.info("%s: heard `%s` (%.2f).", event.source, event.keyword, event.score)
+            _log.info(
+                "%s: heard `%s` (%.2f).",
+                event.source,
+                event.keyword,
+                event.score,
+                extra=msgspec.structs.asdict(event),
+            )
+        self._reporter.send(event)
         for outlet in (self._hooks, *self._printers):
             outlet.put(event)
 
@@ -273,6 +289,7 @@ class Daemon:
         closing = asyncio.create_task(self._close_outlets())
         await asyncio.wait([closing, *self._tasks.values()])
         closing.result()
+        await self._reporter.close()
         self._notifier.close()
 
     async def _hear_the_rest(self) -> None:
