@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import click
 
@@ -86,13 +86,15 @@ def cli(verbose: bool) -> None:
     configure(verbose=verbose)
 
 
-def _log_format(ctx: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+def _log_format(
+    ctx: click.Context, _parameter: click.Parameter, value: Literal["text", "json"] | None
+) -> None:
     """Write the logs otherwise, from the first line on."""
     from kws.daemon.logs import configure
 
     if value:
-        configure("json" if value == "json" else "text", verbose=ctx.find_root().params["verbose"])
-    return value
+        ctx.meta["log_format"] = value
+        configure(value, verbose=ctx.find_root().params["verbose"])
 
 
 _LOG_FORMAT = click.option(
@@ -100,6 +102,7 @@ _LOG_FORMAT = click.option(
     type=click.Choice(["text", "json"]),
     callback=_log_format,
     is_eager=True,
+    expose_value=False,
     help="What logs on standard error are; default text.",
 )
 _SOCKET = click.option(
@@ -130,7 +133,7 @@ _SOCKET = click.option(
 @click.option("--no-vad", is_flag=True, help="Run the model on silence too.")
 @click.option("--chunk-ms", type=click.IntRange(10, 1000), help="Audio taken at once; default 80.")
 @_LOG_FORMAT
-def listen(config: Path | None, as_json: bool, log_format: str | None, **options: Any) -> None:
+def listen(config: Path | None, as_json: bool, **options: Any) -> None:
     """Print a line for every keyword heard, and run its hooks.
 
     Raw 16 kHz mono s16le, or a WAV, is read from standard input with `--input -`.
@@ -150,7 +153,12 @@ def listen(config: Path | None, as_json: bool, log_format: str | None, **options
         at_exit.callback(hooks.close, kill=True)
         if source.live and not as_json:
             click.echo(f"Listening to {source.name} for {', '.join(keywords)}.", err=True)
-        end, failure = hear(source, spotter, deliver_to(hooks.send, printer.send))
+        end, failure = hear(
+            source,
+            spotter,
+            deliver_to(hooks.send, printer.send),
+            metered=not as_json and sys.stdout.isatty(),
+        )
         if not source.live:
             printer.send(end)
             if not as_json:
@@ -170,7 +178,7 @@ def listen(config: Path | None, as_json: bool, log_format: str | None, **options
 @click.option("--json", "as_json", is_flag=True, help="Print events as JSON lines.")
 @_LOG_FORMAT
 @click.pass_context
-def daemon(ctx: click.Context, config: Path, as_json: bool, log_format: str | None) -> None:
+def daemon(ctx: click.Context, config: Path, as_json: bool) -> None:
     """Listen for months: to several microphones, with several models, whatever fails.
 
     Logs go to standard error. SIGTERM ends it, SIGHUP makes it read its configuration again.
@@ -182,8 +190,8 @@ def daemon(ctx: click.Context, config: Path, as_json: bool, log_format: str | No
     from kws.daemon.service import Daemon
     from kws.sinks.jsonl import JsonLines
 
-    settings = load_config(config).daemon
-    configure(log_format or settings.log_format)
+    if "log_format" not in ctx.meta:
+        configure(load_config(config).daemon.log_format)
     logging.getLogger("kws").setLevel(logging.INFO)
     # A stream of its own: one that is stuck must not keep the process from ending.
     printer = JsonLines(os.fdopen(os.dup(1), "w")) if as_json else None

@@ -249,4 +249,5 @@ def _changed_ns(folder: Path) -> int:
 
 
 def _is_file(settings: SourceSettings) -> bool:
-    return settings.input not in {"mic", "-"} and "://" not in settings.input
+    is_live = settings.command or settings.input in {"mic", "-"} or "://" in settings.input
+    return not is_live

@@ -5,11 +5,11 @@
     _log.info("heard `%s`", keyword, extra={"keyword": keyword, "score": score})
 """
 
+import contextlib
 import logging
 import os
 import sys
 import time
-from collections import deque
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
@@ -76,7 +76,7 @@ class JournalFormatter(logging.Formatter):
 
 
 class LastErrors(logging.Handler):
-    """Keep the last warnings and errors; add it to the logger `kws`.
+    """Keep the last warnings and errors, one for each line of code; add it to the logger `kws`.
 
     Parameters
     ----------
@@ -86,22 +86,27 @@ class LastErrors(logging.Handler):
 
     def __init__(self, most: int = 20) -> None:
         super().__init__(logging.WARNING)
-        self.addFilter(Repeats())
-        self._lines: deque[LogLine] = deque(maxlen=most)
+        self._most = most
+        self._lines: dict[tuple[str, int], LogLine] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep the record."""
-        line = LogLine(
+        """Keep the record in place of the one before it from the same line of code."""
+        place = (record.pathname, record.lineno)
+        before = self._lines.pop(place, None)
+        self._lines[place] = LogLine(
             time_s=record.created,
             level=record.levelname.lower(),
             logger=record.name,
             message=record.getMessage()[:_LONGEST],
+            n=before.n + 1 if before else 1,
         )
-        self._lines.append(line)
+        if len(self._lines) > self._most:
+            del self._lines[next(iter(self._lines))]
 
     def lines(self) -> list[LogLine]:
         """Return them, the latest last."""
-        return list(self._lines)
+        with self.lock or contextlib.nullcontext():
+            return list(self._lines.values())
 
 
 class Repeats(logging.Filter):
@@ -122,8 +127,8 @@ class Repeats(logging.Filter):
         self._most, self._period_s = most, period_s
         self._kinds: dict[tuple[str, int], _Kind] = {}
 
-    def filter(self, record: logging.LogRecord) -> bool | logging.LogRecord:
-        """Return whether the record passes, or it with the count of those that did not."""
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the record passes; the count of those that did not is added to it."""
         if record.levelno < logging.WARNING:
             return True
         if len(self._kinds) > _MOST_KINDS:
@@ -138,7 +143,10 @@ class Repeats(logging.Filter):
         if kind.n > self._most:
             kind.n_hidden += 1
             return False
-        return _with_count(record, n_hidden) if n_hidden else True
+        if n_hidden:
+            record.msg = f"{record.getMessage()} ({n_hidden} more like it were left out.)"
+            record.args = ()
+        return True
 
 
 class _Kind:
@@ -181,11 +189,6 @@ def _is_journal() -> bool:
     except (OSError, ValueError, AttributeError):
         return False
     return os.environ.get("JOURNAL_STREAM") == f"{at.st_dev}:{at.st_ino}"
-
-
-def _with_count(record: logging.LogRecord, n_hidden: int) -> logging.LogRecord:
-    text = f"{record.getMessage()} ({n_hidden} more like it were left out.)"
-    return logging.makeLogRecord({**vars(record), "msg": text, "args": ()})
 
 
 def _wall(time_s: float) -> str:

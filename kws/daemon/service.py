@@ -235,6 +235,7 @@ class Daemon:
         old, channels = self._setup, list(self._channels)
         try:
             setup = await in_thread(functools.partial(Setup.read, self._path, old, channels))
+            await self._reporter.change(setup.config.daemon)
         except (KwsError, OSError) as error:
             _log.error("The new configuration is refused, and the old one kept: %s", error)
             refused = StateChange(event="error", time=wall_time(), detail=str(error))
@@ -287,9 +288,10 @@ class Daemon:
         await self._hear_the_rest()
         self._deliver(StateChange(event="stop", time=wall_time()))
         closing = asyncio.create_task(self._close_outlets())
-        await asyncio.wait([closing, *self._tasks.values()])
-        closing.result()
-        await self._reporter.close()
+        reporting = asyncio.create_task(self._reporter.close())
+        await asyncio.wait([closing, reporting, *self._tasks.values()])
+        for task in (closing, reporting):
+            task.result()
         self._notifier.close()
 
     async def _hear_the_rest(self) -> None:

@@ -82,12 +82,13 @@ class RecordingState(_State, frozen=True, kw_only=True):
 
 
 class LogLine(_State, frozen=True, kw_only=True):
-    """A warning or an error that was logged; `time_s` is Unix time."""
+    """A warning or an error that was logged, the last of `n` like it; `time_s` is Unix time."""
 
     time_s: float
     level: str
     logger: str
     message: str
+    n: int = 1
 
 
 class Snapshot(_State, frozen=True, kw_only=True):

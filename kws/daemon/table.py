@@ -44,9 +44,11 @@ def status_tables(snapshot: Snapshot, *, ascii_only: bool = False) -> "Group":
     if recording := snapshot.recording:
         parts.append(Text(f"Recording: {recording.n_clips} clips, {recording.n_failed} failed"))
     if snapshot.last_errors:
-        errors = _table("Last errors", "when what", ascii_only=ascii_only)
+        errors = _table("Last errors", "when n what", ascii_only=ascii_only)
         for line in snapshot.last_errors[-5:]:
-            errors.add_row(f"{duration(snapshot.time_s - line.time_s)} ago", Text(line.message))
+            errors.add_row(
+                f"{duration(snapshot.time_s - line.time_s)} ago", str(line.n), Text(line.message)
+            )
         parts.append(errors)
     return Group(*parts)
 

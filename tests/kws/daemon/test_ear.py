@@ -137,6 +137,15 @@ def test_a_device_that_is_plugged_in_ends_the_pause(recorder, make_ear, tmp_path
     assert kinds(ear) == ["stalled", "recovered"]
 
 
+@pytest.mark.parametrize(
+    "live",
+    [{}, {"command": ["cat"], "input": "a.wav"}, {"input": "udp://127.0.0.1:1"}, {"input": "mic"}],
+)
+def test_all_but_files_live_for_ever(make_ear, live):
+    assert not make_ear(["true"], **live).is_file
+    assert make_ear(["true"], input="a.wav").is_file
+
+
 def test_a_file_ends_and_is_not_opened_again(recorder, make_ear):
     ear = make_ear(recorder(f"{OPENED} head -c 100 /dev/zero"), input="a.wav")
     pieces = running(ear, lambda: False)

@@ -16,10 +16,13 @@ def test_records_come_to_the_handlers_in_order(caplog):
 
 
 def test_handlers_of_higher_levels_get_no_more_than_they_want(caplog):
-    caplog.handler.setLevel(logging.ERROR)
-    with logs_in_a_thread():
-        _log.warning("one")
-        _log.error("two")
+    try:
+        caplog.handler.setLevel(logging.ERROR)
+        with logs_in_a_thread():
+            _log.warning("one")
+            _log.error("two")
+    finally:
+        caplog.handler.setLevel(0)
     assert caplog.messages == ["two"]
 
 

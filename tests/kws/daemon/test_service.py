@@ -10,12 +10,14 @@ import threading
 import time
 import wave
 
+import msgspec
 import pytest
 
 from kws.daemon.ear import Ear
 from kws.daemon.notify import Notifier
 from kws.daemon.recorder import CAPTURE
 from kws.daemon.service import Daemon
+from kws.daemon.snapshot import Snapshot
 from kws.errors import AudioError, ConfigError, HookError, ModelError
 from kws.events import Detection, End, StateChange
 
@@ -516,6 +518,62 @@ def test_the_process_ends_though_nobody_reads_what_it_prints_and_logs(write, tmp
     finally:
         daemon.kill()
         daemon.communicate()
+
+
+async def ask(path):
+    reader, writer = await asyncio.open_unix_connection(path)
+    writer.write(b'{"request": "status"}\n')
+    answer = msgspec.json.decode(await reader.readline(), type=Snapshot)
+    writer.close()
+    await writer.wait_closed()
+    return answer
+
+
+def test_its_state_can_be_asked_for(write, recorder, recording, tmp_path):
+    config = write(
+        f"[[sources]]\nname = 'good'\n[[sources]]\nname = 'bad'\n"
+        f"[[hooks]]\ncommand = 'true'\n[daemon]\nsocket = '{tmp_path}/mine.sock'\n"
+    )
+    script = (
+        f"case $settings in *bad*) exit 1;; esac; {OPENED} tail -c +45 {recording}; exec sleep 60"
+    )
+    answers = []
+
+    async def drive(printer):
+        await until(lambda: len(printer.of(Detection)) == 2)
+        await until(lambda: ("stalled", "bad") in printer.states())
+        answers.append(await ask(tmp_path / "mine.sock"))
+        tell(signal.SIGTERM)
+
+    listen(config, driver=drive, recorder=recorder(script))
+    (answer,) = answers
+    good, bad = answer.sources
+    assert (good.name, good.state, good.audio_s, good.description) == (
+        "good",
+        "listening",
+        3.0,
+        "a fake",
+    )
+    assert (good.level_dbfs, good.gate_open) == (-100.0, True)  # it has fallen silent
+    assert (bad.state, bad.level_dbfs, bad.gate_open) == ("stalled", None, False)
+    assert bad.last_error.startswith("The process that records ended with exit status 1.")
+    assert answer.models == ["loud"]
+    assert [(one.keyword, one.source, one.n) for one in answer.detections] == [("stop", "good", 2)]
+    assert answer.hooks["started"] + answer.hooks["dropped"] <= 2
+    assert [line.level for line in answer.last_errors] == ["warning"]
+    assert not (tmp_path / "mine.sock").exists()
+
+
+def test_a_socket_that_cannot_be_had_is_an_error_only_where_it_is_asked_for(
+    write, recording, tmp_path, monkeypatch, caplog
+):
+    file = f"[source]\ninput = '{recording}'\n"
+    with pytest.raises(ConfigError, match="The daemon's socket must lie where it can be made"):
+        listen(write(f"{file}[daemon]\nsocket = '{recording}/kws.sock'\n"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(recording))
+    assert listen(write(file))[0] == 0
+    warned = "`kws status` will not find this daemon. The daemon's socket must lie where it can be"
+    assert any(message.startswith(warned) for message in caplog.messages)
 
 
 def test_an_error_of_its_own_ends_the_daemon(write, recorder, monkeypatch):
