@@ -112,7 +112,7 @@ _SOCKET = click.option(
 
 @cli.command()
 @click.option("--model", metavar="NAME|FILE", help="A bundled model or a .tflite.")
-@click.option("--input", "source", metavar="mic|FILE|-", help="Where audio comes from.")
+@click.option("--input", "source", metavar="mic|FILE|-|URL", help="Where audio comes from.")
 @click.option("--device", metavar="NAME", help="A microphone, as `kws devices` lists them.")
 @click.option("--config", type=click.Path(path_type=Path), help="A kws.toml; options override it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines only.")
@@ -159,7 +159,7 @@ def listen(config: Path | None, as_json: bool, **options: Any) -> None:
             deliver_to(hooks.send, printer.send),
             metered=not as_json and sys.stdout.isatty(),
         )
-        if not source.live:
+        if not (source.live and failure):  # what is live ends only if its command does, or by error
             printer.send(end)
             if not as_json:
                 click.echo(summary(end))

@@ -95,7 +95,7 @@ class Conditioner:
             scaled = samples * np.float64(self._gain)
             if self._high_pass:
                 scaled = self._high_pass.process(scaled.reshape(-1, _BLOCK_SAMPLES)).ravel()
-            samples = to_int16(scaled)  # saturates
+            samples = to_int16(scaled.astype(np.float32))  # saturates
         if self._processor is None or not len(samples):
             return samples
         pieces = samples.astype("<i2", copy=False).reshape(-1, _BLOCK_SAMPLES)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import IO, cast
 
 from kws.audio import Samples
-from kws.errors import ConfigError, DeviceError
+from kws.errors import ConfigError, DeviceError, FormatError
 from kws.sources.microphone import STALL_S, group_of_recorder
 from kws.sources.pcm import Layout, read_pcm
 from kws.sources.polled import PolledSource
@@ -102,11 +102,11 @@ class CommandSource(PolledSource):
             decode="Let the command decode it, as `ffmpeg … -f s16le -` does.",
             check="its options and what it says in a terminal",
         )
-        with contextlib.closing(samples):  # type: ignore[type-var]
-            for block in samples:
-                yield block
-                if self._closed:
-                    return
+        try:
+            yield from samples
+        except FormatError:
+            if not self._closed:  # else it was we who cut it short
+                raise
 
     def _let_go(self) -> None:
         self._signal(signal.SIGTERM)
