@@ -35,7 +35,7 @@ from kws.sources.riff import read_frames, read_header
 from kws.sources.wav import WavSource
 from kws.trial import check_model
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(7200)]
 
 IS_LONG = os.environ.get("KWS_FUZZ") == "long"
 MOST_GROWTH_MB = 128

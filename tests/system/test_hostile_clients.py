@@ -19,7 +19,7 @@ from kws.daemon.snapshot import Snapshot
 from kws.daemon.status import StatusServer
 from kws.events import Detection
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(3600)]
 
 IS_LONG = os.environ.get("KWS_FUZZ") == "long"
 MOST_S = 10.0
