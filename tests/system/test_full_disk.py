@@ -22,7 +22,8 @@ from kws.config import load_config
 from kws.daemon import channel, service, setup
 from kws.sinks.recording import Recording
 
-if not any(hasattr(it, "Recording") for it in (service, setup, channel)):  # the daemon does not record yet: as it will
+# A daemon that does not record yet does it here as it will.
+if not any(hasattr(it, "Recording") for it in (service, setup, channel)):
     config = load_config(Path(sys.argv[1]))
     recording = Recording(config.recording, config=config)
     hear, deliver = channel.Channel.hear, Daemon._deliver
