@@ -16,6 +16,7 @@ from kws.events import Detection, End, Event
 from kws.model import Model, model_path, open_model
 from kws.sources import Source
 from kws.spotter import Spotter
+from kws.trial import check_model
 
 __all__ = ["deliver_to", "hear", "open_model_for", "open_spotter", "summary"]
 
@@ -43,7 +44,9 @@ def open_model_for(settings: ModelSettings) -> Model:
     ModelError
         If it cannot be used, or is for another sample rate.
     """
-    model = open_model(model_path(settings.name), n_threads=settings.n_threads)
+    path = model_path(settings.name)
+    check_model(path, n_threads=settings.n_threads)
+    model = open_model(path, n_threads=settings.n_threads)
     if (rate_hz := model.manifest.features.sample_rate_hz) != SAMPLE_RATE_HZ:
         raise ModelError(
             f"A model must take audio at {SAMPLE_RATE_HZ} Hz, which every source gives. "

@@ -25,7 +25,7 @@ DEVICES = Path("/dev/snd")
 State = Literal["opening", "listening", "stalled", "ended"]
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
-_STEADY_S = 10.0
+_STEADY_S = 3.0
 """After so much audio the next failure counts as the first."""
 _OPENING_S = 15.0
 """How long a process may take to start, import and open a device, on a busy Raspberry Pi."""

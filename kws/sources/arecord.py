@@ -66,7 +66,9 @@ class ArecordSource(Microphone):
         self._heard = False
         form = ["-r", str(layout.rate_hz), "-c", str(layout.n_channels)]
         self._said: deque[str] = deque(maxlen=2)  # ALSA's last word and arecord's own
-        self._process = _start([*_FORMAT, *form, *(["-D", pcm] if pcm else [])])
+        # Its own period is 125 ms: a chunk would wait for it.
+        period = f"--period-time={1000 * chunk_ms}"
+        self._process = _start([*_FORMAT, *form, period, *(["-D", pcm] if pcm else [])])
         self._out = cast(IO[bytes], self._process.stdout)
         self._err = cast(IO[bytes], self._process.stderr)
         self._threads = [
