@@ -6,7 +6,7 @@ Unknown keys and wrong types are errors that name the key. Command-line options 
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -29,6 +29,7 @@ __all__ = [
 
 Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
 Milliseconds = Annotated[int, Meta(ge=0, le=60_000)]
+HookEvent = Literal["detection", "start", "listening", "stalled", "recovered", "error", "stop"]
 
 
 class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -102,18 +103,38 @@ class ListenerSettings(ModelSettings, frozen=True, kw_only=True):
 
 
 class HookSettings(_Table, frozen=True, kw_only=True):
-    """`[[hooks]]`: a command to run when a keyword is heard."""
+    """`[[hooks]]`: a command to run when a keyword is heard, or the daemon's state changes."""
 
-    keyword: str
+    keyword: str = "*"
     """The keyword, or `*` for every one."""
     command: list[str] | str
     """Program and arguments; a string is split like a shell line, but no shell runs it."""
     shell: bool = False
     """True hands a string to /bin/sh; the event is in the environment, never in the line."""
+    on: tuple[HookEvent, ...] = ("detection",)
+    """What it runs on; all but `detection` happen to `kws daemon` only."""
     timeout_s: Annotated[float, Meta(gt=0.0, le=86_400.0)] = 30.0
     """After this the command and all it started, in the background too, are killed."""
     max_running: Annotated[int, Meta(ge=1, le=64)] = 4
-    """How many of this hook may run at once; a detection beyond that is dropped and logged."""
+    """How many of this hook may run at once."""
+    max_queued: Annotated[int, Meta(ge=0, le=10_000)] = 0
+    """How many more may wait until one has ended; an event beyond that is dropped and logged."""
+    cooldown_s: Annotated[float, Meta(ge=0.0, le=86_400.0)] = 0.0
+    """How long after one event the next of the same keyword or state is passed over."""
+    mute: bool = False
+    """True lets the daemon hear nothing while the hook runs or waits."""
+    mute_after_s: Annotated[float, Meta(ge=0.0, le=3600.0)] = 0.0
+    """With `mute`: how much longer it hears nothing, as for the end of an echo."""
+    awake_wav: str | None = None
+    """A sound to play when the hook starts, by pw-play, paplay or aplay."""
+    working_directory: str | None = None
+    """Where the command runs; None is where kws was started."""
+    user: str | None = None
+    """The user it runs as; for that kws must run as root."""
+    environment: dict[str, str] = {}
+    """Variables added to those of kws; those of the event go before them."""
+    keyword_on_stdin: bool = False
+    """True writes the keyword alone to standard input, as wyoming-satellite does, not JSON."""
 
 
 class DaemonSettings(_Table, frozen=True, kw_only=True):

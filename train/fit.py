@@ -42,6 +42,7 @@ from kws.train.mine import mine, read_moments, write_moments
 from kws.train.scenes import Scenes
 from kws.train.sequences import SequenceScenes
 from kws.train.settings import CtcRecipe, Recipe
+from kws.train.transfer import transfer
 
 __all__ = ["SceneBatches", "fit", "fit_stages", "labels_of", "make_scenes", "restore"]
 
@@ -199,7 +200,7 @@ def fit(
         The run folder; made if need be.
     start : Path, optional
         Another run folder of the same architecture, whose weights and feature statistics to begin
-        with.
+        with. It may know other keywords: what the classifier has learnt of those is left behind.
     validate : Recipe, optional
         What the scenes of validation are made by, where that is another.
     callbacks : sequence of keras.callbacks.Callback
@@ -208,17 +209,19 @@ def fit(
     Raises
     ------
     ConfigError
-        If data is missing, or `run` holds an unfinished training of another recipe.
+        If data is missing, `run` holds an unfinished training of another recipe, or `start` is of
+        another architecture.
     """
     prepare(seed=recipe.fit.seed)
     run.mkdir(parents=True, exist_ok=True)
     history = begun(run)
     if history:
         _refuse_another(recipe, run)
-    before = None if start is None else restore(start)[0]
+    before, known = _restored(start)
     corpus = load_corpus(recipe.data, data, split="train")
+    judge_of_speech = before if known == labels_of(recipe) else None
     training = _batches(
-        recipe, corpus, split="train", mined=_mined(run, recipe, before, corpus.speech)
+        recipe, corpus, split="train", mined=_mined(run, recipe, judge_of_speech, corpus.speech)
     )
     judge = validate or recipe
     validation = _batches(
@@ -234,7 +237,7 @@ def fit(
         model = zoo.build(recipe.model, n_labels=len(labels_of(recipe)), mean=mean, std=std)
     log.info("%s: %d parameters", recipe.model.architecture, model.count_params())
     if before:
-        model.set_weights(before.get_weights())
+        transfer(model, before, labels=labels_of(recipe), labels_before=known)
     training.epoch = len(history)  # after the statistics, which are of the first epoch's scenes
     model.compile(optimizer=_optimizer(recipe, n_batches=len(training)), loss=_loss(recipe))
     _learn_from_teacher(model, recipe)
@@ -302,6 +305,14 @@ def restore(run: Path) -> tuple[zoo.Network, Recipe]:
             f"{run} ({error}). Make one with `kws train`."
         ) from error
     return model, recipe
+
+
+def _restored(run: Path | None) -> tuple[zoo.Network | None, list[str]]:
+    """Return the model to begin with and its labels, if there is one."""
+    if run is None:
+        return None, []
+    model, recipe = restore(run)
+    return model, labels_of(recipe)
 
 
 def _batches(

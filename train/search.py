@@ -9,9 +9,10 @@ same storage URL.
 import csv
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 import msgspec
@@ -28,6 +29,9 @@ log = logging.getLogger("kws.search")
 
 _YARDSTICK = {"fit.loss", "fit.label_smoothing", "fit.focal_gamma"}
 _WARM_UP_EPOCHS = 3  # losses of the first epochs say little about the last
+_TRIES, _PAUSE_S = 4, 0.5
+
+_Made = TypeVar("_Made")
 
 
 def search(
@@ -133,8 +137,9 @@ def _open_study(recipe: Recipe, url: str, name: str | None, *, shared: bool) -> 
     sqlalchemy = load_library("sqlalchemy", purpose="`kws train --search`")
     optuna.logging.disable_default_handler()
     try:
+        database = _made_by_one(lambda: optuna.storages.RDBStorage(url), sqlalchemy.exc.DBAPIError)
         study = optuna.create_study(
-            storage=url,
+            storage=database,
             study_name=name or recipe.name,
             load_if_exists=True,
             pruner=optuna.pruners.MedianPruner(n_warmup_steps=_WARM_UP_EPOCHS),
@@ -149,6 +154,16 @@ def _open_study(recipe: Recipe, url: str, name: str | None, *, shared: bool) -> 
     seed = None if shared else (recipe.fit.seed + len(study.trials)) % 2**32
     study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=shared)
     return study
+
+
+def _made_by_one(make: Callable[[], _Made], taken: type[Exception]) -> _Made:
+    """Make what several machines may be making just now: another may be quicker, so try again."""
+    for _ in range(_TRIES - 1):
+        try:
+            return make()
+        except taken:
+            time.sleep(_PAUSE_S)
+    return make()
 
 
 def _n_done(study: Any) -> int:

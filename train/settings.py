@@ -459,5 +459,9 @@ def _nearest(message: str) -> str:
         SearchRange,
     )
     known = [key for table in tables for key in table.__struct_fields__]
-    key = message.partition("unknown field `")[2].partition("`")[0]
-    return did_you_mean(key, known) if key else ""
+    if key := message.partition("unknown field `")[2].partition("`")[0]:
+        return did_you_mean(key, known)
+    if message.endswith("`$.model.architecture`"):
+        tags = [str(model.__struct_config__.tag) for model in get_args(ModelRecipe)]
+        return did_you_mean(message.split("'")[1], tags)
+    return ""

@@ -128,7 +128,7 @@ class Daemon:
         """Process one piece of a source; return whether there was one."""
         piece = channel.ear.take()
         if piece is not None:
-            for detection in channel.hear(piece):
+            for detection in channel.hear(piece, is_muted=self._setup.hooks.muted):
                 self._deliver(detection)
         if channel.ear.is_over and not channel.is_done:
             channel.is_done = True

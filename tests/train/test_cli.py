@@ -87,25 +87,25 @@ def test_a_number_out_of_range_is_a_usage_error(command, arguments, message):
     [
         (
             RECIPE + "[model]\narchitecture = 'crn'",
-            "Invalid enum value 'crn' - at `$.model.architecture`",
+            "Invalid value 'crn' - at `$.model.architecture`. Did you mean `crnn`?",
         ),
         (
             RECIPE + "[model]\nchannels = [16, 0, 64]",
-            "Expected `int` >= 1 - at `$.model.channels[1]`",
+            "Expected `int` >= 1 - at `$.model.channels[1]`.",
         ),
-        (RECIPE + "[augment]\nband_masks = -1", "Expected `int` >= 0 - at `$.augment.band_masks`"),
-        (RECIPE + "[fit]\nseed = -1", "Expected `int` >= 0 - at `$.fit.seed`"),
+        (RECIPE + "[augment]\nband_masks = -1", "Expected `int` >= 0 - at `$.augment.band_masks`."),
+        (RECIPE + "[fit]\nseed = -1", "Expected `int` >= 0 - at `$.fit.seed`."),
         (
             RECIPE + "sample_rate_hz = 8000",
-            "features.sample_rate_hz must be 16000, as every clip is read at; received 8000",
+            "features.sample_rate_hz must be 16000, as every clip is read at; received 8000.",
         ),
         (
             RECIPE.replace('"small"', '"my model"'),
-            "Expected `str` matching regex '^[A-Za-z0-9_.-]{1,64}\\\\Z' - at `$.name`",
+            "Expected `str` matching regex '^[A-Za-z0-9_.-]{1,64}\\\\Z' - at `$.name`.",
         ),
         (
             RECIPE.replace('"no"', r'"n\u0007"'),
-            "keywords must be printable text - at `$.data`",
+            "keywords must be printable text - at `$.data`.",
         ),
     ],
 )
@@ -113,7 +113,7 @@ def test_a_recipe_that_no_model_can_come_of_is_refused_before_training(tmp_path,
     path = tmp_path / "recipe.toml"
     path.write_text(text, encoding="utf-8")
     message = (
-        f"{path} breaks a rule of recipes. Received: {received}. docs/training.md lists every key."
+        f"{path} breaks a rule of recipes. Received: {received} docs/training.md lists every key."
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         load_recipe(path)

@@ -219,6 +219,29 @@ def test_another_run_gives_weights_and_statistics_to_begin_with(
         assert np.abs(np.asarray(was) - np.asarray(now)).max() < 1e-6
 
 
+def test_a_run_with_other_keywords_gives_all_but_what_it_knows_of_them(
+    training, data, two_epochs, tmp_path
+):
+    model, run = two_epochs
+    still = changed(epochs=1, learning_rate=1e-12, weight_decay=0.0, seed=5)
+    other = msgspec.structs.replace(RECIPE.data, keywords=RECIPE.data.keywords[:1])
+    still = msgspec.structs.replace(still, data=other)
+    begun = training.fit(still, data=data, run=tmp_path, start=run)
+    was, now = ([np.asarray(one) for one in it.trainable_variables] for it in (model, begun))
+    assert max(np.abs(a - b).max() for a, b in zip(was[:-2], now[:-2], strict=True)) < 1e-6
+    for a, b in zip(was[-2:], now[-2:], strict=True):
+        assert np.abs(a[..., :3] - b).max() < 1e-6, "silence, unknown and the keyword both know"
+    assert was[-1].shape[-1] > 3
+
+
+def test_a_run_of_another_architecture_cannot_be_begun_with(training, data, two_epochs, tmp_path):
+    other = msgspec.structs.replace(
+        RECIPE, model=msgspec.structs.replace(RECIPE.model, gru_units=5)
+    )
+    with pytest.raises(ConfigError, match=r"^A training can begin with a run of the same archi"):
+        training.fit(other, data=data, run=tmp_path, start=two_epochs[1])
+
+
 def test_a_stage_begins_with_the_one_before(training, data, tmp_path, monkeypatch):
     recipe = msgspec.structs.replace(RECIPE, then=[{"fit": {"learning_rate": 1e-12}}])
     model, stage = training.fit_stages(recipe, data=data, run=tmp_path)
