@@ -200,7 +200,7 @@ make_environment() {
     # shellcheck disable=SC2086  # none or one
     run "$python" -m venv --clear $site "$prefix"
     # Debian 12's pip does not know what a 32-bit system under a 64-bit kernel may install.
-    pip_ install --upgrade pip
+    if [ "$architecture" = armhf ]; then pip_ install --upgrade pip; fi
 }
 
 install_kws() {

@@ -21,8 +21,8 @@ CACHE = Path(
 )
 SUITE = "bookworm"
 BOARD_PACKAGES = (
-    "alsa-utils,base-files,base-passwd,bash,coreutils,dash,findutils,grep,libc-bin,mawk,passwd,"
-    "python3,python3.11-venv,python3-venv,sed,tar,util-linux"
+    "alsa-utils,base-files,base-passwd,bash,coreutils,dash,findutils,grep,libc-bin,libstdc++6,mawk,"
+    "passwd,python3,python3.11-venv,python3-venv,sed,tar,util-linux"
 )
 PACKAGES = {
     "amd64": "alsa-utils,dbus,libnss-systemd,python3,python3-venv,systemd,systemd-sysv",
