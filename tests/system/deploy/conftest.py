@@ -9,6 +9,8 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
+import zlib
 from pathlib import Path
 
 import pytest
@@ -31,7 +33,10 @@ PACKAGES = {
 }
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64", "armhf": "armv7l"}
 QEMU = {"arm64": "aarch64", "armhf": "arm"}
-WHEELS = ("ai-edge-litert", "click", "msgspec", "numpy", "soxr", "webrtcvad-wheels")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+# Markers tell 32-bit ARM apart from this machine, whose choice is that of 64-bit ARM too.
+WHEELS = [one for one in PROJECT["dependencies"] if "platform_machine ==" not in one]
+STATE = f"{zlib.crc32(repr(WHEELS).encode()):08x}"
 TOOLS = ("pip", "setuptools>=77", "wheel")
 
 
@@ -146,7 +151,7 @@ def wheels(base):
     """Collect what kws stands on as wheels for an architecture; return their folder."""
 
     def make(architecture):
-        folder = CACHE / f"wheels-{architecture}"
+        folder = CACHE / f"wheels-{architecture}-{STATE}"
         if not folder.exists():
             partial = folder.with_suffix(".part")
             shutil.rmtree(partial, ignore_errors=True)
@@ -205,7 +210,8 @@ def _download(folder, architecture, root):
     if architecture != "armhf":
         _pip("download", "--dest", folder, *chosen, *WHEELS)
         return
-    _pip("download", "--no-deps", "--dest", folder, *chosen, "click", "tflite-runtime")
+    _pip("download", "--no-deps", "--dest", folder, *chosen, "tflite-runtime")
+    _pip("download", "--dest", folder, *chosen, "click", "rich")
     _cross_compile(folder, root, "msgspec", "webrtcvad-wheels")
 
 
