@@ -134,8 +134,6 @@ def installer(tmp_path):
             "KWS_OS_RELEASE": str(tmp_path / "os-release"),
         }
         command = ["sh", str(DEPLOY / "install.sh"), "--user", "--dry-run"]
-        return subprocess.run(
-            command, capture_output=True, text=True, env=environment, check=False
-        )
+        return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
     return run

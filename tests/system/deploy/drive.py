@@ -54,7 +54,7 @@ def probe(path):
 def main(result):
     result["ready"] = until(is_heard)
     result["user"] = show("User")
-    result["uid"] = os.stat(f"/proc/{pid()}").st_uid
+    result["uid"] = pathlib.Path(f"/proc/{pid()}").stat().st_uid
     result["status"] = show("StatusText")
     result["sandbox_seen"] = until(lambda: pathlib.Path("/var/lib/kws/sandbox").exists())
     result["sandbox"] = probe("sandbox")
@@ -97,7 +97,7 @@ if __name__ == "__main__":
     found = {}
     try:
         main(found)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the test outside must say it
+    except Exception as error:
         found["error"] = repr(error)
     finally:
         found["journal"] = journal_text()[-6000:]

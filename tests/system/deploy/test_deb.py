@@ -20,9 +20,7 @@ def packages(source, tmp_path_factory):
         settings = {"PYTHON": sys.executable, "VERSION": version, "PYTHON_MINOR": "11"}
         command = ["sh", str(folder / "deploy/debian/build")]
         environment = {**os.environ, **settings}
-        done = subprocess.run(
-            command, capture_output=True, text=True, env=environment, check=False
-        )
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
     return folder / "dist"
 
