@@ -41,6 +41,7 @@ from kws.train.losses import make_loss
 from kws.train.mine import mine, read_moments, write_moments
 from kws.train.scenes import Scenes
 from kws.train.sequences import SequenceScenes
+from kws.train.ranges import observe, ranges_of
 from kws.train.settings import CtcRecipe, Recipe
 
 __all__ = ["SceneBatches", "fit", "fit_stages", "labels_of", "make_scenes", "restore"]
@@ -53,6 +54,7 @@ _FINISHED = "finished"
 _WEIGHTS = "model.weights.h5"
 _N_STREAMS = 96
 _N_CLIPS = 600
+_N_OBSERVED = 8  # batches that ranges begin with
 
 
 class SceneBatches(keras.utils.PyDataset):
@@ -216,6 +218,12 @@ def fit(
     if history:
         _refuse_another(recipe, run)
     before = None if start is None else restore(start)[0]
+    if recipe.fit.quantize_aware and before is None:
+        raise ConfigError(
+            "Quantisation-aware training must begin with trained weights. Received: `[fit] "
+            "quantize_aware = true` in a training from nothing. Put it into a `[[then]]`, or give "
+            "a run folder with --start."
+        )
     corpus = load_corpus(recipe.data, data, split="train")
     training = _batches(
         recipe, corpus, split="train", mined=_mined(run, recipe, before, corpus.speech)
@@ -230,13 +238,13 @@ def fit(
     mean, std = before.statistics if before else _statistics(training)
     settings = {"recipe": msgspec.to_builtins(recipe), "mean": mean, "std": std}
     write_whole(run / "settings.json", json.dumps(settings, indent=1))
-    with at_precision(recipe.fit.precision):
-        model = zoo.build(recipe.model, n_labels=len(labels_of(recipe)), mean=mean, std=std)
+    with at_precision("float32" if recipe.fit.quantize_aware else recipe.fit.precision):
+        model = _build(recipe, mean=mean, std=std)
     log.info("%s: %d parameters", recipe.model.architecture, model.count_params())
     if before:
-        model.set_weights(before.get_weights())
+        _begin_with(model, before, training if not history else [])
     training.epoch = len(history)  # after the statistics, which are of the first epoch's scenes
-    model.compile(optimizer=_optimizer(recipe, n_batches=len(training)), loss=_loss(recipe))
+    model.compile(optimizer=_optimizer(model, recipe, n_batches=len(training)), loss=_loss(recipe))
     _learn_from_teacher(model, recipe)
     if history:
         go_on(model, run, n_epochs=len(history))
@@ -294,7 +302,7 @@ def restore(run: Path) -> tuple[zoo.Network, Recipe]:
         settings = json.loads((run / "settings.json").read_text())
         recipe = msgspec.convert(settings["recipe"], Recipe)
         mean, std = settings["mean"], settings["std"]
-        model = zoo.build(recipe.model, n_labels=len(labels_of(recipe)), mean=mean, std=std)
+        model = _build(recipe, mean=mean, std=std)
         model.load_weights(run / _WEIGHTS)
     except (OSError, ValueError, KeyError, msgspec.ValidationError) as error:
         raise ConfigError(
@@ -302,6 +310,33 @@ def restore(run: Path) -> tuple[zoo.Network, Recipe]:
             f"{run} ({error}). Make one with `kws train`."
         ) from error
     return model, recipe
+
+
+def _build(recipe: Recipe, *, mean: Sequence[float], std: Sequence[float]) -> zoo.Network:
+    return zoo.build(
+        recipe.model,
+        n_labels=len(labels_of(recipe)),
+        mean=mean,
+        std=std,
+        quantize_aware=recipe.fit.quantize_aware,
+    )
+
+
+def _begin_with(model: zoo.Network, before: zoo.Network, training: Sequence[Batch]) -> None:
+    """Take over weights, and ranges too if both models have them; else find ranges on batches."""
+    ranges = ranges_of(model)
+    if bool(ranges) == bool(ranges_of(before)):
+        model.set_weights(before.get_weights())
+        return
+    for mine, other in zip(_without_ranges(model), _without_ranges(before), strict=True):
+        mine.assign(other)
+    if ranges:
+        observe(model, (training[i][0] for i in range(min(_N_OBSERVED, len(training)))))
+
+
+def _without_ranges(model: zoo.Network) -> list[keras.Variable]:
+    ranges = {id(weight) for layer in ranges_of(model) for weight in layer.weights}
+    return [weight for weight in model.weights if id(weight) not in ranges]
 
 
 def _batches(
@@ -389,7 +424,9 @@ def _learn_from_teacher(model: zoo.Network, recipe: Recipe) -> None:
     learn_from(model, teacher, share=fit.teacher_share, temperature=fit.temperature)
 
 
-def _optimizer(recipe: Recipe, *, n_batches: int) -> keras.optimizers.Optimizer:
+def _optimizer(
+    model: zoo.Network, recipe: Recipe, *, n_batches: int
+) -> keras.optimizers.Optimizer:
     """AdamW with one epoch of warm-up and a cosine to zero."""
     n_epochs = recipe.fit.cosine_epochs or recipe.fit.epochs
     schedule = keras.optimizers.schedules.CosineDecay(
@@ -398,13 +435,16 @@ def _optimizer(recipe: Recipe, *, n_batches: int) -> keras.optimizers.Optimizer:
         warmup_target=recipe.fit.learning_rate,
         warmup_steps=n_batches,
     )
-    return keras.optimizers.AdamW(
+    optimizer = keras.optimizers.AdamW(
         schedule,
         weight_decay=recipe.fit.weight_decay,
         clipnorm=1.0,
         use_ema=recipe.fit.average is not None,
         ema_momentum=recipe.fit.average or 0.99,
     )
+    if ranges := [weight for layer in ranges_of(model) for weight in layer.weights]:
+        optimizer.exclude_from_weight_decay(ranges)
+    return optimizer
 
 
 def _callbacks(
