@@ -81,7 +81,14 @@ def convert(
         if not (aware and quantization == "int8"):  # else all ranges are in the graph
             converter.target_spec.supported_ops = [kernels]
             converter.representative_dataset = calls
-    return compact(converter.convert())
+    if not aware:
+        return compact(converter.convert())
+    n_states = len(model.state_shapes())
+    return compact(
+        converter.convert(),  # calls what it has quantised by names of its own
+        inputs=["frames", *(f"state_{i}" for i in range(n_states))],
+        outputs=["Identity", *(f"Identity_{i + 1}" for i in range(n_states))],
+    )
 
 
 def _calls(

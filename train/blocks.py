@@ -62,10 +62,17 @@ class Average(Streaming):
     def __init__(self, n_outputs: int, **options: Any) -> None:
         super().__init__(**options)
         self.n_outputs = n_outputs
+        self.quantize_aware = False
+
+    def add_ranges(self) -> None:
+        """Make the layer quantisation-aware; it has a range where there are several bands."""
+        self.quantize_aware = True
 
     def build(self, shape: Shape) -> None:
         """Note the shape of (batch, time, bands, channels)."""
         self.n_bands, self.n_channels = shape[2], shape[3]
+        if self.quantize_aware and self.n_bands > 1:
+            super().add_ranges()
 
     def call(self, x: Tensor, training: bool = False) -> Tensor:
         """Average (batch, time, bands, channels)."""
@@ -174,8 +181,6 @@ class Broadcast(Streaming):
         Of what is added to every band.
     """
 
-    points = ("mean", "wide", "output")
-
     def __init__(
         self,
         channels: int,
@@ -189,6 +194,7 @@ class Broadcast(Streaming):
     ) -> None:
         super().__init__(**options)
         self.transition = transition
+        self.points = ("mean", "output") if transition else ("mean", "wide", "output")
         self.widen = [Causal(channels)] if transition else []
         self.bands = [
             Causal(None, kernel=(1, 3), stride=(1, band_stride), activation="linear"),
@@ -275,7 +281,9 @@ class LSTM(Streaming):
         def follow(states: States, inputs: Sequence[Tensor]) -> States:
             return list(self._update(inputs, *states, weights))
 
-        y = recur(follow, self._inputs(x, weights), [(ops.shape(x)[0], self.units)] * 2)
+        shapes = [(ops.shape(x)[0], self.units)] * 2
+        unroll = self.ranges.mode == "observe"
+        y = recur(follow, self._inputs(x, weights), shapes, unroll=unroll)
         return ops.expand_dims(y, 2)
 
     def compute_output_shape(self, shape: Shape) -> Shape:

@@ -39,9 +39,9 @@ from kws.train.data import Corpus, Split, Spoken, load_corpus, write_left_out
 from kws.train.distill import learn_from
 from kws.train.losses import make_loss
 from kws.train.mine import mine, read_moments, write_moments
+from kws.train.ranges import observe, ranges_of
 from kws.train.scenes import Scenes
 from kws.train.sequences import SequenceScenes
-from kws.train.ranges import observe, ranges_of
 from kws.train.settings import CtcRecipe, Recipe
 
 __all__ = ["SceneBatches", "fit", "fit_stages", "labels_of", "make_scenes", "restore"]
@@ -328,8 +328,8 @@ def _begin_with(model: zoo.Network, before: zoo.Network, training: Sequence[Batc
     if bool(ranges) == bool(ranges_of(before)):
         model.set_weights(before.get_weights())
         return
-    for mine, other in zip(_without_ranges(model), _without_ranges(before), strict=True):
-        mine.assign(other)
+    for weight, other in zip(_without_ranges(model), _without_ranges(before), strict=True):
+        weight.assign(other)
     if ranges:
         observe(model, (training[i][0] for i in range(min(_N_OBSERVED, len(training)))))
 
@@ -424,9 +424,7 @@ def _learn_from_teacher(model: zoo.Network, recipe: Recipe) -> None:
     learn_from(model, teacher, share=fit.teacher_share, temperature=fit.temperature)
 
 
-def _optimizer(
-    model: zoo.Network, recipe: Recipe, *, n_batches: int
-) -> keras.optimizers.Optimizer:
+def _optimizer(model: zoo.Network, recipe: Recipe, *, n_batches: int) -> keras.optimizers.Optimizer:
     """AdamW with one epoch of warm-up and a cosine to zero."""
     n_epochs = recipe.fit.cosine_epochs or recipe.fit.epochs
     schedule = keras.optimizers.schedules.CosineDecay(

@@ -346,7 +346,9 @@ class GRU(Streaming):
         def follow(states: States, inputs: Sequence[Tensor]) -> States:
             return [self._update(inputs, states[0], weights)]
 
-        y = recur(follow, self._inputs(x, weights), [(ops.shape(x)[0], self.units)])
+        shapes = [(ops.shape(x)[0], self.units)]
+        unroll = self.ranges.mode == "observe"
+        y = recur(follow, self._inputs(x, weights), shapes, unroll=unroll)
         return ops.expand_dims(y, 2)
 
     def compute_output_shape(self, shape: Shape) -> Shape:
@@ -439,6 +441,8 @@ def recur(
     follow: Callable[[States, Sequence[Tensor]], States],
     inputs: Sequence[Tensor],
     shapes: Sequence[Shape],
+    *,
+    unroll: bool = False,
 ) -> Tensor:
     """Run a function from states and inputs to new states over time.
 
@@ -448,6 +452,8 @@ def recur(
     inputs : sequence of tensors [shape=(batch, time, ...)]
     shapes : sequence of shapes
         Of the states, which begin with zeros.
+    unroll : bool
+        Run without tracing, which `follow` sees values in.
 
     Returns
     -------
@@ -457,11 +463,17 @@ def recur(
 
     def body(states: States, now: Sequence[Tensor]) -> tuple[States, States]:
         states = follow(states, now)
-        return states, states[:1]
+        return states, states  # Keras wants outputs of the structure of states
 
     states = [ops.zeros(shape) for shape in shapes]
-    _, (outputs,) = ops.scan(body, states, [ops.swapaxes(one, 0, 1) for one in inputs])
-    return ops.swapaxes(outputs, 0, 1)
+    if unroll:
+        outputs = []
+        for t in range(inputs[0].shape[1]):
+            states = follow(states, [one[:, t] for one in inputs])
+            outputs.append(states[0])
+        return ops.stack(outputs, axis=1)
+    _, outputs = ops.scan(body, states, [ops.swapaxes(one, 0, 1) for one in inputs])
+    return ops.swapaxes(outputs[0], 0, 1)
 
 
 def joined(pieces: Sequence[Tensor]) -> Tensor:

@@ -128,7 +128,9 @@ def fake_quantize(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
     Jacob et al. 2018, section 3, equation 12, with the range moved so that zero is a value.
     """
     scale, zero = _steps(low, high)
-    clipped = ops.minimum(ops.maximum(x, -zero * scale), (_N_STEPS - zero) * scale)
+    low = low + ops.stop_gradient(-zero * scale - low)
+    high = high + ops.stop_gradient((_N_STEPS - zero) * scale - high)
+    clipped = ops.minimum(ops.maximum(x, low), high)
     return clipped + ops.stop_gradient(_nearest(clipped / scale) * scale - clipped)
 
 
