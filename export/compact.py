@@ -15,9 +15,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 __all__ = ["compact"]
 
 
-def compact(
-    flatbuffer: bytes, *, inputs: Sequence[str] = (), outputs: Sequence[str] = ()
-) -> bytes:
+def compact(flatbuffer: bytes, *, inputs: Sequence[str] = (), outputs: Sequence[str] = ()) -> bytes:
     """Return the model without names of inner tensors and with equal vectors stored once.
 
     Names of inputs and outputs stay, or become those given, in order: the manifest calls tensors by
