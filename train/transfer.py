@@ -2,24 +2,28 @@
 
 from collections.abc import Sequence
 
+import keras
 import numpy as np
 
 from kws.errors import ConfigError
-from kws.train.zoo import Network
 
 __all__ = ["transfer"]
 
 
 def transfer(
-    model: Network, before: Network, *, labels: Sequence[str], labels_before: Sequence[str]
+    to: Sequence[keras.Variable],
+    of: Sequence[keras.Variable],
+    *,
+    labels: Sequence[str],
+    labels_before: Sequence[str],
 ) -> None:
-    """Give `model` the weights of `before`; of the last layer, those of the labels that both know.
+    """Take over the weights of another model; of the last layer, those of labels that both know.
 
     Parameters
     ----------
-    model, before : Network
-        Of the same architecture but for the number of labels; the classifier's kernel and bias are
-        the last of their weights.
+    to, of : sequence of Variable
+        The weights of two models of the same architecture but for the number of labels; the
+        classifier's kernel and bias come last.
     labels, labels_before : sequence of str
         In the order of their outputs.
 
@@ -28,19 +32,20 @@ def transfer(
     ConfigError
         If the architectures differ.
     """
-    fresh, learned = model.get_weights(), before.get_weights()
-    if list(labels) != list(labels_before) and len(fresh) == len(learned):
+    learned = [np.array(weight) for weight in of]
+    if list(labels) != list(labels_before) and len(to) == len(learned):
         known = [label for label in labels if label in labels_before]
-        to = [labels.index(label) for label in known]
-        of = [labels_before.index(label) for label in known]
-        last = [weights.copy() for weights in fresh[-2:]]
-        for mine, theirs in zip(last, learned[-2:], strict=True):
-            mine[..., to] = theirs[..., of]
-        learned[-2:] = last
-    if [np.shape(weights) for weights in fresh] != [np.shape(weights) for weights in learned]:
+        mine = [labels.index(label) for label in known]
+        theirs = [labels_before.index(label) for label in known]
+        for i in (-2, -1):
+            last = np.array(to[i])
+            last[..., mine] = learned[i][..., theirs]
+            learned[i] = last
+    if [tuple(weight.shape) for weight in to] != [weight.shape for weight in learned]:
         raise ConfigError(
             "A training can begin with a run of the same architecture and features only. Received: "
             "one with other shapes of weights. Give another --start, or its `[model]` and "
             "`[features]`."
         )
-    model.set_weights(learned)
+    for weight, value in zip(to, learned, strict=True):
+        weight.assign(value)

@@ -323,6 +323,68 @@ def test_a_teacher_changes_what_is_learned(training, data, two_epochs, tmp_path)
         training.fit(other, data=data, run=tmp_path / "other")
 
 
+@pytest.fixture(scope="module")
+def aware(training, data, two_epochs, tmp_path_factory):
+    """Two epochs with fake quantisation after the two without: the model and its run folder."""
+    run = tmp_path_factory.mktemp("aware")
+    recipe = changed(epochs=2, quantize_aware=True, average=0.9)
+    return training.fit(recipe, data=data, run=run, start=two_epochs[1]), run
+
+
+def test_ranges_are_learned_and_are_among_the_weights(training, aware, two_epochs):
+    from kws.train.ranges import ranges_of
+
+    model, run = aware
+    assert not ranges_of(two_epochs[0])
+    found = ranges_of(model)
+    assert sum(len(ranges.points) for ranges in found) > 20
+    assert all(np.asarray(ranges.high).min() > 0.0 for ranges in found)
+    restored, _ = training.restore(run)
+    assert same_weights(restored, model)
+    assert len(ranges_of(restored)) == len(found)
+
+
+def test_normalisation_stays_as_it_was(aware, two_epochs):
+    for was, now in zip(two_epochs[0].stack, aware[0].stack, strict=True):
+        if hasattr(was, "norm"):
+            for i in (2, 3):
+                assert np.array_equal(was.norm.weights[i], now.norm.weights[i])
+
+
+def test_an_interrupted_training_goes_on_with_its_ranges(
+    training, data, aware, two_epochs, tmp_path
+):
+    model, _ = aware
+    recipe = changed(epochs=2, quantize_aware=True, average=0.9)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.keras.callbacks.TensorBoard, "on_epoch_begin", _raise_in_second)
+        with pytest.raises(KeyboardInterrupt):
+            training.fit(recipe, data=data, run=tmp_path, start=two_epochs[1])
+    resumed = training.fit(recipe, data=data, run=tmp_path, start=two_epochs[1])
+    assert same_weights(resumed, model)
+
+
+def test_a_larger_teacher_teaches_a_student_that_rounds(training, data, two_epochs, tmp_path):
+    larger = msgspec.structs.replace(RECIPE.model, channels=(6, 8, 12), gru_units=12)
+    training.fit(
+        msgspec.structs.replace(changed(), model=larger), data=data, run=tmp_path / "teacher"
+    )
+    recipe = changed(teacher=str(tmp_path / "teacher"), quantize_aware=True, loss="focal")
+    taught = training.fit(recipe, data=data, run=tmp_path / "taught", start=two_epochs[1])
+    assert len(taught.weights) > len(two_epochs[0].weights)
+    assert all(np.isfinite(weight).all() for weight in taught.get_weights())
+
+
+def test_quantisation_aware_training_from_nothing_is_refused(training, data, tmp_path):
+    message = (
+        "Quantisation-aware training must begin with trained weights. Received: `[fit] "
+        "quantize_aware = true` in a training from nothing. Put it into a `[[then]]`, or give a "
+        "run folder with --start."
+    )
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        training.fit(changed(quantize_aware=True), data=data, run=tmp_path)
+
+
 def test_validation_batches_are_the_same_in_every_epoch(training, data):
     batches = batches_of(training, data, "validation")
     first = batches[0][0].copy()
