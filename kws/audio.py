@@ -4,6 +4,7 @@ On the way samples are float32 on the scale of int16, so that 16-bit audio stays
 16 kHz mono int16 already comes out bit for bit as it went in.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
@@ -22,6 +23,7 @@ __all__ = [
     "check_rate",
     "down_mix",
     "from_pcm",
+    "level_dbfs",
     "sample_bytes",
     "to_int16",
 ]
@@ -226,3 +228,19 @@ def down_mix(frames: Frames, /) -> Frames:
 def to_int16(mono: Frames, /) -> Samples:
     """Round to the nearest int16, halves to even; what lies beyond full scale saturates."""
     return np.clip(np.rint(mono), -32_768, 32_767).astype(np.int16)
+
+
+def level_dbfs(samples: Samples, /) -> float:
+    """Return the root mean square in dB below that of a square wave of full scale.
+
+    Parameters
+    ----------
+    samples : int16 [shape=(n,)]
+
+    Returns
+    -------
+    float
+        -100..0; -100 stands for silence, and for no samples.
+    """
+    power = float(np.mean(np.square(samples, dtype=np.float32))) if len(samples) else 0.0
+    return max(-100.0, round(10 * math.log10(max(power, 1e-9) / 32768.0**2), 1))

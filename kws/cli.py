@@ -11,9 +11,10 @@ import math
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import click
 
@@ -80,9 +81,33 @@ def _finite(_ctx: click.Context, _parameter: click.Parameter, value: float | Non
 @click.option("-v", "--verbose", is_flag=True, help="Log what happens to standard error.")
 def cli(verbose: bool) -> None:
     """Listen for keywords, and run commands when they are heard."""
-    logging.basicConfig(
-        format="%(levelname)s: %(message)s", level=logging.INFO if verbose else logging.WARNING
-    )
+    from kws.daemon.logs import configure
+
+    configure(verbose=verbose)
+
+
+def _log_format(
+    ctx: click.Context, _parameter: click.Parameter, value: Literal["text", "json"] | None
+) -> None:
+    """Write the logs otherwise, from the first line on."""
+    from kws.daemon.logs import configure
+
+    if value:
+        ctx.meta["log_format"] = value
+        configure(value, verbose=ctx.find_root().params["verbose"])
+
+
+_LOG_FORMAT = click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    callback=_log_format,
+    is_eager=True,
+    expose_value=False,
+    help="What logs on standard error are; default text.",
+)
+_SOCKET = click.option(
+    "--socket", type=click.Path(path_type=Path), help="The daemon's, if kws.toml sets another."
+)
 
 
 @cli.command()
@@ -107,6 +132,7 @@ def cli(verbose: bool) -> None:
 )
 @click.option("--no-vad", is_flag=True, help="Run the model on silence too.")
 @click.option("--chunk-ms", type=click.IntRange(10, 1000), help="Audio taken at once; default 80.")
+@_LOG_FORMAT
 def listen(config: Path | None, as_json: bool, **options: Any) -> None:
     """Print a line for every keyword heard, and run its hooks.
 
@@ -127,7 +153,12 @@ def listen(config: Path | None, as_json: bool, **options: Any) -> None:
         at_exit.callback(hooks.close, kill=True)
         if source.live and not as_json:
             click.echo(f"Listening to {source.name} for {', '.join(keywords)}.", err=True)
-        end, failure = hear(source, spotter, deliver_to(hooks.send, printer.send))
+        end, failure = hear(
+            source,
+            spotter,
+            deliver_to(hooks.send, printer.send),
+            metered=not as_json and sys.stdout.isatty(),
+        )
         if not (source.live and failure):  # what is live ends only if its command does, or by error
             printer.send(end)
             if not as_json:
@@ -145,6 +176,7 @@ def listen(config: Path | None, as_json: bool, **options: Any) -> None:
     help="A kws.toml; SIGHUP rereads it.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print events as JSON lines.")
+@_LOG_FORMAT
 @click.pass_context
 def daemon(ctx: click.Context, config: Path, as_json: bool) -> None:
     """Listen for months: to several microphones, with several models, whatever fails.
@@ -153,13 +185,55 @@ def daemon(ctx: click.Context, config: Path, as_json: bool) -> None:
     """
     import asyncio
 
+    from kws.config import load_config
+    from kws.daemon.logs import configure
     from kws.daemon.service import Daemon
     from kws.sinks.jsonl import JsonLines
 
+    if "log_format" not in ctx.meta:
+        configure(load_config(config).daemon.log_format)
     logging.getLogger("kws").setLevel(logging.INFO)
     # A stream of its own: one that is stuck must not keep the process from ending.
     printer = JsonLines(os.fdopen(os.dup(1), "w")) if as_json else None
-    ctx.exit(asyncio.run(Daemon(config, printer=printer).run()))
+    code = asyncio.run(Daemon(config, printer=printer).run())
+    if any(thread.name.startswith("kws-") for thread in threading.enumerate()):
+        os._exit(code)  # a sink hangs, and Python would wait for the locks that it holds
+    ctx.exit(code)
+
+
+@cli.command()
+@_SOCKET
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def status(socket: Path | None, as_json: bool) -> None:
+    """Say what the daemon hears and does, and what went wrong."""
+    import msgspec
+
+    from kws.daemon.client import ask, find_socket
+    from kws.daemon.table import status_tables
+
+    snapshot = ask(socket or find_socket())
+    if as_json:
+        click.echo(msgspec.json.encode(snapshot).decode())
+        return
+    from rich.console import Console
+
+    console = Console()
+    console.print(status_tables(snapshot, ascii_only=console.options.ascii_only))
+
+
+@cli.command()
+@_SOCKET
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines only.")
+def tail(socket: Path | None, as_json: bool) -> None:
+    """Print the daemon's events as they come, until it ends."""
+    from kws.daemon.client import find_socket, follow
+    from kws.events import to_json
+    from kws.sinks.text import describe
+
+    for event in follow(socket or find_socket()):
+        click.echo(to_json(event) if as_json else describe(event))
+    if not as_json:
+        click.echo("The daemon has ended.", err=True)
 
 
 @cli.command()

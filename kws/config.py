@@ -181,6 +181,12 @@ class DaemonSettings(_Table, frozen=True, kw_only=True):
 
     backlog_s: Annotated[float, Meta(ge=1.0, le=600.0)] = 10.0
     """Audio of each source that may wait while the machine is busy; then the oldest is dropped."""
+    socket: Annotated[str, Meta(min_length=1)] | None = None
+    """Path of the socket that `kws status` asks; None: kws.sock where the system has a place."""
+    metrics_port: Annotated[int, Meta(ge=1, le=65_535)] | None = None
+    """Port of 127.0.0.1 at which Prometheus finds metrics; None is off."""
+    log_format: Literal["text", "json"] = "text"
+    """What logs on standard error are: lines to read, or JSON lines."""
 
 
 class Config(_Table, frozen=True, kw_only=True):

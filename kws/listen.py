@@ -1,15 +1,15 @@
-"""Listening from end to end: a source through the spotter to the sinks, with a progress bar."""
+"""Listening from end to end: a source through the spotter to the sinks, with a bar or a meter."""
 
 import contextlib
-import functools
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 
 import click
 
-from kws.audio import SAMPLE_RATE_HZ
+from kws.audio import SAMPLE_RATE_HZ, Samples
 from kws.config import DecisionSettings, GateSettings, ModelSettings
 from kws.errors import AudioError, ModelError
 from kws.events import Detection, End, Event
@@ -53,24 +53,34 @@ def open_model_for(settings: ModelSettings) -> Model:
 
 
 def hear(
-    source: Source, spotter: Spotter, send: Callable[[Detection], None]
+    source: Source, spotter: Spotter, send: Callable[[Detection], None], *, metered: bool = False
 ) -> tuple[End, AudioError | None]:
-    """Listen to the end; return the balance, and what was wrong with the audio there."""
+    """Listen to the end; return the balance, and what was wrong with the audio there.
+
+    Parameters
+    ----------
+    source : Source
+    spotter : Spotter
+    send : callable
+        Takes the detections.
+    metered : bool
+        Show a live meter for a source without a known end, where standard error is a terminal.
+    """
     n_samples = n_detections = 0
     n_lost_said = 0
     failure = None
     started_s = time.process_time()
-    with _progress(source) as (advance, make_way):
+    with _display(source, spotter, metered=metered) as (advance, make_way):
         try:
             for chunk in source:
                 for detection in spotter.process(chunk):
                     n_detections += 1
-                    make_way()
+                    make_way(detection)
                     send(detection)
                 if not n_samples:
                     _log.info("Heard the first chunk of %s.", source.name)
                 n_samples += len(chunk)
-                advance(len(chunk))
+                advance(chunk)
                 if source.dropped_chunks > 2 * n_lost_said:
                     n_lost_said = source.dropped_chunks
                     _log.warning("%s: %d chunks of audio were lost.", source.name, n_lost_said)
@@ -113,17 +123,30 @@ def summary(end: End) -> str:
 
 
 @contextlib.contextmanager
-def _progress(source: Source) -> Iterator[tuple[Callable[[int], None], Callable[[], None]]]:
-    """Show how far a file is, where standard error is a terminal.
+def _display(
+    source: Source, spotter: Spotter, *, metered: bool
+) -> Iterator[tuple[Callable[[Samples], None], Callable[[Detection], None]]]:
+    """Show what is going on, where standard error is a terminal: how far a file is, or a meter.
 
-    Gives what advances the bar by a number of samples, and what wipes it off the line that a
-    detection is about to be printed on.
+    Gives what takes each chunk, and what makes way on the screen for the line of a detection.
     """
-    if source.duration_s is None or not (sys.stderr and sys.stderr.isatty()):
-        yield lambda n_samples: None, lambda: None
-        return
-    length = max(1, int(source.duration_s * SAMPLE_RATE_HZ))
+    is_terminal = sys.stderr is not None and sys.stderr.isatty()
+    if is_terminal and source.duration_s is not None:
+        with _progress(source, source.duration_s) as advance:
+            yield advance, lambda _: click.echo("\r\033[K", nl=False, err=True)
+    elif is_terminal and metered and os.environ.get("TERM", "dumb") not in {"dumb", "unknown"}:
+        from kws.meter import live_meter
+
+        with live_meter() as (show, make_way):
+            yield lambda chunk: show(chunk, spotter), make_way
+    else:
+        yield lambda _: None, lambda _: None
+
+
+@contextlib.contextmanager
+def _progress(source: Source, duration_s: float) -> Iterator[Callable[[Samples], None]]:
+    length = max(1, int(duration_s * SAMPLE_RATE_HZ))
     with click.progressbar(
         length=length, file=sys.stderr, label=source.name, update_min_steps=max(1, length // 100)
     ) as bar:
-        yield bar.update, functools.partial(click.echo, "\r\033[K", nl=False, err=True)
+        yield lambda chunk: bar.update(len(chunk))

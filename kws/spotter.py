@@ -58,6 +58,10 @@ class Spotter:
     ----------
     keywords : tuple of str
         What can be detected: the model's keywords, or the phrases asked for.
+    thresholds : dict of str to float
+        Of each of the model's keywords.
+    gate_open : bool
+        Whether the model ran on the last frames.
     """
 
     def __init__(
@@ -79,9 +83,10 @@ class Spotter:
         self._output_samples = self._step_samples // model.n_outputs
         self.keywords = phrases_for(decision, manifest) or manifest.keywords
         decide = PhraseDecision if manifest.decision.kind == "ctc" else Decision
+        self.thresholds = thresholds_for(decision, manifest)
         self._decision: Decision | PhraseDecision = decide.of(
             manifest,
-            thresholds=thresholds_for(decision, manifest),
+            thresholds=self.thresholds,
             settings=decision,
             n_outputs=model.n_outputs,
         )
@@ -111,6 +116,17 @@ class Spotter:
         self._n_skipped = 0
         self._last_end_s = 0.0
         self._now_sample = 0
+        self.gate_open = False
+
+    @property
+    def posteriors(self) -> dict[str, float]:
+        """The last smoothed posterior of each of the model's keywords; 0 while the gate is closed.
+
+        A model that hears sequences has no smoothing: it is the last posterior then.
+        """
+        values = self._decision.smoothed.tolist() if self.gate_open else ()
+        known = dict(zip(self.manifest.labels, values, strict=False))
+        return {keyword: known.get(keyword, 0.0) for keyword in self.manifest.keywords}
 
     def process(self, samples: npt.NDArray[np.int16], /) -> list[Detection]:
         """Consume any number of samples; return what was heard in them.
@@ -183,7 +199,8 @@ class Spotter:
         """
         step = self._n_steps
         self._n_steps += 1
-        if not self._is_open(step):
+        self.gate_open = self._is_open(step)
+        if not self.gate_open:
             self._backlog.append(frames)
             self._n_skipped += 1
             return []

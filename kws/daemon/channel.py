@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from msgspec.structs import replace
 
-from kws.audio import SAMPLE_RATE_HZ
+from kws.audio import SAMPLE_RATE_HZ, level_dbfs
 from kws.config import Config, GateSettings, ListenerSettings
 from kws.daemon.backlog import Piece
 from kws.daemon.ear import Ear
@@ -89,6 +89,8 @@ class Channel:
     Attributes
     ----------
     n_detections : int
+    level_dbfs : float or None
+        Of the last audio.
     cpu_s : float
         Spent on the audio, all stages.
     is_done : bool
@@ -99,6 +101,7 @@ class Channel:
         self.ear = ear
         self.listeners = listeners
         self.n_detections = 0
+        self.level_dbfs: float | None = None
         self.cpu_s = 0.0
         self.is_done = False
         self._position = 0
@@ -125,6 +128,8 @@ class Channel:
                 found += one.begin(piece.start_sample)
         if not is_muted:
             self._remember(piece)
+            if piece.audio:
+                self.level_dbfs = level_dbfs(np.frombuffer(piece.audio, "<i2"))
             for one in self.listeners:
                 found += one.hear(piece.audio)
         self._position = piece.start_sample + len(piece.audio) // 2

@@ -13,12 +13,16 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from kws.config import SourceSettings
 from kws.daemon.channel import Channel
 from kws.daemon.ear import Ear, wall_time
+from kws.daemon.log_outlet import logs_in_a_thread
 from kws.daemon.notify import Notifier
 from kws.daemon.outlet import Outlet
 from kws.daemon.recorder import CAPTURE
+from kws.daemon.report import Reporter
 from kws.daemon.setup import Setup
 from kws.daemon.worker import in_thread
 from kws.errors import AudioError, KwsError
@@ -71,10 +75,15 @@ class Daemon:
         self._recorder = recorder
         self._setup = Setup.read(config)
         self._channels: list[Channel] = []
+        self._reporter = Reporter(
+            self._setup.config.daemon,
+            channels=lambda: self._channels,
+            hooks=lambda: self._setup.hooks.counts,
+        )
         self._tasks: dict[Ear, asyncio.Task[None]] = {}
         self._hooks = Outlet("hooks", self._setup.hooks)
         self._printers = [Outlet("standard output", printer)] if printer else []
-        self._retired: list[Outlet] = []
+        self._retired: list[Outlet[Event]] = []
         self._code: int | None = None
         self._failure: BaseException | None = None
         self._file_failure: AudioError | None = None
@@ -88,8 +97,18 @@ class Daemon:
         AudioError
             If all sources were files, and something was wrong with one.
         """
+        with logs_in_a_thread():
+            await self._run()
+        if self._failure:
+            raise self._failure
+        if self._file_failure and self._code is None:
+            raise self._file_failure
+        return self._code or 0
+
+    async def _run(self) -> None:
         self._wake = asyncio.Event()
         self._is_reload_wanted = asyncio.Event()
+        await self._reporter.start()
         self._listen_to_signals()
         reloader = asyncio.create_task(self._reload_for_ever())
         for source in self._setup.config.every_source:
@@ -103,11 +122,6 @@ class Daemon:
             self._failure = error
         reloader.cancel()
         await self._end()
-        if self._failure:
-            raise self._failure
-        if self._file_failure and self._code is None:
-            raise self._file_failure
-        return self._code or 0
 
     async def _process(self) -> None:
         """Process audio until there is none any more, or a signal or an error ends it."""
@@ -150,7 +164,14 @@ class Daemon:
     def _deliver(self, event: Event) -> None:
         """Hand an event to every outlet; none of them waits."""
         if isinstance(event, Detection):
-            _log.info("%s: heard `%s` (%.2f).", event.source, event.keyword, event.score)
+            _log.info(
+                "%s: heard `%s` (%.2f).",
+                event.source,
+                event.keyword,
+                event.score,
+                extra=msgspec.structs.asdict(event),
+            )
+        self._reporter.send(event)
         for outlet in (self._hooks, *self._printers):
             outlet.put(event)
 
@@ -214,6 +235,7 @@ class Daemon:
         old, channels = self._setup, list(self._channels)
         try:
             setup = await in_thread(functools.partial(Setup.read, self._path, old, channels))
+            await self._reporter.change(setup.config.daemon)
         except (KwsError, OSError) as error:
             _log.error("The new configuration is refused, and the old one kept: %s", error)
             refused = StateChange(event="error", time=wall_time(), detail=str(error))
@@ -266,8 +288,10 @@ class Daemon:
         await self._hear_the_rest()
         self._deliver(StateChange(event="stop", time=wall_time()))
         closing = asyncio.create_task(self._close_outlets())
-        await asyncio.wait([closing, *self._tasks.values()])
-        closing.result()
+        reporting = asyncio.create_task(self._reporter.close())
+        await asyncio.wait([closing, reporting, *self._tasks.values()])
+        for task in (closing, reporting):
+            task.result()
         self._notifier.close()
 
     async def _hear_the_rest(self) -> None:
@@ -301,7 +325,7 @@ class Daemon:
             if not outlet.join(0):
                 _log.error("%s did not end in time; events may be lost.", outlet.name)
 
-    def _kill_hooks(self, outlets: Sequence[Outlet]) -> None:
+    def _kill_hooks(self, outlets: Sequence[Outlet[Event]]) -> None:
         for outlet in outlets:
             if isinstance(outlet.sink, Hooks) and not outlet.join(0):
                 kill = functools.partial(outlet.sink.close, kill=True)

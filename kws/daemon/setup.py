@@ -31,6 +31,11 @@ class Setup:
     listeners: dict[str, list[Listener]]
     hooks: Hooks
 
+    @property
+    def models(self) -> list[str]:
+        """Names of the models that hear every source."""
+        return [one.name for one in next(iter(self.listeners.values()))]
+
     @classmethod
     def read(
         cls, path: Path, old: "Setup | None" = None, channels: Sequence[Channel] = ()
