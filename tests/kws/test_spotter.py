@@ -376,3 +376,15 @@ def test_a_real_network_gives_the_same_events_however_samples_are_cut(tiny_file,
         event for i in range(0, len(sound), 333) for event in spotter.process(sound[i : i + 333])
     ]
     assert cut == whole != []
+
+
+def test_a_meter_can_see_gate_posteriors_and_thresholds(model, recording):
+    with wave.open(str(recording)) as file:
+        samples = np.frombuffer(file.readframes(file.getnframes()), np.int16)
+    spotter = Spotter(open_model(model), gate=GateSettings(enabled=False))
+    assert (spotter.gate_open, spotter.posteriors) == (False, {"stop": 0.0, "go": 0.0})
+    spotter.process(samples[: int(0.7 * 16_000)])
+    assert spotter.gate_open
+    assert spotter.posteriors["stop"] > spotter.thresholds["stop"] > spotter.posteriors["go"]
+    spotter.reset()
+    assert (spotter.gate_open, spotter.posteriors) == (False, {"stop": 0.0, "go": 0.0})
