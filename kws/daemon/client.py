@@ -67,7 +67,8 @@ def _connected(path: Path, request: str) -> Iterator[socket.socket]:
         connection.settimeout(_ANSWER_S)
         try:
             connection.connect(str(path))
-            connection.sendall(msgspec.json.encode({"request": request}) + b"\n")
+            with contextlib.suppress(BrokenPipeError):  # what it has said before is still there
+                connection.sendall(msgspec.json.encode({"request": request}) + b"\n")
         except PermissionError as error:
             raise ConfigError(
                 f"A daemon can be asked only by the user it runs as, and by root. Received: "

@@ -129,9 +129,12 @@ class StatusServer:
         writer.transport.set_write_buffer_limits(_KERNEL_BYTES)
         try:
             if len(self._clients) > self._most_clients:
-                await _send(writer, _error(f"Only {self._most_clients} may ask at once."))
+                writer.write(_error(f"Only {self._most_clients} may ask at once."))
             else:
                 await self._answer(reader, writer)
+            writer.transport.set_write_buffer_limits(0)  # drain() waits for the last byte then
+            async with asyncio.timeout(_ANSWER_S):
+                await writer.drain()
         except (OSError, TimeoutError, asyncio.CancelledError):
             pass  # the client is gone, too slow, or the daemon ends
         finally:
@@ -145,10 +148,10 @@ class StatusServer:
             request = msgspec.json.decode(line, type=_Request).request
         except (ValueError, msgspec.DecodeError, TimeoutError):  # also too long a line
             known = 'one line of JSON such as {"request": "status"}'
-            await _send(writer, _error(f"A request must be {known}, sent at once."))
+            writer.write(_error(f"A request must be {known}, sent at once."))
             return
         if request == "status":
-            await _send(writer, msgspec.json.encode(self._snapshot()) + b"\n")
+            writer.write(msgspec.json.encode(self._snapshot()) + b"\n")
             return
         follower = _Follower(self._most_queued)
         self._followers.add(follower)
@@ -276,13 +279,6 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(opened)
-
-
-async def _send(writer: asyncio.StreamWriter, line: bytes) -> None:
-    writer.transport.set_write_buffer_limits(0)  # drain() waits until all is with the kernel
-    writer.write(line)
-    async with asyncio.timeout(_ANSWER_S):
-        await writer.drain()
 
 
 def _error(message: str) -> bytes:
