@@ -2,8 +2,8 @@ import io
 
 import pytest
 
-from kws.events import Detection, End
-from kws.sinks.text import Text
+from kws.events import Detection, End, NearMiss
+from kws.sinks.text import Text, describe
 
 STOP = Detection(keyword="stop", score=0.9712, start_s=12.34, end_s=12.81, model="commands")
 
@@ -52,3 +52,8 @@ def test_closing_leaves_the_stream_open():
 def test_a_reader_that_left_is_a_broken_pipe(broken_pipe):
     with pytest.raises(BrokenPipeError):
         Text(broken_pipe).send(STOP)
+
+
+def test_a_near_miss_of_the_daemon_is_described_in_a_line():
+    event = NearMiss(keyword="go", score=0.4, start_s=1.0, end_s=1.5, model="m", source="hall")
+    assert describe(event) == "hall: nearly go 0.40, 1.0-1.5 s"
