@@ -87,13 +87,13 @@ def _table(title: str, columns: str, *, ascii_only: bool) -> "Table":
 def _sources(snapshot: Snapshot, *, ascii_only: bool) -> "Table":
     from rich.text import Text
 
-    columns = "name state since level gate audio lost reopened"
+    columns = "name state since dBFS gate audio lost reopened"
     made = _table("Sources", columns, ascii_only=ascii_only)
     for one in snapshot.sources:
         made.add_row(
             Text(one.name),
             Text(one.state, style=_COLOUR.get(one.state, "")),
-            time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.since_s)),
+            time.strftime("%m-%d %H:%M:%S", time.localtime(one.since_s)),
             _level(one, ascii_only=ascii_only),
             {None: "", True: "open", False: "closed"}[one.gate_open],
             duration(one.audio_s),
@@ -107,7 +107,7 @@ def _level(source: SourceState, *, ascii_only: bool) -> str:
     if source.level_dbfs is None or source.state != "listening":
         return ""
     bar = meter(source.level_dbfs, ascii_only=ascii_only)
-    return f"{bar} {source.level_dbfs:.0f} dBFS"
+    return f"{bar} {source.level_dbfs:.0f}"
 
 
 def _listed(counts: dict[str, int]) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import socket
+import subprocess
 import sys
 import urllib.request
 
@@ -89,7 +90,8 @@ def test_a_metrics_port_that_is_taken_leaves_no_socket_behind(tmp_path):
     assert not path.exists()
 
 
-def test_a_daemon_says_what_it_heard(tmp_path, model, recording, kws, free_port):
+@pytest.mark.slow
+def test_a_daemon_says_what_it_heard(tmp_path, model, recording, free_port):
     """A source that goes on is a command's; here it is a file that waits at its end."""
     path, port = tmp_path / "kws.sock", free_port
     (tmp_path / "kws.toml").write_text(
@@ -113,7 +115,7 @@ def test_a_daemon_says_what_it_heard(tmp_path, model, recording, kws, free_port)
         state = await asyncio.to_thread(ask, path)
         text = await asyncio.to_thread(scrape)
         shown = [
-            await asyncio.to_thread(kws, "status", "--socket", path, *more)
+            await asyncio.to_thread(run_kws, "status", "--socket", path, *more)
             for more in ([], ["--json"])
         ]
         tail = await asyncio.create_subprocess_exec(
@@ -140,7 +142,38 @@ def test_a_daemon_says_what_it_heard(tmp_path, model, recording, kws, free_port)
     assert not path.exists()
 
 
+def run_kws(*arguments):
+    command = [sys.executable, "-m", "kws", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
 @pytest.fixture
 def free_port():
     with socket.create_server(("127.0.0.1", 0)) as one:
         return one.getsockname()[1]
+
+
+@pytest.mark.slow
+def test_a_daemon_never_loads_what_draws_on_the_terminal(tmp_path, model, recording):
+    (tmp_path / "kws.toml").write_text(
+        f"[gate]\nenabled = false\n[model]\nname = '{model}'\n[source]\ninput = '{recording}'\n"
+        f"[daemon]\nsocket = '{tmp_path / 'kws.sock'}'\nlog_format = 'json'\n"
+    )
+    code = (
+        "import atexit, sys\nfrom kws.cli import main\n"
+        "atexit.register(lambda: print(*sys.modules))\nmain(sys.argv[1:])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "daemon", "--config", str(tmp_path / "kws.toml")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    loaded = set(done.stdout.split())
+    assert done.returncode == 0, done.stderr
+    assert "kws.daemon.report" in loaded
+    assert loaded & {"rich", "prometheus_client"} == set()
+    heard = [one for one in map(json.loads, done.stderr.splitlines()) if "keyword" in one]
+    assert [(one["keyword"], one["level"]) for one in heard] == [("stop", "info")] * 2
