@@ -2,6 +2,7 @@
 
 import re
 import tracemalloc
+import wave
 
 import numpy as np
 import pytest
