@@ -52,6 +52,8 @@ class Converter:
         Rate of what comes in.
     name : str
         Where it comes from, for messages.
+    channel : int or None
+        The one to hear, counted from 0; None is the mean of all.
 
     Raises
     ------
@@ -61,10 +63,11 @@ class Converter:
         If it is not 16 kHz and soxr is missing.
     """
 
-    def __init__(self, rate_hz: int, *, name: str) -> None:
+    def __init__(self, rate_hz: int, *, name: str, channel: int | None = None) -> None:
         check_rate(rate_hz, name=name)
         self._rate_hz = rate_hz
         self._name = name
+        self._channel = channel
         self._resampler = None if rate_hz == SAMPLE_RATE_HZ else Resampler(rate_hz)
 
     def stream(self, blocks: Iterable[Frames]) -> Iterator[Samples]:
@@ -83,8 +86,8 @@ class Converter:
         Raises
         ------
         FormatError
-            At a sample that is NaN or infinite, or whatever AudioError `blocks` raises: in either
-            case only after everything before it was yielded.
+            Without that channel, at a sample that is NaN or infinite, or whatever AudioError
+            `blocks` raises: in each case only after everything before it was yielded.
         """
         failure: AudioError | None = None
         if self._resampler:
@@ -101,7 +104,8 @@ class Converter:
 
     def _mix(self, blocks: Iterable[Frames]) -> Iterator[Frames]:
         n_before = 0
-        for block in blocks:
+        for whole in blocks:
+            block = whole if self._channel is None else self._picked(whole, self._channel)
             finite = np.isfinite(block).all(axis=1)
             if not finite.all():
                 n_good = int(np.argmin(finite))
@@ -109,6 +113,14 @@ class Converter:
                 raise self._not_finite(block[n_good], index=n_before + n_good)
             yield down_mix(block)
             n_before += len(block)
+
+    def _picked(self, block: Frames, channel: int) -> Frames:
+        if channel < block.shape[1]:
+            return block[:, channel : channel + 1]
+        raise FormatError(
+            f"`channel` counts from 0 and must be one that the audio has. Received: {channel} of "
+            f"{block.shape[1]} in {self._name}. Choose another, or leave `channel` out."
+        )
 
     def _not_finite(self, frame: Frames, *, index: int) -> FormatError:
         value = frame[~np.isfinite(frame)][0]

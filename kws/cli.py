@@ -11,6 +11,7 @@ import math
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -111,7 +112,7 @@ _SOCKET = click.option(
 
 @cli.command()
 @click.option("--model", metavar="NAME|FILE", help="A bundled model or a .tflite.")
-@click.option("--input", "source", metavar="mic|FILE|-", help="Where audio comes from.")
+@click.option("--input", "source", metavar="mic|FILE|-|URL", help="Where audio comes from.")
 @click.option("--device", metavar="NAME", help="A microphone, as `kws devices` lists them.")
 @click.option("--config", type=click.Path(path_type=Path), help="A kws.toml; options override it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines only.")
@@ -158,7 +159,7 @@ def listen(config: Path | None, as_json: bool, **options: Any) -> None:
             deliver_to(hooks.send, printer.send),
             metered=not as_json and sys.stdout.isatty(),
         )
-        if not source.live:
+        if not (source.live and failure):  # what is live ends only if its command does, or by error
             printer.send(end)
             if not as_json:
                 click.echo(summary(end))
@@ -194,7 +195,10 @@ def daemon(ctx: click.Context, config: Path, as_json: bool) -> None:
     logging.getLogger("kws").setLevel(logging.INFO)
     # A stream of its own: one that is stuck must not keep the process from ending.
     printer = JsonLines(os.fdopen(os.dup(1), "w")) if as_json else None
-    ctx.exit(asyncio.run(Daemon(config, printer=printer).run()))
+    code = asyncio.run(Daemon(config, printer=printer).run())
+    if any(thread.name.startswith("kws-") for thread in threading.enumerate()):
+        os._exit(code)  # a sink hangs, and Python would wait for the locks that it holds
+    ctx.exit(code)
 
 
 @cli.command()

@@ -6,7 +6,7 @@ Unknown keys and wrong types are errors that name the key. Command-line options 
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -22,6 +22,7 @@ __all__ = [
     "HookSettings",
     "ListenerSettings",
     "ModelSettings",
+    "RecordingSettings",
     "SourceSettings",
     "load_config",
     "parse_config",
@@ -51,18 +52,35 @@ class SourceSettings(_Table, frozen=True, kw_only=True):
     name: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
     """What events of the daemon call it; None is its device, or else its input."""
     input: str = "mic"
-    """`mic`, a file, or `-` for raw 16 kHz mono s16le on standard input."""
+    """`mic`, a file, `-` for raw s16le on standard input, `udp://HOST:PORT` or tcp://."""
+    command: list[str] | str | None = None
+    """In place of `input`: a program that writes raw s16le or a WAV to standard output."""
     device: str | None = None
     """A microphone's name, part of it, its number, or an ALSA string; None is the default one."""
     chunk_ms: Annotated[int, Meta(ge=10, le=1000)] = 80
     """How much audio is handed over at once: less is quicker to answer, more is cheaper."""
     stall_s: Annotated[float, Meta(ge=0.5, le=3600.0)] = 3.0
     """Without audio for so long, a microphone counts as broken: many stop without an error."""
+    rate_hz: Annotated[int, Meta(ge=1_000, le=768_000)] = 16_000
+    """Of raw audio: what a command, a port or standard input gives, and arecord is asked for."""
+    n_channels: Annotated[int, Meta(ge=1, le=64)] = 1
+    """Of raw audio, interleaved."""
+    channel: Annotated[int, Meta(ge=0, le=63)] | None = None
+    """The one to hear, counted from 0; None is the mean of all."""
+    gain_db: Annotated[float, Meta(ge=-60.0, le=60.0)] = 0.0
+    """Makes it louder by so much; what goes beyond full scale is clipped."""
+    high_pass_hz: Annotated[float, Meta(ge=10.0, le=2000.0)] | None = None
+    """Damps what is lower than this: hum, wind, a microphone's offset."""
+    auto_gain: Annotated[int, Meta(ge=0, le=31)] = 0
+    """Lifts quiet voices to this many dB below full scale; 0 is off."""
+    noise_suppression: Annotated[int, Meta(ge=0, le=4)] = 0
+    """0 is off, 4 the strongest; can cost detections of models that were trained with noise."""
 
     @property
     def label(self) -> str:
-        """What events call it: its name, else its device, else its input."""
-        return self.name or self.device or self.input
+        """What events call it: its name, else its command or device, else its input."""
+        command = [self.command] if isinstance(self.command, str) else self.command or []
+        return self.name or " ".join(command)[:64] or self.device or self.input
 
 
 class GateSettings(_Table, frozen=True, kw_only=True):
@@ -137,6 +155,27 @@ class HookSettings(_Table, frozen=True, kw_only=True):
     """True writes the keyword alone to standard input, as wyoming-satellite does, not JSON."""
 
 
+class RecordingSettings(_Table, frozen=True, kw_only=True):
+    """`[recording]`: whether `kws daemon` keeps the audio around what it heard."""
+
+    folder: str | None = None
+    """Where; None records nothing."""
+    format: Literal["wav", "flac"] = "wav"
+    """Of 16 bits either way."""
+    pre_roll_s: Annotated[float, Meta(ge=0.0, le=60.0)] = 1.0
+    """Audio before the word."""
+    post_roll_s: Annotated[float, Meta(ge=0.0, le=60.0)] = 0.5
+    """Audio after it."""
+    min_score: Probability | None = None
+    """Keeps near misses too, from this smoothed posterior on; None keeps none."""
+    max_clips: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
+    """The oldest are removed beyond that."""
+    max_days: Annotated[float, Meta(gt=0.0, le=36_500.0)] = 30.0
+    """What is older is removed."""
+    max_mb: Annotated[float, Meta(gt=0.0, le=1_000_000.0)] = 500.0
+    """The oldest are removed beyond so many million bytes."""
+
+
 class DaemonSettings(_Table, frozen=True, kw_only=True):
     """`[daemon]`: what `kws daemon` does beside listening."""
 
@@ -160,6 +199,7 @@ class Config(_Table, frozen=True, kw_only=True):
     gate: GateSettings = GateSettings()
     decision: DecisionSettings = msgspec.field(default_factory=DecisionSettings)
     hooks: list[HookSettings] = []
+    recording: RecordingSettings = RecordingSettings()
     daemon: DaemonSettings = DaemonSettings()
 
     @property
@@ -244,7 +284,7 @@ def _explain(
     """Turn msgspec's message into ours: the key, the rule, and the nearest key that exists."""
     kind = HookError if path.startswith("hooks") else ConfigError
     if unknown := re.fullmatch(r"Object contains unknown field `(.+)`", problem, re.DOTALL):
-        key, known = unknown.group(1), _keys_of(path)
+        key, known = unknown.group(1), _table_of(path).__struct_fields__
         return kind(
             f"Every key in {name} must be one that kws knows. Received: `{key}` in {_place(path)}."
             f"{did_you_mean(key, known)} Known there: {', '.join(known)}."
@@ -253,24 +293,25 @@ def _explain(
         key = missing.group(1)
         return kind(f"`{key}` must be set in {_place(path)} of {name}. Received: none. Add it.")
     parent, key, value = _look_up(path, tables)
+    rule = _one_of(parent, key) if problem.startswith("Invalid enum value") else _rule(problem)
     is_list = path in {"hooks", "models", "sources"}
     remedy = f"Write [[{path}]], in two brackets." if is_list else "Change it."
     return kind(
-        f"`{key}` in {_place(parent)} of {name} must be {_rule(problem)}. "
-        f"Received: {_shown(value)}. {remedy}"
+        f"`{key}` in {_place(parent)} of {name} must be {rule}. Received: {_shown(value)}. {remedy}"
     )
 
 
 def _look_up(path: str, tables: dict[str, Any]) -> tuple[str, str, Any]:
     """Split a path such as `hooks[0].command[1]` before its last key; return its value too.
 
-    msgspec writes `[...]` where it could name the key of a dict: that is the first bad threshold.
+    msgspec writes `[...]` where it could name the key of a dict: that is the first bad value.
     """
     value: Any = tables
     parent, key = "", ""
     for name, index in re.findall(r"([a-z_]+)|\[(\d+|\.\.\.)\]", path):
         if index == "...":
-            parent, key = f"{parent}.{key}", next(k for k, v in value.items() if not _is_chance(v))
+            is_good = _is_text if key == "environment" else _is_chance
+            parent, key = f"{parent}.{key}", next(k for k, v in value.items() if not is_good(v))
             value = value[key]
         elif index:
             key, value = f"{key}[{index}]", value[int(index)]
@@ -281,6 +322,10 @@ def _look_up(path: str, tables: dict[str, Any]) -> tuple[str, str, Any]:
 
 def _is_chance(value: object) -> bool:
     return type(value) in {int, float} and 0 <= value <= 1  # type: ignore[operator]
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def _place(path: str) -> str:
@@ -309,6 +354,16 @@ def _rule(problem: str) -> str:
     return " or ".join(words[t] for t in types.split(" | ") if t in words) + bound
 
 
+def _one_of(parent: str, key: str) -> str:
+    """List the values of a key that takes only some."""
+    hints: list[Any] = [get_type_hints(_table_of(parent))[key.partition("[")[0]]]
+    words: list[str] = []
+    for hint in hints:  # grows as it goes: what a type is made of
+        parts = get_args(hint)
+        (words if get_origin(hint) is Literal else hints).extend(parts)
+    return "one of " + ", ".join(f"`{word}`" for word in words)
+
+
 def _shown(value: object) -> str:
     if isinstance(value, dict):
         return "a table"
@@ -317,8 +372,8 @@ def _shown(value: object) -> str:
     return repr(value) if isinstance(value, list | str) else str(value)
 
 
-def _keys_of(path: str) -> tuple[str, ...]:
-    """Return the keys known at a path such as `gate` or `hooks[0]`."""
+def _table_of(path: str) -> type[msgspec.Struct]:
+    """Return what defines the keys at a path such as `gate` or `hooks[0]`."""
     tables: dict[str, type[msgspec.Struct]] = {
         "": Config,
         "model": ModelSettings,
@@ -329,6 +384,7 @@ def _keys_of(path: str) -> tuple[str, ...]:
         "gate": GateSettings,
         "decision": DecisionSettings,
         "hooks": HookSettings,
+        "recording": RecordingSettings,
         "daemon": DaemonSettings,
     }
-    return tables[re.sub(r"\[\d+\]", "", path)].__struct_fields__
+    return tables[re.sub(r"\[\d+\]", "", path)]

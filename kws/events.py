@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-__all__ = ["Detection", "End", "Event", "StateChange", "from_json", "to_json"]
+__all__ = ["Detection", "End", "Event", "NearMiss", "StateChange", "from_json", "to_json"]
 
 
 class _Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="event"):
@@ -32,6 +32,29 @@ class Detection(_Event, frozen=True, kw_only=True, tag="detection"):
         Name of the model that fired.
     source : str or None
         Which source it was heard on; set by the daemon, which may have several.
+    """
+
+    keyword: str
+    score: float
+    start_s: float
+    end_s: float
+    model: str
+    source: str | None = None
+
+
+class NearMiss(_Event, frozen=True, kw_only=True, tag="near_miss"):
+    """A keyword's smoothed posterior rose far, and fell again without a detection.
+
+    Attributes
+    ----------
+    keyword : str
+    score : float
+        The highest that the smoothed posterior came, 0..1.
+    start_s, end_s : float
+        Where the word would lie, as with a detection at that moment.
+    model : str
+    source : str or None
+        As in `Detection`.
     """
 
     keyword: str
@@ -86,7 +109,7 @@ class StateChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     detail: str | None = None
 
 
-Event = Detection | End | StateChange
+Event = Detection | End | NearMiss | StateChange
 
 
 def to_json(event: Event) -> str:
@@ -105,6 +128,8 @@ def from_json(line: str | bytes) -> Event:
     kind = msgspec.json.decode(line, type=_Kind).event
     if kind == "detection":
         return msgspec.json.decode(line, type=Detection)
+    if kind == "near_miss":
+        return msgspec.json.decode(line, type=NearMiss)
     if kind == "end":
         return msgspec.json.decode(line, type=End)
     return msgspec.json.decode(line, type=StateChange)

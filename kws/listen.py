@@ -27,9 +27,12 @@ def open_spotter(
     *,
     gate: GateSettings | None = None,
     decision: DecisionSettings | None = None,
+    near_miss_score: float | None = None,
 ) -> Spotter:
     """Open a model and the pipeline around it; errors as in `open_model_for` and `Spotter`."""
-    return Spotter(open_model_for(model), gate=gate, decision=decision)
+    return Spotter(
+        open_model_for(model), gate=gate, decision=decision, near_miss_score=near_miss_score
+    )
 
 
 def open_model_for(settings: ModelSettings) -> Model:

@@ -32,6 +32,7 @@ CONFIGURATION = {
     "[gate]": runtime.GateSettings,
     "[decision]": runtime.DecisionSettings,
     "[[hooks]]": runtime.HookSettings,
+    "[recording]": runtime.RecordingSettings,
     "[daemon]": runtime.DaemonSettings,
 }
 TRAINING = {

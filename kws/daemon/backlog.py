@@ -1,4 +1,8 @@
-"""Audio that waits to be processed: bounded, in order, with the gaps between."""
+"""Audio that waits to be processed: bounded, in order, with the gaps between.
+
+When it is full, the older half is dropped at once: a few long gaps leave more words whole than many
+short ones, and each gap costs the stages a new beginning.
+"""
 
 from collections import deque
 from typing import NamedTuple
@@ -23,7 +27,7 @@ class Piece(NamedTuple):
 
 
 class Backlog:
-    """A queue of pieces; when it is full, the oldest is dropped.
+    """A queue of pieces; when it is full, the older half is dropped.
 
     Parameters
     ----------
@@ -81,8 +85,9 @@ class Backlog:
         self._n_waiting += n_samples
         self._pieces.append(piece)
         n_before = self.n_dropped
-        while self._drops and self._cost() > self.most_s * SAMPLE_RATE_HZ and len(self._pieces) > 1:
-            self._drop()
+        if self._drops and self._cost() > self.most_s * SAMPLE_RATE_HZ:
+            while self._cost() > self.most_s * SAMPLE_RATE_HZ / 2 and len(self._pieces) > 1:
+                self._drop()
         return self.n_dropped - n_before
 
     def gap(self) -> None:

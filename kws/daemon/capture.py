@@ -62,7 +62,7 @@ def main() -> int:
 
 
 def _record(settings: SourceSettings, out: int) -> None:
-    if settings.input == "-":
+    if settings.input == "-" and not settings.command:
         raise ConfigError(
             "A source of the daemon must be a microphone, a file, a command or a port. Received: "
             "`-`, standard input. Use `kws listen --input -`."

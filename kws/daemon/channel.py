@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from msgspec.structs import replace
@@ -11,7 +11,7 @@ from kws.audio import SAMPLE_RATE_HZ, level_dbfs
 from kws.config import Config, GateSettings, ListenerSettings
 from kws.daemon.backlog import Piece
 from kws.daemon.ear import Ear
-from kws.events import Detection, End
+from kws.events import Detection, End, NearMiss
 from kws.listen import open_spotter
 from kws.model import model_path
 from kws.spotter import Spotter
@@ -23,11 +23,15 @@ _HISTORY_S = 2.0
 _SAME_WORD_S = 0.5
 
 
+_Word = TypeVar("_Word", Detection, NearMiss)
+
+
 class Voice(NamedTuple):
     """All that makes a listener what it is; the same voice again needs no new one."""
 
     settings: ListenerSettings
     gate: GateSettings
+    near_miss_score: float | None
     file: tuple[int, ...]
     """Which file the model was read from: its inode, size and time."""
 
@@ -53,7 +57,12 @@ class Listener:
     def open(cls, voice: Voice) -> "Listener":
         """Open the model; errors as in `open_spotter`."""
         settings = voice.settings
-        spotter = open_spotter(settings, gate=voice.gate, decision=settings.decision)
+        spotter = open_spotter(
+            settings,
+            gate=voice.gate,
+            decision=settings.decision,
+            near_miss_score=voice.near_miss_score,
+        )
         return cls(spotter, voice)
 
     def begin(self, start_sample: int) -> list[Detection]:
@@ -66,7 +75,11 @@ class Listener:
         """Return what is heard in mono s16le."""
         return self._placed(self.spotter.process(np.frombuffer(audio, "<i2").astype(np.int16)))
 
-    def _placed(self, detections: list[Detection]) -> list[Detection]:
+    def near_misses(self) -> list[NearMiss]:
+        """Return what came near a detection since the last call."""
+        return self._placed(self.spotter.take_near_misses())
+
+    def _placed(self, detections: list[_Word]) -> list[_Word]:
         start_s = self._start_sample / SAMPLE_RATE_HZ
         return [
             replace(
@@ -135,6 +148,11 @@ class Channel:
         self._position = piece.start_sample + len(piece.audio) // 2
         return self._counted(found, started_s)
 
+    def near_misses(self) -> list[NearMiss]:
+        """Return what came near a detection since the last call."""
+        found = [miss for one in self.listeners for miss in one.near_misses()]
+        return [replace(one, source=self.ear.label) for one in found]
+
     def adopt(self, listeners: list[Listener]) -> list[Detection]:
         """Go on with other listeners, of which any may be old; return what only new ones heard."""
         started_s = time.thread_time()
@@ -190,8 +208,11 @@ def voices_of(config: Config) -> list[Voice]:
     ModelError
         If there is no such model.
     """
+    recording = config.recording
+    near_miss_score = recording.min_score if recording.folder else None
     voices = []
     for settings in config.every_model:
         at = model_path(settings.name).stat()
-        voices.append(Voice(settings, config.gate, (at.st_ino, at.st_size, at.st_mtime_ns)))
+        file = (at.st_ino, at.st_size, at.st_mtime_ns)
+        voices.append(Voice(settings, config.gate, near_miss_score, file))
     return voices

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Literal
 
 from kws.audio import SAMPLE_RATE_HZ
@@ -16,7 +17,10 @@ from kws.daemon.recorder import CAPTURE, Recorder
 from kws.daemon.sparing import Sparing
 from kws.events import StateChange
 
-__all__ = ["Ear", "State", "back_off_s", "wall_time"]
+__all__ = ["DEVICES", "Ear", "State", "back_off_s", "wall_time"]
+
+DEVICES = Path("/dev/snd")
+"""Where Linux shows sound cards as they are plugged in."""
 
 State = Literal["opening", "listening", "stalled", "ended"]
 
@@ -114,7 +118,7 @@ class Ear:
             pause_s = self._pause_s(n_failures)
             n_failures += 1
             self._stall(reason or "It ended.", pause_s)
-            await asyncio.sleep(pause_s)
+            await self._rest(pause_s)
 
     def take(self) -> Piece | None:
         """Remove and return the oldest piece of audio; None if there is none."""
@@ -122,6 +126,14 @@ class Ear:
         if self._recorder and self._recorder.is_paused and not self.backlog.is_full:
             self._recorder.resume()
         return piece
+
+    async def _rest(self, pause_s: float) -> None:
+        """Wait before the next attempt; no longer than until a device was plugged in."""
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + pause_s
+        before = _changed_ns(DEVICES)
+        while (left_s := deadline_s - loop.time()) > 0 and _changed_ns(DEVICES) == before:
+            await asyncio.sleep(min(left_s, _LOOK_S))
 
     async def _record(self) -> str | None:
         """Run one recorder to its end; return why it ended."""
@@ -144,7 +156,9 @@ class Ear:
         """Wait until it is over, or silent for too long; return what is wrong then."""
         stall_s = self.settings.stall_s + _SOURCE_TELLS_S
         while True:
-            limit_s = stall_s if recorder.name else stall_s + _OPENING_S
+            # A file is no microphone: a slow disk is given the time.
+            is_slow = self.is_file or not recorder.name
+            limit_s = stall_s + _OPENING_S * is_slow
             left_s = recorder.last_sign_s + limit_s - asyncio.get_running_loop().time()
             if recorder.is_paused:
                 left_s = limit_s
@@ -226,5 +240,14 @@ def wall_time() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def _changed_ns(folder: Path) -> int:
+    """Return when an entry came into the folder or left it, 0 where there is none."""
+    try:
+        return folder.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
 def _is_file(settings: SourceSettings) -> bool:
-    return settings.input not in {"mic", "-"} and "://" not in settings.input
+    is_live = settings.command or settings.input in {"mic", "-"} or "://" in settings.input
+    return not is_live

@@ -5,27 +5,39 @@ import logging
 import queue
 import threading
 import time
+from typing import Generic, Protocol, TypeVar
 
 from kws.daemon.sparing import Sparing
-from kws.events import Event
-from kws.sinks import Sink
 
-__all__ = ["Outlet"]
+__all__ = ["Outlet", "Taker"]
 
 _MOST_QUEUED = 1000
 _SLOW_S = 5.0
 
+_T = TypeVar("_T")
+_T_contra = TypeVar("_T_contra", contravariant=True)
+
 _log = logging.getLogger("kws.daemon")
 
 
-class Outlet:
+class Taker(Protocol[_T_contra]):
+    """What an outlet stands before: a `kws.sinks.Sink`, or the handlers of the log."""
+
+    def send(self, event: _T_contra) -> None:
+        """Take one event."""
+
+    def close(self) -> None:
+        """Finish what was sent."""
+
+
+class Outlet(Generic[_T]):
     """Hand events to one sink, in order, in a thread of its own.
 
     Parameters
     ----------
     name : str
         What the log calls the sink.
-    sink : Sink
+    sink : Taker
         Whatever its methods raise is logged and counted.
 
     Attributes
@@ -34,11 +46,11 @@ class Outlet:
         Events that the sink took, failed on, and that found the queue full.
     """
 
-    def __init__(self, name: str, sink: Sink, *, most_queued: int = _MOST_QUEUED) -> None:
+    def __init__(self, name: str, sink: Taker[_T], *, most_queued: int = _MOST_QUEUED) -> None:
         self.name = name
         self.sink = sink
         self.n_sent = self.n_failed = self.n_dropped = 0
-        self._queue: queue.Queue[Event | None] = queue.Queue(most_queued)
+        self._queue: queue.Queue[_T | None] = queue.Queue(most_queued)
         self._busy_since_s: float | None = None
         self._sparing = {what: Sparing(_log) for what in ("failed", "dropped", "slow")}
         self._closing = threading.Event()
@@ -46,7 +58,7 @@ class Outlet:
         self._thread = threading.Thread(target=self._deliver, name=f"kws-{name}", daemon=True)
         self._thread.start()
 
-    def put(self, event: Event) -> None:
+    def put(self, event: _T) -> None:
         """Queue an event; never waits. When the queue is full, the event is dropped and counted."""
         busy_since_s = self._busy_since_s
         if busy_since_s is not None and (busy_s := time.monotonic() - busy_since_s) > _SLOW_S:
@@ -92,7 +104,7 @@ class Outlet:
         except Exception as error:  # noqa: BLE001
             self._fail(error)
 
-    def _next(self) -> Event | None:
+    def _next(self) -> _T | None:
         if self._closing.is_set():
             try:
                 return self._queue.get_nowait()

@@ -13,11 +13,12 @@ from kws.config import DaemonSettings
 from kws.daemon.channel import Channel
 from kws.daemon.logs import LastErrors
 from kws.daemon.metrics import MetricsServer
-from kws.daemon.snapshot import Snapshot, SourceState, Tally, cpu_seconds, rss_mb
+from kws.daemon.snapshot import RecordingState, Snapshot, SourceState, Tally, cpu_seconds, rss_mb
 from kws.daemon.status import StatusServer, default_socket
 from kws.errors import ConfigError
 from kws.events import Event
 from kws.sinks.hooks import HookCounts
+from kws.sinks.recording import RecordingCounts
 
 __all__ = ["Reporter"]
 
@@ -35,6 +36,8 @@ class Reporter:
         Gives those there are now.
     hooks : callable
         Gives what became of the hooks.
+    recording : callable
+        Gives what became of clips; None while none are recorded.
     """
 
     def __init__(
@@ -43,15 +46,15 @@ class Reporter:
         *,
         channels: Callable[[], Sequence[Channel]],
         hooks: Callable[[], HookCounts],
+        recording: Callable[[], RecordingCounts | None] = lambda: None,
     ) -> None:
         self._settings = settings
-        self._channels, self._hooks = channels, hooks
+        self._version = version("kws")
+        self._channels, self._hooks, self._recording = channels, hooks, recording
         self._tally = Tally()
         self._errors = LastErrors()
-        path = Path(settings.socket) if settings.socket else default_socket()
-        self._status = StatusServer(path, self.snapshot)
-        port = settings.metrics_port
-        self._metrics = MetricsServer(port, self.snapshot) if port else None
+        self._status = self._status_server(settings)
+        self._metrics = self._metrics_server(settings)
 
     async def start(self) -> None:
         """Open socket and port; without a socket where none was asked for, it only warns.
@@ -62,18 +65,43 @@ class Reporter:
             If what kws.toml asks for cannot be had.
         """
         logging.getLogger("kws").addHandler(self._errors)
-        try:
-            await self._status.start()
-        except ConfigError as error:
-            if self._settings.socket:
-                raise
-            _log.warning("`kws status` will not find this daemon. %s", error)
+        await _start(self._status, self._settings)
         if self._metrics:
             try:
                 await self._metrics.start()
             except ConfigError:
                 await self.close()
                 raise
+
+    async def change(self, settings: DaemonSettings) -> None:
+        """Move to another socket and port, where they are others.
+
+        Raises
+        ------
+        ConfigError
+            If what is asked for cannot be had; then all stays as it is.
+        """
+        old = self._settings
+        status, metrics = self._status, self._metrics
+        if settings.socket != old.socket:
+            status = self._status_server(settings)
+            await _start(status, settings)
+        if settings.metrics_port != old.metrics_port:
+            metrics = self._metrics_server(settings)
+            try:
+                if metrics:
+                    await metrics.start()
+            except ConfigError:
+                if status is not self._status:
+                    await status.close()
+                raise
+        leaving = [self._status] * (status is not self._status)
+        stopped = self._metrics if metrics is not self._metrics else None
+        self._settings, self._status, self._metrics = settings, status, metrics
+        for server in leaving:
+            await server.close()
+        if stopped:
+            await stopped.close()
 
     def send(self, event: Event) -> None:
         """Count an event and tell it to all who follow; never waits."""
@@ -87,12 +115,20 @@ class Reporter:
         if self._metrics:
             await self._metrics.close()
 
+    def _status_server(self, settings: DaemonSettings) -> StatusServer:
+        path = Path(settings.socket).expanduser() if settings.socket else default_socket()
+        return StatusServer(path, self.snapshot)
+
+    def _metrics_server(self, settings: DaemonSettings) -> MetricsServer | None:
+        port = settings.metrics_port
+        return MetricsServer(port, self.snapshot) if port else None
+
     def snapshot(self) -> Snapshot:
         """Return the state of now; takes microseconds."""
-        channels = self._channels()
+        channels, clips = self._channels(), self._recording()
         models = dict.fromkeys(one.name for channel in channels for one in channel.listeners)
         return Snapshot(
-            version=version("kws"),
+            version=self._version,
             pid=os.getpid(),
             time_s=time.time(),
             uptime_s=round(self._tally.uptime_s, 3),
@@ -103,8 +139,20 @@ class Reporter:
             detections=self._tally.counts(),
             last_detections=list(self._tally.last),
             hooks=asdict(self._hooks()),
+            recording=clips
+            and RecordingState(n_clips=clips.written, n_failed=clips.failed + clips.dropped),
             last_errors=self._errors.lines(),
         )
+
+
+async def _start(server: StatusServer, settings: DaemonSettings) -> None:
+    """Open the socket; where none was asked for, do without."""
+    try:
+        await server.start()
+    except ConfigError as error:
+        if settings.socket:
+            raise
+        _log.warning("`kws status` will not find this daemon. %s", error)
 
 
 def _state(channel: Channel) -> SourceState:

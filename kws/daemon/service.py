@@ -16,8 +16,10 @@ from pathlib import Path
 import msgspec
 
 from kws.config import SourceSettings
+from kws.daemon.backlog import Piece
 from kws.daemon.channel import Channel
 from kws.daemon.ear import Ear, wall_time
+from kws.daemon.log_outlet import logs_in_a_thread
 from kws.daemon.notify import Notifier
 from kws.daemon.outlet import Outlet
 from kws.daemon.recorder import CAPTURE
@@ -35,6 +37,7 @@ _IDLE_S = 1.0
 _LAST_AUDIO_S = 0.3
 _LAST_HOOKS_S = 0.7
 _KILL_S = 0.8
+_SAVE_S = 1.5
 _POLL_S = 0.01
 _INTERRUPTED = 130
 
@@ -78,14 +81,16 @@ class Daemon:
             self._setup.config.daemon,
             channels=lambda: self._channels,
             hooks=lambda: self._setup.hooks.counts,
+            recording=lambda: self._setup.recording.counts if self._setup.recording.is_on else None,
         )
         self._tasks: dict[Ear, asyncio.Task[None]] = {}
         self._hooks = Outlet("hooks", self._setup.hooks)
         self._printers = [Outlet("standard output", printer)] if printer else []
-        self._retired: list[Outlet] = []
+        self._retired: list[Outlet[Event]] = []
         self._code: int | None = None
         self._failure: BaseException | None = None
         self._file_failure: AudioError | None = None
+        self._is_switching = False
 
     async def run(self) -> int:
         """Listen; return the exit code: 0, or 130 after Ctrl-C.
@@ -95,6 +100,15 @@ class Daemon:
         AudioError
             If all sources were files, and something was wrong with one.
         """
+        with logs_in_a_thread():
+            await self._run()
+        if self._failure:
+            raise self._failure
+        if self._file_failure and self._code is None:
+            raise self._file_failure
+        return self._code or 0
+
+    async def _run(self) -> None:
         self._wake = asyncio.Event()
         self._is_reload_wanted = asyncio.Event()
         await self._reporter.start()
@@ -107,14 +121,10 @@ class Daemon:
         self._say_status()
         try:
             await self._process()
-        finally:
-            reloader.cancel()
-            await self._end()
-        if self._failure:
-            raise self._failure
-        if self._file_failure and self._code is None:
-            raise self._file_failure
-        return self._code or 0
+        except Exception as error:  # noqa: BLE001  raised again when all is let go of
+            self._failure = error
+        reloader.cancel()
+        await self._end()
 
     async def _process(self) -> None:
         """Process audio until there is none any more, or a signal or an error ends it."""
@@ -124,7 +134,7 @@ class Daemon:
             self._notifier.ping()
             if any_taken:
                 await asyncio.sleep(0)
-            elif all(channel.is_done for channel in self._channels):
+            elif all(channel.is_done for channel in self._channels) and not self._is_switching:
                 return
             else:
                 await self._wait(self._notifier.ping_every_s or _IDLE_S)
@@ -137,14 +147,24 @@ class Daemon:
         """Process one piece of a source; return whether there was one."""
         piece = channel.ear.take()
         if piece is not None:
-            for detection in channel.hear(piece, is_muted=self._setup.hooks.muted):
-                self._deliver(detection)
+            is_muted = self._setup.hooks.muted and not channel.ear.is_file
+            self._hear(channel, piece, is_muted=is_muted)
         if channel.ear.is_over and not channel.is_done:
             channel.is_done = True
             if channel.ear.last_error:
                 self._file_failure = AudioError(channel.ear.last_error)
             self._deliver(channel.balance())
         return piece is not None
+
+    def _hear(self, channel: Channel, piece: Piece, *, is_muted: bool = False) -> None:
+        """Process a piece of a source, deliver what is heard, and record it where that is on."""
+        recording = self._setup.recording
+        if not is_muted:
+            recording.hear(channel.ear.label, piece.audio, start_sample=piece.start_sample)
+        for detection in channel.hear(piece, is_muted=is_muted):
+            self._deliver(detection)
+        for near_miss in channel.near_misses():
+            recording.send(near_miss)
 
     async def _wait(self, most_s: float) -> None:
         try:
@@ -164,6 +184,7 @@ class Daemon:
                 extra=msgspec.structs.asdict(event),
             )
         self._reporter.send(event)
+        self._setup.recording.send(event)
         for outlet in (self._hooks, *self._printers):
             outlet.put(event)
 
@@ -200,12 +221,12 @@ class Daemon:
 
     async def _retire(self, channel: Channel) -> None:
         """End a source that is wanted no more, and hear all that came of it."""
-        task = self._tasks.pop(channel.ear)
-        task.cancel()
+        task = self._tasks[channel.ear]
+        _cancel_once(task)
         await asyncio.wait([task])
+        del self._tasks[channel.ear]
         while piece := channel.ear.take():
-            for detection in channel.hear(piece):
-                self._deliver(detection)
+            self._hear(channel, piece)
             await asyncio.sleep(0)
         for detection in channel.end():
             self._deliver(detection)
@@ -226,6 +247,12 @@ class Daemon:
         old, channels = self._setup, list(self._channels)
         try:
             setup = await in_thread(functools.partial(Setup.read, self._path, old, channels))
+            try:
+                await self._reporter.change(setup.config.daemon)
+            except KwsError:
+                if setup.recording is not old.recording:
+                    setup.recording.close()
+                raise
         except (KwsError, OSError) as error:
             _log.error("The new configuration is refused, and the old one kept: %s", error)
             refused = StateChange(event="error", time=wall_time(), detail=str(error))
@@ -237,6 +264,9 @@ class Daemon:
     async def _switch(self, setup: Setup) -> None:
         """Replace models, hooks and sources at once, between two pieces of audio."""
         old, self._setup = self._setup, setup
+        if setup.recording is not old.recording:
+            # Its last clips are written beside the listening.
+            threading.Thread(target=old.recording.close, name="kws-recording", daemon=True).start()
         if setup.hooks is not old.hooks:
             self._hooks.begin_close()
             self._retired = [one for one in (*self._retired, self._hooks) if not one.join(0)]
@@ -249,11 +279,13 @@ class Daemon:
             for detection in channel.adopt(setup.listeners[channel.ear.label]):
                 self._deliver(detection)
         heard = [channel.ear.settings for channel in self._channels]
+        self._is_switching = True
         # A microphone that is only set otherwise must be let go before it is opened again.
         await asyncio.gather(*map(self._retire, leaving))
         for source in wanted:
             if source not in heard:
                 self._open(source, setup)
+        self._is_switching = False
         self._wake.set()
 
     # The end
@@ -272,13 +304,16 @@ class Daemon:
         """Let go of everything, within two seconds where a signal asked for the end."""
         self._notifier.stopping()
         for task in self._tasks.values():
-            task.cancel()
+            _cancel_once(task)
         await self._hear_the_rest()
         self._deliver(StateChange(event="stop", time=wall_time()))
         closing = asyncio.create_task(self._close_outlets())
-        await asyncio.wait([closing, *self._tasks.values()])
-        closing.result()
-        await self._reporter.close()
+        reporting = asyncio.create_task(self._reporter.close())
+        saving = asyncio.create_task(in_thread(self._setup.recording.close))
+        await asyncio.wait([saving], timeout=_SAVE_S)
+        await asyncio.wait([closing, reporting, *self._tasks.values()])
+        for task in (closing, reporting):
+            task.result()
         self._notifier.close()
 
     async def _hear_the_rest(self) -> None:
@@ -302,6 +337,7 @@ class Daemon:
                 deadline_s = time.monotonic() + _LAST_HOOKS_S
             if time.monotonic() > deadline_s:
                 break
+            self._notifier.ping()
             await asyncio.sleep(_POLL_S)
         self._kill_hooks(outlets)
         deadline_s = time.monotonic() + _KILL_S
@@ -311,8 +347,14 @@ class Daemon:
             if not outlet.join(0):
                 _log.error("%s did not end in time; events may be lost.", outlet.name)
 
-    def _kill_hooks(self, outlets: Sequence[Outlet]) -> None:
+    def _kill_hooks(self, outlets: Sequence[Outlet[Event]]) -> None:
         for outlet in outlets:
             if isinstance(outlet.sink, Hooks) and not outlet.join(0):
                 kill = functools.partial(outlet.sink.close, kill=True)
                 threading.Thread(target=kill, name="kws-kill", daemon=True).start()
+
+
+def _cancel_once(task: asyncio.Task[None]) -> None:
+    """End an ear; a second cancel would cut its recorder's end short."""
+    if not task.cancelling():
+        task.cancel()

@@ -4,10 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kws.config import Config, SourceSettings, load_config
+from msgspec.structs import replace
+
+from kws.config import Config, DaemonSettings, SourceSettings, load_config
 from kws.daemon.channel import Channel, Listener, Voice, voices_of
 from kws.errors import ConfigError
 from kws.sinks.hooks import Hooks
+from kws.sinks.recording import Recording
 
 __all__ = ["Setup"]
 
@@ -24,12 +27,19 @@ class Setup:
     listeners : dict of str to list of Listener
         For each source, by its label.
     hooks : Hooks
+    recording : Recording
     """
 
     config: Config
     keywords: tuple[str, ...]
     listeners: dict[str, list[Listener]]
     hooks: Hooks
+    recording: Recording
+
+    @property
+    def models(self) -> list[str]:
+        """Names of the models that hear every source."""
+        return [one.name for one in next(iter(self.listeners.values()))]
 
     @classmethod
     def read(
@@ -54,7 +64,22 @@ class Setup:
             hooks = old.hooks
         else:
             hooks = Hooks(config.hooks, keywords=keywords)
-        return cls(config=config, keywords=keywords, listeners=listeners, hooks=hooks)
+        if old and _recorded(old.config) == _recorded(config):
+            recording = old.recording
+        else:
+            recording = Recording(config.recording, config=config)
+        return cls(
+            config=config,
+            keywords=keywords,
+            listeners=listeners,
+            hooks=hooks,
+            recording=recording,
+        )
+
+
+def _recorded(config: Config) -> Config:
+    """Leave out what no recording says anything of."""
+    return replace(config, hooks=[], daemon=DaemonSettings())
 
 
 def _listeners(

@@ -26,7 +26,7 @@ from typing import Literal, TypeAlias
 
 from kws.config import HookSettings
 from kws.errors import HookError, did_you_mean
-from kws.events import Detection, End, Event, StateChange, to_json
+from kws.events import Detection, End, Event, NearMiss, StateChange, to_json
 from kws.sinks.account import account_of
 from kws.sinks.command import command_words, play_words, program_file
 from kws.sinks.process_group import ProcessGroup
@@ -111,7 +111,7 @@ class Hooks:
 
         A hook that cannot run, or not now, is logged and counted. After `close` nothing starts.
         """
-        if isinstance(event, End) or self._closed:
+        if isinstance(event, End | NearMiss) or self._closed:
             return
         environment = _environment(event, wall_s=self._clock())
         for hook in self._hooks:

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import msgspec
-import numpy as np
 
-from kws.audio import SAMPLE_RATE_HZ, Converter, Samples, from_pcm
+from kws.audio import Samples
 from kws.errors import DeviceError, did_you_mean
+from kws.sources.pcm import Layout, samples_of
 from kws.sources.source import Source, chunk_samples, cut
 
 __all__ = [
@@ -105,12 +105,17 @@ class Microphone(Source):
         Length of a chunk.
     stall_s : float
         Without audio for so long, the device counts as broken: many stop without an error.
+    channel : int or None
+        The one to hear, counted from 0; None is the mean of all.
     """
 
     live = True
 
-    def __init__(self, name: str, *, chunk_ms: int, stall_s: float) -> None:
+    def __init__(
+        self, name: str, *, chunk_ms: int, stall_s: float, channel: int | None = None
+    ) -> None:
         self.name = name
+        self._channel = channel
         self._chunk_ms = chunk_ms
         self._stall_s = stall_s
         self._closed = False
@@ -133,12 +138,8 @@ class Microphone(Source):
 
     def _begin(self, *, rate_hz: int, n_channels: int) -> None:
         """Say what the chunks of s16le will hold; the last step of opening."""
-        samples: Iterator[Samples]
-        if (rate_hz, n_channels) == (SAMPLE_RATE_HZ, 1):  # all day long: spare the detour by float
-            samples = (np.frombuffer(data, "<i2").astype(np.int16) for data in self._take())
-        else:
-            frames = (from_pcm(it, encoding="s16", n_channels=n_channels) for it in self._take())
-            samples = Converter(rate_hz, name=self.name).stream(frames)
+        layout = Layout(rate_hz=rate_hz, n_channels=n_channels, channel=self._channel)
+        samples = samples_of(self._take(), layout, name=self.name)
         self._samples = cut(samples, n_samples=chunk_samples(self._chunk_ms))
 
     def _take(self) -> Iterator[bytes]:

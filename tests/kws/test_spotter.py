@@ -6,7 +6,7 @@ import wave
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kws.config import DecisionSettings, GateSettings
@@ -389,3 +389,41 @@ def test_a_meter_can_see_gate_posteriors_and_thresholds(model, recording):
     assert spotter.posteriors["stop"] > spotter.thresholds["stop"] > spotter.posteriors["go"]
     spotter.reset()
     assert (spotter.gate_open, spotter.posteriors) == (False, {"stop": 0.0, "go": 0.0})
+
+
+NEAR = {"gate": OFF, "decision": DecisionSettings(threshold=0.99), "near_miss_score": 0.3}
+
+
+def near_misses(pieces, **options):
+    spotter = Spotter(Ears(), **options)
+    found = []
+    for piece in pieces:
+        spotter.process(piece)
+        found += spotter.take_near_misses()
+    spotter.flush()
+    return found + spotter.take_near_misses()
+
+
+def test_what_almost_fired_is_a_near_miss_at_its_place():
+    assert near_misses([SOUND], **(NEAR | {"near_miss_score": None})) == []
+    script = Script({10: 0.45, 11: 0.48, 12: 0.4}, smoothing_ms=20)
+    spotter = Spotter(script, gate=OFF, near_miss_score=0.3)
+    assert spotter.process(silence(1.0)) == []
+    (one,) = spotter.take_near_misses()
+    assert (one.keyword, one.score, one.model) == ("low", 0.48, "fake")
+    assert spotter.take_near_misses() == []
+    script = Script({11: 0.6}, smoothing_ms=20)
+    spotter = Spotter(script, gate=OFF, near_miss_score=0.3)
+    (hit,) = spotter.process(silence(1.0))
+    assert (hit.start_s, hit.end_s) == (one.start_s, one.end_s)
+    assert spotter.take_near_misses() == []
+
+
+@settings(max_examples=5, deadline=None)
+@given(st.lists(st.integers(0, 9_000), max_size=20))
+def test_near_misses_do_not_depend_on_the_chunks(lengths):
+    for gate in (OFF, GateSettings(hangover_ms=100, pre_roll_ms=300)):
+        whole = near_misses([SOUND], **(NEAR | {"gate": gate}))
+        cuts = np.minimum(np.cumsum(lengths), len(SOUND)) if lengths else [1]
+        assert near_misses(np.split(SOUND, cuts), **(NEAR | {"gate": gate})) == whole
+    assert whole

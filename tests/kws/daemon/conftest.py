@@ -16,6 +16,13 @@ OPENED = """echo '{"report": "opened", "name": "a fake"}' >&2\n"""
 LIMIT_S = 30.0
 
 
+@pytest.fixture(autouse=True)
+def _runtime_directory(tmp_path, monkeypatch):
+    """Give every daemon a place for its socket."""
+    monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+
+
 @pytest.fixture
 def recorder():
     """Return the command for a shell script that stands for `kws.daemon.capture`."""
@@ -37,14 +44,14 @@ def once(tmp_path):
 def make_ear():
     """Return an ear that notes what it tells, in `ear.told`."""
 
-    def make(command, *, backlog_s=10.0, pause_s=0.01, **settings):
+    def make(program, *, backlog_s=10.0, pause_s=0.01, **settings):
         told = []
         ear = Ear(
             SourceSettings(**{"stall_s": 0.5} | settings),
             backlog_s=backlog_s,
             tell=told.append,
             wake=lambda: None,
-            command=command,
+            command=program,
             pause_s=lambda n_failures: pause_s,
         )
         ear.told = told

@@ -36,14 +36,18 @@ def test_a_gap_is_told_in_its_place():
     ]
 
 
-def test_when_it_is_full_the_oldest_goes_and_leaves_a_gap():
+def test_when_it_is_full_the_older_half_goes_and_leaves_a_gap():
     backlog = Backlog(1.0)
-    second = bytes(2 * 8_000)
-    assert [backlog.append(second) for _ in range(4)] == [0, 8_000, 8_000, 8_000]
-    assert (backlog.n_received, backlog.n_dropped) == (32_000, 24_000)
-    assert taken(backlog) == [Piece(24_000, second, True)]
+    quarter = bytes(2 * 3_900)
+    assert [backlog.append(quarter) for _ in range(6)] == [0, 0, 0, 0, 3 * 3_900, 0]
+    assert (backlog.n_received, backlog.n_dropped) == (6 * 3_900, 3 * 3_900)
+    assert [(piece.start_sample, piece.is_after_gap) for piece in taken(backlog)] == [
+        (3 * 3_900, True),
+        (4 * 3_900, False),
+        (5 * 3_900, False),
+    ]
     backlog.append(b"aa")
-    assert taken(backlog) == [Piece(32_000, b"aa", False)]
+    assert taken(backlog) == [Piece(6 * 3_900, b"aa", False)]
 
 
 def test_a_file_is_never_dropped():

