@@ -35,7 +35,7 @@ def until(condition, limit_s=60):
 
 
 def is_heard():
-    return show("ActiveState") == "active" and "listening" in show("StatusText")
+    return show("ActiveState") == "active" and "listening since" in show("StatusText").lower()
 
 
 def pid():
@@ -102,4 +102,4 @@ if __name__ == "__main__":
     finally:
         found["journal"] = journal_text()[-6000:]
         RESULT.write_text(json.dumps(found))
-        systemctl("poweroff", "--force")
+        systemctl("poweroff")
