@@ -115,8 +115,8 @@ class Spotter:
         self._n_steps = 0
         self._n_skipped = 0
         self._last_end_s = 0.0
-        self.gate_open = False
         self._now_sample = 0
+        self.gate_open = False
 
     @property
     def posteriors(self) -> dict[str, float]:

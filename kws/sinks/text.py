@@ -4,7 +4,7 @@ import io
 from collections.abc import Collection
 from typing import TextIO
 
-from kws.events import Detection, End, Event
+from kws.events import Detection, End, Event, NearMiss
 
 __all__ = ["Text", "describe"]
 
@@ -54,6 +54,8 @@ def describe(event: Event) -> str:
     where = event.source or "daemon"
     if isinstance(event, Detection):
         return f"{where}: {event.keyword} {event.score:.2f}, {event.start_s}-{event.end_s} s"
+    if isinstance(event, NearMiss):
+        return f"{where}: nearly {event.keyword} {event.score:.2f}, {event.start_s}-{event.end_s} s"
     if isinstance(event, End):
         return f"{where}: ended after {event.audio_s:.1f} s, {event.detections} detections"
     return " ".join(filter(None, (f"{where}: {event.event}", event.time, event.detail)))

@@ -42,8 +42,8 @@ def test_a_source_is_conditioned_in_chunks_of_the_same_length(wav):
         assert source.duration_s == pytest.approx(len(NOISE) / 16_000)
         chunks = list(source)
     assert {len(chunk) for chunk in chunks[:-1]} == {240}
-    wanted = np.rint(NOISE * 10 ** (-6 / 20))
-    np.testing.assert_array_equal(np.concatenate(chunks), wanted)
+    wanted = NOISE * 10 ** (-6 / 20)
+    assert np.abs(np.concatenate(chunks) - wanted).max() < 0.501  # rounding
 
 
 def test_samples_before_an_error_are_conditioned_and_yielded():

@@ -452,3 +452,36 @@ def test_whatever_a_key_is_set_to_only_our_errors_come(key, value):
         message = str(error)
     assert "$" not in message
     assert "Expected" not in message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            '[recording]\nformat = "mp3"',
+            "`format` in [recording] of kws.toml must be one of `wav`, `flac`. Received: 'mp3'. "
+            "Change it.",
+        ),
+        (
+            '[[hooks]]\ncommand = "true"\non = ["stalled", "stoped"]',
+            "`on[1]` in entry 1 of [[hooks]] of kws.toml must be one of `detection`, `start`, "
+            "`listening`, `stalled`, `recovered`, `error`, `stop`. Received: 'stoped'. Change it.",
+        ),
+        (
+            '[[hooks]]\ncommand = "true"\nenvironment = {A = "b", C = 1}',
+            "`C` in [environment] of entry 1 of [[hooks]] of kws.toml must be a string. Received: "
+            "1. Change it.",
+        ),
+        (
+            "[source]\nauto_gain = 32",
+            "`auto_gain` in [source] of kws.toml must be a whole number <= 31. Received: 32. "
+            "Change it.",
+        ),
+    ],
+)
+def test_a_value_that_is_none_of_those_there_are_is_refused(text, message):
+    assert str(refused(text)) == message
+
+
+def test_a_source_is_called_by_its_command():
+    assert parse_config('[source]\ncommand = ["parec", "--raw"]').source.label == "parec --raw"

@@ -2,7 +2,11 @@ import io
 
 import pytest
 
+<<<<<<< HEAD
 from kws.events import Detection, End, StateChange
+=======
+from kws.events import Detection, End, NearMiss
+>>>>>>> daemon-core
 from kws.sinks.text import Text, describe
 
 STOP = Detection(keyword="stop", score=0.9712, start_s=12.34, end_s=12.81, model="commands")
@@ -54,6 +58,7 @@ def test_a_reader_that_left_is_a_broken_pipe(broken_pipe):
         Text(broken_pipe).send(STOP)
 
 
+<<<<<<< HEAD
 @pytest.mark.parametrize(
     ("event", "line"),
     [
@@ -76,3 +81,8 @@ def test_a_reader_that_left_is_a_broken_pipe(broken_pipe):
 )
 def test_an_event_of_the_daemon_is_a_line(event, line):
     assert describe(event) == line
+=======
+def test_a_near_miss_of_the_daemon_is_described_in_a_line():
+    event = NearMiss(keyword="go", score=0.4, start_s=1.0, end_s=1.5, model="m", source="hall")
+    assert describe(event) == "hall: nearly go 0.40, 1.0-1.5 s"
+>>>>>>> daemon-core
