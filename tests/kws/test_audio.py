@@ -182,18 +182,9 @@ def test_a_signal_left_half_way_leaves_nothing_in_the_next_one():
     np.testing.assert_array_equal(again, convert([second], rate_hz=44_100))
 
 
-<<<<<<< HEAD
-@pytest.mark.parametrize(
-    ("samples", "level"),
-    [([], -100), ([0, 0], -100), ([-32_768, -32_768], 0), ([3277, -3277], -20), ([1], -90.3)],
-)
-def test_the_level_is_in_decibels_below_full_scale(samples, level):
-    assert level_dbfs(np.array(samples, np.int16)) == pytest.approx(level, abs=0.01)
-=======
 def test_the_level_is_that_of_the_samples():
     square = np.tile(np.array([-32768, -32768, 32767, 32767], np.int16), 100)
     assert level_dbfs(square) == 0.0
     assert level_dbfs(square // 10) == pytest.approx(-20.0, abs=0.1)
     assert level_dbfs(np.zeros(10, np.int16)) == -100.0
     assert level_dbfs(np.zeros(0, np.int16)) == -100.0
->>>>>>> daemon-core

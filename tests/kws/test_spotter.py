@@ -379,21 +379,6 @@ def test_a_real_network_gives_the_same_events_however_samples_are_cut(tiny_file,
     assert cut == whole != []
 
 
-<<<<<<< HEAD
-def test_a_meter_can_see_gate_posteriors_and_thresholds(model, recording):
-    with wave.open(str(recording)) as file:
-        samples = np.frombuffer(file.readframes(file.getnframes()), np.int16)
-    spotter = Spotter(open_model(model), gate=GateSettings(enabled=False))
-    assert (spotter.gate_open, spotter.posteriors) == (False, {"stop": 0.0, "go": 0.0})
-    spotter.process(samples[: int(0.7 * 16_000)])
-    assert spotter.gate_open
-    assert spotter.posteriors["stop"] > spotter.thresholds["stop"] > spotter.posteriors["go"]
-    spotter.reset()
-    assert (spotter.gate_open, spotter.posteriors) == (False, {"stop": 0.0, "go": 0.0})
-
-
-=======
->>>>>>> daemon-core
 NEAR = {"gate": OFF, "decision": DecisionSettings(threshold=0.99), "near_miss_score": 0.3}
 
 
@@ -430,8 +415,6 @@ def test_near_misses_do_not_depend_on_the_chunks(lengths):
         cuts = np.minimum(np.cumsum(lengths), len(SOUND)) if lengths else [1]
         assert near_misses(np.split(SOUND, cuts), **(NEAR | {"gate": gate})) == whole
     assert whole
-<<<<<<< HEAD
-=======
 
 
 def test_a_meter_can_see_gate_posteriors_and_thresholds(model, recording):
@@ -444,4 +427,3 @@ def test_a_meter_can_see_gate_posteriors_and_thresholds(model, recording):
     assert spotter.posteriors["stop"] > spotter.thresholds["stop"] > spotter.posteriors["go"]
     spotter.reset()
     assert (spotter.gate_open, spotter.posteriors) == (False, {"stop": 0.0, "go": 0.0})
->>>>>>> daemon-core
