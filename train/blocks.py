@@ -279,7 +279,8 @@ class LSTM(Streaming):
         weights = self._gates()
 
         def follow(states: States, inputs: Sequence[Tensor]) -> States:
-            return list(self._update(inputs, *states, weights))
+            h, c = states
+            return list(self._update(inputs, h, c, weights))
 
         shapes = [(ops.shape(x)[0], self.units)] * 2
         unroll = self.ranges.mode == "observe"

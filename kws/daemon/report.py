@@ -139,8 +139,9 @@ class Reporter:
             detections=self._tally.counts(),
             last_detections=list(self._tally.last),
             hooks=asdict(self._hooks()),
-            recording=clips
-            and RecordingState(n_clips=clips.written, n_failed=clips.failed + clips.dropped),
+            recording=RecordingState(n_clips=clips.written, n_failed=clips.failed + clips.dropped)
+            if clips
+            else None,
             last_errors=self._errors.lines(),
         )
 
