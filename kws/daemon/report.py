@@ -139,7 +139,9 @@ class Reporter:
             detections=self._tally.counts(),
             last_detections=list(self._tally.last),
             hooks=asdict(self._hooks()),
-            recording=_clips(clips) if clips else None,
+            recording=RecordingState(n_clips=clips.written, n_failed=clips.failed + clips.dropped)
+            if clips
+            else None,
             last_errors=self._errors.lines(),
         )
 
@@ -152,10 +154,6 @@ async def _start(server: StatusServer, settings: DaemonSettings) -> None:
         if settings.socket:
             raise
         _log.warning("`kws status` will not find this daemon. %s", error)
-
-
-def _clips(counts: RecordingCounts) -> RecordingState:
-    return RecordingState(n_clips=counts.written, n_failed=counts.failed + counts.dropped)
 
 
 def _state(channel: Channel) -> SourceState:
