@@ -124,7 +124,7 @@ class Reporter:
         return MetricsServer(port, self.snapshot) if port else None
 
     def snapshot(self) -> Snapshot:
-        """Return the state of now; takes microseconds."""
+        """Return the state of now; takes a fraction of a millisecond."""
         channels, clips = self._channels(), self._recording()
         models = dict.fromkeys(one.name for channel in channels for one in channel.listeners)
         return Snapshot(
