@@ -11,12 +11,14 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import soundfile
 from rich.console import Console
 from rich.progress import track
@@ -29,13 +31,14 @@ from kws.train.data import read_samples
 from kws.train.phrases import Phrase
 from kws.train.voices.backend import Backend, Line
 
-__all__ = ["SynthReport", "cache_folder", "draw_line", "say", "synthesize"]
+__all__ = ["SynthReport", "cache_folder", "draw_line", "say", "seconds_per_clip", "synthesize"]
 
 _FORM = 1  # changes whenever what is cached for the same line would
 _ATTEMPTS = 3
 _PROBED = 4  # clips of a phrase that are tried before all others
 _ENDS = ("", ".", ".", "!", "?", ",")
 _PAUSES = (" ", " ", " ", ", ", "... ")
+_MOST_VOICES = 60  # of a backend, for how often it is drawn
 _SPEEDS = (0.75, 1.35)
 _SEMITONES, _MOST_SEMITONES = 1.2, (-3.0, 3.0)
 _FAILURES = (ValueError, RuntimeError, AssertionError, LookupError, subprocess.SubprocessError)
@@ -138,7 +141,7 @@ def synthesize(
         How many clips of each phrase there are to be.
     out : Path
     backends : sequence of Backend
-        Drawn from evenly.
+        Those with more voices speak more.
     cache : Path, optional
         By default `cache_folder()`.
     reader : Reader, optional
@@ -205,6 +208,19 @@ def draw_line(phrase: Phrase, backend: Backend, random: np.random.Generator) -> 
     )
 
 
+def seconds_per_clip(phrase: Phrase, backends: Sequence[Backend]) -> float:
+    """Measure how long this machine needs for a clip, on one core; what is said is not kept."""
+    spent = []
+    for backend in backends:
+        lines = [draw_line(phrase, backend, np.random.default_rng(i)) for i in range(3)]
+        backend.speak(lines[0])  # the first one pays for loading the model
+        start = time.perf_counter()
+        for line in lines[1:]:
+            backend.speak(line)
+        spent.append((time.perf_counter() - start) / 2)
+    return float(np.dot(spent, _shares(backends)))
+
+
 def say(line: Line, backend: Backend, *, cache: Path) -> tuple[Path, bool]:
     """Say a line, or find it where it is kept.
 
@@ -243,7 +259,7 @@ def _make(
     n_spoken = 0
     for attempt in range(_ATTEMPTS):
         random = np.random.default_rng([job.seed, attempt, job.n, *job.phrase.text.encode()])
-        backend = backends[random.integers(len(backends))]
+        backend = backends[int(random.choice(len(backends), p=_shares(backends)))]
         line = draw_line(job.phrase, backend, random)
         try:
             path, is_new = say(line, backend, cache=cache)
@@ -258,6 +274,12 @@ def _make(
         _place(path, clip)
         return _Made(clip, tuple(dropped), n_spoken)
     return _Made(None, tuple(dropped), n_spoken)
+
+
+def _shares(backends: Sequence[Backend]) -> npt.NDArray[np.float64]:
+    """Return how often each is drawn: by its number of voices, up to a limit."""
+    n_voices = np.minimum([backend.n_voices for backend in backends], _MOST_VOICES)
+    return np.asarray(n_voices / n_voices.sum())
 
 
 def _fault(path: Path, phrase: Phrase, reader: Reader | None) -> str | None:

@@ -18,7 +18,7 @@ from kws.train.voices.backend import Line
 class Hums:
     """Says everything with the same voice-like sound, and remembers what it was asked for."""
 
-    name, version = "hums", "1"
+    name, version, n_voices = "hums", "1", 4
 
     def __init__(self, voiced, seconds=0.5):
         self.sound, self.lines = voiced[: round(16_000 * seconds)], []

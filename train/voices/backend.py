@@ -47,10 +47,13 @@ class Backend(Protocol):
         Such as `kokoro`.
     version : str
         Changes with whatever changes its sound: of the library, and of its models.
+    n_voices : int
+        That can be told apart; those with more are heard more.
     """
 
     name: str
     version: str
+    n_voices: int
 
     def draw_voice(self, random: np.random.Generator, /) -> str:
         """Return the name of one of its voices, or of a blend of them."""

@@ -127,7 +127,20 @@ def open_backends(
             f"Install {'what is missing' if names else 'one'}:\n{remedies}"
         )
     wanted = names or [one.name for one in present if one.name in _NEURAL] or BACKENDS
-    return [one.open(held_out=held_out) for one in present if one.open and one.name in wanted]
+    return _opened([one for one in present if one.name in wanted], held_out=held_out)
+
+
+def _opened(found: Sequence[Found], *, held_out: bool) -> list[Backend]:
+    """Open what was found; what holds no speaker out is left away where only those are wanted."""
+    opened: list[Backend] = []
+    for one in found:
+        try:
+            if one.open:
+                opened.append(one.open(held_out=held_out))
+        except ConfigError:
+            if not held_out or (one is found[-1] and not opened):
+                raise
+    return opened
 
 
 def _remedy(name: str, *, folder: Path, language: str) -> str:

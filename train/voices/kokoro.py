@@ -74,6 +74,7 @@ class Kokoro:
         names = [name for name in self._opened.get_voices() if (name in HELD_OUT) == held_out]
         self._native = [name for name in names if name[0] in LANGUAGES[language]]
         self._names, self._language, self._blends = names, language, not held_out
+        self.n_voices = len(names)
 
     def __reduce__(self) -> Any:
         model, voices, language, held_out = self._arguments

@@ -57,6 +57,7 @@ class Piper:
                 f"{', of which no speaker is held out' if held_out else ''}. "
                 f"Run `python -m piper.download_voices en_US-libritts_r-medium`."
             )
+        self.n_voices = sum(map(len, self._speakers.values()))
         version = importlib.metadata.version("piper-tts")
         self.version = f"{version}-{digest_of(*(self._models[name] for name in self._speakers))}"
 

@@ -56,6 +56,7 @@ class Espeak:
                 f"`espeak-ng --voices` lists those it knows."
             )
         self._variants = [one for one in _VARIANTS if (one in {"m8", "f5"}) == held_out]
+        self.n_voices = len(self._accents) * len(self._variants)
 
     def draw_voice(self, random: np.random.Generator, /) -> str:
         """See `Backend`."""
@@ -88,6 +89,7 @@ class Flite:
         _require(self.name)
         self.version = _version(self.name)
         self._voices = [one for one in _FLITE_HZ if (one == _FLITE_HELD_OUT) == held_out]
+        self.n_voices = len(self._voices)
 
     def draw_voice(self, random: np.random.Generator, /) -> str:
         """See `Backend`."""
