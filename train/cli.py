@@ -441,14 +441,11 @@ def synth(
         wanted |= share_out(found, n_clips=n)
     if not wanted:
         raise click.UsageError("Give --word WORD=N, such as off=100, or --near WORD=N.")
-    if kokoro:
-        backends = [Kokoro(*kokoro, language=language, held_out=held_out)]
-    else:
-        backends = open_backends(names, folder=voices, language=language, held_out=held_out)
+    options: dict[str, Any] = {"language": language, "held_out": held_out}
     report = synthesize(
         wanted,
         out,
-        backends,
+        [Kokoro(*kokoro, **options)] if kokoro else open_backends(names, folder=voices, **options),
         cache=cache,
         reader=Whisper(language=language) if read_back else None,
         language=language,

@@ -107,8 +107,8 @@ def fault_of(samples: Samples, *, text: str) -> str | None:
 
 def reads_as(heard: str, text: str) -> bool:
     """Say whether what a recogniser heard may well be a text: their letters agree by 60 %."""
-    letters = ["".join(filter(str.isalnum, one.casefold())) for one in (heard, text)]
-    return difflib.SequenceMatcher(None, *letters, autojunk=False).ratio() >= _LIKE
+    one, other = ("".join(filter(str.isalnum, each.casefold())) for each in (heard, text))
+    return difflib.SequenceMatcher(None, one, other, autojunk=False).ratio() >= _LIKE
 
 
 def _voiced_s(samples: Samples) -> float:

@@ -20,6 +20,7 @@ from kws.errors import ConfigError
 
 __all__ = [
     "VOWELS",
+    "Codes",
     "Phonemes",
     "dictionary",
     "distances",
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 Phonemes: TypeAlias = tuple[str, ...]
+Codes: TypeAlias = npt.NDArray[np.int_]
 
 _TIMEOUT_S = 30
 _GAP = {"AH": 0.5, "HH": 0.5, "IH": 0.6, "ER": 0.8, "Y": 0.7}  # what is easily left out
@@ -55,6 +57,8 @@ _VOWELS = {
     "AY": (0.95, 0.5, 0, 0.15, 0.1), "AW": (0.95, 0.5, 0, 0.2, 0.9),
     "OY": (0.65, 1.0, 1, 0.15, 0.1),
 }  # fmt: skip
+_VOWEL_WEIGHTS = (0.35, 0.35, 0.1, 0.25, 0.25)
+_OTHER_VOWEL = 0.1
 
 # place (0 lips to 1 throat), manner (stop, affricate, fricative, nasal, liquid, glide), voice
 _CONSONANTS = {
@@ -166,11 +170,8 @@ def distances(phonemes: Phonemes, others: Sequence[Phonemes]) -> npt.NDArray[np.
     float64 [shape=(others,)]
     """
     result = np.empty(len(others))
-    lengths = np.array([len(other) for other in others], int)
-    for length in np.unique(lengths):
-        chosen = np.flatnonzero(lengths == length)
-        codes = np.array([[_INDEX[one] for one in others[i]] for i in chosen], int)
-        result[chosen] = _distances(phonemes, codes.reshape(len(chosen), length))
+    for chosen, codes in _coded(tuple(others)):
+        result[chosen] = _distances(phonemes, codes)
     return result
 
 
@@ -207,7 +208,19 @@ def _spoken(word: str) -> Phonemes | None:
     )
 
 
-def _distances(phonemes: Phonemes, codes: npt.NDArray[np.int_]) -> npt.NDArray[np.float64]:
+@functools.lru_cache(maxsize=8)
+def _coded(spoken: tuple[Phonemes, ...]) -> list[tuple[Codes, Codes]]:
+    """Return pronunciations as numbers, by length: which, and a row each."""
+    lengths = np.array([len(one) for one in spoken], int)
+    groups = []
+    for length in np.unique(lengths):
+        chosen = np.flatnonzero(lengths == length)
+        codes = np.array([[_INDEX[one] for one in spoken[i]] for i in chosen], int)
+        groups.append((chosen, codes.reshape(len(chosen), length)))
+    return groups
+
+
+def _distances(phonemes: Phonemes, codes: Codes) -> npt.NDArray[np.float64]:
     """Levenshtein's distance with weights, over all rows of codes at once."""
     swap, gap = _costs()
     row = np.concatenate([np.zeros((len(codes), 1)), np.cumsum(gap[codes], axis=1)], axis=1)
@@ -239,7 +252,8 @@ def _unlike(one: str, other: str) -> float:
     if one in _VOWELS and other in _VOWELS:
         difference = np.abs(np.subtract(_VOWELS[one], _VOWELS[other]))
         rhotic = 0.25 * ((one == "ER") != (other == "ER"))
-        return float(min(_UNLIKE, difference @ (0.35, 0.35, 0.1, 0.25, 0.25) + 0.1 + rhotic))
+        apart = float(np.dot(difference, _VOWEL_WEIGHTS)) + _OTHER_VOWEL
+        return min(_UNLIKE, apart + rhotic)
     if one in _CONSONANTS and other in _CONSONANTS:
         (place, manner, voice), (place2, manner2, voice2) = _CONSONANTS[one], _CONSONANTS[other]
         apart = (

@@ -3,6 +3,7 @@
 import pickle
 import sys
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ VOICES = ("af_bella", "am_adam", "bf_emma", "zf_xiaoni", "ef_dora", *HELD_OUT)
 class FakeKokoro:
     """Says half a second of a tone, and remembers how."""
 
-    asked: list = []
+    asked: ClassVar = []
 
     @classmethod
     def from_session(cls, session, voices):

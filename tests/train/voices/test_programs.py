@@ -52,7 +52,9 @@ def test_held_out_voices_are_none_of_the_others(program):
         }
         for backend in (program(), program(held_out=True))
     ]
-    assert drawn[0] and drawn[1] and not drawn[0] & drawn[1]
+    assert drawn[0]
+    assert drawn[1]
+    assert not drawn[0] & drawn[1]
 
 
 @pytest.mark.parametrize("program", [Espeak, Flite])
