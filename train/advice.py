@@ -60,7 +60,8 @@ def advise(phrase: Phrase) -> Advice:
     """Count a phrase's phonemes, and how often it and its neighbours are said by chance.
 
     By the probabilities of words in pocketsphinx's model of American English, times
-    `WORDS_PER_HOUR`. They are estimates, right within a factor of three for common words.
+    `WORDS_PER_HOUR`: of the words said ten times or more in half of LibriSpeech dev-clean, 79 % are
+    estimated right within a factor of three.
 
     Raises
     ------
