@@ -442,10 +442,15 @@ def synth(
     if not wanted:
         raise click.UsageError("Give --word WORD=N, such as off=100, or --near WORD=N.")
     options: dict[str, Any] = {"language": language, "held_out": held_out}
+    backends = (
+        [Kokoro(*kokoro, **options)] if kokoro else open_backends(names, folder=voices, **options)
+    )
+    spoken_by = ", ".join(f"{one.name} ({one.n_voices})" for one in backends)
+    click.echo(f"voices: {spoken_by}", err=True)
     report = synthesize(
         wanted,
         out,
-        [Kokoro(*kokoro, **options)] if kokoro else open_backends(names, folder=voices, **options),
+        backends,
         cache=cache,
         reader=Whisper(language=language) if read_back else None,
         language=language,

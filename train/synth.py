@@ -7,10 +7,10 @@ are named as in Speech Commands, with the voice for a speaker. Any of it may be 
 import contextlib
 import functools
 import hashlib
+import logging
 import os
 import re
 import shutil
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,6 +25,7 @@ from rich.progress import track
 
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.errors import ConfigError, KwsError
+from kws.features import Samples
 from kws.train.clips import Reader, fault_of, reads_as, trimmed
 from kws.train.corpus import Failure, map_corpus
 from kws.train.data import read_samples
@@ -32,6 +33,8 @@ from kws.train.phrases import Phrase
 from kws.train.voices.backend import Backend, Line
 
 __all__ = ["SynthReport", "cache_folder", "draw_line", "say", "seconds_per_clip", "synthesize"]
+
+log = logging.getLogger("kws.synth")
 
 _FORM = 1  # changes whenever what is cached for the same line would
 _ATTEMPTS = 3
@@ -41,7 +44,6 @@ _PAUSES = (" ", " ", " ", ", ", "... ")
 _MOST_VOICES = 60  # of a backend, for how often it is drawn
 _SPEEDS = (0.75, 1.35)
 _SEMITONES, _MOST_SEMITONES = 1.2, (-3.0, 3.0)
-_FAILURES = (ValueError, RuntimeError, AssertionError, LookupError, subprocess.SubprocessError)
 
 
 class SynthReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,6 +98,10 @@ class SynthReport(msgspec.Struct, frozen=True, kw_only=True):
                     f"said for it was dropped ({why}). Spell it as it sounds, or choose another "
                     f"backend: `--backend`."
                 )
+
+
+class _VoiceError(KwsError):
+    """A backend that could not say a line."""
 
 
 class _Job(msgspec.Struct, frozen=True):
@@ -242,7 +248,7 @@ def say(line: Line, backend: Backend, *, cache: Path) -> tuple[Path, bool]:
     path = cache / digest[:2] / f"{digest}.flac"
     if path.is_file():
         return path, False
-    samples = trimmed(backend.speak(line))
+    samples = trimmed(_spoken(line, backend))
     if not len(samples):
         samples = np.zeros(1, np.int16)  # a FLAC file without a sample cannot be read
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -263,7 +269,8 @@ def _make(
         line = draw_line(job.phrase, backend, random)
         try:
             path, is_new = say(line, backend, cache=cache)
-        except _FAILURES:
+        except _VoiceError as error:
+            log.warning("%s", error)
             dropped.append("failed")
             continue
         n_spoken += is_new
@@ -280,6 +287,13 @@ def _shares(backends: Sequence[Backend]) -> npt.NDArray[np.float64]:
     """Return how often each is drawn: by its number of voices, up to a limit."""
     n_voices = np.minimum([backend.n_voices for backend in backends], _MOST_VOICES)
     return np.asarray(n_voices / n_voices.sum())
+
+
+def _spoken(line: Line, backend: Backend) -> Samples:
+    try:
+        return backend.speak(line)
+    except Exception as error:  # each backend's libraries have errors of their own
+        raise _VoiceError(f"{backend.name} could not say `{line.text}`: {error!r}") from error
 
 
 def _fault(path: Path, phrase: Phrase, reader: Reader | None) -> str | None:

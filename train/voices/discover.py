@@ -56,7 +56,17 @@ def find_voices(folder: Path | None = None, *, language: str = "en") -> list[Fou
         Of the models of Piper and Kokoro; by default `voices_folder()`.
     language : str
         Such as `en`.
+
+    Raises
+    ------
+    ConfigError
+        If the folder is none, or holds a voice of Piper without its settings.
     """
+    if folder is not None and not folder.is_dir():
+        raise ConfigError(
+            f"`--voices` must be the folder of the models of Piper and Kokoro. Received: {folder}, "
+            f"which is none. Without it {voices_folder()} is taken."
+        )
     folder = (folder or voices_folder()).expanduser()
     voices = [
         path

@@ -16,6 +16,7 @@ from kws.errors import ConfigError
 from kws.features import Samples
 from kws.train.extras import load_library
 from kws.train.voices.backend import Line, digest_of, interval, raised
+from kws.train.voices.onnx import open_session
 
 __all__ = ["HELD_OUT", "LANGUAGES", "Kokoro"]
 
@@ -121,10 +122,7 @@ class Kokoro:
 
 @functools.lru_cache(maxsize=2)
 def _open(model: Path, voices: Path) -> tuple[Any, str]:
-    """Open it on one thread, once a process; return it and its version."""
+    """Open it, once a process; return it and its version."""
     library = load_library("kokoro_onnx", purpose="Kokoro", package="kokoro-onnx")
-    runtime = load_library("onnxruntime", purpose="Kokoro")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = runtime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    session = open_session(model)
     return library.Kokoro.from_session(session, str(voices)), digest_of(model, voices)

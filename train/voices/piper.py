@@ -16,6 +16,7 @@ from kws.errors import ConfigError
 from kws.features import Samples
 from kws.train.extras import load_library
 from kws.train.voices.backend import Line, digest_of, interval, raised
+from kws.train.voices.onnx import open_session
 
 __all__ = ["Piper", "language_of"]
 
@@ -86,25 +87,33 @@ class Piper:
 
 def language_of(model: Path) -> str:
     """Return the language of a voice file, such as `en`."""
-    settings = msgspec.json.decode(model.with_name(f"{model.name}.json").read_bytes())
+    settings = _settings(model)
     spoken = settings.get("language", {}).get("family") or settings["espeak"]["voice"]
     return str(spoken).partition("-")[0]
 
 
+def _settings(model: Path) -> dict[str, Any]:
+    path = model.with_name(f"{model.name}.json")
+    try:
+        settings = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+        msgspec.convert(settings["espeak"]["voice"], str)
+    except (OSError, msgspec.MsgspecError, LookupError, TypeError) as error:
+        raise ConfigError(
+            f"A voice of Piper needs its settings beside it. Received: {path} ({error!r}). "
+            f"Download the voice again, or take it out of the folder."
+        ) from error
+    return settings
+
+
 def _speakers(model: Path, *, held_out: bool) -> list[int]:
-    settings = msgspec.json.decode(model.with_name(f"{model.name}.json").read_bytes())
-    n = max(1, int(settings.get("num_speakers", 1)))
+    n = max(1, int(_settings(model).get("num_speakers", 1)))
     few = n < _HELD_OUT_EVERY
     return [i for i in range(n) if (not few and i % _HELD_OUT_EVERY == 0) == held_out]
 
 
 @functools.lru_cache(maxsize=8)
 def _open(model: Path) -> Any:
-    """Open a voice on one thread, once a process."""
+    """Open a voice, once a process."""
     library = load_library("piper", purpose="Piper", package="piper-tts")
-    runtime = load_library("onnxruntime", purpose="Piper")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    voice = library.PiperVoice.load(model)
-    voice.session = runtime.InferenceSession(str(model), options, ["CPUExecutionProvider"])
-    return voice
+    settings = library.PiperConfig.from_dict(_settings(model))
+    return library.PiperVoice(session=open_session(model), config=settings)

@@ -90,6 +90,11 @@ def test_a_library_without_its_models_is_not_there(machine, tmp_path):
     assert [one.open for one in find_voices(tmp_path)] == [None] * 4
 
 
+def test_a_folder_that_is_none_is_an_error(tmp_path):
+    with pytest.raises(ConfigError, match=r"must be the folder .*: .*absent, which is none"):
+        open_backends(folder=tmp_path / "absent")
+
+
 def test_an_unknown_name_is_an_error():
     with pytest.raises(ConfigError, match=r"Received: pipper. Did you mean `piper`\?"):
         open_backends(["pipper"])

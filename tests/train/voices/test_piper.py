@@ -30,9 +30,8 @@ def asked(monkeypatch):
     class Voice:
         config = SimpleNamespace(sample_rate=22_050)
 
-        @classmethod
-        def load(cls, model):
-            return cls()
+        def __init__(self, *, session, config):
+            self.config.asked = config
 
         def synthesize(self, text, settings):
             asked.append((text, settings))
@@ -40,7 +39,11 @@ def asked(monkeypatch):
                 yield SimpleNamespace(audio_float_array=np.ones(11_025, np.float32))
 
     piper._open.cache_clear()
-    library = SimpleNamespace(PiperVoice=Voice, SynthesisConfig=SimpleNamespace)
+    library = SimpleNamespace(
+        PiperVoice=Voice,
+        SynthesisConfig=SimpleNamespace,
+        PiperConfig=SimpleNamespace(from_dict=dict),
+    )
     runtime = SimpleNamespace(
         SessionOptions=SimpleNamespace, InferenceSession=lambda *_, **__: None
     )
@@ -88,6 +91,14 @@ def test_no_speaker_to_hold_out_is_an_error(tmp_path, asked):
     one = write_voice(tmp_path, "one", n_speakers=1)
     with pytest.raises(ConfigError, match=r"one\.onnx, of which no speaker is held out"):
         Piper([one], held_out=True)
+
+
+@pytest.mark.parametrize("settings", ["", "{", "[]", "{}", '{"espeak": 3}'])
+def test_settings_that_are_none_are_named(tmp_path, settings):
+    path = write_voice(tmp_path, "one", n_speakers=1)
+    path.with_name("one.onnx.json").write_text(settings)
+    with pytest.raises(ConfigError, match=r"needs its settings.* Received: .*one\.onnx\.json"):
+        language_of(path)
 
 
 def test_the_language_is_the_voice_files(tmp_path):
