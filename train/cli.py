@@ -447,16 +447,20 @@ def synth(
     )
     spoken_by = ", ".join(f"{one.name} ({one.n_voices})" for one in backends)
     click.echo(f"voices: {spoken_by}", err=True)
-    report = synthesize(
-        wanted,
-        out,
-        backends,
-        cache=cache,
-        reader=Whisper(language=language) if read_back else None,
-        language=language,
-        n_jobs=jobs,
-        seed=seed,
-    )
+    try:
+        report = synthesize(
+            wanted,
+            out,
+            backends,
+            cache=cache,
+            reader=Whisper(language=language) if read_back else None,
+            language=language,
+            n_jobs=jobs,
+            seed=seed,
+        )
+    except KeyboardInterrupt:
+        click.echo("interrupted: the same command goes on", err=True)
+        raise
     click.echo(f"{out}: {report.describe()}")
     report.require(Phrase.of(word, language=language).text for word, _ in _counted(words))
 

@@ -1,6 +1,7 @@
 """Synthetic voices say words: as many as asked for, varied, checked, kept, and gone on with."""
 
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from kws.cli import cli
 from kws.errors import ConfigError, KwsError
 from kws.train.data import read_samples
 from kws.train.phrases import Phrase
-from kws.train.synth import cache_folder, draw_line, synthesize
+from kws.train.synth import cache_folder, draw_line, seconds_per_clip, synthesize
 from kws.train.voices.backend import Line
 
 
@@ -202,6 +203,31 @@ def test_the_command_says_what_came_of_it_and_goes_on(tmp_path, monkeypatch, voi
     assert done.stdout == f"{out}: 2 clips, 0 there before, 0 dropped, 0 missing\n"
     done = CliRunner().invoke(cli, command, catch_exceptions=False)
     assert done.stdout == f"{out}: 0 clips, 2 there before, 0 dropped, 0 missing\n"
+
+
+def test_the_command_says_that_it_goes_on(tmp_path, monkeypatch, voiced):
+    class Stops(Hums):
+        def speak(self, line, /):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("kws.train.voices.discover.open_backends", lambda *_, **__: [Stops(voiced)])
+    command = ["synth", str(tmp_path / "out"), "--word", "off=2", "--cache", str(tmp_path / "c")]
+    done = CliRunner().invoke(cli, command)
+    assert done.exit_code != 0
+    assert "interrupted: the same command goes on" in done.stderr
+
+
+def test_how_long_a_clip_takes_is_measured(voiced):
+    class Slow(Hums):
+        def speak(self, line, /):
+            time.sleep(0.02)
+            return super().speak(line)
+
+    phrase = Phrase.of("off")
+    assert 0.02 <= seconds_per_clip(phrase, [Slow(voiced)]) < 5
+    half = Slow(voiced)
+    assert seconds_per_clip(phrase, [half, Hums(voiced)]) >= 0.01
+    assert len(half.lines) == 3
 
 
 @pytest.mark.slow
