@@ -40,7 +40,7 @@ def test_the_package_installs_runs_upgrades_and_purges(machine):
     assert "stop" in machine.run("kws", "demo")
 
     config.write_text('[model]\nname = "commands"  # mine\n')
-    machine.run("deb-systemd-helper", "disable", "kws.service")
+    machine.run("systemctl", "disable", "kws.service")
     machine.run(*install, "/dist/kws_0.1.1_amd64.deb")
     assert "0.1.1" in machine.run("dpkg-query", "-W", "kws")
     assert "# mine" in config.read_text()
