@@ -40,7 +40,7 @@ def check_model(path: Path, *, n_threads: int = 1) -> None:
         at = path.stat()
     except OSError:
         return  # `open_model` says what is wrong
-    _try(path.absolute(), n_threads, (at.st_dev, at.st_ino, at.st_size, at.st_mtime_ns))
+    _try(path, n_threads, (at.st_dev, at.st_ino, at.st_size, at.st_mtime_ns))
 
 
 def main() -> int:

@@ -28,7 +28,7 @@ _MOST_KINDS = 256
 
 
 def configure(log_format: LogFormat = "text", *, verbose: bool = False) -> None:
-    """Send the logs to standard error, in place of where they went before.
+    """Send the logs to standard error; a second call goes before the first.
 
     Parameters
     ----------
@@ -40,9 +40,12 @@ def configure(log_format: LogFormat = "text", *, verbose: bool = False) -> None:
     handler = _ToStandardError()
     handler.setFormatter(_formatter(log_format))
     handler.addFilter(Repeats())
-    logging.basicConfig(
-        handlers=[handler], level=logging.INFO if verbose else logging.WARNING, force=True
-    )
+    root = logging.getLogger()
+    for other in [one for one in root.handlers if isinstance(one, _ToStandardError)]:
+        root.removeHandler(other)
+    root.addHandler(handler)
+    root.setLevel(logging.INFO if verbose else logging.WARNING)
+    logging.getLogger("kws").setLevel(logging.NOTSET)
 
 
 class JsonFormatter(logging.Formatter):

@@ -543,7 +543,7 @@ def names(folder: Path) -> list[str]:
 
 
 def wait_until(happened) -> None:
-    deadline_s = time.monotonic() + 5
+    deadline_s = time.monotonic() + 30
     while not happened():
         assert time.monotonic() < deadline_s
         time.sleep(0.01)

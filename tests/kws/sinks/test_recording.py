@@ -69,7 +69,7 @@ def files(folder, ending="*"):
 
 
 def wait_until(happened):
-    deadline_s = time.monotonic() + 10
+    deadline_s = time.monotonic() + 30
     while not happened():
         assert time.monotonic() < deadline_s
         time.sleep(0.01)

@@ -41,7 +41,7 @@ def is_running(pid):
 
 
 def wait_until(happened):
-    deadline_s = time.monotonic() + 10
+    deadline_s = time.monotonic() + 30
     while not happened():
         assert time.monotonic() < deadline_s
         time.sleep(0.01)
@@ -87,7 +87,7 @@ def test_another_rate_is_resampled(tmp_path):
 
 
 def test_samples_do_not_depend_on_how_the_program_writes_them(audio):
-    line = "dd if=$1 bs=333 iflag=fullblock 2>/dev/null | dd bs=7 count=300 2>/dev/null; exit 0"
+    line = "dd if=$1 bs=333 iflag=fullblock | dd bs=7 count=300 iflag=fullblock; exit 0"
     with CommandSource(sh(line, audio), chunk_ms=80) as source:
         np.testing.assert_array_equal(np.concatenate(list(source)), RAMP[:1050])
 
