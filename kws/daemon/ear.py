@@ -5,10 +5,10 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from kws.audio import SAMPLE_RATE_HZ
 from kws.config import SourceSettings
@@ -23,6 +23,8 @@ DEVICES = Path("/dev/snd")
 """Where Linux shows sound cards as they are plugged in."""
 
 State = Literal["opening", "listening", "stalled", "ended"]
+
+_T = TypeVar("_T")
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 _STEADY_S = 3.0
@@ -148,7 +150,7 @@ class Ear:
             stall = await self._watch(recorder)
         finally:
             self._recorder = None
-            reason = await recorder.stop()
+            reason = await _to_the_end(recorder.stop())
             self.n_lost_chunks += recorder.n_lost_chunks
         return stall or reason
 
@@ -224,6 +226,16 @@ class Ear:
 
     def _say(self, event: Literal["listening", "recovered", "stalled", "error"], what: str) -> None:
         self._tell(StateChange(event=event, time=wall_time(), source=self.label, detail=what))
+
+
+async def _to_the_end(work: Coroutine[Any, Any, _T]) -> _T:
+    """Finish what must not be left half done, even if this task is cancelled meanwhile."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 def back_off_s(n_failures: int) -> float:

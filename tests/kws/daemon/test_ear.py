@@ -84,6 +84,21 @@ def test_an_error_of_the_source_is_told_once_in_its_own_words(recorder, make_ear
     ]
 
 
+def test_an_end_that_comes_while_a_recorder_is_ended_leaves_no_process(recorder, make_ear):
+    ear = make_ear(recorder("trap '' TERM; exec >&-; sleep 60 & wait; sleep 60"))
+    before = census()
+
+    async def run():
+        task = asyncio.create_task(ear.run())
+        await until(lambda: ear._recorder is not None)
+        await until(lambda: ear._recorder is None)  # for half a second: it ignores SIGTERM
+        task.cancel()
+        await asyncio.wait([task])
+
+    asyncio.run(run())
+    assert census() == before
+
+
 @pytest.mark.parametrize(
     ("script", "reason"),
     [
