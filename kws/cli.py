@@ -228,6 +228,33 @@ def demo() -> None:
         play(source, spotter, labels, echo=click.echo)
 
 
+@cli.command()
+@click.argument("word")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Gets WORD/*.wav.")
+@click.option("--takes", default=5, show_default=True, type=click.IntRange(1, 1000))
+@click.option("--speaker", default="me", show_default=True, metavar="NAME", help="Who speaks.")
+@click.option("--input", "source", metavar="mic|FILE|-", default="mic", show_default=True)
+@click.option("--device", metavar="NAME", help="A microphone, as `kws devices` lists them.")
+def record(
+    word: str, *, out: Path, takes: int, speaker: str, source: str, device: str | None
+) -> None:
+    """Record WORD several times, each take checked at once; what is there already counts."""
+    from kws.config import SourceSettings
+    from kws.record import record as take
+    from kws.sources import open_source
+
+    def show(line: str) -> None:
+        if sys.stderr and sys.stderr.isatty():
+            click.echo(f"\r{line}\r", nl=False, err=True)
+
+    def say(line: str) -> None:
+        show(" " * 60)
+        click.echo(line)
+
+    with open_source(SourceSettings(input=source, device=device)) as audio:
+        take(audio, word, out, n_takes=takes, speaker=speaker, say=say, show=show)
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the `kws` command and exit; the entry point.
 
