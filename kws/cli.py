@@ -255,6 +255,25 @@ def record(
         take(audio, word, out, n_takes=takes, speaker=speaker, say=say, show=show)
 
 
+@cli.command()
+@click.argument("word")
+@click.argument("recordings", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The .tflite to write.")
+@click.option("--backbone", type=click.Path(path_type=Path), help="Default: the bundled one.")
+def enroll(word: str, recordings: tuple[Path, ...], *, out: Path, backbone: Path | None) -> None:
+    """Make a model of your WORD out of 3 to 10 RECORDINGS of your own voice, or their folder."""
+    from kws.enroll import enroll as make
+    from kws.enroll import recordings_in
+
+    done = make(word, recordings_in(recordings), out, backbone=backbone)
+    for path, reason in done.refused.items():
+        click.echo(f"Not used, {reason}: {path}", err=True)
+    for path, score in done.scores.items():
+        weak = "" if score >= 0.5 else "  would be missed, going by the others: record it again"
+        click.echo(f"{path}  {score:.2f}{weak}")
+    click.echo(f"{out}: {out.stat().st_size} bytes. Try it: kws listen --model {out}")
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the `kws` command and exit; the entry point.
 
@@ -392,6 +411,11 @@ def _open_model(settings: "ModelSettings") -> "Model":
     from kws.model import model_path, open_model
 
     model = open_model(model_path(settings.name), n_threads=settings.n_threads)
+    if not model.manifest.keywords:
+        raise ModelError(
+            f"A model that listens must have keywords. Received: {settings.name}, which only "
+            f"gives embeddings. Make a word of it with `kws enroll`."
+        )
     if (rate_hz := model.manifest.features.sample_rate_hz) != SAMPLE_RATE_HZ:
         raise ModelError(
             f"A model must take audio at {SAMPLE_RATE_HZ} Hz, which every source gives. "
