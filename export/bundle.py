@@ -6,19 +6,25 @@ Nothing is written at the place asked for until the file has been verified.
 import logging
 import tempfile
 import zipfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 from msgspec.structs import replace
+from scipy.cluster.vq import kmeans2, vq
 
+from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.errors import ConfigError, ModelError
 from kws.export.quantize import Quantization, convert
 from kws.export.verify import Agreement, verify
+from kws.features import Features
 from kws.head import pack_vectors, unit_vectors
 from kws.manifest import DecisionDefaults, Head, Manifest, StateTensor, pack
 from kws.model import Model, open_model
+from kws.train.align import train_speakers
+from kws.train.data import audio_below, read_samples
 from kws.train.fit import labels_of, restore
 from kws.train.layers import GRU
 from kws.train.settings import Recipe
@@ -32,9 +38,7 @@ log = logging.getLogger("kws.export")
 LEAST_AGREEMENT = 0.985
 
 _N_FILLERS, _N_ROUNDS = 128, 10
-# Half a false alarm an hour on the first half of LibriSpeech dev-clean's speakers, for words of
-# others than the figures are stated on; see docs/your-own-word.md.
-_HEAD_OFFSET = -0.11
+_N_PARTS, _BACKGROUND_S = 8, 1800.0
 
 
 def export(
@@ -117,11 +121,27 @@ def export(
     return agreement
 
 
-def export_embedding(run: Path, out: Path, *, n_frames: int | None = None, seed: int = 1) -> int:
+def export_embedding(
+    run: Path, out: Path, *, speech: Path, n_frames: int | None = None, seed: int = 1
+) -> int:
     """Write what the layers before the recurrent one give, in int8: a backbone for `kws enroll`.
 
-    Statistics and fillers of the head, the centres of spherical k-means, come from the scenes that
-    the run was calibrated on.
+    Statistics and fillers of the head, the centres of spherical k-means, come from continuous
+    speech of training speakers. Half an hour of that goes beside the file as `.npz`, in eight bytes
+    a vector (product quantisation, Jegou et al. 2011): enrolment sets a word's threshold by it.
+
+    Parameters
+    ----------
+    run : Path
+        Made by `kws train`.
+    out : Path
+        The .tflite to write.
+    speech : Path
+        A LibriSpeech-shaped corpus; the second half of its speakers is left alone.
+    n_frames : int, optional
+        Frames to a call; twice the model's time stride by default.
+    seed : int
+        Of the choice of utterances and of k-means.
 
     Returns
     -------
@@ -157,11 +177,41 @@ def export_embedding(run: Path, out: Path, *, n_frames: int | None = None, seed:
         candidate = Path(folder) / "model.tflite"
         candidate.write_bytes(pack(flatbuffer, plain))
         step = open_model(candidate)
-        embeddings = np.concatenate([_embedded(step, stream) for stream in streams])
+        heard = [_embedded(step, frames) for frames in _speech(speech, recipe, seed=seed)]
     out.parent.mkdir(parents=True, exist_ok=True)
-    manifest = replace(plain, labels=(), embedding=n_values, head=_head(embeddings, seed=seed))
+    manifest = replace(
+        plain, labels=(), embedding=n_values, head=_head(np.concatenate(heard), seed=seed)
+    )
     out.write_bytes(pack(flatbuffer, manifest))
+    _write_background(out.with_suffix(".npz"), heard, head, seed=seed)
     return n_values
+
+
+def _speech(corpus: Path, recipe: Recipe, *, seed: int) -> Iterator[np.ndarray]:
+    """Give the frames of utterances of training speakers, until there is enough."""
+    first, _ = train_speakers(corpus)
+    paths = [path for path in audio_below(corpus) if path.name.partition("-")[0] in first]
+    n_left = round(_BACKGROUND_S * RATE_HZ)
+    for i in np.random.default_rng(seed).permutation(len(paths)):
+        samples = read_samples(paths[i])
+        yield Features(recipe.features).whole(samples).astype(np.float32)
+        n_left -= len(samples)
+        if n_left <= 0:
+            return
+
+
+def _write_background(path: Path, heard: Sequence[np.ndarray], head: Head, *, seed: int) -> None:
+    unit = unit_vectors(np.concatenate(heard), head)
+    random = np.random.default_rng(seed)
+    codes, books = [], []
+    for part in np.split(unit, _N_PARTS, axis=1):
+        sample = part[random.choice(len(part), min(len(part), 8000), replace=False)]
+        book, _ = kmeans2(sample, 256, minit="++", seed=seed)
+        books.append(book)
+        codes.append(vq(part, book)[0].astype(np.uint8))
+    book_bytes = np.rint(np.stack(books) * 127).astype(np.int8)
+    lengths = np.array([len(one) for one in heard], np.uint16)
+    np.savez_compressed(path, codes=np.stack(codes, 1), books=book_bytes, lengths=lengths)
 
 
 def _embedded(model: Model, frames: np.ndarray) -> np.ndarray:
@@ -175,7 +225,7 @@ def _embedded(model: Model, frames: np.ndarray) -> np.ndarray:
 def _head(embeddings: np.ndarray, *, seed: int) -> Head:
     """Describe the sounds of speech: mean, spread, and the centres of spherical k-means."""
     mean, std = embeddings.mean(axis=0), embeddings.std(axis=0) + 1e-3
-    head = Head(mean=tuple(mean.tolist()), std=tuple(std.tolist()), offset=_HEAD_OFFSET)
+    head = Head(mean=tuple(mean.tolist()), std=tuple(std.tolist()))
     unit = unit_vectors(embeddings, head)
     random = np.random.default_rng(seed)
     centres = unit[random.choice(len(unit), _N_FILLERS, replace=False)]

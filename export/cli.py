@@ -27,7 +27,13 @@ __all__ = ["export"]
     show_default=True,
     help="Divides the logits; above 1, posteriors near 1 lie further apart.",
 )
-@click.option("--embedding", is_flag=True, help="Write a backbone for `kws enroll` instead.")
+@click.option(
+    "--embedding",
+    "speech",
+    metavar="SPEECH",
+    type=click.Path(path_type=Path),
+    help="Write a backbone for `kws enroll` instead, with speech of this corpus as background.",
+)
 @click.option("--force", is_flag=True, help="Write the file even if it disagrees with the model.")
 def export(
     run: Path,
@@ -36,15 +42,15 @@ def export(
     quantize: str,
     frames: int | None,
     temperature: float,
-    embedding: bool,
+    speech: Path | None,
     force: bool,
 ) -> None:
     """Write the model trained in RUN as one .tflite with its manifest, verified."""
     from kws.export.bundle import export as write
     from kws.export.bundle import export_embedding
 
-    if embedding:
-        n_values = export_embedding(run, out, n_frames=frames)
+    if speech:
+        n_values = export_embedding(run, out, speech=speech, n_frames=frames)
         click.echo(f"{out}: {out.stat().st_size} bytes, int8; embeddings of {n_values} values")
         return
 

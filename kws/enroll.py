@@ -31,6 +31,8 @@ _LONGEST_S = 5.0
 _PAD = np.zeros(SAMPLE_RATE_HZ * 2 // 5, np.int16)
 _FEWEST_STEPS = 6
 _PAUSE_STEPS = 4
+_PEAK_STEPS = 25
+_BUDGET_PER_HOUR = 0.5
 
 
 class Enrolment(NamedTuple):
@@ -96,6 +98,8 @@ def enroll(
         why = f": {next(iter(refused))} is {next(iter(refused.values()))}"
         _check_count(len(templates), f" usable of {len(recordings)}{why}")
     full = _manifest(manifest, word, templates)
+    offset = _threshold(full, background=path.with_suffix(".npz"))
+    full = replace(full, head=replace(full.head or Head(), offset=offset))
     scores = {
         recording: _score(model, _read(recording), full, without=i, n_values=manifest.embedding)
         for i, recording in enumerate(templates)
@@ -142,6 +146,34 @@ def word_span(levels: npt.NDArray[np.float32]) -> tuple[int, int]:
     first = max((b + 1 for b in breaks if b < at), default=0)
     last = min((b for b in breaks if b >= at), default=len(loud) - 1)
     return int(loud[first]), min(len(levels), int(loud[last]) + 3)
+
+
+def _threshold(manifest: Manifest, *, background: Path) -> float:
+    """Return the score that speech of others reaches half a time an hour.
+
+    The backbone's speech is heard, and the highest score of each second kept. How often scores go
+    beyond a level falls exponentially there: a line through the logarithm of the upper 3 %.
+    """
+    n_values = manifest.embedding or 0
+    with np.load(background) as stored:
+        books, codes, lengths = stored["books"], stored["codes"], stored["lengths"]
+    vectors = books[np.arange(books.shape[0]), codes].reshape(len(codes), n_values) / np.float32(
+        127
+    )
+    vectors /= np.sqrt(np.square(vectors).sum(axis=1, keepdims=True) + np.float32(1e-6))
+    head = TemplateHead(manifest.head or Head(), keywords=manifest.labels, n_values=n_values)
+    peaks: list[float] = []
+    for utterance in np.split(vectors, np.cumsum(lengths)[:-1]):
+        head.reset()
+        scores = np.array([head.score_unit(one)[0] for one in utterance], np.float32)
+        seconds = range(0, len(scores), _PEAK_STEPS)
+        peaks += [float(scores[i : i + _PEAK_STEPS].max()) for i in seconds]
+    n_samples = len(codes) * manifest.hop_frames * manifest.features.hop_samples
+    hours_heard = n_samples / SAMPLE_RATE_HZ / 3600
+    top = np.sort(peaks)[::-1][: max(10, len(peaks) * 3 // 100)]
+    per_hour = (np.arange(len(top)) + 0.5) / hours_heard
+    slope, level = np.polyfit(np.log(per_hour), top, 1)
+    return float(max(level + slope * np.log(_BUDGET_PER_HOUR), top[0]))
 
 
 def _check_count(n: int, what: str) -> None:

@@ -73,7 +73,10 @@ class TemplateHead:
 
     def score(self, embedding: Vectors, /) -> Vectors:
         """Do as `step`, but return scores: mean gain over the fillers a frame, at most about 1."""
-        x = unit_vectors(embedding[None], self._head)[0]
+        return self.score_unit(unit_vectors(embedding[None], self._head)[0])
+
+    def score_unit(self, x: Vectors, /) -> Vectors:
+        """Do as `score` with a vector that is whitened and of length 1 already."""
         filler = 1 - float((x @ self._fillers).max())
         local = 1 - x @ self._templates - np.float32(self._head.filler_share * filler)
         stay = self._costs
