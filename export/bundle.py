@@ -179,9 +179,8 @@ def export_embedding(
         step = open_model(candidate)
         heard = [_embedded(step, frames) for frames in _speech(speech, recipe, seed=seed)]
     out.parent.mkdir(parents=True, exist_ok=True)
-    manifest = replace(
-        plain, labels=(), embedding=n_values, head=_head(np.concatenate(heard), seed=seed)
-    )
+    head = _head(np.concatenate(heard), seed=seed)
+    manifest = replace(plain, labels=(), embedding=n_values, head=head)
     out.write_bytes(pack(flatbuffer, manifest))
     _write_background(out.with_suffix(".npz"), heard, head, seed=seed)
     return n_values

@@ -274,6 +274,37 @@ def enroll(word: str, recordings: tuple[Path, ...], *, out: Path, backbone: Path
     click.echo(f"{out}: {out.stat().st_size} bytes. Try it: kws listen --model {out}")
 
 
+@cli.command()
+@click.argument("model")
+@click.argument("recording", required=False, metavar="[FILE]")
+@click.option("--minutes", type=click.FloatRange(0.2, 600), default=5.0, show_default=True)
+@click.option("--device", metavar="NAME", help="A microphone, as `kws devices` lists them.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write the lines for kws.toml there.")
+def calibrate(
+    model: str, recording: str | None, *, minutes: float, device: str | None, out: Path | None
+) -> None:
+    """Set threshold and gain of MODEL to your room, heard while nobody says the word.
+
+    Listens to the microphone, or to FILE. Other talk, music and machines should go on as usual.
+    """
+    from kws.config import ModelSettings, SourceSettings
+    from kws.room import fragment, measure_room
+    from kws.sources import open_source
+
+    if out and out.exists():
+        raise ConfigError(f"A new file must be written. Received: {out}, which exists. Remove it.")
+    opened = _open_model(ModelSettings(name=model))
+    with open_source(SourceSettings(input=recording or "mic", device=device)) as source:
+        click.echo(
+            f"Hearing {source.name}; do not say {' or '.join(opened.manifest.keywords)}.", err=True
+        )
+        room = measure_room(source, opened, seconds=60 * minutes)
+    text = fragment(room, model=model)
+    if out:
+        out.write_text(text, encoding="utf-8")
+    click.echo(text, nl=False)
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the `kws` command and exit; the entry point.
 
