@@ -5,7 +5,7 @@ backbone never heard; four are enrolled, the fifth is heard. Other language: the
 words and speakers, which its training had as unknown words. Any speaker: five recordings of a wake
 word drawn from the first three quarters are enrolled, the last quarter is heard. False alarms:
 LibriSpeech's second half of the speakers, one a second at most. `at 0.5/h`: the threshold is chosen
-for each trial on that speech itself, as a DET curve does; `as enrolled`: the one that enrolment set.
+for each trial on that speech, as DET curves do; `as enrolled`: the one that enrolment set.
 """
 
 import argparse
