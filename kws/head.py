@@ -69,7 +69,8 @@ class TemplateHead:
     def step(self, embedding: Vectors, /) -> Vectors:
         """Take an embedding float32 [shape=(n_values,)]; return posteriors [shape=(keywords,)]."""
         scores = self.score(embedding)
-        return (1 / (1 + np.exp(_SLOPE * (self._head.offset - scores)))).astype(np.float32)
+        posteriors = 1 / (1 + np.exp(_SLOPE * (self._head.offset - scores)))
+        return np.asarray(posteriors, np.float32)
 
     def score(self, embedding: Vectors, /) -> Vectors:
         """Do as `step`, but return scores: mean gain over the fillers a frame, at most about 1."""
@@ -106,7 +107,7 @@ def pack_vectors(unit: Vectors) -> bytes:
 def _unpack(packed: bytes, n_values: int) -> Vectors:
     if not packed or len(packed) % n_values or len(packed) < 2 * n_values:
         raise _wrong(f"two or more vectors of {n_values} bytes", f"{len(packed)} bytes")
-    return np.frombuffer(packed, np.int8).reshape(-1, n_values).astype(np.float32) / 127
+    return np.frombuffer(packed, np.int8).reshape(-1, n_values).astype(np.float32) / np.float32(127)
 
 
 def _better_half(costs: npt.NDArray[Any]) -> float:
