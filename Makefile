@@ -2,7 +2,7 @@
 PYTHON ?= python3
 DATA ?= data
 .DEFAULT_GOAL := help
-.PHONY: help run test fast lint format docs train-commands zoo bench wheel clean
+.PHONY: help run test test-system fast lint format docs train-commands zoo bench wheel deb clean
 
 # List the targets.
 help:
@@ -12,9 +12,14 @@ help:
 run: .venv/runtime
 	@.venv/bin/kws demo
 
-# Run the whole suite; installs everything it needs, as root Debian packages too.
+# Run the suite, the proofs of test-system excepted; installs everything it needs, as root Debian packages too.
 test: debian-packages .venv/workbench
-	.venv/bin/pytest
+	.venv/bin/pytest --ignore=tests/system
+
+# Prove the daemon on sound servers, systemd, emulated boards: as root, all; otherwise what can be.
+test-system: debian-packages .venv/workbench
+	@tests/system/debian-packages
+	.venv/bin/pytest -m system tests/system
 
 # Run the tests that take less than a minute together.
 fast: .venv/workbench
@@ -50,6 +55,10 @@ bench: .venv/runtime
 wheel: .venv/bin/python
 	rm -rf build
 	.venv/bin/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+# Build a Debian package into dist/, for this machine or ARCHITECTURE=arm64.
+deb: .venv/bin/python
+	PYTHON=.venv/bin/python deploy/debian/build
 
 # Remove what the other targets made, runs/ and data/ excepted.
 clean:

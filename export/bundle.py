@@ -27,6 +27,7 @@ from kws.train.align import train_speakers
 from kws.train.data import audio_below, read_samples
 from kws.train.fit import labels_of, restore
 from kws.train.layers import GRU
+from kws.train.ranges import at_mode
 from kws.train.settings import Recipe
 from kws.train.windows import Windowed
 from kws.train.zoo import Network, Spotting
@@ -100,7 +101,8 @@ def export(
     with tempfile.TemporaryDirectory() as folder:
         candidate, expected = Path(folder) / "model.tflite", Path(folder) / "expected.npz"
         candidate.write_bytes(pack(flatbuffer, manifest))
-        frames, posteriors = _expected(model, examples["clips"])
+        with at_mode(model, "learn" if quantization == "int8" else "off"):
+            frames, posteriors = _expected(model, examples["clips"])
         np.savez(expected, frames=frames, posteriors=posteriors)
         agreement = verify(candidate, expected)
         log.info(
@@ -281,8 +283,10 @@ def _soften(model: Network, temperature: float) -> None:
             f"`--temperature` is for step models. Received: {temperature:g} for one of windows. "
             f"Leave it out."
         )
-    dense = model.stack[-1].dense
-    dense.set_weights([weights / temperature for weights in dense.get_weights()])
+    classify = model.stack[-1]
+    for layer in (classify.dense, classify.ranges):
+        if layer:
+            layer.set_weights([weights / temperature for weights in layer.get_weights()])
 
 
 def _expected(model: Network, clips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

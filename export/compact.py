@@ -5,6 +5,7 @@ and many more are equal: written once and pointed to, they need a seventh less o
 file. What the converter notes down for itself, tensors' names and metadata, goes as well.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import flatbuffers
@@ -14,13 +15,17 @@ from tensorflow.lite.python import schema_py_generated as schema
 __all__ = ["compact"]
 
 
-def compact(flatbuffer: bytes) -> bytes:
+def compact(flatbuffer: bytes, *, inputs: Sequence[str] = (), outputs: Sequence[str] = ()) -> bytes:
     """Return the model without names of inner tensors and with equal vectors stored once.
 
-    Names of inputs and outputs stay: the manifest calls tensors by them.
+    Names of inputs and outputs stay, or become those given, in order: the manifest calls tensors by
+    them.
     """
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(bytearray(flatbuffer), 0))
     for graph in model.subgraphs:
+        for tensors, names in ((graph.inputs, inputs), (graph.outputs, outputs)):
+            for i, name in zip(tensors, names, strict=bool(names)):
+                graph.tensors[i].name = name
         named = {*graph.inputs, *graph.outputs}
         for i, tensor in enumerate(graph.tensors):
             tensor.name = tensor.name if i in named else b""

@@ -1,7 +1,8 @@
 """From a trained model to a TensorFlow Lite flatbuffer: float32, int8, or 16-bit activations.
 
 Quantisation is post-training and needs examples: the step is run over real audio and calibrated on
-the frames and on the states that it really reaches.
+the frames and on the states that it really reaches. A quantisation-aware model has learned its
+ranges, and int8 takes these.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ import tensorflow as tf
 
 from kws.export.compact import compact
 from kws.export.step import cell_ranges, concrete_step, concrete_window, run_float
+from kws.train.ranges import ranges_of
 from kws.train.windows import Windowed
 from kws.train.zoo import Network, Spotting
 
@@ -51,16 +53,18 @@ def convert(
         A flatbuffer with integer inputs and outputs, unless float32.
     """
     n_features = examples[0].shape[1]
+    aware = bool(ranges_of(model))
     if isinstance(model, Windowed):
         step = concrete_window(model, n_features=n_features)
         calls = partial(_windows, model, examples)
     else:
+        ranged = examples[: 0 if aware else _N_RANGED]
         step = concrete_step(
             model,
             n_frames=n_frames,
             n_features=n_features,
             state_bits=_STATE_BITS[quantization],
-            cell_ranges=cell_ranges(model, examples[:_N_RANGED], n_frames=n_frames),
+            cell_ranges=cell_ranges(model, ranged, n_frames=n_frames),
         )
         calls = partial(_calls, step, model, examples, n_frames)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([step])
@@ -73,10 +77,18 @@ def convert(
             ),
         }[quantization]
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.target_spec.supported_ops = [kernels]
         converter.inference_input_type = converter.inference_output_type = dtype
-        converter.representative_dataset = calls
-    return compact(converter.convert())
+        if not (aware and quantization == "int8"):  # else all ranges are in the graph
+            converter.target_spec.supported_ops = [kernels]
+            converter.representative_dataset = calls
+    if not aware:
+        return compact(converter.convert())
+    n_states = len(model.state_shapes())
+    return compact(
+        converter.convert(),  # calls what it has quantised by names of its own
+        inputs=["frames", *(f"state_{i}" for i in range(n_states))],
+        outputs=["Identity", *(f"Identity_{i + 1}" for i in range(n_states))],
+    )
 
 
 def _calls(

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from kws.train.blocks import LSTM
 from kws.train.layers import GRU
+from kws.train.ranges import at_mode, ranges_of
 from kws.train.windows import Windowed
 from kws.train.zoo import Spotting
 
@@ -35,14 +36,17 @@ def concrete_step(
 
     With `state_bits` the range of a recurrent state is fixed to what that many bits of symmetric
     fixed point hold, so that the tensor that comes out is quantised as the one that goes in. The
-    cells of LSTMs have no range of their own: `cell_ranges` gives each, first layer first.
+    cells of LSTMs have no range of their own: `cell_ranges` gives each, first layer first. A
+    quantisation-aware model has ranges for all tensors, which are fixed with eight bits of state
+    and left out else.
 
     Returns
     -------
     concrete function
         Inputs `frames`, `state_0` ...; outputs posteriors, then states, in that order.
     """
-    _bound_recurrent_states(model, state_bits, cell_ranges)
+    if not ranges_of(model):
+        _bound_recurrent_states(model, state_bits, cell_ranges)
     shapes = model.state_shapes()
 
     def step(frames: Any, *states: Any) -> tuple[Any, ...]:
@@ -53,7 +57,8 @@ def concrete_step(
     signature += [
         tf.TensorSpec(shape, tf.float32, name=f"state_{i}") for i, shape in enumerate(shapes)
     ]
-    return tf.function(step, autograph=False).get_concrete_function(*signature)
+    with at_mode(model, "hold" if state_bits == 8 else "off"):
+        return tf.function(step, autograph=False).get_concrete_function(*signature)
 
 
 def run_float(
@@ -81,7 +86,7 @@ def cell_ranges(
     model: Spotting, examples: Sequence[npt.NDArray[np.float32]], *, n_frames: int
 ) -> list[float]:
     """Return the greatest magnitude that the cell of each LSTM reaches over examples."""
-    if not any(isinstance(layer, LSTM) for layer in model.stack):
+    if not examples or not any(isinstance(layer, LSTM) for layer in model.stack):
         return []
     step = concrete_step(model, n_frames=n_frames, n_features=examples[0].shape[1], state_bits=None)
     calls = [call for one in examples for call in run_float(step, model, one, n_frames=n_frames)[1]]

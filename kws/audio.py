@@ -4,6 +4,7 @@ On the way samples are float32 on the scale of int16, so that 16-bit audio stays
 16 kHz mono int16 already comes out bit for bit as it went in.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
@@ -22,6 +23,7 @@ __all__ = [
     "check_rate",
     "down_mix",
     "from_pcm",
+    "level_dbfs",
     "sample_bytes",
     "to_int16",
 ]
@@ -50,6 +52,8 @@ class Converter:
         Rate of what comes in.
     name : str
         Where it comes from, for messages.
+    channel : int or None
+        The one to hear, counted from 0; None is the mean of all.
 
     Raises
     ------
@@ -59,10 +63,11 @@ class Converter:
         If it is not 16 kHz and soxr is missing.
     """
 
-    def __init__(self, rate_hz: int, *, name: str) -> None:
+    def __init__(self, rate_hz: int, *, name: str, channel: int | None = None) -> None:
         check_rate(rate_hz, name=name)
         self._rate_hz = rate_hz
         self._name = name
+        self._channel = channel
         self._resampler = None if rate_hz == SAMPLE_RATE_HZ else Resampler(rate_hz)
 
     def stream(self, blocks: Iterable[Frames]) -> Iterator[Samples]:
@@ -81,8 +86,8 @@ class Converter:
         Raises
         ------
         FormatError
-            At a sample that is NaN or infinite, or whatever AudioError `blocks` raises: in either
-            case only after everything before it was yielded.
+            Without that channel, at a sample that is NaN or infinite, or whatever AudioError
+            `blocks` raises: in each case only after everything before it was yielded.
         """
         failure: AudioError | None = None
         if self._resampler:
@@ -99,7 +104,8 @@ class Converter:
 
     def _mix(self, blocks: Iterable[Frames]) -> Iterator[Frames]:
         n_before = 0
-        for block in blocks:
+        for whole in blocks:
+            block = whole if self._channel is None else self._picked(whole, self._channel)
             finite = np.isfinite(block).all(axis=1)
             if not finite.all():
                 n_good = int(np.argmin(finite))
@@ -107,6 +113,14 @@ class Converter:
                 raise self._not_finite(block[n_good], index=n_before + n_good)
             yield down_mix(block)
             n_before += len(block)
+
+    def _picked(self, block: Frames, channel: int) -> Frames:
+        if channel < block.shape[1]:
+            return block[:, channel : channel + 1]
+        raise FormatError(
+            f"`channel` counts from 0 and must be one that the audio has. Received: {channel} of "
+            f"{block.shape[1]} in {self._name}. Choose another, or leave `channel` out."
+        )
 
     def _not_finite(self, frame: Frames, *, index: int) -> FormatError:
         value = frame[~np.isfinite(frame)][0]
@@ -214,3 +228,19 @@ def down_mix(frames: Frames, /) -> Frames:
 def to_int16(mono: Frames, /) -> Samples:
     """Round to the nearest int16, halves to even; what lies beyond full scale saturates."""
     return np.clip(np.rint(mono), -32_768, 32_767).astype(np.int16)
+
+
+def level_dbfs(samples: Samples, /) -> float:
+    """Return the root mean square in dB below that of a square wave of full scale.
+
+    Parameters
+    ----------
+    samples : int16 [shape=(n,)]
+
+    Returns
+    -------
+    float
+        -100..0; -100 stands for silence, and for no samples.
+    """
+    power = float(np.mean(np.square(samples, dtype=np.float32))) if len(samples) else 0.0
+    return max(-100.0, round(10 * math.log10(max(power, 1e-9) / 32768.0**2), 1))

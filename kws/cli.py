@@ -11,20 +11,19 @@ import math
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import click
 
-from kws.errors import ConfigError, KwsError, ModelError, did_you_mean
+from kws.errors import ConfigError, KwsError, did_you_mean
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-    from kws.config import Config, ModelSettings
-    from kws.model import Model
-    from kws.spotter import Spotter
+    from kws.config import Config
 
 __all__ = ["cli", "main"]
 
@@ -82,14 +81,38 @@ def _finite(_ctx: click.Context, _parameter: click.Parameter, value: float | Non
 @click.option("-v", "--verbose", is_flag=True, help="Log what happens to standard error.")
 def cli(verbose: bool) -> None:
     """Listen for keywords, and run commands when they are heard."""
-    logging.basicConfig(
-        format="%(levelname)s: %(message)s", level=logging.INFO if verbose else logging.WARNING
-    )
+    from kws.daemon.logs import configure
+
+    configure(verbose=verbose)
+
+
+def _log_format(
+    ctx: click.Context, _parameter: click.Parameter, value: Literal["text", "json"] | None
+) -> None:
+    """Write the logs otherwise, from the first line on."""
+    from kws.daemon.logs import configure
+
+    if value:
+        ctx.meta["log_format"] = value
+        configure(value, verbose=ctx.find_root().params["verbose"])
+
+
+_LOG_FORMAT = click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    callback=_log_format,
+    is_eager=True,
+    expose_value=False,
+    help="What logs on standard error are; default text.",
+)
+_SOCKET = click.option(
+    "--socket", type=click.Path(path_type=Path), help="The daemon's, if kws.toml sets another."
+)
 
 
 @cli.command()
 @click.option("--model", metavar="NAME|FILE", help="A bundled model or a .tflite.")
-@click.option("--input", "source", metavar="mic|FILE|-", help="Where audio comes from.")
+@click.option("--input", "source", metavar="mic|FILE|-|URL", help="Where audio comes from.")
 @click.option("--device", metavar="NAME", help="A microphone, as `kws devices` lists them.")
 @click.option("--config", type=click.Path(path_type=Path), help="A kws.toml; options override it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines only.")
@@ -109,19 +132,20 @@ def cli(verbose: bool) -> None:
 )
 @click.option("--no-vad", is_flag=True, help="Run the model on silence too.")
 @click.option("--chunk-ms", type=click.IntRange(10, 1000), help="Audio taken at once; default 80.")
+@_LOG_FORMAT
 def listen(config: Path | None, as_json: bool, **options: Any) -> None:
     """Print a line for every keyword heard, and run its hooks.
 
     Raw 16 kHz mono s16le, or a WAV, is read from standard input with `--input -`.
     """
-    from kws.listen import deliver_to, hear, summary
+    from kws.listen import deliver_to, hear, open_spotter, summary
     from kws.sinks.hooks import Hooks
     from kws.sinks.jsonl import JsonLines
     from kws.sinks.text import Text
     from kws.sources import open_source
 
     settings = _settings(config, **options)
-    spotter = _open_spotter(settings)
+    spotter = open_spotter(settings.model, gate=settings.gate, decision=settings.decision)
     keywords = spotter.keywords
     hooks = Hooks(settings.hooks, keywords=keywords)
     printer = JsonLines(sys.stdout) if as_json else Text(sys.stdout, keywords=keywords)
@@ -129,14 +153,87 @@ def listen(config: Path | None, as_json: bool, **options: Any) -> None:
         at_exit.callback(hooks.close, kill=True)
         if source.live and not as_json:
             click.echo(f"Listening to {source.name} for {', '.join(keywords)}.", err=True)
-        end, failure = hear(source, spotter, deliver_to(hooks.send, printer.send))
-        if not source.live:
+        end, failure = hear(
+            source,
+            spotter,
+            deliver_to(hooks.send, printer.send),
+            metered=not as_json and sys.stdout.isatty(),
+        )
+        if not (source.live and failure):  # what is live ends only if its command does, or by error
             printer.send(end)
             if not as_json:
                 click.echo(summary(end))
         hooks.close()
     if failure:
         raise failure
+
+
+@cli.command()
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="A kws.toml; SIGHUP rereads it.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print events as JSON lines.")
+@_LOG_FORMAT
+@click.pass_context
+def daemon(ctx: click.Context, config: Path, as_json: bool) -> None:
+    """Listen for months: to several microphones, with several models, whatever fails.
+
+    Logs go to standard error. SIGTERM ends it, SIGHUP makes it read its configuration again.
+    """
+    import asyncio
+
+    from kws.config import load_config
+    from kws.daemon.logs import configure
+    from kws.daemon.service import Daemon
+    from kws.sinks.jsonl import JsonLines
+
+    if "log_format" not in ctx.meta:
+        configure(load_config(config).daemon.log_format)
+    logging.getLogger("kws").setLevel(logging.INFO)
+    # A stream of its own: one that is stuck must not keep the process from ending.
+    printer = JsonLines(os.fdopen(os.dup(1), "w")) if as_json else None
+    code = asyncio.run(Daemon(config, printer=printer).run())
+    if any(thread.name.startswith("kws-") for thread in threading.enumerate()):
+        os._exit(code)  # a sink hangs, and Python would wait for the locks that it holds
+    ctx.exit(code)
+
+
+@cli.command()
+@_SOCKET
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def status(socket: Path | None, as_json: bool) -> None:
+    """Say what the daemon hears and does, and what went wrong."""
+    import msgspec
+
+    from kws.daemon.client import ask, find_socket
+    from kws.daemon.table import status_tables
+
+    snapshot = ask(socket or find_socket())
+    if as_json:
+        click.echo(msgspec.json.encode(snapshot).decode())
+        return
+    from rich.console import Console
+
+    console = Console()
+    console.print(status_tables(snapshot, ascii_only=console.options.ascii_only))
+
+
+@cli.command()
+@_SOCKET
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines only.")
+def tail(socket: Path | None, as_json: bool) -> None:
+    """Print the daemon's events as they come, until it ends."""
+    from kws.daemon.client import find_socket, follow
+    from kws.events import to_json
+    from kws.sinks.text import describe
+
+    for event in follow(socket or find_socket()):
+        click.echo(to_json(event) if as_json else describe(event))
+    if not as_json:
+        click.echo("The daemon has ended.", err=True)
 
 
 @cli.command()
@@ -209,21 +306,23 @@ def bench(model: str, as_json: bool) -> None:
 
     from kws.bench import measure, table
     from kws.config import ModelSettings
+    from kws.listen import open_model_for
     from kws.model import model_path
 
-    measured = measure(_open_model(ModelSettings(name=model)), path=model_path(model))
+    measured = measure(open_model_for(ModelSettings(name=model)), path=model_path(model))
     click.echo(msgspec.json.encode(measured).decode() if as_json else table(measured))
 
 
 @cli.command()
 def demo() -> None:
     """Hear the bundled recording with the bundled model, and count hits and misses."""
-    from kws.config import Config, SourceSettings
+    from kws.config import ModelSettings, SourceSettings
     from kws.demo import load_demo, play
+    from kws.listen import open_spotter
     from kws.sources import open_source
 
     labels, recording = load_demo()
-    spotter = _open_spotter(Config())
+    spotter = open_spotter(ModelSettings())
     with open_source(SourceSettings(input=str(recording))) as source:
         play(source, spotter, labels, echo=click.echo)
 
@@ -288,12 +387,13 @@ def calibrate(
     Listens to the microphone, or to FILE. Other talk, music and machines should go on as usual.
     """
     from kws.config import ModelSettings, SourceSettings
+    from kws.listen import open_model_for
     from kws.room import fragment, measure_room
     from kws.sources import open_source
 
     if out and out.exists():
         raise ConfigError(f"A new file must be written. Received: {out}, which exists. Remove it.")
-    opened = _open_model(ModelSettings(name=model))
+    opened = open_model_for(ModelSettings(name=model))
     with open_source(SourceSettings(input=recording or "mic", device=device)) as source:
         click.echo(
             f"Hearing {source.name}; do not say {' or '.join(opened.manifest.keywords)}.", err=True
@@ -414,6 +514,12 @@ def _settings(
         return replace(table, **{key: value for key, value in given.items() if value is not None})
 
     config = load_config(path) if path else Config()
+    if config.sources or config.models:
+        many = "[[sources]]" if config.sources else "[[models]]"
+        raise ConfigError(
+            f"`kws listen` hears one source with one model. Received: {many} in {path}. Write "
+            f"[source] and [model], or run `kws daemon --config {path}`."
+        )
     decision = config.decision
     if threshold is not None or false_alarms_per_hour is not None:
         decision = replace(
@@ -429,27 +535,3 @@ def _settings(
         gate=over(config.gate, enabled=False if no_vad else None),
         decision=decision,
     )
-
-
-def _open_spotter(settings: "Config") -> "Spotter":
-    from kws.spotter import Spotter
-
-    return Spotter(_open_model(settings.model), gate=settings.gate, decision=settings.decision)
-
-
-def _open_model(settings: "ModelSettings") -> "Model":
-    from kws.audio import SAMPLE_RATE_HZ
-    from kws.model import model_path, open_model
-
-    model = open_model(model_path(settings.name), n_threads=settings.n_threads)
-    if not model.manifest.keywords:
-        raise ModelError(
-            f"A model that listens must have keywords. Received: {settings.name}, which only "
-            f"gives embeddings. Make a word of it with `kws enroll`."
-        )
-    if (rate_hz := model.manifest.features.sample_rate_hz) != SAMPLE_RATE_HZ:
-        raise ModelError(
-            f"A model must take audio at {SAMPLE_RATE_HZ} Hz, which every source gives. "
-            f"Received: `{model.manifest.name}` at {rate_hz} Hz. Train it again at that rate."
-        )
-    return model

@@ -1,14 +1,21 @@
-"""What the spotter says: a keyword was heard; a file has ended.
+"""What kws says: a keyword was heard; a file has ended; the daemon hears, or no longer does.
 
 Every event is one JSON object with its kind under `event`; the field order is part of the contract.
+What is None is left out.
 """
+
+from typing import Literal
 
 import msgspec
 
-__all__ = ["Detection", "End", "Event", "to_json"]
+__all__ = ["Detection", "End", "Event", "NearMiss", "StateChange", "from_json", "to_json"]
 
 
-class Detection(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="detection"):
+class _Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="event"):
+    """Immutable, and tagged with its kind."""
+
+
+class Detection(_Event, frozen=True, kw_only=True, tag="detection"):
     """A keyword was heard.
 
     Attributes
@@ -23,6 +30,8 @@ class Detection(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", ta
         its words, and never before the end of the detection before it.
     model : str
         Name of the model that fired.
+    source : str or None
+        Which source it was heard on; set by the daemon, which may have several.
     """
 
     keyword: str
@@ -30,9 +39,33 @@ class Detection(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", ta
     start_s: float
     end_s: float
     model: str
+    source: str | None = None
 
 
-class End(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="end"):
+class NearMiss(_Event, frozen=True, kw_only=True, tag="near_miss"):
+    """A keyword's smoothed posterior rose far, and fell again without a detection.
+
+    Attributes
+    ----------
+    keyword : str
+    score : float
+        The highest that the smoothed posterior came, 0..1.
+    start_s, end_s : float
+        Where the word would lie, as with a detection at that moment.
+    model : str
+    source : str or None
+        As in `Detection`.
+    """
+
+    keyword: str
+    score: float
+    start_s: float
+    end_s: float
+    model: str
+    source: str | None = None
+
+
+class End(_Event, frozen=True, kw_only=True, tag="end"):
     """A finite source has ended.
 
     Attributes
@@ -43,16 +76,66 @@ class End(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag="end
         Detections made.
     cpu_s : float
         CPU seconds spent on the audio, all stages.
+    source : str or None
+        Which source it was; set by the daemon.
     """
 
     audio_s: float
     detections: int
     cpu_s: float
+    source: str | None = None
 
 
-Event = Detection | End
+class StateChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The daemon, or one of its sources, is in another state.
+
+    Attributes
+    ----------
+    event : str
+        `start` and `stop`: of the daemon. `listening`: the first audio of a source has come.
+        `stalled`: a source gives none any more. `recovered`: it does again. `error`: anything else
+        that went wrong, such as a configuration that was refused.
+    time : str
+        When, RFC 3339 in UTC.
+    source : str or None
+        Which source; None is the daemon as a whole.
+    detail : str or None
+        What happened, for people.
+    """
+
+    event: Literal["start", "listening", "stalled", "recovered", "error", "stop"]
+    time: str
+    source: str | None = None
+    detail: str | None = None
+
+
+Event = Detection | End | NearMiss | StateChange
 
 
 def to_json(event: Event) -> str:
     """Return `event` as one line of JSON, without the newline."""
     return msgspec.json.encode(event).decode()
+
+
+def from_json(line: str | bytes) -> Event:
+    """Return the event that `to_json` wrote.
+
+    Raises
+    ------
+    msgspec.DecodeError
+        If it is no JSON, or no event.
+    """
+    kind = msgspec.json.decode(line, type=_Kind).event
+    if kind == "detection":
+        return msgspec.json.decode(line, type=Detection)
+    if kind == "near_miss":
+        return msgspec.json.decode(line, type=NearMiss)
+    if kind == "end":
+        return msgspec.json.decode(line, type=End)
+    return msgspec.json.decode(line, type=StateChange)
+
+
+class _Kind(msgspec.Struct):
+    """As much of an event as tells its kind."""
+
+    event: str

@@ -111,11 +111,11 @@ class DecisionDefaults(_Part, frozen=True, kw_only=True):
     """How this model's posteriors are best turned into detections."""
 
     threshold: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.5
-    smoothing_ms: Annotated[int, Meta(ge=0)] = 60
-    refractory_ms: Annotated[int, Meta(ge=0)] = 600
-    word_ms: Annotated[int, Meta(ge=0)] = 600
+    smoothing_ms: Annotated[int, Meta(ge=0, le=10_000)] = 60
+    refractory_ms: Annotated[int, Meta(ge=0, le=60_000)] = 600
+    word_ms: Annotated[int, Meta(ge=0, le=10_000)] = 600
     """Usual length of a word of this model: how far before its end a detection starts."""
-    delay_ms: Annotated[int, Meta(ge=0)] = 0
+    delay_ms: Annotated[int, Meta(ge=0, le=10_000)] = 0
     """How long after a word's end the model was trained to answer: subtracted from `end_s`."""
     kind: Literal["words", "ctc"] = "words"
     """`words`: each posterior has its threshold. `ctc`: outputs spell out a sequence of words, with

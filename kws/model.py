@@ -38,6 +38,9 @@ _BACKBONE = "backbone"
 Posteriors: TypeAlias = npt.NDArray[np.float32]
 Array: TypeAlias = npt.NDArray[Any]
 
+# What interpreters raise on a damaged flatbuffer: on tensors, names that are not UTF-8, a step.
+_INTERPRETER_ERRORS = (ValueError, RuntimeError, MemoryError, TypeError, ArithmeticError)
+
 
 class Model(ABC):
     """What both kinds share: the interpreter and the quantisation of what goes in and comes out.
@@ -67,13 +70,21 @@ class Model(ABC):
             )
         shape = [int(size) for size in self._output["shape"]]
         n_labels = shape[-1] if shape else 1
-        if n_labels != (expected := manifest.embedding or len(manifest.labels)):
+        expected = manifest.embedding or len(manifest.labels)
+        if min(shape, default=1) < 1 or n_labels != expected:
             raise _disagrees(manifest, f"{expected} labels", f"{n_labels} outputs")
         self.n_outputs = math.prod(shape) // n_labels
         self._inputs, self._outputs = inputs, outputs
         self._input_scale, self._output_scale = _Scale(self._input), _Scale(self._output)
         self._frames_in = self._input["index"]
         self._posteriors_out = self._output["index"]
+
+    def try_step(self) -> None:
+        """Take a step and forget it: some models open, and fail when they are run."""
+        features = self.manifest.features.n_features
+        self.step(np.zeros((self.manifest.hop_frames, features), np.float32))
+        self._interpreter.reset_all_variables()
+        self.reset()
 
     @abstractmethod
     def reset(self) -> None:
@@ -221,13 +232,23 @@ def open_model(path: Path, *, n_threads: int = 1, reference: bool = False) -> Mo
     Raises
     ------
     ModelError
-        If the file is not a model, disagrees with its manifest, or no interpreter is installed.
+        If the file is not a model, disagrees with its manifest, cannot take a step, or no
+        interpreter is installed.
     """
     manifest, content = read_manifest(path)
     kind: type[Model] = StepModel if manifest.kind == "step" else WindowModel
     if manifest.head and manifest.head.templates:
         kind = EnrolledModel
-    return kind(manifest, content, n_threads=n_threads, reference=reference)
+    try:
+        model = kind(manifest, content, n_threads=n_threads, reference=reference)
+        model.try_step()
+    except _INTERPRETER_ERRORS as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ModelError(
+            f"The model must be one that {_runtime().__name__.split('.')[0]} can run. Received: "
+            f"{reason}. Copy or export it again, or update the interpreter."
+        ) from error
+    return model
 
 
 def bundled_models() -> dict[str, Path]:
@@ -276,12 +297,6 @@ def _interpreter(content: bytes, *, n_threads: int, reference: bool) -> Any:
         raise ModelError(
             f"{module.__name__.split('.')[0]} must fit the installed numpy. Received: numpy "
             f"{np.__version__}. Run `pip install 'numpy<2'`, or `pip install ai-edge-litert`."
-        ) from error
-    except (ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise ModelError(
-            f"The model must be one that {module.__name__.split('.')[0]} can run. Received: "
-            f"{reason}. Copy or export it again, or update the interpreter."
         ) from error
     return interpreter
 

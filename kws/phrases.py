@@ -47,6 +47,11 @@ class PhraseDecision:
         Outputs after which an utterance is decoded, ended or not.
     beam : int
         Of the decoding.
+
+    Attributes
+    ----------
+    smoothed : float32 [shape=(labels,)]
+        The last posteriors, named as those of `Decision` are.
     """
 
     def __init__(
@@ -96,6 +101,7 @@ class PhraseDecision:
         """Forget the posteriors, as after a gap in them."""
         self._rows: deque[npt.NDArray[Any]] = deque(maxlen=_LEAD)
         self._n_since_start = self._n_quiet = 0
+        self.smoothed = np.zeros(len(self._labels), np.float32)
 
     def skip(self, n_steps: int) -> None:
         """Let time pass without posteriors: nothing here depends on it."""
@@ -115,7 +121,8 @@ class PhraseDecision:
         speaks = int(posteriors.argmax()) != self._blank
         if speaks and not self._n_since_start:
             self._rows = deque(self._rows, maxlen=self._n_longest + _LEAD)
-        self._rows.append(np.array(posteriors, np.float32))
+        self.smoothed = np.array(posteriors, np.float32)
+        self._rows.append(self.smoothed)
         if not speaks and not self._n_since_start:
             return None
         self._n_since_start += 1

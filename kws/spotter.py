@@ -19,15 +19,17 @@ from msgspec.structs import replace
 
 from kws.config import DecisionSettings, GateSettings
 from kws.decision import Decision, Hit, thresholds_for
-from kws.events import Detection
+from kws.events import Detection, NearMiss
 from kws.features import Features
 from kws.gate import Gate
 from kws.model import Model
+from kws.peaks import Peaks
 from kws.phrases import PhraseDecision, phrases_for
 
 __all__ = ["Spotter"]
 
 _BLOCK_S = 1  # longer input is worked through in blocks, so that memory stays bounded
+_MOST_NEAR_MISSES = 256
 _TAIL_S = 0.6  # a model answers up to half a second after a word's end
 
 
@@ -42,6 +44,9 @@ class Spotter:
         With `enabled` false the model sees every frame.
     decision : DecisionSettings
         What the user wants otherwise than the model's manifest says.
+    near_miss_score : float or None
+        From which smoothed posterior on near misses are gathered, 0..1; None gathers none. A model
+        that hears sequences has none.
 
     Raises
     ------
@@ -53,6 +58,10 @@ class Spotter:
     ----------
     keywords : tuple of str
         What can be detected: the model's keywords, or the phrases asked for.
+    thresholds : dict of str to float
+        Of each of the model's keywords.
+    gate_open : bool
+        Whether the model ran on the last frames.
     """
 
     def __init__(
@@ -61,6 +70,7 @@ class Spotter:
         *,
         gate: GateSettings | None = None,
         decision: DecisionSettings | None = None,
+        near_miss_score: float | None = None,
     ) -> None:
         manifest = model.manifest
         gate, decision = gate or GateSettings(), decision or DecisionSettings()
@@ -73,12 +83,17 @@ class Spotter:
         self._output_samples = self._step_samples // model.n_outputs
         self.keywords = phrases_for(decision, manifest) or manifest.keywords
         decide = PhraseDecision if manifest.decision.kind == "ctc" else Decision
+        self.thresholds = thresholds_for(decision, manifest)
         self._decision: Decision | PhraseDecision = decide.of(
             manifest,
-            thresholds=thresholds_for(decision, manifest),
+            thresholds=self.thresholds,
             settings=decision,
             n_outputs=model.n_outputs,
         )
+        self._peaks: Peaks | None = None
+        if near_miss_score is not None and isinstance(self._decision, Decision):
+            self._peaks = Peaks(manifest.labels, keywords=manifest.keywords, least=near_miss_score)
+        self._near_misses: deque[NearMiss] = deque(maxlen=_MOST_NEAR_MISSES)
         step_ms = 1000 * self._step_samples / self.sample_rate_hz
         self._backlog: deque[npt.NDArray[Any]] = deque(maxlen=round(gate.pre_roll_ms / step_ms))
         self.reset()
@@ -90,6 +105,8 @@ class Spotter:
         self._features.reset()
         self._model.reset()
         self._decision.reset()
+        if self._peaks:
+            self._peaks.reset()
         self._backlog.clear()
         self._frames = np.empty((0, self.manifest.features.n_features), np.float32)
         self._verdicts: deque[bool] = deque()
@@ -98,6 +115,18 @@ class Spotter:
         self._n_steps = 0
         self._n_skipped = 0
         self._last_end_s = 0.0
+        self._now_sample = 0
+        self.gate_open = False
+
+    @property
+    def posteriors(self) -> dict[str, float]:
+        """The last smoothed posterior of each of the model's keywords; 0 while the gate is closed.
+
+        A model that hears sequences has no smoothing: it is the last posterior then.
+        """
+        values = self._decision.smoothed.tolist() if self.gate_open else ()
+        known = dict(zip(self.manifest.labels, values, strict=False))
+        return {keyword: known.get(keyword, 0.0) for keyword in self.manifest.keywords}
 
     def process(self, samples: npt.NDArray[np.int16], /) -> list[Detection]:
         """Consume any number of samples; return what was heard in them.
@@ -136,11 +165,21 @@ class Spotter:
         """
         duration_s = round(self._n_samples / self.sample_rate_hz, 3)
         detections = self.process(np.zeros(int(_TAIL_S * self.sample_rate_hz), np.int16))
+        self._end_rises()
         self.reset()
         return [
             replace(one, start_s=min(one.start_s, duration_s), end_s=min(one.end_s, duration_s))
             for one in detections
         ]
+
+    def take_near_misses(self) -> list[NearMiss]:
+        """Return the near misses that have ended since the last call, oldest first.
+
+        At most 256 are kept. Like detections they do not depend on how the samples were cut.
+        """
+        taken = list(self._near_misses)
+        self._near_misses.clear()
+        return taken
 
     def _steps(self, frames: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
         """Gather frames until they fill a step of the model."""
@@ -160,11 +199,13 @@ class Spotter:
         """
         step = self._n_steps
         self._n_steps += 1
-        if not self._is_open(step):
+        self.gate_open = self._is_open(step)
+        if not self.gate_open:
             self._backlog.append(frames)
             self._n_skipped += 1
             return []
         if n_lost := self._n_skipped - len(self._backlog):
+            self._end_rises()
             self._model.reset()
             self._decision.restart()
             self._decision.skip(n_lost * self._model.n_outputs)
@@ -191,8 +232,12 @@ class Spotter:
     def _run(self, frames: npt.NDArray[Any], step: int) -> Iterator[Detection]:
         for output, posteriors in enumerate(self._model.step(frames)):
             hit = self._decision.step(posteriors)
+            self._now_sample = self._end_sample(step, output)
+            if self._peaks and isinstance(self._decision, Decision):
+                peaks = self._peaks.step(self._decision.smoothed, has_fired=hit is not None)
+                self._near_misses.extend(map(self._near_miss, peaks))
             if hit:
-                yield self._detection(hit, self._end_sample(step, output))
+                yield self._detection(hit, self._now_sample)
 
     def _end_sample(self, step: int, output: int) -> int:
         """Return where the last frame ends that an output has seen."""
@@ -200,7 +245,22 @@ class Spotter:
         settings = self.manifest.features
         return n_seen - settings.hop_samples + settings.window_samples
 
-    def _detection(self, hit: Hit, now_sample: int) -> Detection:
+    def _end_rises(self) -> None:
+        if self._peaks:
+            self._near_misses.extend(map(self._near_miss, self._peaks.finish()))
+
+    def _near_miss(self, peak: Hit) -> NearMiss:
+        start_s, end_s = self._place(peak, self._now_sample)
+        return NearMiss(
+            keyword=peak.keyword,
+            score=round(peak.score, 3),
+            start_s=round(start_s, 3),
+            end_s=round(end_s, 3),
+            model=self.manifest.name,
+        )
+
+    def _place(self, hit: Hit, now_sample: int) -> tuple[float, float]:
+        """Return where in the stream the word of a hit begins and ends, in seconds."""
         defaults = self.manifest.decision
         rate_hz = self.sample_rate_hz
         end_sample = now_sample - hit.n_since_end * self._output_samples
@@ -209,7 +269,10 @@ class Spotter:
             start_s = end_s - defaults.word_ms / 1000
         else:
             start_s = (now_sample - hit.n_since_start * self._output_samples) / rate_hz
-        start_s = min(end_s, max(self._last_end_s, start_s))
+        return min(end_s, max(self._last_end_s, start_s)), end_s
+
+    def _detection(self, hit: Hit, now_sample: int) -> Detection:
+        start_s, end_s = self._place(hit, now_sample)
         self._last_end_s = end_s
         return Detection(
             keyword=hit.keyword,

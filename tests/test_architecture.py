@@ -34,7 +34,7 @@ WORKBENCH_LIBRARIES = {
     "rich",
     "python_speech_features",
 }
-LAZY_LIBRARIES = {"soundfile", "pyaudio", "soxr"}
+LAZY_LIBRARIES = {"soundfile", "pyaudio", "soxr", "prometheus_client"}
 FEW = ("kws.errors", "kws.config", "kws.events", "kws.manifest", "kws.sinks")
 
 
@@ -51,6 +51,11 @@ def test_the_vocabulary_and_the_sinks_do_without_numpy():
 
 def test_the_command_line_loads_nothing_heavy_before_it_knows_the_command():
     assert _loaded_by("import kws.cli") & {"numpy", "webrtcvad", "ai_edge_litert"} == set()
+
+
+def test_help_does_without_what_draws_on_the_terminal():
+    code = "from kws.cli import cli\ncli(['--help'], standalone_mode=False)"
+    assert _loaded_by(code) & {"rich", "numpy", "asyncio"} == set()
 
 
 @pytest.mark.parametrize("name", DEVICE_MODULES)

@@ -27,10 +27,13 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 CONFIGURATION = {
     "[model]": runtime.ModelSettings,
-    "[source]": runtime.SourceSettings,
+    "[[models]]": runtime.ListenerSettings,
+    "[source] and [[sources]]": runtime.SourceSettings,
     "[gate]": runtime.GateSettings,
     "[decision]": runtime.DecisionSettings,
     "[[hooks]]": runtime.HookSettings,
+    "[recording]": runtime.RecordingSettings,
+    "[daemon]": runtime.DaemonSettings,
 }
 TRAINING = {
     "Top level": recipes.Recipe,
@@ -50,9 +53,8 @@ TRAINING = {
 def test_every_key_of_kws_toml_is_explained_with_its_default():
     page = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
     assert _documented(page, CONFIGURATION) == _defined(CONFIGURATION)
-    assert {heading.strip("[]") for heading in CONFIGURATION} == set(
-        runtime.Config.__struct_fields__
-    )
+    named = {name for heading in CONFIGURATION for name in re.findall(r"\[([a-z]+)\]", heading)}
+    assert named == set(runtime.Config.__struct_fields__)
 
 
 def test_every_key_of_a_recipe_is_explained_with_its_default():

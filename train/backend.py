@@ -1,13 +1,16 @@
 """What training asks of Keras's backend, whichever that is: seeds, determinism, precision."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import keras
+import numpy as np
+from keras import ops
 
 from kws.train.settings import Precision
 
-__all__ = ["at_precision", "has_gpu", "prepare"]
+__all__ = ["at_precision", "constants", "has_gpu", "prepare"]
 
 
 def prepare(*, seed: int) -> None:
@@ -34,6 +37,16 @@ def at_precision(precision: Precision) -> Iterator[None]:
         yield
     finally:
         keras.config.set_dtype_policy(before)
+
+
+def constants(make: Callable[[], Sequence[Any]]) -> list[np.ndarray]:
+    """Return the values of what a function makes of weights, also while TensorFlow traces."""
+    if keras.backend.backend() != "tensorflow":
+        return [ops.convert_to_numpy(weight) for weight in make()]
+    import tensorflow as tf
+
+    with tf.init_scope():
+        return [np.asarray(weight) for weight in make()]
 
 
 def has_gpu() -> bool:

@@ -4,12 +4,13 @@ As in `kws.train.layers`, each runs over a sequence with `call` and frame by fra
 both give the same.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
+from kws.train.backend import constants
 from kws.train.layers import (
     BATCH_NORM_MOMENTUM,
     Causal,
@@ -17,11 +18,15 @@ from kws.train.layers import (
     States,
     Streaming,
     Tensor,
-    constants,
     joined,
+    recur,
 )
 
 __all__ = ["LSTM", "Average", "Broadcast", "Stack", "SubSpectral"]
+
+_LSTM_GATES = ("i", "f", "c", "o")
+_LSTM_X = tuple(f"{gate}_x" for gate in _LSTM_GATES)
+_LSTM_H = tuple(f"{gate}_h" for gate in _LSTM_GATES)
 
 
 class Stack(Streaming):
@@ -48,20 +53,30 @@ class Average(Streaming):
     A network for clips averages over the whole clip before its classifier. A stream has no such
     end, so the mean goes over the last `n_outputs` of the layer before, about a clip's length, kept
     in a ring buffer; before the stream they count as zero. An exponential mean would need one
-    vector alone, but never forgets entirely, and in int8 its small steps are rounded away.
+    vector alone, but never forgets entirely, and in int8 its small steps are rounded away. The
+    int8 model holds the mean over time in the range of what it goes over.
     """
+
+    points = ("bands",)
 
     def __init__(self, n_outputs: int, **options: Any) -> None:
         super().__init__(**options)
         self.n_outputs = n_outputs
+        self.quantize_aware = False
+
+    def add_ranges(self) -> None:
+        """Make the layer quantisation-aware; it has a range where there are several bands."""
+        self.quantize_aware = True
 
     def build(self, shape: Shape) -> None:
         """Note the shape of (batch, time, bands, channels)."""
-        self.n_channels = shape[3]
+        self.n_bands, self.n_channels = shape[2], shape[3]
+        if self.quantize_aware and self.n_bands > 1:
+            super().add_ranges()
 
     def call(self, x: Tensor, training: bool = False) -> Tensor:
         """Average (batch, time, bands, channels)."""
-        x = ops.mean(x, axis=2, keepdims=True)
+        x = self._over_bands(x)
         return self._mean(ops.pad(x, ((0, 0), (self.n_outputs - 1, 0), (0, 0), (0, 0))))
 
     def compute_output_shape(self, shape: Shape) -> Shape:
@@ -74,15 +89,20 @@ class Average(Streaming):
 
     def step(self, x: Tensor, states: States) -> tuple[Tensor, States]:
         """Average the next outputs with those in the buffer."""
-        if x.shape[2] > 1:
-            x = ops.mean(x, axis=2, keepdims=True)
+        x = self._over_bands(x)
         if states:
             x = ops.concatenate([states[0], x], axis=1)
             states = [x[:, 1 - self.n_outputs :]]
         return self._mean(x), states
 
+    def _over_bands(self, x: Tensor) -> Tensor:
+        if self.n_bands == 1:
+            return x
+        return self.ranged("bands", ops.mean(x, axis=2, keepdims=True))
+
     def _mean(self, x: Tensor) -> Tensor:
-        return ops.average_pool(x, (self.n_outputs, 1), strides=1, padding="valid")
+        mean = ops.average_pool(x, (self.n_outputs, 1), strides=1, padding="valid")
+        return mean if self.n_bands == 1 else self.ranged("bands", mean)
 
 
 class SubSpectral(Streaming):
@@ -93,6 +113,8 @@ class SubSpectral(Streaming):
     n_groups : int
         Sub-bands; must divide the number of bands.
     """
+
+    points = ("scaled", "output")
 
     def __init__(self, n_groups: int, **options: Any) -> None:
         super().__init__(**options)
@@ -108,6 +130,8 @@ class SubSpectral(Streaming):
 
     def call(self, x: Tensor, training: bool = False) -> Tensor:
         """Normalise: groups become channels, and bands again."""
+        if self.ranges:
+            return self._scale(x, *self._fold())
         n_groups, n_bands, n_channels = self.sizes
         time = x.shape[1] or ops.shape(x)[1]
         x = ops.reshape(x, (-1, time, n_groups, n_bands, n_channels))
@@ -118,14 +142,22 @@ class SubSpectral(Streaming):
 
     def step(self, x: Tensor, states: States) -> tuple[Tensor, States]:
         """Scale and shift each band and channel by the moving statistics."""
-        gamma, beta, mean, variance = constants(self.norm.weights)
-        scale = gamma / np.sqrt(variance + self.norm.epsilon)
+        return self._scale(x, *constants(self._fold)), states
+
+    def _fold(self) -> list[Tensor]:
+        """Return scale and offset (bands, channels)."""
+        gamma, beta, mean, variance = self.norm.weights
+        scale = gamma / ops.sqrt(variance + self.norm.epsilon)
         n_groups, n_bands, n_channels = self.sizes
-        scale, offset = (
-            np.repeat(row.reshape(n_groups, n_channels), n_bands, axis=0).astype(np.float32)
+        return [
+            self.rounded(
+                ops.repeat(ops.reshape(row, (n_groups, n_channels)), n_bands, axis=0), axis=None
+            )
             for row in (scale, beta - mean * scale)
-        )
-        return x * scale + offset, states
+        ]
+
+    def _scale(self, x: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
+        return self.ranged("output", self.ranged("scaled", x * scale) + offset)
 
 
 class Broadcast(Streaming):
@@ -162,13 +194,14 @@ class Broadcast(Streaming):
     ) -> None:
         super().__init__(**options)
         self.transition = transition
+        self.points = ("mean", "output") if transition else ("mean", "wide", "output")
         self.widen = [Causal(channels)] if transition else []
         self.bands = [
             Causal(None, kernel=(1, 3), stride=(1, band_stride), activation="linear"),
             SubSpectral(n_groups),
         ]
         self.time = [
-            Causal(None, kernel=(3, 1), dilation=dilation, activation=_swish),
+            Causal(None, kernel=(3, 1), dilation=dilation, activation="swish"),
             Causal(channels, activation="linear"),
         ]
         self.dropout = keras.layers.SpatialDropout2D(dropout)
@@ -189,11 +222,10 @@ class Broadcast(Streaming):
         wide = x
         for layer in (*self.widen, *self.bands):
             wide = layer(wide, training=training)
-        y = ops.mean(wide, axis=2, keepdims=True)
+        y = self.ranged("mean", ops.mean(wide, axis=2, keepdims=True))
         for layer in self.time:
             y = layer(y, training=training)
-        y = wide + self.dropout(y, training=training)
-        return ops.relu(y if self.transition else x + y)
+        return self._add(x, wide, self.dropout(y, training=training))
 
     def compute_output_shape(self, shape: Shape) -> Shape:
         """Return the shape after the layers over bands."""
@@ -210,9 +242,14 @@ class Broadcast(Streaming):
         wide = x
         for layer in (*self.widen, *self.bands):
             wide, _ = layer.step(wide, [])
-        y, states = self.time[0].step(ops.mean(wide, axis=2, keepdims=True), states)
-        y = wide + self.time[1].step(y, [])[0]
-        return ops.relu(y if self.transition else x + y), states
+        mean = self.ranged("mean", ops.mean(wide, axis=2, keepdims=True))
+        y, states = self.time[0].step(mean, states)
+        return self._add(x, wide, self.time[1].step(y, [])[0]), states
+
+    def _add(self, x: Tensor, wide: Tensor, y: Tensor) -> Tensor:
+        if self.transition:
+            return self.ranged("output", ops.relu(wide + y))
+        return self.ranged("output", ops.relu(x + self.ranged("wide", wide + y)))
 
 
 class LSTM(Streaming):
@@ -221,6 +258,8 @@ class LSTM(Streaming):
     i = s(Wi x + Ui h + bi), f and o likewise, c' = f c + i tanh(Wc x + Uc h + bc), h' = o tanh(c').
     Its states are h, which stays within -1..1, and c, which has no bound of its own.
     """
+
+    points = (*_LSTM_X, *_LSTM_H, *_LSTM_GATES, "kept", "added", "cell")
 
     def __init__(self, units: int, *, dropout: float = 0.0, **options: Any) -> None:
         super().__init__(**options)
@@ -234,7 +273,18 @@ class LSTM(Streaming):
 
     def call(self, x: Tensor, training: bool = False) -> Tensor:
         """Run over (batch, time, 1, channels)."""
-        y = self.cell(self.dropout(x, training=training)[:, :, 0, :], training=training)
+        x = self.dropout(x, training=training)[:, :, 0, :]
+        if not self.ranges:
+            return ops.expand_dims(self.cell(x, training=training), 2)
+        weights = self._gates()
+
+        def follow(states: States, inputs: Sequence[Tensor]) -> States:
+            h, c = states
+            return list(self._update(inputs, h, c, weights))
+
+        shapes = [(ops.shape(x)[0], self.units)] * 2
+        unroll = self.ranges.mode == "observe"
+        y = recur(follow, self._inputs(x, weights), shapes, unroll=unroll)
         return ops.expand_dims(y, 2)
 
     def compute_output_shape(self, shape: Shape) -> Shape:
@@ -248,31 +298,40 @@ class LSTM(Streaming):
     def step(self, x: Tensor, states: States) -> tuple[Tensor, States]:
         """Run the next frames one after another, unrolled."""
         h, c = self.bound(states[0]), self.bound_cell(states[1])
-        kernel, recurrent, bias = constants(self.cell.weights)
-        kernels, recurrents, biases = (
-            np.split(weight, 4, axis=-1) for weight in (kernel, recurrent, bias)
-        )
+        weights = constants(self._gates)
         outputs = []
         for t in range(x.shape[1]):
-            frame = x[:, t, 0, :]
-            i, f, new, o = (
-                ops.matmul(frame, w) + ops.matmul(h, u) + b
-                for w, u, b in zip(kernels, recurrents, biases, strict=True)
-            )
-            c = self.bound_cell(ops.sigmoid(f) * c + ops.sigmoid(i) * ops.tanh(new))
-            h = self.bound(ops.sigmoid(o) * ops.tanh(c))
+            h, c = self._update(self._inputs(x[:, t, 0, :], weights), h, c, weights)
             outputs.append(ops.reshape(h, (1, 1, 1, self.units)))
         return joined(outputs), [h, c]
 
+    def _gates(self) -> list[Tensor]:
+        """Return weights of the input, of h, and biases, each of i, f, c and o."""
+        kernel, recurrent, bias = self.cell.weights
+        weights = [*ops.split(kernel, 4, axis=1), *ops.split(recurrent, 4, axis=1)]
+        return [*(self.rounded(weight) for weight in weights), *ops.split(bias, 4)]
+
+    def _inputs(self, x: Tensor, weights: Sequence[Tensor]) -> list[Tensor]:
+        """Return what the input gives to i, f, c and o: (..., units) each."""
+        gates = zip(_LSTM_X, weights[:4], weights[8:], strict=True)
+        return [self.ranged(point, ops.matmul(x, w) + b) for point, w, b in gates]
+
+    def _update(
+        self, inputs: Sequence[Tensor], h: Tensor, c: Tensor, weights: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        gates = zip(_LSTM_GATES, inputs, _LSTM_H, weights[4:8], strict=True)
+        i, f, new, o = (
+            self.ranged(point, sent + self.ranged(past, ops.matmul(h, u)))
+            for point, sent, past, u in gates
+        )
+        kept = self.ranged("kept", self.sigmoid(f) * c)
+        c = self.bound_cell(kept + self.ranged("added", self.sigmoid(i) * self.tanh(new)))
+        return self.bound(self.sigmoid(o) * self.tanh(c)), c
+
     def bound(self, h: Tensor) -> Tensor:
         """Return h; export replaces this to fix the range of h in the quantised model."""
-        return h
+        return self.ranges.hold_unit("tanh", h) if self.ranges else h
 
     def bound_cell(self, c: Tensor) -> Tensor:
         """Return c; export replaces this, with a range found on examples."""
-        return c
-
-
-def _swish(x: Tensor) -> Tensor:
-    """Return x s(x) (Ramachandran et al. 2017); Keras's own brings operations of its gradient."""
-    return x * ops.sigmoid(x)
+        return self.ranged("cell", c)

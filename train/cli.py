@@ -388,23 +388,89 @@ def splice(
 
 @click.command()
 @click.argument("out", type=_PATH)
+@click.option("--word", "words", multiple=True, metavar="WORD=N", help="N clips of WORD.")
 @click.option(
-    "--word", "words", multiple=True, required=True, metavar="WORD=N", help="N clips of WORD."
+    "--near",
+    "near",
+    multiple=True,
+    metavar="WORD=N",
+    help="N clips of what is like WORD and must not be taken for it.",
 )
+@click.option(
+    "--backend", "names", multiple=True, help="piper, kokoro, flite, espeak-ng; default: the best."
+)
+@click.option("--voices", type=_PATH, help="Folder of the models of Piper and Kokoro.")
 @click.option(
     "--kokoro",
     type=(_PATH, _PATH),
     metavar="MODEL VOICES",
-    help="Kokoro's ONNX model and its voices, an .npz; without it espeak-ng speaks.",
+    help="Kokoro's ONNX model and its voices, an .npz, wherever they are.",
 )
+@click.option("--held-out", is_flag=True, help="Voices that are used for nothing else.")
+@click.option("--language", default="en", show_default=True, help="Of the words.")
+@click.option("--read-back", is_flag=True, help="Drop what Whisper tiny does not understand.")
+@click.option("--cache", type=_PATH, help="Where spoken clips are kept, for the next time.")
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
-def synth(out: Path, *, words: Sequence[str], kokoro: tuple[Path, Path] | None, seed: int) -> None:
-    """Let synthetic voices say words, into OUT/WORD."""
-    from kws.train.synth import Espeak, Kokoro, synthesize
+def synth(
+    out: Path,
+    *,
+    words: Sequence[str],
+    near: Sequence[str],
+    names: Sequence[str],
+    voices: Path | None,
+    kokoro: tuple[Path, Path] | None,
+    held_out: bool,
+    language: str,
+    read_back: bool,
+    cache: Path | None,
+    jobs: int,
+    seed: int,
+) -> None:
+    """Let synthetic voices say words, into OUT/WORD; the same command goes on."""
+    from kws.train.clips import Whisper
+    from kws.train.negatives import negatives, share_out
+    from kws.train.phrases import Phrase
+    from kws.train.synth import synthesize
+    from kws.train.voices.discover import open_backends
+    from kws.train.voices.kokoro import Kokoro
 
-    pairs = [word.rpartition("=")[::2] for word in words]
-    if wrong := next((word for word, n in pairs if not word or not n.isdecimal()), None):
-        raise click.BadParameter(f"give WORD=N, such as off=100; received {wrong!r}")
-    backend = Kokoro(*kokoro) if kokoro else Espeak()
-    n = synthesize({word: int(n) for word, n in pairs}, out, backend, seed=seed)
-    click.echo(f"{out}: {n} clips")
+    wanted = dict(_counted(words))
+    for word, n in _counted(near):
+        found = negatives(Phrase.of(word, language=language), seed=seed)
+        wanted |= share_out(found, n_clips=n)
+    if not wanted:
+        raise click.UsageError("Give --word WORD=N, such as off=100, or --near WORD=N.")
+    options: dict[str, Any] = {"language": language, "held_out": held_out}
+    backends = (
+        [Kokoro(*kokoro, **options)] if kokoro else open_backends(names, folder=voices, **options)
+    )
+    spoken_by = ", ".join(f"{one.name} ({one.n_voices})" for one in backends)
+    click.echo(f"voices: {spoken_by}", err=True)
+    try:
+        report = synthesize(
+            wanted,
+            out,
+            backends,
+            cache=cache,
+            reader=Whisper(language=language) if read_back else None,
+            language=language,
+            n_jobs=jobs,
+            seed=seed,
+        )
+    except KeyboardInterrupt:
+        click.echo("interrupted: the same command goes on", err=True)
+        raise
+    click.echo(f"{out}: {report.describe()}")
+    report.require(Phrase.of(word, language=language).text for word, _ in _counted(words))
+
+
+def _counted(words: Sequence[str]) -> list[tuple[str, int]]:
+    """Read WORD=N."""
+    counted = []
+    for option in words:
+        word, _, n = option.rpartition("=")
+        if not word or not n.isdecimal():
+            raise click.BadParameter(f"give WORD=N, such as off=100; received {option!r}")
+        counted.append((word, int(n)))
+    return counted

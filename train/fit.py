@@ -39,9 +39,11 @@ from kws.train.data import Corpus, Split, Spoken, load_corpus, write_left_out
 from kws.train.distill import learn_from
 from kws.train.losses import make_loss
 from kws.train.mine import mine, read_moments, write_moments
+from kws.train.ranges import observe, ranges_of
 from kws.train.scenes import Scenes
 from kws.train.sequences import SequenceScenes
 from kws.train.settings import CtcRecipe, Recipe
+from kws.train.transfer import transfer
 
 __all__ = ["SceneBatches", "fit", "fit_stages", "labels_of", "make_scenes", "restore"]
 
@@ -53,6 +55,7 @@ _FINISHED = "finished"
 _WEIGHTS = "model.weights.h5"
 _N_STREAMS = 96
 _N_CLIPS = 600
+_N_OBSERVED = 8  # batches that ranges begin with
 
 
 class SceneBatches(keras.utils.PyDataset):
@@ -199,7 +202,7 @@ def fit(
         The run folder; made if need be.
     start : Path, optional
         Another run folder of the same architecture, whose weights and feature statistics to begin
-        with.
+        with. It may know other keywords: what the classifier has learnt of those is left behind.
     validate : Recipe, optional
         What the scenes of validation are made by, where that is another.
     callbacks : sequence of keras.callbacks.Callback
@@ -208,17 +211,25 @@ def fit(
     Raises
     ------
     ConfigError
-        If data is missing, or `run` holds an unfinished training of another recipe.
+        If data is missing, `run` holds an unfinished training of another recipe, or `start` is of
+        another architecture.
     """
     prepare(seed=recipe.fit.seed)
     run.mkdir(parents=True, exist_ok=True)
     history = begun(run)
     if history:
         _refuse_another(recipe, run)
-    before = None if start is None else restore(start)[0]
+    before, known = _restored(start)
+    if recipe.fit.quantize_aware and before is None:
+        raise ConfigError(
+            "Quantisation-aware training must begin with trained weights. Received: `[fit] "
+            "quantize_aware = true` in a training from nothing. Put it into a `[[then]]`, or give "
+            "a run folder with --start."
+        )
     corpus = load_corpus(recipe.data, data, split="train")
+    judge_of_speech = before if known == labels_of(recipe) else None
     training = _batches(
-        recipe, corpus, split="train", mined=_mined(run, recipe, before, corpus.speech)
+        recipe, corpus, split="train", mined=_mined(run, recipe, judge_of_speech, corpus.speech)
     )
     judge = validate or recipe
     validation = _batches(
@@ -230,13 +241,14 @@ def fit(
     mean, std = before.statistics if before else _statistics(training)
     settings = {"recipe": msgspec.to_builtins(recipe), "mean": mean, "std": std}
     write_whole(run / "settings.json", json.dumps(settings, indent=1))
-    with at_precision(recipe.fit.precision):
-        model = zoo.build(recipe.model, n_labels=len(labels_of(recipe)), mean=mean, std=std)
+    with at_precision("float32" if recipe.fit.quantize_aware else recipe.fit.precision):
+        model = _build(recipe, mean=mean, std=std)
     log.info("%s: %d parameters", recipe.model.architecture, model.count_params())
     if before:
-        model.set_weights(before.get_weights())
+        labels = (labels_of(recipe), known)
+        _begin_with(model, before, training if not history else [], labels=labels)
     training.epoch = len(history)  # after the statistics, which are of the first epoch's scenes
-    model.compile(optimizer=_optimizer(recipe, n_batches=len(training)), loss=_loss(recipe))
+    model.compile(optimizer=_optimizer(model, recipe, n_batches=len(training)), loss=_loss(recipe))
     _learn_from_teacher(model, recipe)
     if history:
         go_on(model, run, n_epochs=len(history))
@@ -294,7 +306,7 @@ def restore(run: Path) -> tuple[zoo.Network, Recipe]:
         settings = json.loads((run / "settings.json").read_text())
         recipe = msgspec.convert(settings["recipe"], Recipe)
         mean, std = settings["mean"], settings["std"]
-        model = zoo.build(recipe.model, n_labels=len(labels_of(recipe)), mean=mean, std=std)
+        model = _build(recipe, mean=mean, std=std)
         model.load_weights(run / _WEIGHTS)
     except (OSError, ValueError, KeyError, msgspec.ValidationError) as error:
         raise ConfigError(
@@ -302,6 +314,47 @@ def restore(run: Path) -> tuple[zoo.Network, Recipe]:
             f"{run} ({error}). Make one with `kws train`."
         ) from error
     return model, recipe
+
+
+def _restored(run: Path | None) -> tuple[zoo.Network | None, list[str]]:
+    """Return the model to begin with and its labels, if there is one."""
+    if run is None:
+        return None, []
+    model, recipe = restore(run)
+    return model, labels_of(recipe)
+
+
+def _build(recipe: Recipe, *, mean: Sequence[float], std: Sequence[float]) -> zoo.Network:
+    return zoo.build(
+        recipe.model,
+        n_labels=len(labels_of(recipe)),
+        mean=mean,
+        std=std,
+        quantize_aware=recipe.fit.quantize_aware,
+    )
+
+
+def _begin_with(
+    model: zoo.Network,
+    before: zoo.Network,
+    training: Sequence[Batch],
+    *,
+    labels: tuple[Sequence[str], Sequence[str]],
+) -> None:
+    """Take over weights, and ranges too if both models have them; else find ranges on batches."""
+    ranges, (now, known) = ranges_of(model), labels
+    if bool(ranges) == bool(ranges_of(before)) and list(now) == list(known):
+        transfer(model.weights, before.weights, labels=now, labels_before=known)
+        return
+    of, to = _without_ranges(before), _without_ranges(model)
+    transfer(to, of, labels=now, labels_before=known)
+    if ranges:
+        observe(model, (training[i][0] for i in range(min(_N_OBSERVED, len(training)))))
+
+
+def _without_ranges(model: zoo.Network) -> list[keras.Variable]:
+    ranges = {id(weight) for layer in ranges_of(model) for weight in layer.weights}
+    return [weight for weight in model.weights if id(weight) not in ranges]
 
 
 def _batches(
@@ -389,7 +442,7 @@ def _learn_from_teacher(model: zoo.Network, recipe: Recipe) -> None:
     learn_from(model, teacher, share=fit.teacher_share, temperature=fit.temperature)
 
 
-def _optimizer(recipe: Recipe, *, n_batches: int) -> keras.optimizers.Optimizer:
+def _optimizer(model: zoo.Network, recipe: Recipe, *, n_batches: int) -> keras.optimizers.Optimizer:
     """AdamW with one epoch of warm-up and a cosine to zero."""
     n_epochs = recipe.fit.cosine_epochs or recipe.fit.epochs
     schedule = keras.optimizers.schedules.CosineDecay(
@@ -398,13 +451,16 @@ def _optimizer(recipe: Recipe, *, n_batches: int) -> keras.optimizers.Optimizer:
         warmup_target=recipe.fit.learning_rate,
         warmup_steps=n_batches,
     )
-    return keras.optimizers.AdamW(
+    optimizer = keras.optimizers.AdamW(
         schedule,
         weight_decay=recipe.fit.weight_decay,
         clipnorm=1.0,
         use_ema=recipe.fit.average is not None,
         ema_momentum=recipe.fit.average or 0.99,
     )
+    if ranges := [weight for layer in ranges_of(model) for weight in layer.weights]:
+        optimizer.exclude_from_weight_decay(ranges)
+    return optimizer
 
 
 def _callbacks(

@@ -5,17 +5,22 @@ through `step` in pieces, with `initial_state` first, a sequence gives what `cal
 whole. Tensors are (batch, time, bands, channels) throughout; `step` has batch 1. Time is causal:
 output t sees input up to (t + 1) * stride - 1. `step` reads weights as constants with batch
 normalisation folded in, so that it can be converted to TensorFlow Lite.
+
+A layer that has been given ranges is quantisation-aware: both ways round weights and tensors as the
+int8 model does, and batch normalisation is folded into weights with the moving statistics as they
+are.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import keras
 import numpy as np
 from keras import ops
 
-from kws.train.backend import has_gpu
+from kws.train.backend import constants, has_gpu
+from kws.train.ranges import Ranges
 
 __all__ = [
     "GRU",
@@ -25,8 +30,8 @@ __all__ = [
     "Normalize",
     "Residual",
     "Streaming",
-    "constants",
     "joined",
+    "recur",
     "step_through",
 ]
 
@@ -37,9 +42,37 @@ BATCH_NORM_MOMENTUM = 0.9  # 0.99 lags behind on data sets of tens of thousands 
 
 
 class Streaming(keras.layers.Layer):
-    """A layer with a step. By default it has no state and its step is its call."""
+    """A layer with a step. By default it has no state and its step is its call.
+
+    `points` are the tensors within it that the int8 model holds with a range of their own.
+    """
 
     time_stride = 1
+    points: tuple[str, ...] = ()
+    ranges: Ranges | None = None
+
+    def add_ranges(self) -> None:
+        """Make the layer quantisation-aware; to be done before it is built."""
+        if self.points:
+            self.ranges = Ranges(self.points, name="ranges")
+
+    def ranged(self, point: str, x: Tensor) -> Tensor:
+        """Return a tensor as the int8 model will hold it, if the layer is to learn that."""
+        return self.ranges.hold(point, x) if self.ranges else x
+
+    def rounded(self, kernel: Tensor, *, axis: int | None = -1) -> Tensor:
+        """Return weights as the int8 model will hold them, if the layer is to learn that."""
+        return self.ranges.round(kernel, axis=axis) if self.ranges else kernel
+
+    def sigmoid(self, x: Tensor) -> Tensor:
+        """Return 1 / (1 + exp(-x))."""
+        y = ops.sigmoid(x)
+        return self.ranges.hold_unit("sigmoid", y) if self.ranges else y
+
+    def tanh(self, x: Tensor) -> Tensor:
+        """Return the hyperbolic tangent."""
+        y = ops.tanh(x)
+        return self.ranges.hold_unit("tanh", y) if self.ranges else y
 
     def state_shapes(self) -> list[tuple[int, ...]]:
         """Return the shapes of the states, each with batch 1; known once the layer is built."""
@@ -67,6 +100,8 @@ class Normalize(Streaming):
         Statistics of the training features.
     """
 
+    points = ("frames", "scaled", "output")
+
     def __init__(self, mean: Sequence[float], std: Sequence[float], **options: Any) -> None:
         super().__init__(**options)
         self.statistics = (list(mean), list(std))
@@ -75,7 +110,18 @@ class Normalize(Streaming):
 
     def call(self, x: Tensor, training: bool = False) -> Tensor:
         """Normalise (batch, time, bands, 1)."""
-        return x * self.scale + self.offset
+        return self._normalize(x, *self._rows())
+
+    def step(self, x: Tensor, states: States) -> tuple[Tensor, States]:
+        """Normalise the next frames."""
+        return self._normalize(x, *constants(self._rows)), states
+
+    def _rows(self) -> list[Tensor]:
+        return [self.rounded(row, axis=None) for row in (self.scale, self.offset)]
+
+    def _normalize(self, x: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
+        x = self.ranged("scaled", self.ranged("frames", x) * scale)
+        return self.ranged("output", x + offset)
 
 
 class Causal(Streaming):
@@ -89,8 +135,8 @@ class Causal(Streaming):
         Sizes in frames and bands.
     dilation : int
         Frames from one tap of the kernel to the next; above 1 only where nothing is strided.
-    activation : str or callable
-        A Keras activation; `linear` where a residual sum follows.
+    activation : "relu", "linear" or "swish"
+        `linear` where a residual sum follows; swish is x s(x) (Ramachandran et al. 2017).
     """
 
     def __init__(
@@ -100,7 +146,7 @@ class Causal(Streaming):
         kernel: tuple[int, int] = (1, 1),
         stride: tuple[int, int] = (1, 1),
         dilation: int = 1,
-        activation: str | Callable[[Tensor], Tensor] = "relu",
+        activation: Literal["relu", "linear", "swish"] = "relu",
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -109,7 +155,8 @@ class Causal(Streaming):
         self.stride = stride
         self.dilation = dilation
         self.time_stride = stride[0]
-        self.activation = keras.activations.get(activation)
+        self.activation = activation
+        self.points = ("convolved", "output") if activation == "swish" else ("output",)
         self.norm = keras.layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM)
 
     def build(self, shape: Shape) -> None:
@@ -130,12 +177,15 @@ class Causal(Streaming):
     def call(self, x: Tensor, training: bool = False) -> Tensor:
         """Convolve (batch, time, bands, channels); time shrinks by the stride."""
         x = ops.pad(x, ((0, 0), (self.n_past, 0), self.band_padding, (0, 0)))
+        kernel, bias = self._fold() if self.ranges else (self.kernel, None)
         convolved = (
-            self._convolve_evenly(x)
+            self._convolve_evenly(x, kernel)
             if self._is_uneven(x)
-            else self._convolve(x, self.kernel, dilation=self.dilation)
+            else self._convolve(x, kernel, dilation=self.dilation)
         )
-        return self.activation(self.norm(convolved, training=training))
+        if bias is None:
+            return self._activate(self.norm(convolved, training=training))
+        return self._activate(convolved + bias)
 
     def compute_output_shape(self, shape: Shape) -> Shape:
         """Return (batch, time / stride, bands / stride, filters)."""
@@ -155,16 +205,22 @@ class Causal(Streaming):
             x = ops.concatenate([states[0], x], axis=1)
             states = [x[:, -self.n_past :]]
         x = ops.pad(x, ((0, 0), (0, 0), self.band_padding, (0, 0))) if any(self.band_padding) else x
-        kernel, bias = self.folded()
-        return self.activation(self._convolve_taps(x, kernel) + bias), states
+        kernel, bias = constants(self._fold)
+        return self._activate(self._convolve_taps(x, kernel) + bias), states
 
-    def folded(self) -> tuple[np.ndarray, np.ndarray]:
+    def _fold(self) -> tuple[Tensor, Tensor]:
         """Return kernel and bias with the normalisation's moving statistics folded in."""
-        gamma, beta, mean, variance = constants(self.norm.weights)
-        scale = gamma / np.sqrt(variance + self.norm.epsilon)
-        shape = (1, 1, -1, 1) if self.filters is None else (1, 1, 1, -1)
-        kernel = constants([self.kernel])[0] * scale.reshape(shape)
-        return kernel.astype(np.float32), (beta - mean * scale).astype(np.float32)
+        gamma, beta, mean, variance = self.norm.weights
+        scale = gamma / ops.sqrt(variance + self.norm.epsilon)
+        axis = 2 if self.filters is None else 3
+        kernel = self.kernel * ops.reshape(scale, (1, 1, -1, 1) if axis == 2 else (1, 1, 1, -1))
+        return self.rounded(kernel, axis=axis), beta - mean * scale
+
+    def _activate(self, y: Tensor) -> Tensor:
+        if self.activation == "swish":  # Keras's own brings operations of its gradient
+            y = self.ranged("convolved", y)
+            y = y * self.sigmoid(y)
+        return self.ranged("output", ops.relu(y) if self.activation == "relu" else y)
 
     def _is_uneven(self, x: Tensor) -> bool:
         """Return whether TensorFlow refuses these strides: only float32 on a CPU may have them."""
@@ -173,9 +229,9 @@ class Causal(Streaming):
         single = keras.backend.standardize_dtype(x.dtype) == "float32"
         return keras.backend.backend() == "tensorflow" and (not single or has_gpu())
 
-    def _convolve_evenly(self, x: Tensor) -> Tensor:
+    def _convolve_evenly(self, x: Tensor, kernel: Tensor) -> Tensor:
         """Convolve at every place and drop those between the strides: slower, and the same."""
-        everywhere = ops.depthwise_conv(x, self.kernel, strides=1, padding="valid")
+        everywhere = ops.depthwise_conv(x, kernel, strides=1, padding="valid")
         return everywhere[:, :: self.stride[0], :: self.stride[1]]
 
     def _convolve_taps(self, x: Tensor, kernel: Tensor) -> Tensor:
@@ -204,6 +260,8 @@ class Residual(Streaming):
         What x goes through before the sum, in place of nothing; it has no state.
     """
 
+    points = ("output",)
+
     def __init__(
         self, layers: Sequence[Streaming], *, shortcut: Streaming | None = None, **options: Any
     ) -> None:
@@ -227,7 +285,7 @@ class Residual(Streaming):
         y = x
         for layer in self.layers:
             y = layer(y, training=training)
-        return ops.relu(y + (self.shortcut(x, training=training) if self.shortcut else x))
+        return self._add(y, self.shortcut(x, training=training) if self.shortcut else x)
 
     def compute_output_shape(self, shape: Shape) -> Shape:
         """Return the shape after the layers."""
@@ -242,7 +300,10 @@ class Residual(Streaming):
     def step(self, x: Tensor, states: States) -> tuple[Tensor, States]:
         """Step through the layers."""
         y, states = step_through(self.layers, x, states)
-        return ops.relu(y + (self.shortcut.step(x, [])[0] if self.shortcut else x)), states
+        return self._add(y, self.shortcut.step(x, [])[0] if self.shortcut else x), states
+
+    def _add(self, y: Tensor, x: Tensor) -> Tensor:
+        return self.ranged("output", ops.relu(y + x))
 
 
 class Flatten(Streaming):
@@ -263,6 +324,8 @@ class GRU(Streaming):
     z = s(Wz x + Uz h + bz), r likewise, c = tanh(Wc x + bc + r * (Uc h + dc)), h' = c + z (h - c).
     """
 
+    points = ("z_x", "r_x", "c_x", "z_h", "r_h", "c_h", "z", "r", "reset", "c", "gap", "change")
+
     def __init__(self, units: int, *, dropout: float = 0.0, **options: Any) -> None:
         super().__init__(**options)
         self.units = units
@@ -275,7 +338,17 @@ class GRU(Streaming):
 
     def call(self, x: Tensor, training: bool = False) -> Tensor:
         """Run over (batch, time, 1, channels)."""
-        y = self.cell(self.dropout(x, training=training)[:, :, 0, :], training=training)
+        x = self.dropout(x, training=training)[:, :, 0, :]
+        if not self.ranges:
+            return ops.expand_dims(self.cell(x, training=training), 2)
+        weights = self._gates()
+
+        def follow(states: States, inputs: Sequence[Tensor]) -> States:
+            return [self._update(inputs, states[0], weights)]
+
+        shapes = [(ops.shape(x)[0], self.units)]
+        unroll = self.ranges.mode == "observe"
+        y = recur(follow, self._inputs(x, weights), shapes, unroll=unroll)
         return ops.expand_dims(y, 2)
 
     def compute_output_shape(self, shape: Shape) -> Shape:
@@ -289,25 +362,39 @@ class GRU(Streaming):
     def step(self, x: Tensor, states: States) -> tuple[Tensor, States]:
         """Run the next frames one after another, unrolled."""
         h = self.bound(states[0])
+        weights = constants(self._gates)
         outputs = []
         for t in range(x.shape[1]):
-            h = self._cell_step(x[:, t, 0, :], h)
+            h = self._update(self._inputs(x[:, t, 0, :], weights), h, weights)
             outputs.append(ops.reshape(h, (1, 1, 1, self.units)))
         return joined(outputs), [h]
 
-    def _cell_step(self, x: Tensor, h: Tensor) -> Tensor:
-        kernel, recurrent, bias = constants(self.cell.weights)
-        wz, wr, wc = np.split(kernel, 3, axis=1)
-        uz, ur, uc = np.split(recurrent, 3, axis=1)
-        (bz, br, bc), (dz, dr, dc) = (np.split(row, 3) for row in bias)
-        z = ops.sigmoid(ops.matmul(x, wz) + (bz + dz) + ops.matmul(h, uz))
-        r = ops.sigmoid(ops.matmul(x, wr) + (br + dr) + ops.matmul(h, ur))
-        c = ops.tanh(ops.matmul(x, wc) + bc + r * (ops.matmul(h, uc) + dc))
-        return self.bound(c + z * (h - c))
+    def _gates(self) -> list[Tensor]:
+        """Return weights of the input, of the state, and biases of both, each of z, r and c.
+
+        The biases of z and r are sums, and those of the state are c's alone.
+        """
+        kernel, recurrent, bias = self.cell.weights
+        (bz, br, bc), (dz, dr, dc) = (ops.split(row, 3) for row in (bias[0], bias[1]))
+        weights = [*ops.split(kernel, 3, axis=1), *ops.split(recurrent, 3, axis=1)]
+        return [*(self.rounded(weight) for weight in weights), bz + dz, br + dr, bc, dc]
+
+    def _inputs(self, x: Tensor, weights: Sequence[Tensor]) -> list[Tensor]:
+        """Return what the input gives to z, r and c: (..., units) each."""
+        gates = zip(("z_x", "r_x", "c_x"), weights[:3], weights[6:9], strict=True)
+        return [self.ranged(point, ops.matmul(x, w) + b) for point, w, b in gates]
+
+    def _update(self, inputs: Sequence[Tensor], h: Tensor, weights: Sequence[Tensor]) -> Tensor:
+        (z_x, r_x, c_x), (uz, ur, uc), dc = inputs, weights[3:6], weights[9]
+        z = self.sigmoid(self.ranged("z", z_x + self.ranged("z_h", ops.matmul(h, uz))))
+        r = self.sigmoid(self.ranged("r", r_x + self.ranged("r_h", ops.matmul(h, ur))))
+        past = self.ranged("reset", r * self.ranged("c_h", ops.matmul(h, uc) + dc))
+        c = self.tanh(self.ranged("c", c_x + past))
+        return self.bound(c + self.ranged("change", z * self.ranged("gap", h - c)))
 
     def bound(self, h: Tensor) -> Tensor:
         """Return h; export replaces this to fix the range of h in the quantised model."""
-        return h
+        return self.ranges.hold_unit("tanh", h) if self.ranges else h
 
 
 class Classify(Streaming):
@@ -315,6 +402,8 @@ class Classify(Streaming):
 
     The sequence call gives logits (losses want them); the step gives posteriors.
     """
+
+    points = ("logits",)
 
     def __init__(self, n_labels: int, *, dropout: float = 0.0, **options: Any) -> None:
         super().__init__(**options)
@@ -328,7 +417,7 @@ class Classify(Streaming):
 
     def call(self, x: Tensor, training: bool = False) -> Tensor:
         """Return logits (batch, time, labels)."""
-        return self.dense(self.dropout(x, training=training)[:, :, 0, :])
+        return self._logits(self.dropout(x, training=training)[:, :, 0, :], *self._weights())
 
     def compute_output_shape(self, shape: Shape) -> Shape:
         """Return (batch, time, labels)."""
@@ -336,20 +425,55 @@ class Classify(Streaming):
 
     def step(self, x: Tensor, states: States) -> tuple[Tensor, States]:
         """Return posteriors (1, time, labels)."""
-        kernel, bias = constants(self.dense.weights)
         x = ops.reshape(x, (x.shape[1], x.shape[3]))
-        posteriors = ops.softmax(ops.matmul(x, kernel) + bias)
+        posteriors = ops.softmax(self._logits(x, *constants(self._weights)))
         return ops.reshape(posteriors, (1, x.shape[0], self.n_labels)), states
 
+    def _weights(self) -> tuple[Tensor, Tensor]:
+        kernel, bias = self.dense.weights
+        return self.rounded(kernel), bias
 
-def constants(weights: Sequence[Any]) -> list[np.ndarray]:
-    """Return the values of weights, also while a TensorFlow function is being traced."""
-    if keras.backend.backend() != "tensorflow":
-        return [ops.convert_to_numpy(weight) for weight in weights]
-    import tensorflow as tf
+    def _logits(self, x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+        return self.ranged("logits", ops.matmul(x, kernel) + bias)
 
-    with tf.init_scope():
-        return [np.asarray(weight) for weight in weights]
+
+def recur(
+    follow: Callable[[States, Sequence[Tensor]], States],
+    inputs: Sequence[Tensor],
+    shapes: Sequence[Shape],
+    *,
+    unroll: bool = False,
+) -> Tensor:
+    """Run a function from states and inputs to new states over time.
+
+    Parameters
+    ----------
+    follow : function
+    inputs : sequence of tensors [shape=(batch, time, ...)]
+    shapes : sequence of shapes
+        Of the states, which begin with zeros.
+    unroll : bool
+        Run without tracing, which `follow` sees values in.
+
+    Returns
+    -------
+    tensor [shape=(batch, time, ...)]
+        The first of the states after each time.
+    """
+
+    def body(states: States, now: Sequence[Tensor]) -> tuple[States, States]:
+        states = follow(states, now)
+        return states, states  # Keras wants outputs of the structure of states
+
+    states = [ops.zeros(shape) for shape in shapes]
+    if unroll:
+        outputs = []
+        for t in range(inputs[0].shape[1]):
+            states = follow(states, [one[:, t] for one in inputs])
+            outputs.append(states[0])
+        return ops.stack(outputs, axis=1)
+    _, outputs = ops.scan(body, states, [ops.swapaxes(one, 0, 1) for one in inputs])
+    return ops.swapaxes(outputs[0], 0, 1)
 
 
 def joined(pieces: Sequence[Tensor]) -> Tensor:

@@ -317,6 +317,8 @@ class FitRecipe(_Table, frozen=True, kw_only=True):
     temperature: Annotated[float, Meta(ge=1.0)] = 2.0
     precision: Precision = "auto"
     """Of the computation; weights are float32. `auto`: mixed_float16 on a GPU."""
+    quantize_aware: bool = False
+    """True: compute as the int8 model will, with ranges that are learned and exported."""
     keep: Literal["best", "last"] = "best"
     """Which epoch's weights the run ends with: that of least validation loss, or the last."""
     patience: Annotated[int, Meta(ge=1)] = 15
@@ -370,6 +372,16 @@ class Recipe(_Table, frozen=True, kw_only=True):
                 f"received {self.features.sample_rate_hz}"
             )
 
+        if self.fit.quantize_aware and isinstance(self.model, WindowRecipe):
+            raise ValueError(
+                f"fit.quantize_aware must stay false for {self.model.architecture}: only step "
+                f"models can be trained so"
+            )
+        if self.fit.quantize_aware and self.fit.precision.startswith("mixed"):
+            raise ValueError(
+                f"fit.precision must be float32 or auto with fit.quantize_aware; received "
+                f"{self.fit.precision}"
+            )
         if isinstance(self.model, DeepCnnRecipe) and len(self.data.keywords) != 1:
             raise ValueError(
                 f"deep_cnn must have one keyword; received {len(self.data.keywords)} in data"

@@ -86,13 +86,24 @@ def time_stride(recipe: ModelRecipe) -> int:
 
 
 def build(
-    recipe: ModelRecipe, *, n_labels: int, mean: Sequence[float], std: Sequence[float]
+    recipe: ModelRecipe,
+    *,
+    n_labels: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    quantize_aware: bool = False,
 ) -> Network:
-    """Build the architecture that a recipe names, for features with this mean and spread."""
+    """Build the architecture that a recipe names, for features with this mean and spread.
+
+    A step model can be quantisation-aware: it computes as in int8, in ranges to be learned.
+    """
     if isinstance(recipe, WindowRecipe):
         return build_window(recipe, n_labels=n_labels, mean=mean, std=std)
     body = ARCHITECTURES[recipe.architecture](recipe)
     model = Spotting([Normalize(mean, std), *body, Classify(n_labels, dropout=recipe.dropout)])
+    if quantize_aware:
+        for layer in [one for one in model._flatten_layers() if isinstance(one, Streaming)]:
+            layer.add_ranges()
     model.build((None, None, len(mean)))
     return model
 

@@ -3,6 +3,7 @@
 - `text`: a line to read for each detection.
 - `jsonl`: a JSON object on a line for each event.
 - `hooks`: the user's commands, run on a detection.
+- `recording`: the audio around a detection, kept in a folder.
 
 A sink takes events from one thread and never delays it for long.
 """

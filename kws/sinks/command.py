@@ -7,7 +7,9 @@ from pathlib import Path
 from kws.config import HookSettings
 from kws.errors import HookError
 
-__all__ = ["command_words", "program_file"]
+__all__ = ["command_words", "play_words", "program_file"]
+
+_PLAYERS = (["pw-play"], ["paplay"], ["aplay", "-q"])
 
 
 def command_words(settings: HookSettings, *, place: str) -> list[str]:
@@ -66,6 +68,29 @@ def program_file(word: str, *, place: str) -> str:
     raise HookError(
         f"A hook's program must exist and be executable. Received: `{word}` in {place} "
         f"({problem}). {remedy}"
+    )
+
+
+def play_words(sound: str, *, place: str) -> list[str]:
+    """Return the command that plays a sound file.
+
+    Raises
+    ------
+    HookError
+        If there is no such file, or nothing here that plays it; the message names the `place`.
+    """
+    file = Path(sound).expanduser()
+    if not file.is_file():
+        raise HookError(
+            f"A hook's `awake_wav` must be a sound file. Received: `{sound}` in {place}, which is "
+            f"none. Mend the path."
+        )
+    for words in _PLAYERS:
+        if shutil.which(words[0]):
+            return [*words, str(file.absolute())]
+    raise HookError(
+        f"A hook's `awake_wav` needs a program that plays it. Received: `{sound}` in {place}, and "
+        f"none of pw-play, paplay and aplay. Run `sudo apt install alsa-utils`."
     )
 
 

@@ -9,6 +9,8 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 
+from kws.sinks.account import Account
+
 __all__ = ["ProcessGroup"]
 
 _GRACE_S = 0.5
@@ -38,6 +40,10 @@ class ProcessGroup:
         All of it.
     payload : bytes
         Standard input; what a pipe (64 KiB) does not hold is cut off.
+    account : Account or None
+        Who it runs as; None is who this process runs as.
+    directory : str or None
+        Where it runs; None is where this process does.
 
     Attributes
     ----------
@@ -59,6 +65,8 @@ class ProcessGroup:
         executable: str,
         environment: Mapping[bytes, bytes],
         payload: bytes,
+        account: Account | None = None,
+        directory: str | None = None,
     ) -> None:
         self._leader = subprocess.Popen(
             words,
@@ -69,6 +77,10 @@ class ProcessGroup:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             start_new_session=True,
+            cwd=directory,
+            user=account and account.uid,
+            group=account and account.gid,
+            extra_groups=account and account.groups,
         )
         self.pid = self._leader.pid
         self.was_signalled = False

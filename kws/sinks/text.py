@@ -4,9 +4,9 @@ import io
 from collections.abc import Collection
 from typing import TextIO
 
-from kws.events import Detection, Event
+from kws.events import Detection, End, Event, NearMiss
 
-__all__ = ["Text"]
+__all__ = ["Text", "describe"]
 
 
 class Text:
@@ -47,3 +47,15 @@ class Text:
 
     def close(self) -> None:
         """Do nothing: each line is already out, and the stream is the caller's."""
+
+
+def describe(event: Event) -> str:
+    """Return an event of the daemon in a line."""
+    where = event.source or "daemon"
+    if isinstance(event, Detection):
+        return f"{where}: {event.keyword} {event.score:.2f}, {event.start_s}-{event.end_s} s"
+    if isinstance(event, NearMiss):
+        return f"{where}: nearly {event.keyword} {event.score:.2f}, {event.start_s}-{event.end_s} s"
+    if isinstance(event, End):
+        return f"{where}: ended after {event.audio_s:.1f} s, {event.detections} detections"
+    return " ".join(filter(None, (f"{where}: {event.event}", event.time, event.detail)))

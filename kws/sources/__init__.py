@@ -1,4 +1,4 @@
-"""Where audio comes from: a microphone, a file, or standard input.
+"""Where audio comes from: a microphone, a command, a port, a file, or standard input.
 
 `open_source` chooses; whatever it returns gives int16, mono, 16 kHz, in chunks.
 """
@@ -9,11 +9,16 @@ import shutil
 import stat
 from pathlib import Path
 
+from kws.conditioning import is_conditioned
 from kws.config import SourceSettings
-from kws.errors import AudioError, FormatError, did_you_mean
+from kws.errors import AudioError, ConfigError, FormatError, did_you_mean
 from kws.sources import arecord, pyaudio_
 from kws.sources.arecord import ArecordSource
+from kws.sources.command import CommandSource
+from kws.sources.conditioned import ConditionedSource
 from kws.sources.microphone import Device
+from kws.sources.network import TcpSource, UdpSource, is_address
+from kws.sources.pcm import Layout
 from kws.sources.pyaudio_ import PyAudioSource
 from kws.sources.soundfile_ import SoundFileSource
 from kws.sources.source import Source
@@ -24,7 +29,9 @@ __all__ = ["Device", "Source", "list_devices", "open_source"]
 
 
 def open_source(settings: SourceSettings) -> Source:
-    """Open what `settings.input` names: `mic`, `-` (standard input), or a file.
+    """Open `settings.command`, or else what `settings.input` names.
+
+    That is `mic`, `-` (standard input), a port (`udp://HOST:PORT`, `tcp://HOST:PORT`), or a file.
 
     Returns
     -------
@@ -34,20 +41,24 @@ def open_source(settings: SourceSettings) -> Source:
     Raises
     ------
     AudioError
-        If a file is missing or cannot be read.
+        If a file is missing or cannot be read, or a package for the conditioning is missing.
     FormatError
         If a file does not begin as audio that kws reads; what is wrong further on is raised by
         the iteration, after all samples before it.
     DeviceError
-        If there is no such microphone, or it is busy, or nothing here can record.
+        If there is no such microphone, program or address, or it is busy, or nothing here can
+        record.
     ConfigError
-        If standard input is a terminal.
+        If standard input is a terminal, or settings contradict one another.
     """
-    if settings.input == "mic":
-        return _open_microphone(settings)
-    if settings.input == "-":
-        return StdinSource(chunk_ms=settings.chunk_ms)
-    return _open_file(settings.input, chunk_ms=settings.chunk_ms)
+    source = _open_plain(settings)
+    if not is_conditioned(settings):
+        return source
+    try:
+        return ConditionedSource(source, settings)
+    except AudioError:
+        source.close()
+        raise
 
 
 def list_devices() -> list[Device]:
@@ -61,15 +72,58 @@ def list_devices() -> list[Device]:
     return pyaudio_.list_devices() if pyaudio_.is_installed() else arecord.list_devices()
 
 
+def _open_plain(settings: SourceSettings) -> Source:
+    if settings.command is not None:
+        return _open_command(settings, settings.command)
+    if settings.input == "mic":
+        return _open_microphone(settings)
+    if settings.input == "-":
+        return StdinSource(chunk_ms=settings.chunk_ms, layout=Layout.of(settings))
+    if is_address(settings.input):
+        opens = UdpSource if settings.input.startswith("udp:") else TcpSource
+        return opens(
+            settings.input,
+            chunk_ms=settings.chunk_ms,
+            layout=Layout.of(settings),
+            stall_s=settings.stall_s,
+        )
+    return _open_file(settings)
+
+
+def _open_command(settings: SourceSettings, command: list[str] | str) -> Source:
+    if settings.input != "mic":
+        raise ConfigError(
+            f"A source must have either `input` or `command`. Received: both, `{settings.input}` "
+            f"and a command. Leave one out."
+        )
+    return CommandSource(
+        command,
+        chunk_ms=settings.chunk_ms,
+        layout=Layout.of(settings),
+        stall_s=settings.stall_s,
+    )
+
+
 def _open_microphone(settings: SourceSettings) -> Source:
     # PortAudio knows cards by name and number only; a string such as plughw:1,0 is for ALSA.
     is_alsa_string = re.fullmatch(r"[a-z][a-z0-9_]*:\S+", settings.device or "")
     if not pyaudio_.is_installed() or (is_alsa_string and shutil.which("arecord")):
-        return ArecordSource(settings.device, chunk_ms=settings.chunk_ms)
-    return PyAudioSource(settings.device, chunk_ms=settings.chunk_ms)
+        return ArecordSource(
+            settings.device,
+            chunk_ms=settings.chunk_ms,
+            stall_s=settings.stall_s,
+            layout=Layout.of(settings),
+        )
+    return PyAudioSource(
+        settings.device,
+        chunk_ms=settings.chunk_ms,
+        stall_s=settings.stall_s,
+        channel=settings.channel,
+    )
 
 
-def _open_file(name: str, *, chunk_ms: int) -> Source:
+def _open_file(settings: SourceSettings) -> Source:
+    name = settings.input
     path = Path(name)
     try:
         mode = path.stat().st_mode
@@ -91,4 +145,4 @@ def _open_file(name: str, *, chunk_ms: int) -> Source:
             f"An audio file must hold audio. Received: {name}, an empty file. Record it again."
         )
     reader = WavSource if head == b"RIFF" else SoundFileSource
-    return reader(path, chunk_ms=chunk_ms)
+    return reader(path, chunk_ms=settings.chunk_ms, channel=settings.channel)

@@ -7,14 +7,20 @@ import threading
 from collections import deque
 from typing import IO, cast
 
-from kws.audio import SAMPLE_RATE_HZ
 from kws.errors import DeviceError
-from kws.sources.microphone import STALL_S, Device, Microphone, ambiguous, matching
-from kws.sources.source import chunk_samples
+from kws.sources.microphone import (
+    STALL_S,
+    Device,
+    Microphone,
+    ambiguous,
+    group_of_recorder,
+    matching,
+)
+from kws.sources.pcm import Layout
 
 __all__ = ["ArecordSource", "list_devices"]
 
-_FORMAT = ("-q", "-t", "raw", "-f", "S16_LE", "-r", str(SAMPLE_RATE_HZ), "-c", "1")
+_FORMAT = ("-q", "-t", "raw", "-f", "S16_LE")
 _END_S = 1.0
 _LIST_S = 10.0
 # Plugins that `arecord -L` lists though no microphone is behind them.
@@ -24,7 +30,7 @@ _NO_MICROPHONES = frozenset(
 
 
 class ArecordSource(Microphone):
-    """An ALSA capture device; ALSA resamples.
+    """An ALSA capture device; ALSA resamples to what it is asked for.
 
     Parameters
     ----------
@@ -35,6 +41,8 @@ class ArecordSource(Microphone):
         Length of a chunk.
     stall_s : float
         Without audio for so long, iteration raises DeviceError.
+    layout : Layout or None
+        What ALSA is asked for; None is 16 kHz mono.
 
     Raises
     ------
@@ -43,19 +51,31 @@ class ArecordSource(Microphone):
         wrong is raised by the iteration.
     """
 
-    def __init__(self, device: str | None, *, chunk_ms: int, stall_s: float = STALL_S) -> None:
+    def __init__(
+        self,
+        device: str | None,
+        *,
+        chunk_ms: int,
+        stall_s: float = STALL_S,
+        layout: Layout | None = None,
+    ) -> None:
         pcm = _resolve(device)
-        super().__init__(f"arecord ({pcm or 'default device'})", chunk_ms=chunk_ms, stall_s=stall_s)
+        self._layout = layout = layout or Layout()
+        name = f"arecord ({pcm or 'default device'})"
+        super().__init__(name, chunk_ms=chunk_ms, stall_s=stall_s, channel=layout.channel)
         self._heard = False
+        form = ["-r", str(layout.rate_hz), "-c", str(layout.n_channels)]
         self._said: deque[str] = deque(maxlen=2)  # ALSA's last word and arecord's own
-        self._process = _start([*_FORMAT, *(["-D", pcm] if pcm else [])])
+        # Its own period is 125 ms: a chunk would wait for it.
+        period = f"--period-time={1000 * chunk_ms}"
+        self._process = _start([*_FORMAT, *form, period, *(["-D", pcm] if pcm else [])])
         self._out = cast(IO[bytes], self._process.stdout)
         self._err = cast(IO[bytes], self._process.stderr)
         self._threads = [
             threading.Thread(target=self._copy_audio, name="arecord-audio", daemon=True),
             threading.Thread(target=self._copy_messages, name="arecord-messages", daemon=True),
         ]
-        self._begin(rate_hz=SAMPLE_RATE_HZ, n_channels=1)
+        self._begin(rate_hz=layout.rate_hz, n_channels=layout.n_channels)
         for thread in self._threads:
             thread.start()
 
@@ -74,9 +94,11 @@ class ArecordSource(Microphone):
                 pipe.close()
 
     def _copy_audio(self) -> None:
-        while data := self._out.read(2 * chunk_samples(self._chunk_ms)):
+        frame_bytes = self._layout.frame_bytes
+        n_bytes = max(1, self._layout.rate_hz * self._chunk_ms // 1000) * frame_bytes
+        while data := self._out.read(n_bytes):
             self._heard = True
-            self._chunks.put(data[: len(data) - len(data) % 2])
+            self._chunks.put(data[: len(data) - len(data) % frame_bytes])
         self._chunks.put(None)
 
     def _copy_messages(self) -> None:
@@ -157,13 +179,12 @@ def _resolve(device: str | None) -> str | None:
 def _start(arguments: list[str]) -> subprocess.Popen[bytes]:
     program = _program()
     try:
-        # A group of its own: Ctrl-C is for kws, which then ends arecord.
         return subprocess.Popen(
             [program, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            process_group=0,
+            process_group=group_of_recorder(),
         )
     except OSError as error:
         raise DeviceError(

@@ -1,6 +1,7 @@
 """What all microphones have in common: the queue between two threads, the watchdog, the names."""
 
 import contextlib
+import os
 import queue
 import threading
 from abc import abstractmethod
@@ -8,13 +9,22 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import msgspec
-import numpy as np
 
-from kws.audio import SAMPLE_RATE_HZ, Converter, Samples, from_pcm
+from kws.audio import Samples
 from kws.errors import DeviceError, did_you_mean
+from kws.sources.pcm import Layout, samples_of
 from kws.sources.source import Source, chunk_samples, cut
 
-__all__ = ["STALL_S", "ChunkQueue", "Device", "Microphone", "ambiguous", "matching", "unknown"]
+__all__ = [
+    "STALL_S",
+    "ChunkQueue",
+    "Device",
+    "Microphone",
+    "ambiguous",
+    "group_of_recorder",
+    "matching",
+    "unknown",
+]
 
 STALL_S = 3.0
 QUEUED_S = 10.0
@@ -95,12 +105,17 @@ class Microphone(Source):
         Length of a chunk.
     stall_s : float
         Without audio for so long, the device counts as broken: many stop without an error.
+    channel : int or None
+        The one to hear, counted from 0; None is the mean of all.
     """
 
     live = True
 
-    def __init__(self, name: str, *, chunk_ms: int, stall_s: float) -> None:
+    def __init__(
+        self, name: str, *, chunk_ms: int, stall_s: float, channel: int | None = None
+    ) -> None:
         self.name = name
+        self._channel = channel
         self._chunk_ms = chunk_ms
         self._stall_s = stall_s
         self._closed = False
@@ -123,12 +138,8 @@ class Microphone(Source):
 
     def _begin(self, *, rate_hz: int, n_channels: int) -> None:
         """Say what the chunks of s16le will hold; the last step of opening."""
-        samples: Iterator[Samples]
-        if (rate_hz, n_channels) == (SAMPLE_RATE_HZ, 1):  # all day long: spare the detour by float
-            samples = (np.frombuffer(data, "<i2").astype(np.int16) for data in self._take())
-        else:
-            frames = (from_pcm(it, encoding="s16", n_channels=n_channels) for it in self._take())
-            samples = Converter(rate_hz, name=self.name).stream(frames)
+        layout = Layout(rate_hz=rate_hz, n_channels=n_channels, channel=self._channel)
+        samples = samples_of(self._take(), layout, name=self.name)
         self._samples = cut(samples, n_samples=chunk_samples(self._chunk_ms))
 
     def _take(self) -> Iterator[bytes]:
@@ -154,6 +165,15 @@ class Microphone(Source):
     @abstractmethod
     def _ended(self) -> DeviceError:
         """Return why the stream ended although nobody closed it."""
+
+
+def group_of_recorder() -> int | None:
+    """Return the process group for a program that records: 0 is a new one, None that of kws.
+
+    Ctrl-C is for kws, which then ends the program. But where kws leads a session of its own, as
+    the daemon's recorders do, no Ctrl-C comes, and whoever kills its group must end both.
+    """
+    return None if os.getsid(0) == os.getpid() else 0
 
 
 def matching(wanted: str, devices: Sequence[Device]) -> list[Device]:

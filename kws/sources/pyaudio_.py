@@ -25,6 +25,8 @@ class PyAudioSource(Microphone):
         Length of a chunk.
     stall_s : float
         Without audio for so long, iteration raises DeviceError.
+    channel : int or None
+        The one to hear, counted from 0; None takes one where the device gives it, else the mean.
 
     Raises
     ------
@@ -32,8 +34,15 @@ class PyAudioSource(Microphone):
         If PyAudio is missing, the device is unknown or ambiguous, or it cannot be opened.
     """
 
-    def __init__(self, device: str | None, *, chunk_ms: int, stall_s: float = STALL_S) -> None:
-        super().__init__("microphone", chunk_ms=chunk_ms, stall_s=stall_s)
+    def __init__(
+        self,
+        device: str | None,
+        *,
+        chunk_ms: int,
+        stall_s: float = STALL_S,
+        channel: int | None = None,
+    ) -> None:
+        super().__init__("microphone", chunk_ms=chunk_ms, stall_s=stall_s, channel=channel)
         self._stream: Any = None
         self._pyaudio = _import()
         self._audio = _start(self._pyaudio)
@@ -61,6 +70,8 @@ class PyAudioSource(Microphone):
         n_most = int(info["maxInputChannels"])
         reason: Exception | None = None
         attempts = [(SAMPLE_RATE_HZ, 1), (native_hz, 1), (native_hz, n_most)]
+        if self._channel is not None:
+            attempts = [(SAMPLE_RATE_HZ, n_most), (native_hz, n_most)]
         for rate_hz, n_channels in dict.fromkeys(attempts):
             try:
                 with quiet_stderr():

@@ -43,7 +43,7 @@ class SoundFileSource(Source):
         If it cannot be opened, or soxr is needed and missing.
     """
 
-    def __init__(self, path: Path, *, chunk_ms: int) -> None:
+    def __init__(self, path: Path, *, chunk_ms: int, channel: int | None = None) -> None:
         self.name = str(path)
         self._n_samples = chunk_samples(chunk_ms)
         self._soundfile = _import(path)
@@ -54,7 +54,7 @@ class SoundFileSource(Source):
         try:
             # By descriptor: given a name, soundfile trusts its ending rather than the content.
             self._file = self._soundfile.SoundFile(self._bytes.fileno(), closefd=False)
-            self._converter = Converter(self._file.samplerate, name=self.name)
+            self._converter = Converter(self._file.samplerate, name=self.name, channel=channel)
         except self._soundfile.LibsndfileError as error:
             self._bytes.close()
             raise FormatError(

@@ -1,4 +1,4 @@
-"""Standard input: raw 16 kHz mono s16le, or a WAV that somebody piped in."""
+"""Standard input: raw s16le, or a WAV that somebody piped in."""
 
 import contextlib
 import io
@@ -7,12 +7,10 @@ import sys
 from collections.abc import Iterator
 from typing import cast
 
-import numpy as np
-
-from kws.audio import SAMPLE_RATE_HZ, Converter, Samples
-from kws.errors import AudioError, ConfigError, FormatError
-from kws.sources.riff import Readable, read_frames, read_header
-from kws.sources.soundfile_ import sniff
+from kws.audio import Samples
+from kws.errors import AudioError, ConfigError
+from kws.sources.pcm import Layout, read_pcm
+from kws.sources.riff import Readable
 from kws.sources.source import Source, chunk_samples, cut
 
 __all__ = ["StdinSource"]
@@ -31,7 +29,7 @@ class StdinSource(Source):
 
     name = "standard input"
 
-    def __init__(self, *, chunk_ms: int) -> None:
+    def __init__(self, *, chunk_ms: int, layout: Layout | None = None) -> None:
         stdin = sys.stdin
         if stdin is None or stdin.closed or stdin.isatty():
             what = "a terminal" if stdin is not None and not stdin.closed else "none"
@@ -39,6 +37,7 @@ class StdinSource(Source):
                 f"With `--input -` audio must come through a pipe. Received: {what}. "
                 f"Run `{_RECORD}`."
             )
+        self._layout = layout or Layout()
         self._n_samples = chunk_samples(chunk_ms)
         self._stream = _Stream(cast(Readable, stdin.buffer))
         # A pipe left non-blocking by the process before us would look as if it had ended.
@@ -52,63 +51,24 @@ class StdinSource(Source):
         """Do nothing: standard input belongs to the process."""
 
     def _read_samples(self) -> Iterator[Samples]:
-        head = self._stream.peek(4)
-        if head == b"RIFF":
-            header = read_header(self._stream, name=self.name)
-            frames = read_frames(self._stream, header, name=self.name)
-            return Converter(header.rate_hz, name=self.name).stream(frames)
-        if kind := sniff(head):
-            raise FormatError(
-                f"Standard input must be raw {SAMPLE_RATE_HZ} Hz mono s16le, or WAV. Received: "
-                f"{kind}. Give the file's path instead of -, or decode it: "
-                f"`ffmpeg -i - -f s16le -ar 16000 -ac 1 - | kws listen --input -`."
-            )
-        return self._read_raw()
-
-    def _read_raw(self) -> Iterator[Samples]:
-        n_samples = 0
-        rest = b""
-        while block := self._stream.read1(2 * self._n_samples):
-            data = rest + block
-            n_whole = len(data) - len(data) % 2
-            yield np.frombuffer(data[:n_whole], "<i2").astype(np.int16)
-            n_samples += n_whole // 2
-            rest = data[n_whole:]
-        if rest:
-            raise FormatError(
-                f"Standard input must end on a whole 16-bit sample. Received: 1 byte after "
-                f"{n_samples} samples ({n_samples / SAMPLE_RATE_HZ:.3f} s). All whole ones were "
-                f"used; check that it is s16le: `{_RECORD}`."
-            )
-        if not n_samples:
-            raise FormatError(
-                f"Standard input must carry audio. Received: nothing before its end. Check the "
-                f"program that feeds it: `{_RECORD}`."
-            )
+        return read_pcm(
+            self._stream,
+            self._layout,
+            name=self.name,
+            decode="Give the file's path instead of -, or decode it: "
+            "`ffmpeg -i - -f s16le -ar 16000 -ac 1 - | kws listen --input -`.",
+            check=f"`{_RECORD}`",
+        )
 
 
 class _Stream:
-    """A byte stream whose first bytes can be looked at, however slowly they arrive."""
+    """Standard input, whose failures are told as what they are."""
 
     def __init__(self, stream: Readable) -> None:
         self._stream = stream
-        self._ahead = b""
-
-    def peek(self, n_bytes: int) -> bytes:
-        while len(self._ahead) < n_bytes:
-            block = self._read1(n_bytes - len(self._ahead))
-            if not block:
-                break
-            self._ahead += block
-        return self._ahead[:n_bytes]
 
     def read1(self, n_bytes: int, /) -> bytes:
-        if self._ahead:
-            block, self._ahead = self._ahead[:n_bytes], self._ahead[n_bytes:]
-            return block
-        return self._read1(n_bytes)
-
-    def _read1(self, n_bytes: int) -> bytes:
+        """Return up to `n_bytes` as soon as there are any, or none at the end."""
         try:
             return self._stream.read1(n_bytes)
         except OSError as error:

@@ -27,7 +27,7 @@ class WavSource(Source):
         If it cannot be opened, or soxr is needed and missing.
     """
 
-    def __init__(self, path: Path, *, chunk_ms: int) -> None:
+    def __init__(self, path: Path, *, chunk_ms: int, channel: int | None = None) -> None:
         self.name = str(path)
         self._n_samples = chunk_samples(chunk_ms)
         try:
@@ -41,7 +41,7 @@ class WavSource(Source):
             self._n_promised_bytes = self._header.n_bytes or None
             if self._holds_more_than_promised():
                 self._header = replace(self._header, n_bytes=None)
-            self._converter = Converter(self._header.rate_hz, name=self.name)
+            self._converter = Converter(self._header.rate_hz, name=self.name, channel=channel)
         except AudioError:
             self._file.close()
             raise

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from kws.audio import Converter, Resampler, down_mix, from_pcm, sample_bytes, to_int16
+from kws.audio import Converter, Resampler, down_mix, from_pcm, level_dbfs, sample_bytes, to_int16
 from kws.errors import AudioError, FormatError
 
 FRAMES = hnp.arrays(
@@ -180,3 +180,11 @@ def test_a_signal_left_half_way_leaves_nothing_in_the_next_one():
     next(converter.stream(blocks_of(first, 4096)))
     again = np.concatenate(list(converter.stream(blocks_of(second, 4096))))
     np.testing.assert_array_equal(again, convert([second], rate_hz=44_100))
+
+
+@pytest.mark.parametrize(
+    ("samples", "level"),
+    [([], -100), ([0, 0], -100), ([-32_768, -32_768], 0), ([3277, -3277], -20), ([1], -90.3)],
+)
+def test_the_level_is_in_decibels_below_full_scale(samples, level):
+    assert level_dbfs(np.array(samples, np.int16)) == pytest.approx(level, abs=0.01)

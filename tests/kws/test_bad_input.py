@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from kws.config import Config, HookSettings
 from kws.manifest import FeatureSettings, StateTensor
 
 CONFIG, AUDIO, MODEL, HOOK = 2, 3, 4, 5
@@ -375,8 +376,8 @@ BAD_HOOKS = {
     "a key misspelt": (
         "keyword = '*'\ncomand = ['true']",
         "Every key in kws.toml must be one that kws knows. Received: `comand` in entry 1 of "
-        "[[hooks]]. Did you mean `command`? Known there: keyword, command, shell, timeout_s, "
-        "max_running.",
+        "[[hooks]]. Did you mean `command`? Known there: "
+        f"{', '.join(HookSettings.__struct_fields__)}.",
     ),
     "no command": (
         "keyword = '*'",
@@ -421,7 +422,7 @@ BAD_SETTINGS = {
     "a table misspelt": (
         "[desicion]\nthreshold = 0.5",
         "Every key in kws.toml must be one that kws knows. Received: `desicion` in the top level. "
-        "Did you mean `decision`? Known there: model, source, gate, decision, hooks.",
+        f"Did you mean `decision`? Known there: {', '.join(Config.__struct_fields__)}.",
     ),
     "a keyword misspelt": (
         "[decision.thresholds]\nstopp = 0.5",

@@ -530,3 +530,14 @@ def test_on_a_terminal_no_progress_stands_before_a_detection(model, recording):
     assert len(hits) == 2
     for line in hits:
         assert line.rpartition("\r\x1b[K")[2].split()[3:5] == ["s", "stop"]
+
+
+def test_a_command_is_heard_like_the_file_it_prints(kws, model, recording, tmp_path):
+    config = tmp_path / "command.toml"
+    config.write_text(f"[source]\ncommand = ['cat', '{recording}']\n")
+    options = ("--model", model, "--no-vad", "--json")
+    code, out, err = kws("listen", "--config", config, *options)
+    *detections, end = lines(out)
+    _, wanted, _ = listening(kws, model, recording, "--json")
+    assert (code, err, end["event"]) == (0, "", "end")
+    assert detections == lines(wanted)[:-1] != []

@@ -10,6 +10,7 @@ from kws.config import (
     DecisionSettings,
     GateSettings,
     HookSettings,
+    ListenerSettings,
     ModelSettings,
     SourceSettings,
     load_config,
@@ -103,6 +104,89 @@ def test_every_key_is_read():
     )
 
 
+def test_several_sources_and_models_stand_in_tables_of_their_own():
+    config = parse_config(
+        """
+        [decision]
+        threshold = 0.6
+        [[sources]]
+        name = "desk"
+        [[sources]]
+        input = "door.wav"
+        [[models]]
+        [[models]]
+        name = "mine.tflite"
+        n_threads = 2
+        [models.decision]
+        smoothing_ms = 100
+        """
+    )
+    assert [source.label for source in config.every_source] == ["desk", "door.wav"]
+    assert config.every_model == [
+        ListenerSettings(name="commands", decision=DecisionSettings(threshold=0.6)),
+        ListenerSettings(
+            name="mine.tflite", n_threads=2, decision=DecisionSettings(smoothing_ms=100)
+        ),
+    ]
+
+
+def test_one_source_and_one_model_need_no_list():
+    config = parse_config("[source]\ndevice = 'USB'\n[model]\nn_threads = 2")
+    assert [source.label for source in config.every_source] == ["USB"]
+    assert config.every_model == [ListenerSettings(n_threads=2, decision=DecisionSettings())]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "[source]\n[[sources]]",
+            "kws.toml must hold either [source] or [[sources]]. Received: both. Write each as a "
+            "[[sources]].",
+        ),
+        (
+            "[model]\n[[models]]",
+            "kws.toml must hold either [model] or [[models]]. Received: both. Write each as a "
+            "[[models]].",
+        ),
+        (
+            "sources = []",
+            "`sources` in the top level of kws.toml must hold at least one. Received: []. Add a "
+            "[[sources]], or leave it out.",
+        ),
+        (
+            "[[sources]]\n[[sources]]\nname = 'mic'",
+            "Each of [[sources]] in kws.toml must have a name of its own. Received: `mic` 2 times. "
+            "Set `name` in each.",
+        ),
+        (
+            "[[sources]]\nnam = 'mic'",
+            "Every key in kws.toml must be one that kws knows. Received: `nam` in entry 1 of "
+            "[[sources]]. Did you mean `name`?",
+        ),
+        (
+            "[[models]]\n[[models]]\n[models.decision]\ntreshold = 1",
+            "Every key in kws.toml must be one that kws knows. Received: `treshold` in [decision] "
+            "of entry 2 of [[models]]. Did you mean `threshold`?",
+        ),
+        (
+            "[[models]]\n[models.decision.thresholds]\nstop = 2",
+            "`stop` in [decision.thresholds] of entry 1 of [[models]] of kws.toml must be a number "
+            "<= 1.0. Received: 2. Change it.",
+        ),
+        (
+            "[sources]\nname = 'mic'",
+            "`sources` in the top level of kws.toml must be an array. Received: a table. Write "
+            "[[sources]], in two brackets.",
+        ),
+    ],
+)
+def test_lists_that_break_a_rule_are_refused(text, message):
+    error = refused(text)
+    assert str(error).startswith(message)
+    assert type(error) is ConfigError
+
+
 def test_settings_cannot_be_changed():
     with pytest.raises(AttributeError):
         parse_config("").gate.enabled = False
@@ -119,7 +203,8 @@ def test_two_configurations_share_no_thresholds():
         (
             "modell = 1",
             "Every key in kws.toml must be one that kws knows. Received: `modell` in the top "
-            "level. Did you mean `model`? Known there: model, source, gate, decision, hooks.",
+            "level. Did you mean `model`? Known there: model, models, source, "
+            "sources, gate, decision, hooks, recording, daemon.",
         ),
         (
             "[gate]\nagressiveness = 2",
@@ -145,21 +230,18 @@ def test_an_unknown_key_of_a_hook_is_an_error_of_hooks():
     error = refused(f"[[hooks]]\n{HOOK}\n[[hooks]]\n{HOOK}timeout = 3")
     assert str(error) == (
         "Every key in kws.toml must be one that kws knows. Received: `timeout` in entry 2 of "
-        "[[hooks]]. Did you mean `timeout_s`? Known there: keyword, command, shell, timeout_s, "
-        "max_running."
+        "[[hooks]]. Did you mean `timeout_s`? Known there: keyword, command, shell, on, timeout_s, "
+        "max_running, max_queued, cooldown_s, mute, mute_after_s, awake_wav, working_directory, "
+        "user, environment, keyword_on_stdin."
     )
     assert type(error) is HookError
     assert error.exit_code == 5
 
 
-@pytest.mark.parametrize(
-    ("text", "key"),
-    [('[[hooks]]\ncommand = "true"', "keyword"), ('[[hooks]]\nkeyword = "stop"', "command")],
-)
-def test_a_hook_needs_its_keyword_and_its_command(text, key):
-    error = refused(text)
+def test_a_hook_needs_its_command():
+    error = refused('[[hooks]]\nkeyword = "stop"')
     assert str(error) == (
-        f"`{key}` must be set in entry 1 of [[hooks]] of kws.toml. Received: none. Add it."
+        "`command` must be set in entry 1 of [[hooks]] of kws.toml. Received: none. Add it."
     )
     assert type(error) is HookError
 
@@ -175,6 +257,10 @@ def test_a_hook_needs_its_keyword_and_its_command(text, key):
         ("source", "chunk_ms = 9", "a whole number >= 10"),
         ("source", "chunk_ms = 1001", "a whole number <= 1000"),
         ("source", "chunk_ms = 80.5", "a whole number"),
+        ("source", "stall_s = 0.4", "a number >= 0.5"),
+        ("source", "stall_s = 3601", "a number <= 3600.0"),
+        ("daemon", "backlog_s = 0.9", "a number >= 1.0"),
+        ("daemon", "backlog_s = 601", "a number <= 600.0"),
         ("gate", "enabled = 'yes'", "true or false"),
         ("gate", "aggressiveness = -1", "a whole number >= 0"),
         ("gate", "aggressiveness = 4", "a whole number <= 3"),
@@ -366,3 +452,36 @@ def test_whatever_a_key_is_set_to_only_our_errors_come(key, value):
         message = str(error)
     assert "$" not in message
     assert "Expected" not in message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            '[recording]\nformat = "mp3"',
+            "`format` in [recording] of kws.toml must be one of `wav`, `flac`. Received: 'mp3'. "
+            "Change it.",
+        ),
+        (
+            '[[hooks]]\ncommand = "true"\non = ["stalled", "stoped"]',
+            "`on[1]` in entry 1 of [[hooks]] of kws.toml must be one of `detection`, `start`, "
+            "`listening`, `stalled`, `recovered`, `error`, `stop`. Received: 'stoped'. Change it.",
+        ),
+        (
+            '[[hooks]]\ncommand = "true"\nenvironment = {A = "b", C = 1}',
+            "`C` in [environment] of entry 1 of [[hooks]] of kws.toml must be a string. Received: "
+            "1. Change it.",
+        ),
+        (
+            "[source]\nauto_gain = 32",
+            "`auto_gain` in [source] of kws.toml must be a whole number <= 31. Received: 32. "
+            "Change it.",
+        ),
+    ],
+)
+def test_a_value_that_is_none_of_those_there_are_is_refused(text, message):
+    assert str(refused(text)) == message
+
+
+def test_a_source_is_called_by_its_command():
+    assert parse_config('[source]\ncommand = ["parec", "--raw"]').source.label == "parec --raw"

@@ -4,8 +4,9 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from kws.events import Detection, End, Event, to_json
+from kws.events import Detection, End, StateChange, from_json, to_json
 
 STOP = Detection(keyword="stop", score=0.97, start_s=12.34, end_s=12.81, model="commands")
 
@@ -21,6 +22,42 @@ def test_an_end_is_the_object_of_the_contract():
     assert to_json(End(audio_s=60.0, detections=2, cpu_s=0.25)) == (
         '{"event":"end","audio_s":60.0,"detections":2,"cpu_s":0.25}'
     )
+
+
+def test_the_daemon_names_the_source_last():
+    assert to_json(replace(STOP, source="desk")) == (
+        '{"event":"detection","keyword":"stop","score":0.97,'
+        '"start_s":12.34,"end_s":12.81,"model":"commands","source":"desk"}'
+    )
+
+
+def test_a_change_of_state_leaves_out_what_it_does_not_say():
+    time = "2026-01-31T12:00:00.000Z"
+    stalled = StateChange(event="stalled", time=time, source="desk", detail="unplugged")
+    assert to_json(stalled) == (
+        '{"event":"stalled","time":"2026-01-31T12:00:00.000Z","source":"desk","detail":"unplugged"}'
+    )
+    assert to_json(StateChange(event="start", time=time)) == f'{{"event":"start","time":"{time}"}}'
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        STOP,
+        End(audio_s=1.0, detections=0, cpu_s=0.1, source="desk"),
+        StateChange(event="recovered", time="2026-01-31T12:00:00.000Z", source="desk"),
+    ],
+)
+def test_every_kind_survives_json(event):
+    assert from_json(to_json(event)) == event
+
+
+@pytest.mark.parametrize(
+    "line", ["", "{}", "[]", '{"event": "odd", "time": ""}', '{"event": "end"}']
+)
+def test_what_is_no_event_is_refused(line):
+    with pytest.raises(msgspec.DecodeError):
+        from_json(line)
 
 
 def test_an_event_cannot_be_changed():
@@ -46,5 +83,5 @@ def test_every_detection_survives_json_on_one_line(keyword, score, start_s, end_
     event = Detection(keyword=keyword, score=score, start_s=start_s, end_s=end_s, model="m")
     line = to_json(event)
     assert "\n" not in line
-    assert msgspec.json.decode(line, type=Event) == event
+    assert from_json(line) == event
     assert json.loads(line)["keyword"] == keyword

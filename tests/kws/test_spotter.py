@@ -2,10 +2,11 @@
 
 import re
 import tracemalloc
+import wave
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kws.config import DecisionSettings, GateSettings
@@ -376,3 +377,53 @@ def test_a_real_network_gives_the_same_events_however_samples_are_cut(tiny_file,
         event for i in range(0, len(sound), 333) for event in spotter.process(sound[i : i + 333])
     ]
     assert cut == whole != []
+
+
+def test_a_meter_can_see_gate_posteriors_and_thresholds(model, recording):
+    with wave.open(str(recording)) as file:
+        samples = np.frombuffer(file.readframes(file.getnframes()), np.int16)
+    spotter = Spotter(open_model(model), gate=GateSettings(enabled=False))
+    assert (spotter.gate_open, spotter.posteriors) == (False, {"stop": 0.0, "go": 0.0})
+    spotter.process(samples[: int(0.7 * 16_000)])
+    assert spotter.gate_open
+    assert spotter.posteriors["stop"] > spotter.thresholds["stop"] > spotter.posteriors["go"]
+    spotter.reset()
+    assert (spotter.gate_open, spotter.posteriors) == (False, {"stop": 0.0, "go": 0.0})
+
+
+NEAR = {"gate": OFF, "decision": DecisionSettings(threshold=0.99), "near_miss_score": 0.3}
+
+
+def near_misses(pieces, **options):
+    spotter = Spotter(Ears(), **options)
+    found = []
+    for piece in pieces:
+        spotter.process(piece)
+        found += spotter.take_near_misses()
+    spotter.flush()
+    return found + spotter.take_near_misses()
+
+
+def test_what_almost_fired_is_a_near_miss_at_its_place():
+    assert near_misses([SOUND], **(NEAR | {"near_miss_score": None})) == []
+    script = Script({10: 0.45, 11: 0.48, 12: 0.4}, smoothing_ms=20)
+    spotter = Spotter(script, gate=OFF, near_miss_score=0.3)
+    assert spotter.process(silence(1.0)) == []
+    (one,) = spotter.take_near_misses()
+    assert (one.keyword, one.score, one.model) == ("low", 0.48, "fake")
+    assert spotter.take_near_misses() == []
+    script = Script({11: 0.6}, smoothing_ms=20)
+    spotter = Spotter(script, gate=OFF, near_miss_score=0.3)
+    (hit,) = spotter.process(silence(1.0))
+    assert (hit.start_s, hit.end_s) == (one.start_s, one.end_s)
+    assert spotter.take_near_misses() == []
+
+
+@settings(max_examples=5, deadline=None)
+@given(st.lists(st.integers(0, 9_000), max_size=20))
+def test_near_misses_do_not_depend_on_the_chunks(lengths):
+    for gate in (OFF, GateSettings(hangover_ms=100, pre_roll_ms=300)):
+        whole = near_misses([SOUND], **(NEAR | {"gate": gate}))
+        cuts = np.minimum(np.cumsum(lengths), len(SOUND)) if lengths else [1]
+        assert near_misses(np.split(SOUND, cuts), **(NEAR | {"gate": gate})) == whole
+    assert whole

@@ -219,6 +219,29 @@ def test_another_run_gives_weights_and_statistics_to_begin_with(
         assert np.abs(np.asarray(was) - np.asarray(now)).max() < 1e-6
 
 
+def test_a_run_with_other_keywords_gives_all_but_what_it_knows_of_them(
+    training, data, two_epochs, tmp_path
+):
+    model, run = two_epochs
+    still = changed(epochs=1, learning_rate=1e-12, weight_decay=0.0, seed=5)
+    other = msgspec.structs.replace(RECIPE.data, keywords=RECIPE.data.keywords[:1])
+    still = msgspec.structs.replace(still, data=other)
+    begun = training.fit(still, data=data, run=tmp_path, start=run)
+    was, now = ([np.asarray(one) for one in it.trainable_variables] for it in (model, begun))
+    assert max(np.abs(a - b).max() for a, b in zip(was[:-2], now[:-2], strict=True)) < 1e-6
+    for a, b in zip(was[-2:], now[-2:], strict=True):
+        assert np.abs(a[..., :3] - b).max() < 1e-6, "silence, unknown and the keyword both know"
+    assert was[-1].shape[-1] > 3
+
+
+def test_a_run_of_another_architecture_cannot_be_begun_with(training, data, two_epochs, tmp_path):
+    other = msgspec.structs.replace(
+        RECIPE, model=msgspec.structs.replace(RECIPE.model, gru_units=5)
+    )
+    with pytest.raises(ConfigError, match=r"^A training can begin with a run of the same archi"):
+        training.fit(other, data=data, run=tmp_path, start=two_epochs[1])
+
+
 def test_a_stage_begins_with_the_one_before(training, data, tmp_path, monkeypatch):
     recipe = msgspec.structs.replace(RECIPE, then=[{"fit": {"learning_rate": 1e-12}}])
     model, stage = training.fit_stages(recipe, data=data, run=tmp_path)
@@ -298,6 +321,68 @@ def test_a_teacher_changes_what_is_learned(training, data, two_epochs, tmp_path)
     )
     with pytest.raises(ConfigError, match="A teacher must take the same features"):
         training.fit(other, data=data, run=tmp_path / "other")
+
+
+@pytest.fixture(scope="module")
+def aware(training, data, two_epochs, tmp_path_factory):
+    """Two epochs with fake quantisation after the two without: the model and its run folder."""
+    run = tmp_path_factory.mktemp("aware")
+    recipe = changed(epochs=2, quantize_aware=True, average=0.9)
+    return training.fit(recipe, data=data, run=run, start=two_epochs[1]), run
+
+
+def test_ranges_are_learned_and_are_among_the_weights(training, aware, two_epochs):
+    from kws.train.ranges import ranges_of
+
+    model, run = aware
+    assert not ranges_of(two_epochs[0])
+    found = ranges_of(model)
+    assert sum(len(ranges.points) for ranges in found) > 20
+    assert all(np.asarray(ranges.high).min() > 0.0 for ranges in found)
+    restored, _ = training.restore(run)
+    assert same_weights(restored, model)
+    assert len(ranges_of(restored)) == len(found)
+
+
+def test_normalisation_stays_as_it_was(aware, two_epochs):
+    for was, now in zip(two_epochs[0].stack, aware[0].stack, strict=True):
+        if hasattr(was, "norm"):
+            for i in (2, 3):
+                assert np.array_equal(was.norm.weights[i], now.norm.weights[i])
+
+
+def test_an_interrupted_training_goes_on_with_its_ranges(
+    training, data, aware, two_epochs, tmp_path
+):
+    model, _ = aware
+    recipe = changed(epochs=2, quantize_aware=True, average=0.9)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.keras.callbacks.TensorBoard, "on_epoch_begin", _raise_in_second)
+        with pytest.raises(KeyboardInterrupt):
+            training.fit(recipe, data=data, run=tmp_path, start=two_epochs[1])
+    resumed = training.fit(recipe, data=data, run=tmp_path, start=two_epochs[1])
+    assert same_weights(resumed, model)
+
+
+def test_a_larger_teacher_teaches_a_student_that_rounds(training, data, two_epochs, tmp_path):
+    larger = msgspec.structs.replace(RECIPE.model, channels=(6, 8, 12), gru_units=12)
+    training.fit(
+        msgspec.structs.replace(changed(), model=larger), data=data, run=tmp_path / "teacher"
+    )
+    recipe = changed(teacher=str(tmp_path / "teacher"), quantize_aware=True, loss="focal")
+    taught = training.fit(recipe, data=data, run=tmp_path / "taught", start=two_epochs[1])
+    assert len(taught.weights) > len(two_epochs[0].weights)
+    assert all(np.isfinite(weight).all() for weight in taught.get_weights())
+
+
+def test_quantisation_aware_training_from_nothing_is_refused(training, data, tmp_path):
+    message = (
+        "Quantisation-aware training must begin with trained weights. Received: `[fit] "
+        "quantize_aware = true` in a training from nothing. Put it into a `[[then]]`, or give a "
+        "run folder with --start."
+    )
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        training.fit(changed(quantize_aware=True), data=data, run=tmp_path)
 
 
 def test_validation_batches_are_the_same_in_every_epoch(training, data):

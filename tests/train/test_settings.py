@@ -138,3 +138,19 @@ def test_a_recipe_that_is_missing_is_refused(tmp_path):
     )
     with pytest.raises(ConfigError, match=exactly(message)):
         load_recipe(tmp_path / "no.toml")
+
+
+def test_a_window_model_cannot_be_quantisation_aware(load):
+    text = SMALL + '[model]\narchitecture = "bilstm"\n[[then]]\nfit = { quantize_aware = true }'
+    rule = r"fit\.quantize_aware must stay false for bilstm: only step models can be trained so"
+    with pytest.raises(ConfigError, match=rule):
+        load(text)
+
+
+def test_quantisation_aware_training_is_of_single_precision(load):
+    text = SMALL + '[fit]\nquantize_aware = true\nprecision = "mixed_float16"'
+    rule = (
+        r"fit\.precision must be float32 or auto with fit\.quantize_aware; received mixed_float16"
+    )
+    with pytest.raises(ConfigError, match=rule):
+        load(text)

@@ -1,15 +1,18 @@
 import json
 import os
+import pwd
 import threading
 import time
 import tracemalloc
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from kws.config import HookSettings
 from kws.errors import HookError
-from kws.events import Detection, End
+from kws.events import Detection, End, NearMiss, StateChange
+from kws.sinks import command as command_module
 from kws.sinks import hooks as hooks_module
 from kws.sinks.hooks import HookCounts, Hooks
 
@@ -42,6 +45,7 @@ def test_a_hook_gets_the_event_in_its_environment_and_on_standard_input(tmp_path
     hooks.close()
     assert (tmp_path / "env").read_text() == (
         "KWS_END_S=12.81\n"
+        "KWS_EVENT=detection\n"
         "KWS_KEYWORD=stop\n"
         "KWS_SCORE=0.97\n"
         "KWS_START_S=12.34\n"
@@ -92,6 +96,11 @@ def test_only_the_hooks_of_the_keyword_run(tmp_path):
 
 def test_the_end_of_a_file_runs_no_hook():
     assert run(sh("true"), event=End(audio_s=1.0, detections=0, cpu_s=0.1)) == HookCounts()
+
+
+def test_a_near_miss_runs_no_hook():
+    event = NearMiss(keyword="stop", score=0.4, start_s=0.0, end_s=1.0, model="m")
+    assert run(sh("true"), event=event) == HookCounts()
 
 
 def test_ctrl_c_on_the_terminal_does_not_reach_a_hook(tmp_path):
@@ -341,6 +350,168 @@ def test_a_hook_that_does_not_exist_is_refused():
     )
 
 
+STALLED = StateChange(
+    event="stalled", time="2026-01-02T03:04:05.678Z", source="kitchen", detail="no audio"
+)
+
+
+def test_a_hook_runs_on_the_states_it_names(tmp_path):
+    line = 'env | grep -a ^KWS_ | sort > "$1"; cat > "$2"'
+    hook = sh(line, tmp_path / "env", tmp_path / "stdin", on=("stalled", "stop"))
+    assert run(hook, sh("touch $1", tmp_path / "word"), event=STALLED).ok == 1
+    assert (tmp_path / "env").read_text() == (
+        "KWS_DETAIL=no audio\n"
+        "KWS_EVENT=stalled\n"
+        "KWS_SOURCE=kitchen\n"
+        "KWS_TIME=2026-01-02T03:04:05.678Z\n"
+    )
+    assert json.loads((tmp_path / "stdin").read_text()) == {
+        "event": "stalled",
+        "time": "2026-01-02T03:04:05.678Z",
+        "source": "kitchen",
+        "detail": "no audio",
+    }
+    assert run(hook, event=STOP) == HookCounts(), "detections are not among them"
+    assert names(tmp_path) == ["env", "stdin"]
+
+
+def test_what_finds_no_room_waits_its_turn_up_to_max_queued(tmp_path, caplog):
+    hooks = opened(sh('sleep 0.2; echo x >> "$1"', tmp_path / "runs", max_running=1, max_queued=2))
+    for _ in range(4):
+        hooks.send(STOP)
+    hooks.close()
+    assert (tmp_path / "runs").read_text() == "x\nx\nx\n"
+    assert hooks.counts == HookCounts(started=3, ok=3, dropped=1)
+    assert caplog.messages[0].endswith("its `max_running`, and 2 wait, its `max_queued`.")
+
+
+def test_what_waits_is_dropped_when_kws_is_stopped(tmp_path):
+    hooks = opened(sh('touch "$1"; sleep 60', tmp_path / "runs", max_running=1, max_queued=9))
+    for _ in range(4):
+        hooks.send(STOP)
+    wait_until((tmp_path / "runs").exists)
+    hooks.close(kill=True)
+    assert hooks.counts == HookCounts(started=1, failed=1, dropped=3)
+    assert not hooks.muted
+
+
+def test_a_keyword_is_passed_over_while_its_hook_cools_down(monkeypatch):
+    clock = [100.0]
+    hooks = opened(HookSettings(command="true", cooldown_s=5.0, max_running=9))
+    monkeypatch.setattr(hooks_module.time, "monotonic", lambda: clock[0])
+    for now_s, keyword in [(100.0, "stop"), (104.9, "stop"), (104.9, "go"), (105.0, "stop")]:
+        clock[0] = now_s
+        hooks.send(msgspec.structs.replace(STOP, keyword=keyword))
+    monkeypatch.undo()
+    hooks.close()
+    assert hooks.counts == HookCounts(started=3, ok=3, cooled=1)
+
+
+def test_nothing_is_heard_while_a_muting_hook_runs_and_somewhat_longer():
+    hooks = opened(sh("sleep 0.3", keyword="stop", mute=True, mute_after_s=0.4), sh("true"))
+    hooks.send(msgspec.structs.replace(STOP, keyword="go"))
+    assert not hooks.muted
+    hooks.send(STOP)
+    assert hooks.muted, "from the event on, not from the start of a process"
+    hooks.close()
+    assert hooks.muted
+    wait_until(lambda: not hooks.muted)
+
+
+def test_the_sound_is_played_with_the_hook(tmp_path, monkeypatch):
+    script(tmp_path / "aplay", f'#!/bin/sh\necho "$@" > {tmp_path}/played\n')
+    (tmp_path / "awake.wav").write_bytes(b"RIFF")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/nowhere")
+    hook = HookSettings(command="/bin/true", awake_wav=str(tmp_path / "awake.wav"))
+    monkeypatch.setattr(command_module, "_PLAYERS", (["pw-play"], ["aplay", "-q"]))
+    assert run(hook) == HookCounts(started=1, ok=1)
+    assert (tmp_path / "played").read_text() == f"-q {tmp_path}/awake.wav\n"
+
+
+def test_a_sound_that_cannot_be_played_does_not_stop_the_hook(tmp_path, monkeypatch, caplog):
+    script(tmp_path / "aplay", "#!/bin/sh\necho no device >&2; exit 1\n")
+    (tmp_path / "awake.wav").write_bytes(b"RIFF")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/nowhere")
+    hook = HookSettings(command="/bin/true", awake_wav=str(tmp_path / "awake.wav"))
+    assert run(hook) == HookCounts(started=1, ok=1)
+    assert caplog.messages == ["A hook's sound was not played: no device"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"awake_wav": "/no/such.wav"},
+            "A hook's `awake_wav` must be a sound file. Received: `/no/such.wav` in entry 1 of "
+            "[[hooks]], which is none. Mend the path.",
+        ),
+        (
+            {"working_directory": "/no/such"},
+            "A hook's `working_directory` must be a folder. Received: `/no/such` in entry 1 of "
+            "[[hooks]], which is none. Make it, or mend the path.",
+        ),
+        (
+            {"environment": {"A=B": "c"}},
+            "A hook's `environment` must hold names without `=` and no NUL characters. Received: "
+            "'A=B' in entry 1 of [[hooks]]. Mend it.",
+        ),
+        (
+            {"user": "nobodyy"},
+            "A hook's `user` must be a user of this system. Received: `nobodyy` in entry 1 of "
+            "[[hooks]]. Did you mean `nobody`? `getent passwd` lists them.",
+        ),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(settings, message):
+    with pytest.raises(HookError) as caught:
+        opened(HookSettings(command="true", **settings))
+    assert str(caught.value) == message
+
+
+def test_only_root_may_run_a_hook_as_somebody_else(monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: pwd.getpwnam("daemon").pw_uid)
+    with pytest.raises(HookError) as caught:
+        opened(HookSettings(command="true", user="nobody"))
+    assert str(caught.value) == (
+        "Only root may run a hook as another `user`. Received: `nobody` in entry 1 of [[hooks]], "
+        "and kws run by daemon. Leave `user` out, or use sudo in the command."
+    )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may change the user")
+def test_a_hook_runs_as_its_user_in_its_folder_with_its_variables(tmp_path):
+    (tmp_path / "out").touch()
+    (tmp_path / "out").chmod(0o666)
+    line = 'id -un >&3; id -Gn >&3; pwd >&3; echo "$HOME $USER $ROOM $KWS_KEYWORD" >&3'
+    hook = sh(
+        f"exec 3>> {tmp_path}/out; {line}",
+        user="nobody",
+        working_directory="/usr",
+        environment={"ROOM": "hall", "KWS_KEYWORD": "mine"},
+    )
+    open_to_all(tmp_path)
+    assert run(hook) == HookCounts(started=1, ok=1)
+    home = pwd.getpwnam("nobody").pw_dir
+    assert (tmp_path / "out").read_text().splitlines() == [
+        "nobody",
+        "nogroup",
+        "/usr",
+        f"{home} nobody hall stop",
+    ]
+
+
+def test_the_keyword_alone_is_written_for_programs_of_wyoming_satellite(tmp_path):
+    run(sh('cat > "$1"', tmp_path / "stdin", keyword_on_stdin=True))
+    assert (tmp_path / "stdin").read_text() == "stop\n"
+
+
+def open_to_all(folder: Path) -> None:
+    """Let every user reach a folder of pytest's, which are the owner's alone."""
+    for each in (folder, *folder.parents):
+        if each.stat().st_uid == os.geteuid() and each != Path(each.anchor):
+            each.chmod(each.stat().st_mode | 0o111)
+
+
 def pids(folder: Path) -> list[int]:
     return [int(pid) for pid in (folder / "pids").read_text().split()]
 
@@ -372,7 +543,7 @@ def names(folder: Path) -> list[str]:
 
 
 def wait_until(happened) -> None:
-    deadline_s = time.monotonic() + 5
+    deadline_s = time.monotonic() + 30
     while not happened():
         assert time.monotonic() < deadline_s
         time.sleep(0.01)

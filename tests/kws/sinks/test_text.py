@@ -2,8 +2,8 @@ import io
 
 import pytest
 
-from kws.events import Detection, End
-from kws.sinks.text import Text
+from kws.events import Detection, End, NearMiss, StateChange
+from kws.sinks.text import Text, describe
 
 STOP = Detection(keyword="stop", score=0.9712, start_s=12.34, end_s=12.81, model="commands")
 
@@ -52,3 +52,32 @@ def test_closing_leaves_the_stream_open():
 def test_a_reader_that_left_is_a_broken_pipe(broken_pipe):
     with pytest.raises(BrokenPipeError):
         Text(broken_pipe).send(STOP)
+
+
+def test_a_near_miss_of_the_daemon_is_described_in_a_line():
+    event = NearMiss(keyword="go", score=0.4, start_s=1.0, end_s=1.5, model="m", source="hall")
+    assert describe(event) == "hall: nearly go 0.40, 1.0-1.5 s"
+
+
+@pytest.mark.parametrize(
+    ("event", "line"),
+    [
+        (STOP, "daemon: stop 0.97, 12.34-12.81 s"),
+        (
+            End(audio_s=2.0, detections=3, cpu_s=0.1, source="mic"),
+            "mic: ended after 2.0 s, 3 detections",
+        ),
+        (
+            StateChange(
+                event="stalled", time="2026-01-31T12:00:00.000Z", source="mic", detail="Why."
+            ),
+            "mic: stalled 2026-01-31T12:00:00.000Z Why.",
+        ),
+        (
+            StateChange(event="stop", time="2026-01-31T12:00:00.000Z"),
+            "daemon: stop 2026-01-31T12:00:00.000Z",
+        ),
+    ],
+)
+def test_an_event_of_the_daemon_is_a_line(event, line):
+    assert describe(event) == line

@@ -84,7 +84,9 @@ def test_mic_is_arecord_where_pyaudio_is_missing(arecord):
         heard = [next(chunks) for _ in range(4)]
     assert [len(chunk) for chunk in heard] == [1_600] * 4
     np.testing.assert_array_equal(np.concatenate(heard), ramp)
-    assert (folder / "arguments").read_text() == "-q -t raw -f S16_LE -r 16000 -c 1\n"
+    assert (folder / "arguments").read_text() == (
+        "-q -t raw -f S16_LE -r 16000 -c 1 --period-time=100000\n"
+    )
     assert source.dropped_chunks == 0
 
 

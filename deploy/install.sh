@@ -1,0 +1,300 @@
+#!/bin/sh
+# Install kws as a service, from this checkout or a wheel; `deploy/install.sh --help` says how.
+set -eu
+
+usage() {
+    cat <<'EOF'
+Usage: deploy/install.sh [OPTIONS]
+
+Install kws and start it as a service, on Raspberry Pi OS, Debian or Ubuntu. Run it again to
+update: the configuration is kept as it is.
+
+  --user          For one user's desktop session, with PipeWire or PulseAudio; needs no root.
+                  Into ~/.local/share/kws and ~/.config/kws. Otherwise into /opt/kws and /etc/kws.
+  --wheel FILE    Install this wheel of kws in place of the checkout.
+  --no-start      Install only; the service is neither enabled nor started.
+  --uninstall     Stop the service and remove the program; configuration and recordings stay.
+  --purge         With --uninstall: remove these, too.
+  --dry-run       Say what would be done, and do nothing.
+  --help          Show this.
+
+PYTHON=FILE names the Python to use, in place of python3.
+EOF
+}
+
+main() {
+    here=$(cd "$(dirname "$0")" && pwd)
+    scope=system action=install wheel='' start=yes purge=no dry=no
+    while [ $# -gt 0 ]; do
+        case $1 in
+            --user) scope=user ;;
+            --wheel)
+                [ $# -gt 1 ] || fail "--wheel must be followed by a file. Received: nothing."
+                wheel=$2
+                shift ;;
+            --no-start) start=no ;;
+            --uninstall) action=uninstall ;;
+            --purge) purge=yes ;;
+            --dry-run) dry=yes ;;
+            --help | -h) usage; exit 0 ;;
+            *) fail "Options must be among those of --help. Received: $1." ;;
+        esac
+        shift
+    done
+    [ $purge = no ] || [ $action = uninstall ] ||
+        fail "--purge must stand beside --uninstall. Received: --purge alone."
+    choose_places
+    $action
+}
+
+choose_places() {
+    if [ $scope = user ]; then
+        [ -n "${HOME:-}" ] || fail "HOME must be set for --user. Received: nothing."
+        prefix=$HOME/.local/share/kws
+        bin=$HOME/.local/bin
+        etc=${XDG_CONFIG_HOME:-$HOME/.config}/kws
+        units=${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user
+        unit=$here/user/kws.service
+        runtime=${XDG_RUNTIME_DIR:-/run/user/$(id -u)}
+        state=''
+    else
+        prefix=/opt/kws bin=/usr/local/bin etc=/etc/kws units=/etc/systemd/system
+        unit=$here/kws.service runtime=/run state=/var/lib/kws
+    fi
+    python=${PYTHON:-python3}
+}
+
+install() {
+    may_change_places
+    read_platform
+    may_run_python
+    install_packages
+    make_environment
+    install_kws
+    install_files
+    if [ $start = yes ]; then start_service; fi
+    finish
+}
+
+uninstall() {
+    may_change_places
+    if [ -e "$units/kws.service" ]; then
+        if has_manager; then try systemctl_ stop kws.service; fi
+        try systemctl_ disable kws.service
+        run rm -f "$units/kws.service"
+        if has_manager; then try systemctl_ daemon-reload; fi
+    fi
+    if [ -L "$bin/kws" ]; then run rm -f "$bin/kws"; fi
+    if [ -e "$prefix" ]; then run rm -rf "$prefix"; fi
+    if [ $purge = yes ]; then
+        run rm -rf "$etc" "$units/kws.service.d"
+        if [ -n "$state" ]; then run rm -rf "$state" /var/lib/private/kws; fi
+        say "kws is removed, with its configuration and recordings."
+    else
+        say "kws is removed. What is left: $etc${state:+ and $state}; --purge removes that."
+    fi
+}
+
+# What must hold before anything is touched.
+
+may_change_places() {
+    [ $scope = user ] || [ $dry = yes ] || [ "$(id -u)" -eq 0 ] ||
+        fail "The system service must be installed by root. Received: user $(id -un). Run it with" \
+            "sudo, or give --user for a service of your desktop session."
+    # dpkg owns what a package brought; two installers in one place would break each other.
+    if [ $scope = system ] && dpkg-query -W -f '${Status}' kws 2>/dev/null | grep -q 'ok installed'
+    then
+        fail "Either the Debian package or this script must own /opt/kws. Received: both. Run" \
+            "'apt remove kws' first, or update by apt."
+    fi
+    if [ -e "$prefix" ] && [ ! -e "$prefix/pyvenv.cfg" ] && [ -n "$(ls -A "$prefix")" ]; then
+        fail "$prefix must be kws's own or absent. Received: a folder that this script did not" \
+            "make. Move it away."
+    fi
+}
+
+read_platform() {
+    [ "$(uname -s)" = Linux ] || fail "The system must be Linux. Received: $(uname -s)."
+    os_release=${KWS_OS_RELEASE:-/etc/os-release}
+    [ -r "$os_release" ] || fail "$os_release must say what system this is. Received: no such file."
+    # shellcheck source=/dev/null
+    family=$(. "$os_release" && echo "${ID:-} ${ID_LIKE:-}")
+    # shellcheck source=/dev/null
+    system=$(. "$os_release" && echo "${PRETTY_NAME:-$ID}")
+    case " $family " in
+        *" debian "* | *" raspbian "* | *" ubuntu "*) ;;
+        *) fail "The system must be Raspberry Pi OS, Debian or Ubuntu. Received: $system. Install" \
+            "the wheel with pip, and see docs/deploy.md for the unit." ;;
+    esac
+    architecture=$(dpkg --print-architecture)
+    case $architecture in
+        amd64 | arm64) ;;
+        armhf)
+            case $(uname -m) in
+                armv6*) fail "The processor must be ARMv7 or later. Received: $(uname -m)." \
+                    "TensorFlow Lite is not built for the first Raspberry Pi and the first Zero." ;;
+            esac ;;
+        *) fail "The architecture must be amd64, arm64 or armhf. Received: $architecture." ;;
+    esac
+    say "System: $system, $architecture."
+}
+
+may_run_python() {
+    version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) ||
+        fail "Python must be installed. Received: no $python that runs. Run:" \
+            "sudo apt-get install python3 python3-venv"
+    minor=${version#3.}
+    [ "$minor" -ge 11 ] ||
+        fail "Python must be 3.11 or later. Received: $version. Use Debian 12, Ubuntu 24.04 or" \
+            "later, or name another with PYTHON=FILE."
+    [ "$architecture" != armhf ] || [ "$minor" -eq 11 ] ||
+        fail "On 32-bit ARM, Python must be 3.11: TensorFlow Lite is built for no later one." \
+            "Received: $version. Use the 64-bit system, or Bookworm, or name another with" \
+            "PYTHON=FILE."
+}
+
+# Steps of the installation.
+
+install_packages() {
+    missing=''
+    "$python" -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
+    command -v arecord >/dev/null || missing="$missing alsa-utils"
+    if [ "$architecture" = armhf ]; then
+        # PyPI has no numpy for 32-bit ARM, and piwheels' needs libraries of Debian's anyway.
+        "$python" -c 'import numpy' 2>/dev/null || missing="$missing python3-numpy"
+        if ! has_wheels_of_piwheels; then
+            command -v cc >/dev/null || missing="$missing gcc libc6-dev"
+            has_headers || missing="$missing python3-dev"
+        fi
+    fi
+    [ -n "$missing" ] || return 0
+    if [ "$(id -u)" -ne 0 ] && [ $dry = no ]; then
+        fail "Debian packages must be there that are not. Received: none of$missing. Run:" \
+            "sudo apt-get install --no-install-recommends$missing"
+    fi
+    run apt-get update -qq
+    # shellcheck disable=SC2086  # a list of packages
+    run env DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends $missing
+}
+
+has_wheels_of_piwheels() {
+    "$python" -m pip config list 2>/dev/null | grep -q -e piwheels -e find-links ||
+        grep -qs piwheels /etc/pip.conf || [ -n "${PIP_FIND_LINKS:-}" ]
+}
+
+has_headers() {
+    "$python" -c 'import os, sysconfig
+raise SystemExit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))'
+}
+
+make_environment() {
+    # An update of the system may have taken away the Python that the environment stands on.
+    if [ -x "$prefix/bin/python" ] &&
+        "$prefix/bin/python" -c 'import pip, sys; raise SystemExit(
+            "%d.%d" % sys.version_info[:2] != sys.argv[1])' "$version" 2>/dev/null; then
+        return 0
+    fi
+    # Debian's numpy serves 32-bit ARM.
+    if [ "$architecture" = armhf ]; then site=--system-site-packages; else site=''; fi
+    run mkdir -p "$prefix"
+    # shellcheck disable=SC2086  # none or one
+    run "$python" -m venv --clear $site "$prefix"
+    # Debian 12's pip does not know what a 32-bit system under a 64-bit kernel may install.
+    if [ "$architecture" = armhf ]; then pip_ install --upgrade pip; fi
+}
+
+install_kws() {
+    if [ -n "$wheel" ]; then
+        [ -f "$wheel" ] || fail "--wheel must name a file. Received: $wheel."
+    else
+        [ -f "$here/../pyproject.toml" ] ||
+            fail "This script must lie in deploy/ of a checkout. Received: $here. Or give --wheel."
+        built=$(mktemp -d)
+        trap 'rm -rf "$built"' EXIT
+        # A copy: setuptools would take over what an earlier build left in the checkout.
+        for part in kws train export pyproject.toml README.md LICENSE NOTICE; do
+            run cp -R "$here/../$part" "$built"
+        done
+        pip_ wheel --no-deps --wheel-dir "$built" "$built"
+        if [ $dry = yes ]; then wheel="$built/kws.whl"; else wheel=$(ls "$built"/kws-*.whl); fi
+    fi
+    pip_ install --upgrade "$wheel"
+    # pip leaves alone what has the same version, and a checkout's version changes seldom.
+    pip_ install --force-reinstall --no-deps "$wheel"
+    run "$prefix/bin/kws" demo ||
+        fail "kws must hear its own demonstration here. Received: an error, above."
+}
+
+install_files() {
+    run mkdir -p "$bin" "$etc" "$units"
+    run ln -sf "$prefix/bin/kws" "$bin/kws"
+    run cp "$here/kws.toml" "$prefix/kws.toml.example"
+    if [ -e "$etc/kws.toml" ]; then
+        say "Keeping $etc/kws.toml; what is new is explained in $prefix/kws.toml.example."
+    else
+        run cp "$here/kws.toml" "$etc/kws.toml"
+    fi
+    run cp "$unit" "$units/kws.service"
+    if [ $dry = no ]; then chmod 644 "$units/kws.service"; fi
+}
+
+start_service() {
+    if has_manager; then
+        systemctl_ daemon-reload
+        systemctl_ enable kws.service
+        systemctl_ restart kws.service ||
+            fail "kws must start as a service. Received: an error. See: $(journal)"
+    elif [ $scope = system ] && command -v systemctl >/dev/null; then
+        systemctl_ enable kws.service
+        say "systemd does not run here: kws starts with the next boot."
+    else
+        say "systemd does not run here: start it with '$bin/kws daemon --config $etc/kws.toml'."
+    fi
+}
+
+finish() {
+    [ $dry = no ] || { say "Nothing was changed: this was a dry run."; return 0; }
+    say "kws is installed. Configure it: $etc/kws.toml. See what it hears: $(journal) -f"
+    if [ $scope = user ]; then
+        say "To let it run while you are not logged in: sudo loginctl enable-linger $(id -un)"
+    fi
+}
+
+# Words and commands.
+
+has_manager() { [ -d "$runtime/systemd" ] && command -v systemctl >/dev/null; }
+
+systemctl_() {
+    if [ $scope = user ]; then run systemctl --user "$@"; else run systemctl "$@"; fi
+}
+
+journal() {
+    if [ $scope = user ]; then echo "journalctl --user -u kws"; else echo "journalctl -u kws"; fi
+}
+
+pip_() {
+    # A 32-bit system under a 64-bit kernel, as Raspberry Pi OS boots on a Pi 4, takes itself for
+    # 64-bit: pip would look for LiteRT, which has no wheel for it.
+    if [ "$architecture" = armhf ] && [ "$(uname -m)" = aarch64 ]; then
+        run setarch linux32 "$prefix/bin/python" -m pip --quiet --disable-pip-version-check "$@"
+    else
+        run "$prefix/bin/python" -m pip --quiet --disable-pip-version-check "$@"
+    fi
+}
+
+run() {
+    if [ $dry = yes ]; then echo "would run: $*"; else "$@"; fi
+}
+
+try() {
+    "$@" || say "That failed; going on."
+}
+
+say() { echo "$*"; }
+
+fail() {
+    echo "Error: $*" >&2
+    exit 2
+}
+
+main "$@"

@@ -1,0 +1,187 @@
+"""The state of the daemon at a moment: what `kws status` shows, and what metrics are made of."""
+
+import os
+import time
+from collections import Counter, deque
+from pathlib import Path
+
+import msgspec
+
+from kws.events import Detection, Event
+
+__all__ = [
+    "DetectionCount",
+    "LogLine",
+    "RecordingState",
+    "Snapshot",
+    "SourceState",
+    "Tally",
+    "cpu_seconds",
+    "rss_mb",
+]
+
+_MOST_COUNTED = 10_000
+_LAST_DETECTIONS = 5
+
+
+class _State(msgspec.Struct, frozen=True, kw_only=True):
+    """Immutable, and one JSON object."""
+
+
+class SourceState(_State, frozen=True, kw_only=True):
+    """One source.
+
+    Attributes
+    ----------
+    name : str
+        What events call it.
+    state : str
+        `opening`, `listening`, `stalled` or `ended`.
+    since_s : float
+        Unix time at which it came into that state.
+    level_dbfs : float or None
+        Of its last audio, as `kws.audio.level_dbfs` has it; None if there was none.
+    gate_open : bool or None
+        Whether a model runs on it now; None: nothing was heard yet.
+    audio_s, dropped_s, waiting_s : float
+        Seconds of audio that came, were dropped for want of time, and wait.
+    n_reopened : int
+        How often it was heard again after a stall.
+    description : str
+        What it calls itself, for people.
+    last_error : str or None
+    """
+
+    name: str
+    state: str
+    since_s: float
+    level_dbfs: float | None = None
+    gate_open: bool | None = None
+    audio_s: float = 0.0
+    dropped_s: float = 0.0
+    waiting_s: float = 0.0
+    n_reopened: int = 0
+    description: str = ""
+    last_error: str | None = None
+
+
+class DetectionCount(_State, frozen=True, kw_only=True):
+    """How often a model heard a keyword on a source."""
+
+    keyword: str
+    model: str
+    source: str
+    n: int
+
+
+class RecordingState(_State, frozen=True, kw_only=True):
+    """What the recording of activations has come to: clips written, and clips lost."""
+
+    n_clips: int = 0
+    n_failed: int = 0
+
+
+class LogLine(_State, frozen=True, kw_only=True):
+    """A warning or an error that was logged, the last of `n` like it; `time_s` is Unix time."""
+
+    time_s: float
+    level: str
+    logger: str
+    message: str
+    n: int = 1
+
+
+class Snapshot(_State, frozen=True, kw_only=True):
+    """The daemon at a moment.
+
+    Attributes
+    ----------
+    version : str
+        Of kws.
+    pid : int
+    time_s : float
+        Unix time of the snapshot.
+    uptime_s : float
+    cpu_s : float
+        CPU seconds of the process since its start; the processes that record are not counted.
+    rss_mb : float
+        Resident memory, in 10^6 bytes.
+    sources : list of SourceState
+    models : list of str
+        Names of the models that listen to every source.
+    detections : list of DetectionCount
+    last_detections : list of Detection
+        The latest last.
+    hooks : dict of str to int
+        Runs of hooks by their outcome, as `HookCounts` names them.
+    recording : RecordingState or None
+        None while no activations are recorded.
+    last_errors : list of LogLine
+        Warnings and errors, the latest last.
+    """
+
+    version: str
+    pid: int
+    time_s: float
+    uptime_s: float
+    cpu_s: float
+    rss_mb: float
+    sources: list[SourceState]
+    models: list[str]
+    detections: list[DetectionCount] = []
+    last_detections: list[Detection] = []
+    hooks: dict[str, int] = {}
+    recording: RecordingState | None = None
+    last_errors: list[LogLine] = []
+
+    @property
+    def cpu_share(self) -> float:
+        """Mean share of one core since the start, 0..1 and more."""
+        return self.cpu_s / self.uptime_s if self.uptime_s else 0.0
+
+
+class Tally:
+    """Count detections by keyword, model and source; remember the last few.
+
+    A sink for the daemon's loop: `send` takes microseconds and never fails.
+    """
+
+    def __init__(self) -> None:
+        self._n: Counter[tuple[str, str, str]] = Counter()
+        self.last: deque[Detection] = deque(maxlen=_LAST_DETECTIONS)
+        self.started_s = time.monotonic()
+
+    def send(self, event: Event) -> None:
+        """Count a detection; other events pass."""
+        if not isinstance(event, Detection):
+            return
+        self.last.append(event)
+        key = (event.keyword, event.model, event.source or "")
+        if key in self._n or len(self._n) < _MOST_COUNTED:  # sequences have no end of spellings
+            self._n[key] += 1
+
+    def counts(self) -> list[DetectionCount]:
+        """Return the counts, in the order of their first detection."""
+        return [
+            DetectionCount(keyword=keyword, model=model, source=source, n=n)
+            for (keyword, model, source), n in self._n.items()
+        ]
+
+    @property
+    def uptime_s(self) -> float:
+        """Seconds since this was made."""
+        return time.monotonic() - self.started_s
+
+
+def cpu_seconds() -> float:
+    """Return the CPU seconds of this process, user and system."""
+    return time.process_time()
+
+
+def rss_mb() -> float:
+    """Return this process's resident memory in 10^6 bytes; 0 where /proc is missing."""
+    try:
+        n_pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0.0
+    return n_pages * os.sysconf("SC_PAGE_SIZE") / 1e6

@@ -1,0 +1,114 @@
+"""What `kws status` shows of a snapshot: tables for people."""
+
+import time
+from typing import TYPE_CHECKING
+
+from kws.daemon.snapshot import Snapshot, SourceState
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+
+__all__ = ["duration", "meter", "status_tables"]
+
+_FLOOR_DBFS, _CELLS = -60.0, 12
+_COLOUR = {"listening": "green", "stalled": "red", "opening": "yellow"}
+
+
+def status_tables(snapshot: Snapshot, *, ascii_only: bool = False) -> "Group":
+    """Return the snapshot for rich to print.
+
+    Parameters
+    ----------
+    snapshot : Snapshot
+    ascii_only : bool
+        Draw with what every terminal has.
+    """
+    from rich.console import Group
+    from rich.text import Text
+
+    head = Text(
+        f"kws {snapshot.version}, process {snapshot.pid}, up {duration(snapshot.uptime_s)}, "
+        f"CPU {100 * snapshot.cpu_share:.1f} %, memory {snapshot.rss_mb:.0f} MB, "
+        f"model {', '.join(snapshot.models)}"
+    )
+
+    parts: list[Text | Table] = [head, _sources(snapshot, ascii_only=ascii_only)]
+    if snapshot.detections:
+        heard = _table("Detections", "keyword source model n", ascii_only=ascii_only)
+        for one in sorted(snapshot.detections, key=lambda one: -one.n):
+            heard.add_row(Text(one.keyword), Text(one.source), Text(one.model), str(one.n))
+        parts.append(heard)
+    if any(snapshot.hooks.values()):
+        parts.append(Text(f"Hooks: {_listed(snapshot.hooks)}"))
+    if recording := snapshot.recording:
+        parts.append(Text(f"Recording: {recording.n_clips} clips, {recording.n_failed} failed"))
+    if snapshot.last_errors:
+        errors = _table("Last errors", "when n what", ascii_only=ascii_only)
+        for line in snapshot.last_errors[-5:]:
+            errors.add_row(
+                f"{duration(snapshot.time_s - line.time_s)} ago", str(line.n), Text(line.message)
+            )
+        parts.append(errors)
+    return Group(*parts)
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in its two largest units, such as `3 d 4 h`."""
+    left = max(0, int(seconds))
+    days, left = divmod(left, 86_400)
+    hours, left = divmod(left, 3600)
+    minutes, left = divmod(left, 60)
+    parts = ((days, "d"), (hours, "h"), (minutes, "min"), (left, "s"))
+    first = next((i for i, (n, _) in enumerate(parts) if n), 3)
+    shown = [f"{n} {unit}" for n, unit in parts[first : first + 2] if n]
+    return " ".join(shown) or "0 s"
+
+
+def meter(level_dbfs: float, *, cells: int = _CELLS, ascii_only: bool = False) -> str:
+    """Return a bar for a level, empty at -60 dBFS and full at 0."""
+    share = min(1.0, max(0.0, 1 - level_dbfs / _FLOOR_DBFS))
+    n_full = round(share * cells)
+    full, rest = ("#", ".") if ascii_only else ("█", "░")
+    return full * n_full + rest * (cells - n_full)
+
+
+def _table(title: str, columns: str, *, ascii_only: bool) -> "Table":
+    from rich.box import ASCII2, SIMPLE_HEAD
+    from rich.table import Table
+
+    box = ASCII2 if ascii_only else SIMPLE_HEAD
+    made = Table(title=title, box=box, title_justify="left", pad_edge=False)
+    for column in columns.split():
+        made.add_column(column, overflow="fold")
+    return made
+
+
+def _sources(snapshot: Snapshot, *, ascii_only: bool) -> "Table":
+    from rich.text import Text
+
+    columns = "name state since dBFS gate audio lost reopened"
+    made = _table("Sources", columns, ascii_only=ascii_only)
+    for one in snapshot.sources:
+        made.add_row(
+            Text(one.name),
+            Text(one.state, style=_COLOUR.get(one.state, "")),
+            time.strftime("%m-%d %H:%M:%S", time.localtime(one.since_s)),
+            _level(one, ascii_only=ascii_only),
+            {None: "", True: "open", False: "closed"}[one.gate_open],
+            duration(one.audio_s),
+            f"{one.dropped_s:.1f} s",
+            str(one.n_reopened),
+        )
+    return made
+
+
+def _level(source: SourceState, *, ascii_only: bool) -> str:
+    if source.level_dbfs is None or source.state != "listening":
+        return ""
+    bar = meter(source.level_dbfs, ascii_only=ascii_only)
+    return f"{bar} {source.level_dbfs:.0f}"
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{n} {outcome.replace('_', ' ')}" for outcome, n in counts.items() if n)

@@ -1,0 +1,145 @@
+"""A live meter for the terminal: level, gate, posteriors against their thresholds, last detections.
+
+It draws on standard error at most ten times a second, in the caller's thread, and takes itself off
+the screen whenever somebody else is to write on it.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from kws.audio import Samples, level_dbfs
+from kws.events import Detection
+from kws.spotter import Spotter
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+__all__ = ["Meter", "live_meter"]
+
+_PERIOD_S = 0.1
+_HOLD_S = 1.5
+_FLOOR_DBFS = -60.0
+_N_KEYWORDS = 3
+_LAST_S = 10.0
+_LABEL, _NUMBERS = 10, 12
+_MOST_CELLS = 40
+
+
+class Meter:
+    """What the meter shows, and how it looks; it draws nothing by itself.
+
+    Parameters
+    ----------
+    clock : callable
+        Seconds of any clock that only goes forward.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._level_dbfs = self._peak_dbfs = -100.0
+        self._peak_s = clock()
+        self._gate_open = False
+        self._posteriors: Mapping[str, float] = {}
+        self._thresholds: Mapping[str, float] = {}
+        self._last: deque[tuple[float, Detection]] = deque(maxlen=3)
+
+    def hear(self, samples: Samples, spotter: Spotter) -> None:
+        """Take in a chunk, and what the spotter made of it."""
+        now_s = self._clock()
+        self._level_dbfs = level_dbfs(samples)
+        if self._level_dbfs >= self._peak_dbfs or now_s - self._peak_s > _HOLD_S:
+            self._peak_dbfs, self._peak_s = self._level_dbfs, now_s
+        self._gate_open = spotter.gate_open
+        self._posteriors, self._thresholds = spotter.posteriors, spotter.thresholds
+
+    def detect(self, detection: Detection) -> None:
+        """Remember a detection, to be shown for a while."""
+        self._last.append((self._clock(), detection))
+
+    def draw(self, width: int, *, ascii_only: bool = False) -> "Text":
+        """Return the picture: always as many lines, none longer than `width` columns."""
+        from rich.text import Text
+
+        cells = max(4, min(_MOST_CELLS, width - _LABEL - _NUMBERS - 2))
+        lines = [
+            self._level(cells, ascii_only=ascii_only),
+            _line("gate", ("open", "green") if self._gate_open else ("closed", "dim")),
+        ]
+        top = sorted(self._posteriors, key=self._posteriors.__getitem__, reverse=True)
+        for keyword in top[:_N_KEYWORDS]:
+            value, threshold = self._posteriors[keyword], self._thresholds.get(keyword, 1.0)
+            bar = _bar(value, threshold, cells, ascii_only=ascii_only)
+            style = "bold green" if value >= threshold else "cyan"
+            lines.append(_line(keyword, (bar, style), (f" {value:.2f} /{threshold:.2f}", "")))
+        now_s = self._clock()
+        last = [one for at_s, one in reversed(self._last) if now_s - at_s < _LAST_S]
+        heard = ", ".join(f"{one.keyword} {one.score:.2f}" for one in last)
+        lines.append(_line("heard", (heard, "bold")))
+        for line in lines:
+            line.truncate(width)
+        return Text("\n", no_wrap=True, end="").join(lines)
+
+    def _level(self, cells: int, *, ascii_only: bool) -> "Text":
+        value, peak = (
+            1 - max(_FLOOR_DBFS, one) / _FLOOR_DBFS for one in (self._level_dbfs, self._peak_dbfs)
+        )
+        colour = (
+            "red" if self._peak_dbfs > -3.0 else "yellow" if self._peak_dbfs > -9.0 else "green"
+        )
+        bar = _bar(value, peak, cells, ascii_only=ascii_only)
+        return _line("level", (bar, colour), (f" {self._level_dbfs:4.0f} dBFS", ""))
+
+
+@contextmanager
+def live_meter() -> Iterator[
+    tuple[Callable[[Samples, Spotter], None], Callable[[Detection], None]]
+]:
+    """Show a meter on standard error until the end, then leave the terminal as it was.
+
+    Gives what is called with every chunk, and what is called before a detection is printed: it
+    wipes the meter off, which comes back with the next chunk.
+    """
+    from rich.console import Console
+    from rich.live import Live
+
+    console, meter = Console(stderr=True), Meter()
+    with Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False) as live:
+        drawn_s = 0.0
+
+        def hear(samples: Samples, spotter: Spotter) -> None:
+            nonlocal drawn_s
+            meter.hear(samples, spotter)
+            if (now_s := time.monotonic()) - drawn_s >= _PERIOD_S:
+                drawn_s = now_s
+                live.start()
+                live.update(_picture(meter, console), refresh=True)
+
+        def make_way(detection: Detection) -> None:
+            meter.detect(detection)
+            live.stop()
+
+        yield hear, make_way
+
+
+def _picture(meter: Meter, console: "Console") -> "Text":
+    # The last column stays free: some terminals begin a new line after it.
+    return meter.draw(console.width - 1, ascii_only=console.options.ascii_only)
+
+
+def _line(label: str, *parts: tuple[str, str]) -> "Text":
+    from rich.text import Text
+
+    return Text.assemble((f"{label[: _LABEL - 1]:<{_LABEL}}", ""), *parts, no_wrap=True)
+
+
+def _bar(value: float, mark: float, cells: int, *, ascii_only: bool) -> str:
+    """Return a bar for 0..1 with a mark on it."""
+    full, rest, marked = ("#", ".", "|") if ascii_only else ("█", "░", "│")
+    n_full = round(min(1.0, max(0.0, value)) * cells)
+    at = min(cells - 1, int(max(0.0, mark) * cells))
+    bar = full * n_full + rest * (cells - n_full)
+    return bar[:at] + marked + bar[at + 1 :]

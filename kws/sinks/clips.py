@@ -1,0 +1,137 @@
+"""A folder of recorded clips that never holds more than it may: count, age, bytes.
+
+A clip is a sound file and a JSON file of the same stem, which begins with its time: names sort by
+age. Files of other names are neither counted nor touched.
+"""
+
+import contextlib
+import os
+import re
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+
+__all__ = ["ClipFolder"]
+
+_NAME = re.compile(r"(\d{8}T\d{6}\.\d{3}Z(?:-\d+)?_[^/]*)\.(wav|flac|json)")
+_PART = ".part"
+
+
+class ClipFolder:
+    """Write clips into a folder, and remove the oldest.
+
+    Parameters
+    ----------
+    path : Path
+        Made when it is needed, for its owner alone.
+    max_clips, max_bytes, max_days
+        What all clips in it, of earlier runs too, may come to.
+
+    Attributes
+    ----------
+    n_removed : int
+        Clips removed so far.
+    """
+
+    def __init__(self, path: Path, *, max_clips: int, max_bytes: int, max_days: float) -> None:
+        self.path = path
+        self.n_removed = 0
+        self._max_clips = max_clips
+        self._max_bytes = max_bytes
+        self._max_days = max_days
+
+    def write(self, name: str, files: Mapping[str, bytes], *, now: datetime) -> str:
+        """Write a clip; room is made for it before.
+
+        Parameters
+        ----------
+        name : str
+            What follows the time in the stem.
+        files : mapping of str to bytes
+            Content by ending, without the dot.
+        now : datetime
+            In UTC.
+
+        Returns
+        -------
+        str
+            The stem.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written, or room cannot be made. Nothing of it is left then.
+        """
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        n_bytes = sum(map(len, files.values()))
+        if n_bytes > self._max_bytes:
+            raise OSError(f"a clip of {n_bytes} bytes is more than `max_mb` allows")
+        clips = self.sweep(now=now, for_clips=1, for_bytes=n_bytes)
+        stem = _free_stem(f"{now:%Y%m%dT%H%M%S}.{now.microsecond // 1000:03d}Z", name, clips)
+        done: list[Path] = []
+        try:
+            for ending, content in files.items():
+                part = self.path / f".{stem}.{ending}{_PART}"
+                done.append(part)
+                _write_new(part, content)
+            for ending in files:
+                final = self.path / f"{stem}.{ending}"
+                done.append(final)
+                (self.path / f".{stem}.{ending}{_PART}").rename(final)
+        except OSError:
+            for path in done:
+                with contextlib.suppress(OSError):
+                    path.unlink(missing_ok=True)
+            raise
+        return stem
+
+    def sweep(self, *, now: datetime, for_clips: int = 0, for_bytes: int = 0) -> set[str]:
+        """Remove what is too much, too old, or left half-written; return the stems that stay.
+
+        Raises
+        ------
+        OSError
+            If something cannot be removed.
+        """
+        clips = self._read()
+        total = sum(clips.values())
+        oldest = now - timedelta(days=self._max_days)
+        for stem in sorted(clips):
+            is_old = stem[:19] < f"{oldest:%Y%m%dT%H%M%S}.{oldest.microsecond // 1000:03d}"
+            n_too_many = len(clips) + for_clips - self._max_clips
+            if not is_old and n_too_many <= 0 and total + for_bytes <= self._max_bytes:
+                break
+            for ending in ("wav", "flac", "json"):
+                (self.path / f"{stem}.{ending}").unlink(missing_ok=True)
+            total -= clips.pop(stem)
+            self.n_removed += 1
+        return set(clips)
+
+    def _read(self) -> dict[str, int]:
+        """Return the bytes of each clip; remove what a crash left half-written."""
+        clips: dict[str, int] = {}
+        with contextlib.suppress(FileNotFoundError), os.scandir(self.path) as entries:
+            for entry in entries:
+                if entry.name.startswith(".") and entry.name.endswith(_PART):
+                    if _NAME.fullmatch(entry.name[1 : -len(_PART)]):
+                        Path(entry.path).unlink(missing_ok=True)
+                elif found := _NAME.fullmatch(entry.name):
+                    size = entry.stat(follow_symlinks=False).st_size
+                    clips[found[1]] = clips.get(found[1], 0) + size
+        return clips
+
+
+def _free_stem(time: str, name: str, taken: set[str]) -> str:
+    stem, n = f"{time}_{name}", 1
+    while stem in taken:
+        n += 1
+        stem = f"{time}-{n}_{name}"
+    return stem
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,150 @@
+"""Raw s16le, or a WAV, out of a byte stream: what programs and the network give."""
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+import numpy as np
+
+from kws.audio import SAMPLE_RATE_HZ, Converter, Samples, from_pcm
+from kws.config import SourceSettings
+from kws.errors import ConfigError, FormatError
+from kws.sources.riff import Readable, read_frames, read_header
+from kws.sources.soundfile_ import sniff
+
+__all__ = ["Layout", "PeekableStream", "read_pcm", "samples_of"]
+
+_BLOCK_BYTES = 65_536
+
+
+class Layout(msgspec.Struct, frozen=True, kw_only=True):
+    """How raw s16le lies in its stream.
+
+    Attributes
+    ----------
+    rate_hz : int
+    n_channels : int
+        Interleaved.
+    channel : int or None
+        The one to hear, counted from 0; None is the mean of all.
+    """
+
+    rate_hz: int = SAMPLE_RATE_HZ
+    n_channels: int = 1
+    channel: int | None = None
+
+    @classmethod
+    def of(cls, settings: SourceSettings) -> "Layout":
+        """Return what the settings of a source say.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such channel.
+        """
+        if settings.channel is not None and settings.channel >= settings.n_channels:
+            raise ConfigError(
+                f"`channel` counts from 0 and must be less than `n_channels`. Received: "
+                f"{settings.channel} of {settings.n_channels}. Set `n_channels` to what the "
+                f"source gives."
+            )
+        return cls(
+            rate_hz=settings.rate_hz, n_channels=settings.n_channels, channel=settings.channel
+        )
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one sample in all channels."""
+        return 2 * self.n_channels
+
+
+class PeekableStream:
+    """A byte stream whose first bytes can be looked at, however slowly they arrive."""
+
+    def __init__(self, stream: Readable) -> None:
+        self._stream = stream
+        self._ahead = b""
+
+    def peek(self, n_bytes: int) -> bytes:
+        """Return the first `n_bytes`, or fewer at the end, and leave them in the stream."""
+        while len(self._ahead) < n_bytes:
+            block = self._stream.read1(n_bytes - len(self._ahead))
+            if not block:
+                break
+            self._ahead += block
+        return self._ahead[:n_bytes]
+
+    def read1(self, n_bytes: int, /) -> bytes:
+        """Return up to `n_bytes` as soon as there are any, or none at the end."""
+        if self._ahead:
+            block, self._ahead = self._ahead[:n_bytes], self._ahead[n_bytes:]
+            return block
+        return self._stream.read1(n_bytes)
+
+
+def samples_of(blocks: Iterable[bytes], layout: Layout, *, name: str) -> Iterator[Samples]:
+    """Turn blocks of whole frames of s16le into int16, mono, 16 kHz."""
+    if (layout.rate_hz, layout.n_channels) == (SAMPLE_RATE_HZ, 1):
+        # All day long: spare the detour by float.
+        return (np.frombuffer(data, "<i2").astype(np.int16) for data in blocks)
+    frames = (from_pcm(it, encoding="s16", n_channels=layout.n_channels) for it in blocks)
+    return Converter(layout.rate_hz, name=name, channel=layout.channel).stream(frames)
+
+
+def read_pcm(
+    stream: Readable, layout: Layout, *, name: str, decode: str, check: str
+) -> Iterator[Samples]:
+    """Read raw s16le, or a WAV whose header then goes before the layout.
+
+    Parameters
+    ----------
+    stream : Readable
+        At its beginning.
+    name : str
+        What it is, in lower case.
+    decode, check : str
+        Remedies: for compressed audio, and for bytes that are wrong.
+
+    Raises
+    ------
+    FormatError
+        If it is compressed, empty or ends within a sample; after every whole one was yielded.
+    """
+    stream = PeekableStream(stream)
+    head = stream.peek(4)
+    if head == b"RIFF":
+        header = read_header(stream, name=name)
+        converter = Converter(header.rate_hz, name=name, channel=layout.channel)
+        return converter.stream(read_frames(stream, header, name=name))
+    title = name[0].upper() + name[1:]
+    if kind := sniff(head):
+        channels = "mono" if layout.n_channels == 1 else f"{layout.n_channels}-channel"
+        raise FormatError(
+            f"{title} must be raw {layout.rate_hz} Hz {channels} s16le, or WAV. Received: {kind}. "
+            f"{decode}"
+        )
+    return samples_of(_whole(stream, layout, title=title, check=check), layout, name=name)
+
+
+def _whole(stream: Readable, layout: Layout, *, title: str, check: str) -> Iterator[bytes]:
+    n_frames = 0
+    rest = b""
+    while block := stream.read1(_BLOCK_BYTES):
+        data = rest + block
+        n_bytes = len(data) - len(data) % layout.frame_bytes
+        rest = data[n_bytes:]
+        n_frames += n_bytes // layout.frame_bytes
+        yield data[:n_bytes]
+    n = layout.n_channels
+    sample = "16-bit sample" if n == 1 else f"sample of {n} channels"
+    if rest:
+        raise FormatError(
+            f"{title} must end on a whole {sample}. Received: {len(rest)} "
+            f"byte{'s' if len(rest) > 1 else ''} after {n_frames} samples "
+            f"({n_frames / layout.rate_hz:.3f} s). All whole ones were used; check that it is "
+            f"s16le: {check}."
+        )
+    if not n_frames:
+        raise FormatError(
+            f"{title} must carry audio. Received: nothing before its end. Check the program that "
+            f"feeds it: {check}."
+        )

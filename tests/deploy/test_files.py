@@ -1,0 +1,139 @@
+"""What lies in deploy/ is complete and well-formed; tests/system/deploy runs it for real."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from kws.config import (
+    Config,
+    DaemonSettings,
+    DecisionSettings,
+    GateSettings,
+    HookSettings,
+    ModelSettings,
+    RecordingSettings,
+    SourceSettings,
+    load_config,
+    parse_config,
+)
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+EXAMPLE = DEPLOY / "kws.toml"
+TABLES = {
+    "model": ModelSettings,
+    "source": SourceSettings,
+    "gate": GateSettings,
+    "decision": DecisionSettings,
+    "hooks": HookSettings,
+    "recording": RecordingSettings,
+    "daemon": DaemonSettings,
+}
+OS_RELEASES = {
+    "Raspberry Pi OS Bookworm, arm64": ("debian", "", "arm64", "aarch64", "3.11"),
+    "Raspberry Pi OS Bookworm, armhf": ("raspbian", "debian", "armhf", "aarch64", "3.11"),
+    "Raspberry Pi OS Trixie, arm64": ("debian", "", "arm64", "aarch64", "3.13"),
+    "Debian 12": ("debian", "", "amd64", "x86_64", "3.11"),
+    "Ubuntu 24.04": ("ubuntu", "debian", "amd64", "x86_64", "3.12"),
+}
+
+
+def test_the_example_as_shipped_changes_no_default():
+    assert load_config(EXAMPLE) == Config()
+
+
+def test_the_example_holds_every_key_and_all_parse_once_uncommented():
+    settings = re.sub(r"^# (?=\w+ = |\[)", "", EXAMPLE.read_text(), flags=re.MULTILINE)
+    parse_config(settings)
+    parts = re.split(r"^\[+(\w+)\]+$", settings, flags=re.MULTILINE)[1:]
+    shown = {
+        table: set(re.findall(r"^(\w+) = ", text, flags=re.MULTILINE))
+        for table, text in zip(parts[::2], parts[1::2], strict=True)
+    }
+    assert shown == {table: set(struct.__struct_fields__) for table, struct in TABLES.items()}
+    lists = {"models": "model", "sources": "source"}
+    assert {lists.get(table, table) for table in Config.__struct_fields__} == set(TABLES)
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd")
+@pytest.mark.parametrize("unit", ["kws.service", "user/kws.service"])
+def test_systemd_knows_every_key_of_a_unit(unit, tmp_path):
+    text = (DEPLOY / unit).read_text()
+    path = tmp_path / "kws.service"
+    path.write_text(re.sub(r"^ExecStart=\S+", "ExecStart=/bin/true", text, flags=re.MULTILINE))
+    command = ["systemd-analyze", "verify", *(["--user"] if "/" in unit else []), str(path)]
+    environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd")
+def test_the_system_unit_is_hardly_exposed():
+    command = ["systemd-analyze", "security", "--offline=true", str(DEPLOY / "kws.service")]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    exposure = re.search(r"Overall exposure level for kws.service: ([\d.]+)", said)
+    assert float(exposure.group(1)) <= 1.5
+
+
+@pytest.mark.parametrize("system", OS_RELEASES)
+def test_a_dry_run_plans_the_whole_installation(system, installer):
+    done = installer(*OS_RELEASES[system])
+    assert done.returncode == 0, done.stderr
+    plan = done.stdout
+    assert ("setarch linux32" in plan) == ("armhf" in system)
+    assert ("--system-site-packages" in plan) == ("armhf" in system)
+    for step in ("-m venv", "kws.whl", "kws.service", "kws.toml", "Nothing was changed"):
+        assert step in plan
+
+
+@pytest.mark.parametrize(
+    ("platform", "message"),
+    [
+        (("raspbian", "debian", "armhf", "aarch64", "3.13"), "On 32-bit ARM, Python must be 3.11"),
+        (("raspbian", "debian", "armhf", "armv6l", "3.11"), "must be ARMv7 or later"),
+        (("ubuntu", "debian", "amd64", "x86_64", "3.10"), "Python must be 3.11 or later"),
+        (("fedora", "", "amd64", "x86_64", "3.13"), "must be Raspberry Pi OS, Debian or Ubuntu"),
+        (("debian", "", "riscv64", "riscv64", "3.13"), "must be amd64, arm64 or armhf"),
+    ],
+)
+def test_what_cannot_run_kws_is_told_so(platform, message, installer):
+    done = installer(*platform)
+    assert (done.returncode, done.stdout.count("would run")) == (2, 0)
+    assert message in done.stderr
+    assert "Received: " in done.stderr
+
+
+@pytest.mark.skipif(not shutil.which("shellcheck"), reason="needs shellcheck")
+def test_shellcheck_finds_nothing():
+    scripts = [DEPLOY / "install.sh", *(DEPLOY / "debian").glob("p*"), DEPLOY / "debian/build"]
+    done = subprocess.run(["shellcheck", *scripts], capture_output=True, text=True, check=False)
+    assert done.stdout == ""
+
+
+@pytest.fixture
+def installer(tmp_path):
+    """Dry-run the installer on a machine made of words."""
+
+    def run(name, like, architecture, machine, version):
+        (tmp_path / "os-release").write_text(f'ID={name}\nID_LIKE={like}\nPRETTY_NAME="{name}"\n')
+        programs = {
+            "uname": f'[ "$1" = -s ] && echo Linux || echo {machine}',
+            "dpkg": f"echo {architecture}",
+            "dpkg-query": "exit 1",
+            "python3": f'case "$2" in *print*) echo {version} ;; esac',
+        }
+        for program, line in programs.items():
+            (tmp_path / program).write_text(f"#!/bin/sh\n{line}\n")
+            (tmp_path / program).chmod(0o755)
+        environment = {
+            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            "HOME": str(tmp_path),
+            "KWS_OS_RELEASE": str(tmp_path / "os-release"),
+        }
+        command = ["sh", str(DEPLOY / "install.sh"), "--user", "--dry-run"]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+    return run

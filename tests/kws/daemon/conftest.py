@@ -1,0 +1,110 @@
+"""Recorders of the tests' own, in place of the capture process: shell scripts, soon started."""
+
+import asyncio
+import json
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from kws.config import SourceSettings
+from kws.daemon.ear import Ear
+
+OPENED = """echo '{"report": "opened", "name": "a fake"}' >&2\n"""
+LIMIT_S = 30.0
+
+
+@pytest.fixture(autouse=True)
+def _runtime_directory(tmp_path, monkeypatch):
+    """Give every daemon a place for its socket."""
+    monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+
+
+@pytest.fixture
+def recorder():
+    """Return the command for a shell script that stands for `kws.daemon.capture`."""
+    return lambda script: ["/bin/sh", "-c", f"read settings\n{script}"]
+
+
+@pytest.fixture
+def once(tmp_path):
+    """Return a script that does the first thing at its first run, and the second ever after."""
+
+    def script(first, after):
+        mark = tmp_path / "was_here"
+        return f"if [ -e {mark} ]; then {after}\nelse touch {mark}; {first}\nfi"
+
+    return script
+
+
+@pytest.fixture
+def make_ear():
+    """Return an ear that notes what it tells, in `ear.told`."""
+
+    def make(program, *, backlog_s=10.0, pause_s=0.01, **settings):
+        told = []
+        ear = Ear(
+            SourceSettings(**{"stall_s": 0.5} | settings),
+            backlog_s=backlog_s,
+            tell=told.append,
+            wake=lambda: None,
+            command=program,
+            pause_s=lambda n_failures: pause_s,
+        )
+        ear.told = told
+        return ear
+
+    return make
+
+
+async def until(condition, *, limit_s=LIMIT_S):
+    """Wait for a condition in the loop."""
+    deadline_s = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline_s, "It never came to be."
+        await asyncio.sleep(0.005)
+
+
+def running(ear, condition, *, limit_s=LIMIT_S):
+    """Run an ear until a condition holds; return the pieces that were not taken."""
+
+    async def run():
+        task = asyncio.create_task(ear.run())
+        await until(lambda: condition() or task.done(), limit_s=limit_s)
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.result()
+
+    asyncio.run(run())
+    pieces = []
+    while piece := ear.take():
+        pieces.append(piece)
+    return pieces
+
+
+def said(path):
+    """Whether a script has written something; a file is empty at first."""
+    return path.exists() and path.read_text().strip()
+
+
+def census():
+    """Count what a daemon might leave behind: descriptors, threads, children."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return len(list(Path("/proc/self/fd").iterdir())), threading.active_count(), len(children)
+
+
+def is_alive(pid):
+    """Whether a process runs; a zombie does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"
+
+
+def lines_of(text):
+    return [json.loads(line) for line in text.splitlines()]

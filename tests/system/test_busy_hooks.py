@@ -1,0 +1,152 @@
+"""Proof 6: 1,000 events in a second and hooks of the worst kind, and audio that does not wait."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.system, pytest.mark.slow]
+
+MOST_DELAY_S = 0.02
+N_EVENTS = 1000
+
+# Audio in real time: each 20 ms piece is processed by the loop, and its delay is the time from when
+# it was written into the pipe. The events come in between, as if all were heard in one second.
+SERVICE = """
+import asyncio, json, os, sys, threading, time
+from pathlib import Path
+from kws.daemon.channel import Channel
+from kws.daemon.service import Daemon
+from kws.events import Detection
+from kws.sinks.jsonl import JsonLines
+
+config, recorder, written, result, n_events, audio_s = sys.argv[1:]
+processed = []
+hear = Channel.hear
+
+def timed(self, piece, **options):
+    found = hear(self, piece, **options)
+    processed.append((piece.start_sample + len(piece.audio) // 2, time.monotonic()))
+    return found
+
+Channel.hear = timed
+daemon = Daemon(Path(config), recorder=[sys.executable, "-c", recorder, written])
+
+async def flood():
+    while not processed:
+        await asyncio.sleep(0.05)
+    await asyncio.sleep(2)
+    began_s = time.monotonic()
+    for i in range(int(n_events)):
+        await asyncio.sleep(max(0, began_s + i / int(n_events) - time.monotonic()))
+        daemon._deliver(Detection(keyword="stop", score=1.0, start_s=i, end_s=i, model="x"))
+    took_s = time.monotonic() - began_s
+    await asyncio.sleep(float(audio_s))
+    counts = daemon._setup.hooks.counts
+    outlet = daemon._hooks
+    Path(result).write_text(json.dumps({
+        "began_s": began_s, "took_s": took_s, "processed": processed,
+        "counts": {key: getattr(counts, key) for key in counts.__dataclass_fields__},
+        "outlet": [outlet.n_sent, outlet.n_failed, outlet.n_dropped],
+        "n_threads": threading.active_count(),
+    }))
+    daemon._finish(0)
+
+async def main():
+    task = asyncio.create_task(flood())
+    code = await daemon.run()
+    await task
+    return code
+
+sys.exit(asyncio.run(main()))
+"""
+RECORDER = """
+import os, sys, time
+import numpy as np
+sys.stdin.readline()
+print('{"report": "opened", "name": "noise"}', file=sys.stderr, flush=True)
+noise = np.random.default_rng(5).normal(0, 300, 320).astype("<i2").tobytes()
+next_s, n = time.monotonic(), 0
+with open(sys.argv[1], "w") as written:
+    while True:
+        n += 320
+        written.write(f"{n} {time.monotonic()}\\n")
+        written.flush()
+        os.write(1, noise)
+        next_s += 0.02
+        time.sleep(max(0, next_s - time.monotonic()))
+"""
+CONFIG = """
+[gate]
+enabled = false
+[source]
+name = "noise"
+"""
+HOOKS = {
+    "exits with 1": ("exit 1", {}),
+    "sleeps": ("sleep 60", {"timeout_s": 1.0}),
+    "forks": ("sleep 61 & sleep 61 & exit 0", {"timeout_s": 1.0}),
+    "ignores SIGTERM": ("trap '' TERM; while :; do sleep 0.1; done", {"timeout_s": 1.0}),
+    "prints 100 MB": ("head -c 100000000 /dev/zero; head -c 100000000 /dev/zero >&2", {}),
+    "is good": ("exit 0", {"max_running": 8, "max_queued": 10}),
+}
+
+
+def test_hooks_of_the_worst_kind_do_not_delay_the_audio(run_service, tmp_path, wait_for, capsys):
+    gone, locked = tmp_path / "gone", tmp_path / "locked"
+    for path in (gone, locked):
+        path.write_text("#!/bin/sh\nexit 0\n")
+        path.chmod(0o755)
+    toml = CONFIG
+    for script, settings in HOOKS.values():
+        extra = "".join(f"{key} = {value}\n" for key, value in settings.items())
+        toml += f'[[hooks]]\ncommand = ["/bin/sh", "-c", {json.dumps(script)}]\n{extra}'
+    for path in (gone, locked):
+        toml += f'[[hooks]]\ncommand = ["{path}"]\n'
+    written, result = tmp_path / "written", tmp_path / "result"
+    heard = run_service(SERVICE, toml, RECORDER, written, result, N_EVENTS, 8)
+    wait_for(written.exists, what="audio")
+    gone.unlink()
+    locked.chmod(0o644)
+    wait_for(lambda: heard.process.poll() is not None, limit_s=60, what="the end")
+    assert heard.end()[0] == 0, heard.log[-5:]
+
+    told = json.loads(result.read_text())
+    began_s = told["began_s"]
+    at = dict(map(str.split, written.read_text().splitlines()))
+    delays = [
+        (processed_s, processed_s - float(at[str(n)]))
+        for n, processed_s in told["processed"]
+        if str(n) in at
+    ]
+    during = sorted(delay for s, delay in delays if began_s <= s <= began_s + 6)
+    before = sorted(delay for s, delay in delays if began_s - 2 < s < began_s)
+    counts = told["counts"]
+    with capsys.disabled():
+        print(
+            f"\n{N_EVENTS} events in {told['took_s']:.2f} s; audio was delayed by at most "
+            f"{1000 * during[-1]:.1f} ms, 99 %: {1000 * during[len(during) * 99 // 100]:.1f} ms "
+            f"(before: {1000 * before[-1]:.1f} ms); {counts}"
+        )
+    assert told["took_s"] < 1.5
+    assert told["outlet"] == [N_EVENTS + 2, 0, 0]  # and that it started, and listens
+    n_runs = N_EVENTS * (len(HOOKS) + 2)
+    ended = counts["ok"] + counts["failed"] + counts["timed_out"] + counts["dropped"]
+    assert ended == n_runs
+    assert min(counts[key] for key in ("ok", "failed", "timed_out", "dropped")) >= 4
+    assert told["n_threads"] < 20
+    assert not left_behind()
+    assert during[-1] <= MOST_DELAY_S + before[-1]
+
+
+def left_behind():
+    """Return the hooks that still run."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if words[:2] in ([b"sleep", b"60"], [b"sleep", b"61"]):
+            found.append(path)
+    return found
