@@ -52,7 +52,10 @@ def test_tail_ends_at_ctrl_c_with_130_and_no_traceback(tmp_path):
         assert server.stdout.readline() == "up\n"
         while not path.exists():
             assert server.poll() is None
-        command = [sys.executable, "-m", "kws", "tail", "--socket", str(path)]
+        # What a shell starts in the background ignores Ctrl-C, and so would all that it starts.
+        listens = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+        main = f"{listens}; from kws.cli import main; main()"
+        command = [sys.executable, "-c", main, "tail", "--socket", str(path)]
         with subprocess.Popen(command, env=os.environ, **pipes) as tail:
             assert server.stdout.readline() == "followed\n"
             tail.send_signal(signal.SIGINT)
