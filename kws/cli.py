@@ -330,9 +330,22 @@ def demo() -> None:
 @cli.command()
 @click.argument("word")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Gets WORD/*.wav.")
-@click.option("--takes", default=5, show_default=True, type=click.IntRange(1, 1000))
+@click.option(
+    "--takes",
+    default=5,
+    show_default=True,
+    type=click.IntRange(1, 1000),
+    help="How many to have in the end, those from before included.",
+)
 @click.option("--speaker", default="me", show_default=True, metavar="NAME", help="Who speaks.")
-@click.option("--input", "source", metavar="mic|FILE|-", default="mic", show_default=True)
+@click.option(
+    "--input",
+    "source",
+    metavar="mic|FILE|-",
+    default="mic",
+    show_default=True,
+    help="Where audio comes from.",
+)
 @click.option("--device", metavar="NAME", help="A microphone, as `kws devices` lists them.")
 def record(
     word: str, *, out: Path, takes: int, speaker: str, source: str, device: str | None
