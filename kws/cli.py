@@ -389,7 +389,13 @@ def enroll(word: str, recordings: tuple[Path, ...], *, out: Path, backbone: Path
 @cli.command()
 @click.argument("model")
 @click.argument("recording", required=False, metavar="[FILE]")
-@click.option("--minutes", type=click.FloatRange(0.2, 600), default=5.0, show_default=True)
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0.2, 600),
+    default=5.0,
+    show_default=True,
+    help="How long to hear at most.",
+)
 @click.option("--device", metavar="NAME", help="A microphone, as `kws devices` lists them.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the lines for kws.toml there.")
 def calibrate(
