@@ -6,27 +6,40 @@ Nothing is written at the place asked for until the file has been verified.
 import logging
 import tempfile
 import zipfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+from msgspec.structs import replace
+from scipy.cluster.vq import kmeans2, vq
 
+from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.errors import ConfigError, ModelError
 from kws.export.quantize import Quantization, convert
 from kws.export.verify import Agreement, verify
-from kws.manifest import Manifest, StateTensor, pack
+from kws.features import Features
+from kws.head import pack_vectors, unit_vectors
+from kws.manifest import DecisionDefaults, Head, Manifest, StateTensor, pack
+from kws.model import Model, open_model
+from kws.train.align import train_speakers
+from kws.train.data import audio_below, read_samples
 from kws.train.fit import labels_of, restore
+from kws.train.layers import GRU
 from kws.train.ranges import at_mode
 from kws.train.settings import Recipe
 from kws.train.windows import Windowed
-from kws.train.zoo import Network
+from kws.train.zoo import Network, Spotting
 
-__all__ = ["LEAST_AGREEMENT", "export"]
+__all__ = ["LEAST_AGREEMENT", "export", "export_embedding"]
 
 log = logging.getLogger("kws.export")
 
 LEAST_AGREEMENT = 0.985
+
+_N_FILLERS, _N_ROUNDS = 128, 10
+_N_PARTS, _BACKGROUND_S = 8, 1800.0
 
 
 def export(
@@ -108,6 +121,121 @@ def export(
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_bytes(candidate.read_bytes())
     return agreement
+
+
+def export_embedding(
+    run: Path, out: Path, *, speech: Path, n_frames: int | None = None, seed: int = 1
+) -> int:
+    """Write what the layers before the recurrent one give, in int8: a backbone for `kws enroll`.
+
+    Statistics and fillers of the head, the centres of spherical k-means, come from continuous
+    speech of training speakers. Half an hour of that goes beside the file as `.npz`, in eight bytes
+    a vector (product quantisation, Jegou et al. 2011): enrolment sets a word's threshold by it.
+
+    Parameters
+    ----------
+    run : Path
+        Made by `kws train`.
+    out : Path
+        The .tflite to write.
+    speech : Path
+        A LibriSpeech-shaped corpus; the second half of its speakers is left alone.
+    n_frames : int, optional
+        Frames to a call; twice the model's time stride by default.
+    seed : int
+        Of the choice of utterances and of k-means.
+
+    Returns
+    -------
+    int
+        Size of an embedding.
+
+    Raises
+    ------
+    ConfigError
+        If the run's network does not end in a recurrent layer and a classifier.
+    """
+    model, recipe = restore(run)
+    if isinstance(model, Windowed) or not isinstance(model.stack[-2], GRU):
+        raise ConfigError(
+            f"A backbone must be a step model that ends in a GRU, as `crnn` does. Received: {run}, "
+            f"`{recipe.model.__class__.__name__}`. Train one with such a recipe."
+        )
+    body = Spotting(model.stack[:-2])
+    body.built = True
+    streams = _examples(run)["streams"]
+    n_frames = n_frames or 2 * body.time_stride
+    common = _manifest(recipe, body, quantization="int8", n_frames=n_frames)
+    n_values = int(body(streams[:1, : 16 * n_frames]).shape[-1])
+    plain = replace(
+        common,
+        name="backbone",
+        description=f"embeddings, of the convolutions of {recipe.name}",
+        labels=tuple(f"value_{i}" for i in range(n_values)),
+        decision=DecisionDefaults(),
+    )
+    flatbuffer = convert(body, quantization="int8", n_frames=n_frames, examples=list(streams))
+    with tempfile.TemporaryDirectory() as folder:
+        candidate = Path(folder) / "model.tflite"
+        candidate.write_bytes(pack(flatbuffer, plain))
+        step = open_model(candidate)
+        heard = [_embedded(step, frames) for frames in _speech(speech, recipe, seed=seed)]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    head = _head(np.concatenate(heard), seed=seed)
+    manifest = replace(plain, labels=(), embedding=n_values, head=head)
+    out.write_bytes(pack(flatbuffer, manifest))
+    _write_background(out.with_suffix(".npz"), heard, head, seed=seed)
+    return n_values
+
+
+def _speech(corpus: Path, recipe: Recipe, *, seed: int) -> Iterator[np.ndarray]:
+    """Give the frames of utterances of training speakers, until there is enough."""
+    first, _ = train_speakers(corpus)
+    paths = [path for path in audio_below(corpus) if path.name.partition("-")[0] in first]
+    n_left = round(_BACKGROUND_S * RATE_HZ)
+    for i in np.random.default_rng(seed).permutation(len(paths)):
+        samples = read_samples(paths[i])
+        yield Features(recipe.features).whole(samples).astype(np.float32)
+        n_left -= len(samples)
+        if n_left <= 0:
+            return
+
+
+def _write_background(path: Path, heard: Sequence[np.ndarray], head: Head, *, seed: int) -> None:
+    unit = unit_vectors(np.concatenate(heard), head)
+    random = np.random.default_rng(seed)
+    codes, books = [], []
+    for part in np.split(unit, _N_PARTS, axis=1):
+        sample = part[random.choice(len(part), min(len(part), 8000), replace=False)]
+        book, _ = kmeans2(sample, 256, minit="++", seed=seed)
+        books.append(book)
+        codes.append(vq(part, book)[0].astype(np.uint8))
+    book_bytes = np.rint(np.stack(books) * 127).astype(np.int8)
+    lengths = np.array([len(one) for one in heard], np.uint16)
+    np.savez_compressed(path, codes=np.stack(codes, 1), books=book_bytes, lengths=lengths)
+
+
+def _embedded(model: Model, frames: np.ndarray) -> np.ndarray:
+    """Return the mean embedding of each call."""
+    model.reset()
+    hop = model.manifest.hop_frames
+    calls = range(0, len(frames) - hop + 1, hop)
+    return np.array([model.step(frames[i : i + hop]).mean(axis=0) for i in calls])
+
+
+def _head(embeddings: np.ndarray, *, seed: int) -> Head:
+    """Describe the sounds of speech: mean, spread, and the centres of spherical k-means."""
+    mean, std = embeddings.mean(axis=0), embeddings.std(axis=0) + 1e-3
+    head = Head(mean=tuple(mean.tolist()), std=tuple(std.tolist()))
+    unit = unit_vectors(embeddings, head)
+    random = np.random.default_rng(seed)
+    centres = unit[random.choice(len(unit), _N_FILLERS, replace=False)]
+    for _ in range(_N_ROUNDS):
+        nearest = (unit @ centres.T).argmax(axis=1)
+        for k in set(nearest.tolist()):
+            centre = unit[nearest == k].mean(axis=0)
+            centres[k] = centre / np.linalg.norm(centre)
+    return replace(head, fillers=pack_vectors(centres))
 
 
 def _manifest(

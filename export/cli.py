@@ -27,12 +27,32 @@ __all__ = ["export"]
     show_default=True,
     help="Divides the logits; above 1, posteriors near 1 lie further apart.",
 )
+@click.option(
+    "--embedding",
+    "speech",
+    metavar="SPEECH",
+    type=click.Path(path_type=Path),
+    help="Write a backbone for `kws enroll` instead, with speech of this corpus as background.",
+)
 @click.option("--force", is_flag=True, help="Write the file even if it disagrees with the model.")
 def export(
-    run: Path, *, out: Path, quantize: str, frames: int | None, temperature: float, force: bool
+    run: Path,
+    *,
+    out: Path,
+    quantize: str,
+    frames: int | None,
+    temperature: float,
+    speech: Path | None,
+    force: bool,
 ) -> None:
     """Write the model trained in RUN as one .tflite with its manifest, verified."""
     from kws.export.bundle import export as write
+    from kws.export.bundle import export_embedding
+
+    if speech:
+        n_values = export_embedding(run, out, speech=speech, n_frames=frames)
+        click.echo(f"{out}: {out.stat().st_size} bytes, int8; embeddings of {n_values} values")
+        return
 
     agreement = write(
         run,

@@ -327,6 +327,103 @@ def demo() -> None:
         play(source, spotter, labels, echo=click.echo)
 
 
+@cli.command()
+@click.argument("word")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Gets WORD/*.wav.")
+@click.option(
+    "--takes",
+    default=5,
+    show_default=True,
+    type=click.IntRange(1, 1000),
+    help="How many to have in the end, those from before included.",
+)
+@click.option("--speaker", default="me", show_default=True, metavar="NAME", help="Who speaks.")
+@click.option(
+    "--input",
+    "source",
+    metavar="mic|FILE|-",
+    default="mic",
+    show_default=True,
+    help="Where audio comes from.",
+)
+@click.option("--device", metavar="NAME", help="A microphone, as `kws devices` lists them.")
+def record(
+    word: str, *, out: Path, takes: int, speaker: str, source: str, device: str | None
+) -> None:
+    """Record WORD several times, each take checked at once; what is there already counts."""
+    from kws.config import SourceSettings
+    from kws.record import record as take
+    from kws.sources import open_source
+
+    def show(line: str) -> None:
+        if sys.stderr and sys.stderr.isatty():
+            click.echo(f"\r{line}\r", nl=False, err=True)
+
+    def say(line: str) -> None:
+        show(" " * 60)
+        click.echo(line)
+
+    with open_source(SourceSettings(input=source, device=device)) as audio:
+        take(audio, word, out, n_takes=takes, speaker=speaker, say=say, show=show)
+
+
+@cli.command()
+@click.argument("word")
+@click.argument("recordings", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The .tflite to write.")
+@click.option("--backbone", type=click.Path(path_type=Path), help="Default: the bundled one.")
+def enroll(word: str, recordings: tuple[Path, ...], *, out: Path, backbone: Path | None) -> None:
+    """Make a model of your WORD out of 3 to 10 RECORDINGS of your own voice, or their folder."""
+    from kws.enroll import enroll as make
+    from kws.enroll import recordings_in
+
+    done = make(word, recordings_in(recordings), out, backbone=backbone)
+    for path, reason in done.refused.items():
+        click.echo(f"Not used, {reason}: {path}", err=True)
+    for path, score in done.scores.items():
+        weak = "" if score >= 0.5 else "  would be missed, going by the others: record it again"
+        click.echo(f"{path}  {score:.2f}{weak}")
+    click.echo(f"{out}: {out.stat().st_size} bytes. Try it: kws listen --model {out}")
+
+
+@cli.command()
+@click.argument("model")
+@click.argument("recording", required=False, metavar="[FILE]")
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0.2, 600),
+    default=5.0,
+    show_default=True,
+    help="How long to hear at most.",
+)
+@click.option("--device", metavar="NAME", help="A microphone, as `kws devices` lists them.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write the lines for kws.toml there.")
+def calibrate(
+    model: str, recording: str | None, *, minutes: float, device: str | None, out: Path | None
+) -> None:
+    """Set threshold and gain of MODEL to your room, heard while nobody says the word.
+
+    Listens to the microphone, or to FILE. Other talk, music and machines should go on as usual.
+    """
+    from kws.config import ModelSettings, SourceSettings
+    from kws.listen import open_model_for
+    from kws.room import fragment, measure_room
+    from kws.sources import open_source
+
+    if out and out.exists():
+        raise ConfigError(f"A new file must be written. Received: {out}, which exists. Remove it.")
+    opened = open_model_for(ModelSettings(name=model))
+    with open_source(SourceSettings(input=recording or "mic", device=device)) as source:
+        click.echo(
+            f"Hearing {source.name}; do not say {' or '.join(opened.manifest.keywords)}.", err=True
+        )
+        room = measure_room(source, opened, seconds=60 * minutes)
+    text = fragment(room, model=model)
+    if out:
+        out.write_text(text, encoding="utf-8")
+    click.echo(text, nl=False)
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the `kws` command and exit; the entry point.
 

@@ -47,6 +47,11 @@ def open_model_for(settings: ModelSettings) -> Model:
     path = model_path(settings.name)
     check_model(path, n_threads=settings.n_threads)
     model = open_model(path, n_threads=settings.n_threads)
+    if not model.manifest.keywords:
+        raise ModelError(
+            f"A model that listens must have keywords. Received: {settings.name}, which only gives "
+            f"embeddings. Make a word of it with `kws enroll`."
+        )
     if (rate_hz := model.manifest.features.sample_rate_hz) != SAMPLE_RATE_HZ:
         raise ModelError(
             f"A model must take audio at {SAMPLE_RATE_HZ} Hz, which every source gives. "

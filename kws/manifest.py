@@ -24,8 +24,10 @@ __all__ = [
     "DataSource",
     "DecisionDefaults",
     "FeatureSettings",
+    "Head",
     "Manifest",
     "StateTensor",
+    "Template",
     "pack",
     "read_manifest",
     "repack",
@@ -155,6 +157,28 @@ class DataSource(_Part, frozen=True, kw_only=True):
     hours: float | None = None
 
 
+class Template(_Part, frozen=True, kw_only=True):
+    """One recording of a word, as embeddings."""
+
+    keyword: str
+    vectors: bytes
+    """Unit vectors, int8, 1/127 a step, one after another."""
+
+
+class Head(_Part, frozen=True, kw_only=True):
+    """What `kws.head` makes posteriors of embeddings with; in a backbone it has no templates."""
+
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    """Statistics of the embeddings of speech."""
+    fillers: bytes = b""
+    """Unit vectors of the sounds of speech, as those of a template."""
+    filler_share: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.7
+    offset: float = 0.0
+    """The score whose posterior is 1/2."""
+    templates: tuple[Template, ...] = ()
+
+
 class Manifest(_Part, frozen=True, kw_only=True):
     """The model's self-description."""
 
@@ -179,9 +203,15 @@ class Manifest(_Part, frozen=True, kw_only=True):
     decision: DecisionDefaults = DecisionDefaults()
     calibration: tuple[CalibrationPoint, ...] = ()
     calibrated_on: CalibrationBasis | None = None
+    embedding: Annotated[int, Meta(ge=1, le=4096)] | None = None
+    """Size of the vectors that the network gives; None: it gives posteriors itself."""
+    head: Head | None = None
+    """Makes posteriors of an embedding."""
     data: tuple[DataSource, ...] = ()
 
     def __post_init__(self) -> None:
+        if self._is_backbone():
+            return
         if not self.labels or len(set(self.labels)) != len(self.labels):
             raise ValueError("labels must be present and differ from one another")
         # They reach terminals and environments, where control characters do harm.
@@ -201,6 +231,17 @@ class Manifest(_Part, frozen=True, kw_only=True):
         for point in self.calibration:
             if set(point.thresholds) - set(self.keywords):
                 raise ValueError("calibration must name only keywords of the model")
+
+    def _is_backbone(self) -> bool:
+        """Check the head; say whether it is without templates, as what `kws enroll` builds on."""
+        if (self.embedding is None) != (self.head is None):
+            raise ValueError("embedding and head must be present together")
+        if self.head and self.kind != "step":
+            raise ValueError("a model with a head must be a step model")
+        bare = self.head is not None and not self.head.templates
+        if bare and self.labels:
+            raise ValueError("labels must be absent where the head has no templates")
+        return bare
 
     @property
     def keywords(self) -> tuple[str, ...]:

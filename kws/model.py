@@ -18,10 +18,22 @@ import numpy as np
 import numpy.typing as npt
 
 from kws.errors import ModelError, did_you_mean
-from kws.manifest import Manifest, read_manifest
+from kws.head import TemplateHead
+from kws.manifest import Head, Manifest, read_manifest
 from kws.quiet import quiet_stderr
 
-__all__ = ["Model", "StepModel", "WindowModel", "bundled_models", "model_path", "open_model"]
+__all__ = [
+    "EnrolledModel",
+    "Model",
+    "StepModel",
+    "WindowModel",
+    "backbone_path",
+    "bundled_models",
+    "model_path",
+    "open_model",
+]
+
+_BACKBONE = "backbone"
 
 Posteriors: TypeAlias = npt.NDArray[np.float32]
 Array: TypeAlias = npt.NDArray[Any]
@@ -58,8 +70,9 @@ class Model(ABC):
             )
         shape = [int(size) for size in self._output["shape"]]
         n_labels = shape[-1] if shape else 1
-        if min(shape, default=1) < 1 or n_labels != len(manifest.labels):
-            raise _disagrees(manifest, f"{len(manifest.labels)} labels", f"{n_labels} outputs")
+        expected = manifest.embedding or len(manifest.labels)
+        if min(shape, default=1) < 1 or n_labels != expected:
+            raise _disagrees(manifest, f"{expected} labels", f"{n_labels} outputs")
         self.n_outputs = math.prod(shape) // n_labels
         self._inputs, self._outputs = inputs, outputs
         self._input_scale, self._output_scale = _Scale(self._input), _Scale(self._output)
@@ -96,7 +109,7 @@ class Model(ABC):
         self._interpreter.set_tensor(self._frames_in, quantised)
         self._interpreter.invoke()
         raw = self._interpreter.get_tensor(self._posteriors_out)
-        return self._output_scale.to_values(raw).reshape(self.n_outputs, -1)
+        return self._output_scale.to_values(raw).reshape(-1, raw.shape[-1])
 
 
 class _State(NamedTuple):
@@ -158,6 +171,27 @@ class StepModel(Model):
         )
 
 
+class EnrolledModel(StepModel):
+    """A network that gives embeddings, and the head that makes one vector of posteriors a call."""
+
+    def __init__(
+        self, manifest: Manifest, content: bytes, *, n_threads: int, reference: bool
+    ) -> None:
+        head, n_values = manifest.head or Head(), manifest.embedding or 0
+        self._head = TemplateHead(head, keywords=manifest.labels, n_values=n_values)
+        super().__init__(manifest, content, n_threads=n_threads, reference=reference)
+        self.n_outputs = 1
+
+    def reset(self) -> None:
+        """Forget the stream."""
+        super().reset()
+        self._head.reset()
+
+    def step(self, frames: Array, /) -> Posteriors:
+        """Embed the next frames and match the mean of that; see `Model.step`."""
+        return self._head.step(super().step(frames).mean(axis=0))[None]
+
+
 class WindowModel(Model):
     """A network that sees a whole window at a time; the window slides by `hop_frames`.
 
@@ -202,7 +236,9 @@ def open_model(path: Path, *, n_threads: int = 1, reference: bool = False) -> Mo
         interpreter is installed.
     """
     manifest, content = read_manifest(path)
-    kind = StepModel if manifest.kind == "step" else WindowModel
+    kind: type[Model] = StepModel if manifest.kind == "step" else WindowModel
+    if manifest.head and manifest.head.templates:
+        kind = EnrolledModel
     try:
         model = kind(manifest, content, n_threads=n_threads, reference=reference)
         model.try_step()
@@ -218,7 +254,14 @@ def open_model(path: Path, *, n_threads: int = 1, reference: bool = False) -> Mo
 def bundled_models() -> dict[str, Path]:
     """Return the models that come with kws, by name."""
     folder = Path(str(files("kws.models")))
-    return {path.stem: path for path in sorted(folder.glob("*.tflite"))}
+    found = {path.stem: path for path in sorted(folder.glob("*.tflite"))}
+    found.pop(_BACKBONE, None)  # it hears no word by itself
+    return found
+
+
+def backbone_path() -> Path:
+    """Return the bundled network that gives embeddings, for `kws enroll`."""
+    return Path(str(files("kws.models"))) / f"{_BACKBONE}.tflite"
 
 
 def model_path(name: str) -> Path:

@@ -32,7 +32,12 @@ def test_a_board_hears_what_a_pc_hears(board):
     heard = _events(machine.run("kws", *LISTEN, there))
     expected = _events(_listen_here())
     assert len(expected) > 5
-    assert heard == expected
+    assert [one["keyword"] for one in heard] == [one["keyword"] for one in expected]
+    for one, other in zip(
+        heard, expected, strict=True
+    ):  # XNNPACK's kernels are the processor's own
+        assert abs(one["end_s"] - other["end_s"]) <= 0.04
+        assert abs(one["score"] - other["score"]) <= 0.13
 
 
 def _listen_here():

@@ -1,0 +1,243 @@
+"""Guided recording: takes of one word, cut out of a stream by voice activity and checked at once.
+
+The folder is shaped like a word corpus, `DIR/word/speaker_nohash_n.wav`, so that what is recorded
+can be enrolled and trained on as it is.
+"""
+
+import math
+import re
+import wave
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from kws.audio import SAMPLE_RATE_HZ, Samples
+from kws.config import GateSettings
+from kws.errors import ConfigError
+from kws.gate import BLOCK_MS, Gate
+from kws.sources import Source
+
+__all__ = ["Take", "Takes", "check_take", "level_dbfs", "meter", "record", "write_take"]
+
+_ONSET_BLOCKS = 3  # voiced blocks in a row that begin a take: a click has fewer
+_PRE_ROLL_MS = 300
+_SILENCE_MS = 500
+_LEAST_MS = 120
+_LONGEST_MS = 3000
+_CLIPPED = 32_700
+_N_CLIPPED = 4
+_QUIETEST_DBFS = -45.0
+_METER_WIDTH = 30
+
+
+class Take(NamedTuple):
+    """A stretch of speech, and what is wrong with it; an empty string where nothing is."""
+
+    samples: Samples
+    problem: str
+
+
+class Takes:
+    """Cut a stream into takes: from 300 ms before speech to 500 ms after it.
+
+    Parameters
+    ----------
+    aggressiveness : int
+        webrtcvad's mode, 0 to 3.
+    """
+
+    def __init__(self, *, aggressiveness: int = 2) -> None:
+        settings = GateSettings(aggressiveness=aggressiveness, hangover_ms=0)
+        self._gate = Gate(settings, sample_rate_hz=SAMPLE_RATE_HZ)
+        self._pending = np.zeros(0, np.int16)
+        self._before: deque[Samples] = deque(maxlen=_PRE_ROLL_MS // BLOCK_MS + _ONSET_BLOCKS)
+        self._take: list[Samples] = []
+        self._n_heard = self._n_voiced = self._n_silent = self._n_onset = 0
+        self._began_cut = False
+        self._overlong = False
+
+    @property
+    def speaking(self) -> bool:
+        """Whether a take is going on."""
+        return bool(self._take)
+
+    def process(self, samples: Samples, /) -> list[Take]:
+        """Consume int16 samples [shape=(n,)] at 16 kHz; return the takes that end in them."""
+        self._pending = np.concatenate((self._pending, samples))
+        size = self._gate.block_samples
+        done = []
+        for voiced in self._gate.process(samples):
+            block, self._pending = self._pending[:size], self._pending[size:]
+            if take := self._hear(block, voiced):
+                done.append(take)
+        return done
+
+    def flush(self) -> list[Take]:
+        """End the stream: a take whose word still goes on is cut off."""
+        take = self._end(cut=not self._n_silent) if self._take else None
+        return [take] if take else []
+
+    def _hear(self, block: Samples, voiced: bool) -> Take | None:
+        self._n_heard += 1
+        if not self._take:
+            self._before.append(block)
+            self._n_onset = self._n_onset + 1 if voiced else 0
+            if self._n_onset >= _ONSET_BLOCKS:
+                self._take = list(self._before)
+                self._began_cut = self._n_heard <= _ONSET_BLOCKS
+                self._n_voiced, self._n_silent = _ONSET_BLOCKS, 0
+            return None
+        self._n_voiced += voiced
+        self._n_silent = 0 if voiced else self._n_silent + 1
+        if len(self._take) * BLOCK_MS < _LONGEST_MS:
+            self._take.append(block)
+        elif voiced:
+            self._overlong = True
+        return self._end(cut=False) if self._n_silent * BLOCK_MS >= _SILENCE_MS else None
+
+    def _end(self, *, cut: bool) -> Take:
+        samples = np.concatenate(self._take)
+        if cut or self._began_cut:
+            problem = "cut off: wait a moment before and after the word"
+        elif self._overlong:
+            problem = f"longer than {_LONGEST_MS / 1000:g} s: say the word alone"
+        elif self._n_voiced * BLOCK_MS < _LEAST_MS:
+            problem = "empty: nothing but a click was heard"
+        else:
+            problem = check_take(samples)
+        self._take = []
+        self._before.clear()
+        self._n_onset = 0
+        self._began_cut = self._overlong = False
+        return Take(samples, problem)
+
+
+def check_take(samples: Samples) -> str:
+    """Say what is wrong with the sound of a take; an empty string where nothing is."""
+    if not len(samples) or level_dbfs(samples) == -math.inf:
+        return "empty: there is no sound in it"
+    if np.count_nonzero(np.abs(samples.astype(np.int32)) >= _CLIPPED) >= _N_CLIPPED:
+        return "clipped: step back, or turn the microphone down"
+    if (level := level_dbfs(samples)) < _QUIETEST_DBFS:
+        return f"too quiet, {level:.0f} dBFS: come closer, or turn the microphone up"
+    return ""
+
+
+def level_dbfs(samples: Samples) -> float:
+    """Return the level of the loudest 20 ms [dB below a full-scale square wave]; -inf for none."""
+    size = SAMPLE_RATE_HZ * BLOCK_MS // 1000
+    n_blocks = -(-len(samples) // size)
+    if not n_blocks:
+        return -math.inf
+    padded = np.pad(samples.astype(np.float64), (0, n_blocks * size - len(samples)))
+    power = float(np.square(padded.reshape(n_blocks, size)).mean(axis=1).max())
+    return 10 * math.log10(power / 32_768**2) if power else -math.inf
+
+
+def meter(samples: Samples, *, speaking: bool) -> str:
+    """Return a level meter of a fixed width, -60 dBFS to 0, for a line of a terminal."""
+    level = max(-60.0, level_dbfs(samples))
+    n_lit = round((level + 60) / 60 * _METER_WIDTH)
+    return (
+        f"[{'#' * n_lit:<{_METER_WIDTH}}] {level:4.0f} dBFS {'hearing' if speaking else '       '}"
+    )
+
+
+def write_take(folder: Path, samples: Samples, *, speaker: str) -> Path:
+    """Write a take as WAV under the first number that is free; nothing is ever overwritten."""
+    folder.mkdir(parents=True, exist_ok=True)
+    number = 1 + max(_numbers(folder, speaker), default=-1)
+    while True:
+        path = folder / f"{speaker}_nohash_{number}.wav"
+        try:
+            with path.open("xb") as file, wave.open(file, "wb") as audio:
+                audio.setnchannels(1)
+                audio.setsampwidth(2)
+                audio.setframerate(SAMPLE_RATE_HZ)
+                audio.writeframes(samples.astype("<i2").tobytes())
+        except FileExistsError:
+            number += 1
+        except OSError:
+            path.unlink(
+                missing_ok=True
+            )  # of a full disk: half a take would be taken for a whole one
+            raise
+        else:
+            return path
+
+
+def record(
+    source: Source,
+    word: str,
+    folder: Path,
+    *,
+    n_takes: int,
+    speaker: str = "me",
+    say: Callable[[str], None],
+    show: Callable[[str], None] = lambda line: None,
+) -> list[Path]:
+    """Record until `folder/word` holds `n_takes` of the speaker, or the source ends.
+
+    Parameters
+    ----------
+    source : Source
+    word : str
+        Names the folder.
+    folder : Path
+    n_takes : int
+        Those already there count.
+    say, show : callable
+        Take a line to keep, and a meter that replaces the one before.
+
+    Returns
+    -------
+    list of Path
+        What was written.
+
+    Raises
+    ------
+    ConfigError
+        If a name cannot be one of a file.
+    """
+    for name in (word, speaker):
+        if not re.fullmatch(r"[^\W_][\w '-]{0,63}", name) or "_nohash_" in name:
+            raise ConfigError(
+                f"A word and a speaker must be names of letters and digits. Received: {name!r}. "
+                f"Write it without slashes, dots and other signs."
+            )
+    place = folder / word
+    n_there = sum(1 for _ in _numbers(place, speaker))
+    if n_there:
+        say(f"{n_there} takes of {speaker} are in {place} already.")
+    written: list[Path] = []
+    if n_there < n_takes:
+        say(f'Say "{word}", then wait. Take {n_there + 1} of {n_takes}.')
+        for take in _takes(source, show):
+            if take.problem:
+                say(f"Not kept, {take.problem}.")
+                continue
+            written.append(write_take(place, take.samples, speaker=speaker))
+            say(f"{written[-1]}  {level_dbfs(take.samples):.0f} dBFS")
+            if n_there + len(written) == n_takes:
+                break
+            say(f"Take {n_there + len(written) + 1} of {n_takes}.")
+    return written
+
+
+def _takes(source: Source, show: Callable[[str], None]) -> Iterator[Take]:
+    takes = Takes()
+    for chunk in source:
+        done = takes.process(chunk)
+        show(meter(chunk, speaking=takes.speaking))
+        yield from done
+    yield from takes.flush()
+
+
+def _numbers(folder: Path, speaker: str) -> Iterator[int]:
+    pattern = re.compile(re.escape(speaker) + r"_nohash_(\d+)\.wav")
+    for path in folder.glob("*.wav"):
+        if found := pattern.fullmatch(path.name):
+            yield int(found.group(1))
