@@ -66,8 +66,8 @@ class WordCorpus(_Table, frozen=True, kw_only=True):
 
     path: str
     """Relative to the data folder."""
-    split: Literal["hash", "train"] = "hash"
-    """`hash`: by the official speaker hash; `train`: all of it trains."""
+    split: Literal["hash", "train", "validation"] = "hash"
+    """`hash`: by the official speaker hash; `train`, `validation`: all of it is for that."""
     unknown: bool = False
     """True: no word in here is a keyword, whatever its folder is called."""
     optional: bool = False
@@ -80,13 +80,14 @@ class WordCorpus(_Table, frozen=True, kw_only=True):
 
 
 class SpeechCorpus(_Table, frozen=True, kw_only=True):
-    """A LibriSpeech-shaped folder of continuous speech."""
+    """A folder of continuous speech: LibriSpeech-shaped or, without an alignment, of any shape."""
 
     path: str
-    alignment: str
-    """Word times, made by `kws align`, relative to the data folder."""
+    alignment: str | None = None
+    """Word times, made by `kws align`, relative to the data folder; None: no word is known."""
     speakers: Literal["first", "all"] = "first"
-    """`first`: the first half by SPEAKERS.TXT, the second being kept for evaluation."""
+    """`first`: the first half by SPEAKERS.TXT, the second being kept for evaluation; folders
+    without transcripts are used whole."""
     word_weight: Annotated[float, Meta(ge=0.0)] = 1.0
     """Weight of keywords cut out of this corpus; 0 leaves them out."""
 
