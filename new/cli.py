@@ -5,6 +5,7 @@ import math
 import shlex
 import sys
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -95,12 +96,14 @@ def new(
     report says how often it will miss you and how often it will fire for nothing. Ctrl-C stops it;
     the same command goes on.
     """
-    from kws.new.make import make
-    from kws.new.outcome import describe
     from kws.new.work import Request, Work
+    from kws.quiet import quiet_stderr
+    from kws.train.data import audio_below
 
     logging.getLogger("kws").setLevel(logging.WARNING)
     _check(phrases, out=out, recordings=recordings, no_voices=no_voices)
+    for one in filter(None, (recordings, test, *chain(*given.values()))):
+        audio_below(one)  # better now than after an hour
     found = {kind: _found(kind, folders, data=data) for kind, folders in given.items()}
     backends = _backends(
         names, voices, kokoro, language=language, needed=recordings is None, no_voices=no_voices
@@ -119,6 +122,10 @@ def new(
     )
     work = Work(folder or out.with_suffix(".work"))
     _say_plan(request, work, backends)
+    with quiet_stderr():  # TensorFlow comes with it, and says so
+        from kws.new.make import make
+        from kws.new.outcome import describe
+
     try:
         result = make(
             request,

@@ -40,6 +40,7 @@ from kws.new.gather import (
 from kws.new.outcome import Outcome, confusers, cpu_ms, points_of
 from kws.new.recipe import draw_up, seconds_per_scene, usual_length_ms, weight_of_real, within
 from kws.new.work import Request, Work
+from kws.quiet import quiet_stderr
 from kws.train.align import train_speakers
 from kws.train.calibrate import calibrate, tuning_streams, write_manifest
 from kws.train.data import audio_below, quiet_utterances, unaligned
@@ -124,8 +125,8 @@ def make(
     labels = [phrase.label for phrase in phrases]
     started_s = time.monotonic()
 
-    _speak(phrases, request, work, backends, cache=cache, n_jobs=n_jobs, say=say)
     n_tested = _collect_recordings(labels, request, work, say=say)
+    _speak(phrases, request, work, backends, cache=cache, n_jobs=n_jobs, say=say)
     speech = _collect_speech(labels, request, work, backends, cache=cache, n_jobs=n_jobs, say=say)
     recipe = _recipe(labels, request, work, speech, say=say)
 
@@ -133,7 +134,11 @@ def make(
     _, trained = fit_stages(recipe, data=work.folder, run=work.run, start=start)
     minutes = (time.monotonic() - started_s) / 60
     exported = work.folder / "model.tflite"
-    export(work.run, exported, n_frames=_FRAMES, temperature=_TEMPERATURE, force=True)
+    with quiet_stderr():  # TensorFlow thinks aloud
+        agreement = export(
+            work.run, exported, n_frames=_FRAMES, temperature=_TEMPERATURE, force=True
+        )
+    say(f"in eight bits, it agrees with the trained network at {agreement.argmax:.1%}")
     say("setting thresholds on speech kept from training")
     tuned = hear(open_model(exported), tuning_streams(trained.data, work.folder))
     write_manifest(exported, calibrate(tuned.manifest, tuned, beyond=True), exported)
