@@ -250,14 +250,7 @@ class Spotter:
             self._near_misses.extend(map(self._near_miss, self._peaks.finish()))
 
     def _near_miss(self, peak: Hit) -> NearMiss:
-        start_s, end_s = self._place(peak, self._now_sample)
-        return NearMiss(
-            keyword=peak.keyword,
-            score=round(peak.score, 3),
-            start_s=round(start_s, 3),
-            end_s=round(end_s, 3),
-            model=self.manifest.name,
-        )
+        return NearMiss(**self._heard(peak, *self._place(peak, self._now_sample)))
 
     def _place(self, hit: Hit, now_sample: int) -> tuple[float, float]:
         """Return where in the stream the word of a hit begins and ends, in seconds."""
@@ -274,10 +267,13 @@ class Spotter:
     def _detection(self, hit: Hit, now_sample: int) -> Detection:
         start_s, end_s = self._place(hit, now_sample)
         self._last_end_s = end_s
-        return Detection(
-            keyword=hit.keyword,
-            score=round(hit.score, 3),
-            start_s=round(start_s, 3),
-            end_s=round(end_s, 3),
-            model=self.manifest.name,
-        )
+        return Detection(**self._heard(hit, start_s, end_s))
+
+    def _heard(self, hit: Hit, start_s: float, end_s: float) -> dict[str, Any]:
+        return {
+            "keyword": hit.keyword,
+            "score": round(hit.score, 3),
+            "start_s": round(start_s, 3),
+            "end_s": round(end_s, 3),
+            "model": self.manifest.name,
+        }
