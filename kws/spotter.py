@@ -79,7 +79,7 @@ class Spotter:
         self._model = model
         self._features = Features(manifest.features)
         self._gate = Gate(gate, sample_rate_hz=self.sample_rate_hz) if gate.enabled else None
-        self._step_samples = manifest.hop_frames * manifest.features.hop_samples
+        self._step_samples = manifest.call_samples
         self._output_samples = self._step_samples // model.n_outputs
         self.keywords = phrases_for(decision, manifest) or manifest.keywords
         decide = PhraseDecision if manifest.decision.kind == "ctc" else Decision
@@ -94,8 +94,8 @@ class Spotter:
         if near_miss_score is not None and isinstance(self._decision, Decision):
             self._peaks = Peaks(manifest.labels, keywords=manifest.keywords, least=near_miss_score)
         self._near_misses: deque[NearMiss] = deque(maxlen=_MOST_NEAR_MISSES)
-        step_ms = 1000 * self._step_samples / self.sample_rate_hz
-        self._backlog: deque[npt.NDArray[Any]] = deque(maxlen=round(gate.pre_roll_ms / step_ms))
+        n_kept = round(gate.pre_roll_ms / manifest.call_ms)
+        self._backlog: deque[npt.NDArray[Any]] = deque(maxlen=n_kept)
         self.reset()
 
     def reset(self) -> None:
