@@ -15,7 +15,7 @@ from kws.decision import Decision
 from kws.errors import AudioError, ConfigError
 from kws.features import Features
 from kws.model import Model
-from kws.record import level_dbfs
+from kws.record import loudest_dbfs
 from kws.sources import Source
 
 __all__ = ["Room", "fragment", "measure_room"]
@@ -80,7 +80,7 @@ def measure_room(
             frames = frames[hop:]
         second = np.concatenate((second, chunk))
         if len(second) >= SAMPLE_RATE_HZ:
-            levels.append(level_dbfs(second))
+            levels.append(loudest_dbfs(second))
             second = second[:0]
         n_samples += len(chunk)
         show(n_samples / SAMPLE_RATE_HZ)
