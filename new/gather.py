@@ -14,7 +14,7 @@ import soundfile
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.errors import ConfigError, FormatError
 from kws.features import Samples
-from kws.record import Takes, level_dbfs
+from kws.record import Takes, loudest_dbfs
 from kws.train.clips import fault_of, trimmed
 from kws.train.data import audio_below, official_split, read_samples, speaker_of
 from kws.train.negatives import common_words
@@ -247,7 +247,7 @@ def _takes(samples: Samples, *, text: str) -> Iterator[Samples]:
         whole = [take.samples for take in (*takes.process(samples), *takes.flush())]
     for one in whole:
         clip = trimmed(one)
-        if fault_of(clip, text=text) is None and level_dbfs(clip) > _FAINTEST_DBFS:
+        if fault_of(clip, text=text) is None and loudest_dbfs(clip) > _FAINTEST_DBFS:
             yield clip
 
 

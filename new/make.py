@@ -53,6 +53,7 @@ from kws.train.settings import Recipe, SpeechCorpus, WordCorpus, load_recipe, wr
 from kws.train.streams import Stream, build_stream, keyword_clips
 from kws.train.synth import synthesize
 from kws.train.voices.backend import Backend
+from kws.train.whole import replacing
 
 __all__ = ["Result", "make"]
 
@@ -404,9 +405,8 @@ def _deliver(exported: Path, out: Path) -> None:
     """Put the finished model where it was asked for."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        begun = out.with_name(f".{out.name}.part")
-        shutil.copyfile(exported, begun)
-        begun.replace(out)
+        with replacing(out) as begun:
+            shutil.copyfile(exported, begun)
     except OSError as error:
         raise ConfigError(
             f"`--out` must be a file that can be written. Received: {out} ({error.strerror}). "

@@ -4,7 +4,6 @@ It is measured on streams for tuning, never on those that figures are stated on:
 the validation split, between sentences that training left out.
 """
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from kws.train.det import Curve
 from kws.train.scoring import Heard
 from kws.train.settings import DataRecipe, SpeechCorpus
 from kws.train.streams import Stream, build_stream, keyword_clips
+from kws.train.whole import replacing
 
 __all__ = ["RATES", "calibrate", "tail_threshold", "tuning_streams", "write_manifest"]
 
@@ -137,11 +137,9 @@ def write_manifest(path: Path, manifest: Manifest, out: Path) -> None:
     """
     content = repack(read_manifest(path)[1], manifest)
     try:
-        with tempfile.NamedTemporaryFile(dir=out.parent, delete=False) as file:
-            file.write(content)
-        mode = path.stat().st_mode
-        Path(file.name).chmod(mode)
-        Path(file.name).replace(out)
+        with replacing(out) as begun:
+            begun.write_bytes(content)
+            begun.chmod(path.stat().st_mode)
     except OSError as error:
         raise ConfigError(
             f"A model must go to a file that can be written. Received: {out} ({error.strerror}). "

@@ -113,10 +113,8 @@ def evaluate_clips(
             f"A model must have the labels `{SILENCE}` and `{UNKNOWN}` to sort clips. Received: "
             f"{', '.join(labels)}. Measure it with `kws eval stream`."
         )
-    settings = model.manifest.features
-    features = Features(settings)
-    output_ms = 1000 * model.manifest.hop_frames * settings.hop_samples / settings.sample_rate_hz
-    output_ms /= model.n_outputs
+    features = Features(model.manifest.features)
+    output_ms = model.manifest.call_ms / model.n_outputs
     confusion = np.zeros((len(labels), len(labels)), int)
     unreadable, scores, right = [], [], []
     for path, label in labelled_clips(data, labels=labels, split=split):

@@ -16,6 +16,7 @@ from kws.errors import ConfigError, did_you_mean
 from kws.manifest import DataSource, DecisionDefaults, FeatureSettings
 
 __all__ = [
+    "MODEL_RECIPES",
     "AugmentRecipe",
     "BcResnetRecipe",
     "BilstmRecipe",
@@ -228,10 +229,12 @@ class BilstmRecipe(_Window, frozen=True, kw_only=True, tag="bilstm"):
 
 
 StepRecipe: TypeAlias = (
-    CrnnRecipe | CtcRecipe | GruRecipe | LstmRecipe | DsCnnRecipe | TcResnetRecipe | BcResnetRecipe
+    CrnnRecipe | GruRecipe | LstmRecipe | DsCnnRecipe | TcResnetRecipe | BcResnetRecipe
 )
 WindowRecipe: TypeAlias = Conv1dLstmRecipe | CnnLstmRecipe | DeepCnnRecipe | BilstmRecipe
-ModelRecipe: TypeAlias = StepRecipe | WindowRecipe
+ModelRecipe: TypeAlias = StepRecipe | WindowRecipe | CtcRecipe
+MODEL_RECIPES = {str(model.__struct_config__.tag): model for model in get_args(ModelRecipe)}
+"""Every architecture, by its name in recipes."""
 
 
 class AugmentRecipe(_Table, frozen=True, kw_only=True):
@@ -464,7 +467,7 @@ def _nearest(message: str) -> str:
         DataRecipe,
         WordCorpus,
         SpeechCorpus,
-        *get_args(ModelRecipe),
+        *MODEL_RECIPES.values(),
         AugmentRecipe,
         FitRecipe,
         FeatureSettings,
@@ -475,6 +478,5 @@ def _nearest(message: str) -> str:
     if key := message.partition("unknown field `")[2].partition("`")[0]:
         return did_you_mean(key, known)
     if message.endswith("`$.model.architecture`"):
-        tags = [str(model.__struct_config__.tag) for model in get_args(ModelRecipe)]
-        return did_you_mean(message.split("'")[1], tags)
+        return did_you_mean(message.split("'")[1], MODEL_RECIPES)
     return ""

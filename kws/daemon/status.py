@@ -30,7 +30,7 @@ import msgspec
 
 from kws.daemon.snapshot import Snapshot
 from kws.errors import ConfigError
-from kws.events import Event, StateChange, to_json
+from kws.events import Event, StateChange, rfc3339, to_json
 
 __all__ = ["StatusServer", "default_socket"]
 
@@ -286,6 +286,6 @@ def _error(message: str) -> bytes:
 
 
 def _left_out(n: int) -> bytes:
-    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    now = rfc3339(datetime.now(UTC))
     detail = f"{n} events were left out here, as they were read too slowly."
     return to_json(StateChange(event="error", time=now, detail=detail)).encode() + b"\n"
