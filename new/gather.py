@@ -1,7 +1,9 @@
 """What the user has, brought into the shape that training reads."""
 
 import hashlib
+import itertools
 import logging
+import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -16,7 +18,7 @@ from kws.errors import ConfigError, FormatError
 from kws.features import Samples
 from kws.record import Takes, loudest_dbfs
 from kws.train.clips import fault_of, trimmed
-from kws.train.data import audio_below, official_split, read_samples, speaker_of
+from kws.train.data import audio_below, official_split, read_samples, speaker_of, validates
 from kws.train.negatives import common_words
 from kws.train.phonemes import probability
 
@@ -39,7 +41,9 @@ _FAINTEST_DBFS = -55.0  # of the loudest 20 ms: fainter is a microphone's own no
 _CLIP_S = 3.0  # what is longer is searched for takes
 _FEWEST_TO_TEST = 10
 _TEST_SHARE, _VALIDATION_SHARE = 0.2, 0.1
-_PIECE_S = 30.0
+_SPOKEN_SHARES = (0.1, 0.1)  # of voices, that test and that validate
+_PIECE_S = 10.0
+_VALIDATING = 10
 _MANY_FILES = 10
 _MANY_VOICES = 20
 _N_OF_A_WORD = 50
@@ -138,33 +142,43 @@ def share_voices(said: Path, out: Path) -> None:
     """
     clips = audio_below(said)
     by_voice = len({speaker_of(path) for path in clips}) >= _MANY_VOICES
-    for path in clips:
-        place = _place(speaker_of(path) if by_voice else path.name)
-        share = "test" if place < _TEST_SHARE / 2 else "validation"
-        split = "train" if place >= _TEST_SHARE / 2 + _VALIDATION_SHARE else share
-        link(path, out / split / path.parent.name / path.name)
+    names = [speaker_of(path) if by_voice else path.name for path in clips]
+    order = sorted(set(names), key=_place)
+    n_test, n_validation = (math.ceil(share * len(order)) for share in _SPOKEN_SHARES)
+    splits = dict.fromkeys(order, "train")
+    splits |= dict.fromkeys(order[:n_test], "test")
+    splits |= dict.fromkeys(order[n_test : n_test + n_validation], "validation")
+    for name, path in zip(names, clips, strict=True):
+        link(path, out / splits[name] / path.parent.name / path.name)
 
 
 def gather_speech(folder: Path, out: Path) -> None:
-    """Cut any audio into pieces of 30 s, four fifths below `out/train`, the rest below `out/test`.
+    """Cut any audio into pieces of 10 s, four fifths below `out/train`, the rest below `out/test`.
 
-    Of ten files and more, whole files are for the one or the other.
+    Of ten files and more, whole files are for the one or the other. One in ten of what trains is
+    named so that it validates, see `validates`.
     """
     done = out / f"{folder.name}.done"
     if done.is_file():
         return
     paths = audio_below(folder)
+    n = round(_PIECE_S * RATE_HZ)
+    n_train = 0
+    for split in ("train", "test"):
+        (out / split).mkdir(parents=True, exist_ok=True)
     for i, path in enumerate(paths):
         try:
             samples = read_samples(path)
         except FormatError as error:
             log.warning("left out: %s", error)
             continue
-        n = round(_PIECE_S * RATE_HZ)
         for k, start in enumerate(range(0, max(1, len(samples) - n // 4), n)):
             tested = (i if len(paths) >= _MANY_FILES else k) % 5 == 4
-            piece = out / ("test" if tested else "train") / f"{folder.name}-{i:05d}-{k:05d}.flac"
-            piece.parent.mkdir(parents=True, exist_ok=True)
+            name = f"{folder.name}-{i:05d}-{k:05d}"
+            if not tested:
+                n_train += 1
+                name = _named(name, validating=n_train % _VALIDATING == 0)
+            piece = out / ("test" if tested else "train") / f"{name}.flac"
             soundfile.write(piece, samples[start : start + n], RATE_HZ)
     done.touch()
 
@@ -249,6 +263,15 @@ def _takes(samples: Samples, *, text: str) -> Iterator[Samples]:
         clip = trimmed(one)
         if fault_of(clip, text=text) is None and loudest_dbfs(clip) > _FAINTEST_DBFS:
             yield clip
+
+
+def _named(name: str, *, validating: bool) -> str:
+    """Return a name with as many letters behind it as it takes to be in the split wanted."""
+    for letters in itertools.count():
+        longer = name + "x" * letters
+        if validates(longer) == validating:
+            break
+    return longer
 
 
 def _place(name: str) -> float:

@@ -60,7 +60,7 @@ __all__ = ["Result", "make"]
 _NEAR_SHARE = 0.6  # of what is like a phrase, against clips of it
 _N_SENTENCES = 300
 _N_CUT = 400
-_FRAMES, _TEMPERATURE = 4, 1.5
+_FRAMES, _TEMPERATURE = 4, 3.0
 _SNR_DB = 10.0
 _N_TESTED = 400
 

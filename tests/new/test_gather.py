@@ -17,6 +17,7 @@ from kws.new.gather import (
     sentences,
     share_voices,
 )
+from kws.train.data import validates
 
 RATE_HZ = 16_000
 
@@ -119,15 +120,18 @@ def test_recordings_are_cut_once(tmp_path):
 
 
 def test_one_long_recording_of_speech_trains_and_tests(tmp_path):
-    write(tmp_path / "radio" / "show.flac", *[silence(30)] * 10, silence(3))
+    write(tmp_path / "radio" / "show.flac", *[silence(10)] * 50, silence(2))
     gather_speech(tmp_path / "radio", tmp_path / "out")
-    assert len(names(tmp_path / "out" / "train")) == 8
-    assert names(tmp_path / "out" / "test") == ["radio-00000-00004.flac", "radio-00000-00009.flac"]
+    trained = names(tmp_path / "out" / "train")
+    assert len(trained) == 40
+    assert sum(validates(name.removesuffix(".flac")) for name in trained) == 4
+    assert len(names(tmp_path / "out" / "test")) == 10
+    assert names(tmp_path / "out" / "test")[0] == "radio-00000-00004.flac"
 
 
 def test_of_many_recordings_whole_ones_are_for_testing(tmp_path):
     for i in range(10):
-        write(tmp_path / "radio" / f"{i}.flac", silence(61))
+        write(tmp_path / "radio" / f"{i}.flac", silence(21))
     gather_speech(tmp_path / "radio", tmp_path / "out")
     assert {name[:11] for name in names(tmp_path / "out" / "test")} == {
         "radio-00004",
