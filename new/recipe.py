@@ -1,6 +1,7 @@
 """The recipe of a phrase: three stages that fit into the minutes asked for."""
 
 import importlib.util
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,7 +55,7 @@ def draw_up(
     backbone = recipe_of_backbone()
     rooms = bool(importlib.util.find_spec("pyroomacoustics"))
     return Recipe(
-        name="-".join(labels)[:64],
+        name=re.sub(r"[^A-Za-z0-9_.-]", "_", "-".join(labels))[:64],
         description=", ".join(label.replace("_", " ") for label in labels),
         licence="as the data's",
         data=DataRecipe(

@@ -321,6 +321,8 @@ class FitRecipe(_Table, frozen=True, kw_only=True):
     temperature: Annotated[float, Meta(ge=1.0)] = 2.0
     precision: Precision = "auto"
     """Of the computation; weights are float32. `auto`: mixed_float16 on a GPU."""
+    frozen_layers: Count = 0
+    """How many layers, from the first, keep the weights that are begun with."""
     quantize_aware: bool = False
     """True: compute as the int8 model will, with ranges that are learned and exported."""
     keep: Literal["best", "last"] = "best"
@@ -380,6 +382,11 @@ class Recipe(_Table, frozen=True, kw_only=True):
             raise ValueError(
                 f"fit.quantize_aware must stay false for {self.model.architecture}: only step "
                 f"models can be trained so"
+            )
+        if self.fit.frozen_layers and isinstance(self.model, WindowRecipe):
+            raise ValueError(
+                f"fit.frozen_layers must stay 0 for {self.model.architecture}: only the layers of "
+                f"step models are counted"
             )
         if self.fit.quantize_aware and self.fit.precision.startswith("mixed"):
             raise ValueError(
