@@ -15,7 +15,7 @@ __all__ = ["new"]
 
 _PATH = click.Path(path_type=Path)
 _CLIPS_PER_MINUTE, _FEWEST_CLIPS, _MOST_CLIPS = 27, 200, 3000
-_HERE = {"speech": "librispeech", "words": "speech_commands", "noise": "noise"}
+_HERE = {"speech": "librispeech", "noise": "noise"}
 
 
 @click.command()
@@ -35,7 +35,7 @@ _HERE = {"speech": "librispeech", "words": "speech_commands", "noise": "noise"}
     default="data",
     show_default=True,
     type=_PATH,
-    help="Where speech, noise and words are looked for that are not named.",
+    help="Where speech and noise are looked for that are not named.",
 )
 @click.option(
     "--minutes",
@@ -158,8 +158,8 @@ def _check(phrases: Sequence[str], *, out: Path, recordings: Path | None, no_voi
 
 def _found(kind: str, folders: Sequence[Path], *, data: Path) -> tuple[Path, ...]:
     """Return the folders of a kind: those named, or the one that lies in the data folder."""
-    usual = data / _HERE[kind]
-    return tuple(folders) or ((usual,) if usual.is_dir() else ())
+    usual = data / _HERE.get(kind, "")
+    return tuple(folders) or ((usual,) if kind in _HERE and usual.is_dir() else ())
 
 
 def _backends(

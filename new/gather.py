@@ -21,8 +21,10 @@ from kws.train.clips import fault_of, trimmed
 from kws.train.data import audio_below, official_split, read_samples, speaker_of, validates
 from kws.train.negatives import common_words
 from kws.train.phonemes import probability
+from kws.train.scenes import speech_span
 
 __all__ = [
+    "SPLITS",
     "Gathered",
     "coloured_noise",
     "cut_words",
@@ -37,8 +39,12 @@ __all__ = [
 
 log = logging.getLogger("kws.new")
 
+SPLITS = ("train", "validation", "test")
+"""What recordings are divided into."""
+
 _FAINTEST_DBFS = -55.0  # of the loudest 20 ms: fainter is a microphone's own noise
-_CLIP_S = 3.0  # what is longer is searched for takes
+_MARGIN_S = 0.25
+_CLIP_S = 4.0  # what is longer is searched for takes
 _FEWEST_TO_TEST = 10
 _TEST_SHARE, _VALIDATION_SHARE = 0.2, 0.1
 _SPOKEN_SHARES = (0.1, 0.1)  # of voices, that test and that validate
@@ -77,10 +83,12 @@ class Gathered(msgspec.Struct, frozen=True, kw_only=True):
         return f"{counts}{left_out}{narrow}"
 
 
-def gather_recordings(folder: Path, out: Path, *, label: str, test_only: bool = False) -> Gathered:
+def gather_recordings(
+    folder: Path, out: Path, *, label: str, splits: Sequence[str] = SPLITS
+) -> Gathered:
     """Cut recordings of a phrase into clips below `out`, by split.
 
-    A recording longer than three seconds is cut into takes by voice activity. Neighbours by name
+    A recording longer than four seconds is cut into takes by voice activity. Neighbours by name
     are taken for one speaker's, so that splits are ranges: the last fifth is for the figures if
     there are ten or more, the tenth before it validates.
 
@@ -90,15 +98,15 @@ def gather_recordings(folder: Path, out: Path, *, label: str, test_only: bool = 
         Holds recordings, or a folder named `label` that does.
     out : Path
     label : str
-    test_only : bool
-        All of them are for the figures.
+    splits : sequence of str
+        Which of `SPLITS` there are to be; of `test` alone, all are for that.
 
     Raises
     ------
     ConfigError
         If there is no recording, or nothing is said in any.
     """
-    done = out / f"{label}{'.test' if test_only else ''}.json"
+    done = out / f"{label}.{'-'.join(splits)}.json"
     if done.is_file():
         return msgspec.json.decode(done.read_bytes(), type=Gathered)
     paths = audio_below(folder / label if (folder / label).is_dir() else folder)
@@ -122,9 +130,8 @@ def gather_recordings(folder: Path, out: Path, *, label: str, test_only: bool = 
             f"Recordings must hold the phrase `{label}`, spoken. Received: {len(paths)} files in "
             f"{folder}, none of use, the first since: {reason} Record it: `kws record {label}`."
         )
-    splits = ["test"] * len(takes) if test_only else _splits(len(takes))
-    counts = dict.fromkeys(("train", "validation", "test"), 0)
-    for split, (name, clips) in zip(splits, takes, strict=True):
+    counts = dict.fromkeys(SPLITS, 0)
+    for split, (name, clips) in zip(_split(len(takes), splits), takes, strict=True):
         for i, samples in enumerate(clips):
             path = out / split / label / f"{name.replace('_nohash_', '-')}_nohash_{i}.flac"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -255,14 +262,21 @@ def sentences(n: int, *, n_words: int = 7, seed: int = 1) -> list[str]:
 def _takes(samples: Samples, *, text: str) -> Iterator[Samples]:
     """Give the stretches of speech in a recording that may be the phrase."""
     if len(samples) <= _CLIP_S * RATE_HZ:
-        whole = [samples]
+        whole = [_around(samples)]
     else:
         takes = Takes()
-        whole = [take.samples for take in (*takes.process(samples), *takes.flush())]
-    for one in whole:
-        clip = trimmed(one)
+        found = (*takes.process(samples), *takes.flush())
+        whole = [trimmed(take.samples) for take in found]
+    for clip in whole:
         if fault_of(clip, text=text) is None and loudest_dbfs(clip) > _FAINTEST_DBFS:
             yield clip
+
+
+def _around(samples: Samples) -> Samples:
+    """Cut what is spoken out of a short recording, with a little of the room around it."""
+    start, end = speech_span(samples)
+    margin = round(_MARGIN_S * RATE_HZ)
+    return samples[max(0, start - margin) : end + margin]
 
 
 def _named(name: str, *, validating: bool) -> str:
@@ -280,13 +294,15 @@ def _place(name: str) -> float:
     return int.from_bytes(digest[:4]) / 2**32
 
 
-def _splits(n: int) -> list[str]:
-    if n < _FEWEST_TO_TEST:
-        return ["train"] * n
-    n_test, n_validation = round(_TEST_SHARE * n), max(1, round(_VALIDATION_SHARE * n))
-    return (
-        ["train"] * (n - n_test - n_validation) + ["validation"] * n_validation + ["test"] * n_test
-    )
+def _split(n: int, splits: Sequence[str]) -> list[str]:
+    """Return the split of each of n recordings in order; few ones all train."""
+    if list(splits) == ["test"]:
+        return ["test"] * n
+    many = n >= _FEWEST_TO_TEST
+    n_test = round(_TEST_SHARE * n) if many and "test" in splits else 0
+    n_validation = max(1, round(_VALIDATION_SHARE * n)) if many else 0
+    n_train = n - n_test - n_validation
+    return ["train"] * n_train + ["validation"] * n_validation + ["test"] * n_test
 
 
 def link(path: Path, to: Path) -> None:

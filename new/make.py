@@ -27,6 +27,7 @@ from kws.manifest import UNKNOWN, DataSource
 from kws.model import open_model
 from kws.new.backbone import unpack
 from kws.new.gather import (
+    SPLITS,
     coloured_noise,
     cut_words,
     gather_noise,
@@ -142,7 +143,13 @@ def make(
     say(f"in eight bits, it agrees with the trained network at {agreement.argmax:.1%}")
     say("setting thresholds on speech kept from training")
     tuned = hear(open_model(exported), tuning_streams(trained.data, work.folder))
-    write_manifest(exported, calibrate(tuned.manifest, tuned, beyond=True), exported)
+    manifest = calibrate(tuned.manifest, tuned, beyond=True)
+    thresholds = thresholds_for(DecisionSettings(false_alarms_per_hour=request.budget), manifest)
+    decision = msgspec.structs.replace(
+        manifest.decision, threshold=round(max(thresholds.values()), 4)
+    )
+    manifest = msgspec.structs.replace(manifest, decision=decision)
+    write_manifest(exported, manifest, exported)
 
     model = open_model(exported)
     say("measuring on words and speech kept for it")
@@ -154,9 +161,7 @@ def make(
         hours=heard.streams[0].duration_s / 3600,
         points=points_of(evaluate_stream(heard)),
         budget=request.budget,
-        thresholds=thresholds_for(
-            DecisionSettings(false_alarms_per_hour=request.budget), model.manifest
-        ),
+        thresholds=thresholds,
         confused_by=confusers(model, _unlike(labels, work), budget=request.budget),
         n_bytes=exported.stat().st_size,
         cpu_ms=cpu_ms(model),
@@ -206,10 +211,10 @@ def _speak(
 def _collect_recordings(labels: Sequence[str], request: Request, work: Work, *, say: Say) -> int:
     """Bring recordings into the work folder; return how many of them the figures are for."""
     n_tested = 0
-    folders = ((request.recordings, False), (request.test, True))
-    for folder, test_only in folders:
+    known = SPLITS[:2] if request.test else SPLITS
+    for folder, splits in ((request.recordings, known), (request.test, SPLITS[2:])):
         for label in labels if folder else ():
-            gathered = gather_recordings(folder, work.recorded, label=label, test_only=test_only)
+            gathered = gather_recordings(folder, work.recorded, label=label, splits=splits)
             say(f"recordings of {label} in {folder}: {gathered.describe()}")
             n_tested += gathered.n["test"]
     if request.test is None and request.recordings and not n_tested:

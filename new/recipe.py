@@ -73,13 +73,14 @@ def draw_up(
             context_share=0.5,
             room_share=0.35,
             room="pyroomacoustics" if rooms else "polack",
-            noise_share=0.6,
-            snr_db=(-2.0, 25.0),
+            speech_word_share=0.0,
+            noise_share=0.8,
+            snr_db=(-2.0, 40.0),
             babble_share=0.08,
-            microphone_share=0.4,
-            speed=(0.85, 1.2),
+            microphone_share=0.25,
+            speed=(0.82, 1.25),
             warp=(0.86, 1.18),
-            tilt_db=10.0,
+            tilt_db=12.0,
         ),
         fit=FitRecipe(
             seed=seed,
@@ -96,11 +97,11 @@ def draw_up(
         ),
         then=[
             {
-                "augment": {"mined_share": 0.3, "microphone_share": 0.3},
+                "augment": {"mined_share": 0.3},
                 "fit": {"epochs": _EPOCHS[1], "learning_rate": 8e-4},
             },
             {
-                "augment": {"mined_share": 0.3, "microphone_share": 0.25, "speech_share": 0.4},
+                "augment": {"mined_share": 0.3, "speech_share": 0.4},
                 "fit": {"epochs": _EPOCHS[2], "learning_rate": 5e-4},
             },
         ],

@@ -64,7 +64,7 @@ def test_few_recordings_all_train(tmp_path):
 def test_recordings_to_test_on_are_for_nothing_else(tmp_path):
     for i in range(4):
         write(tmp_path / "in" / f"{i}.wav", silence(0.3), voice(0.6), silence(0.3))
-    gathered = gather_recordings(tmp_path / "in", tmp_path / "out", label="a", test_only=True)
+    gathered = gather_recordings(tmp_path / "in", tmp_path / "out", label="a", splits=("test",))
     assert gathered.n == {"train": 0, "validation": 0, "test": 4}
 
 
