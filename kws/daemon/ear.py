@@ -16,6 +16,7 @@ from kws.daemon.backlog import Backlog, Piece
 from kws.daemon.recorder import CAPTURE, Recorder
 from kws.daemon.sparing import Sparing
 from kws.events import StateChange
+from kws.sources.network import is_address
 
 __all__ = ["DEVICES", "Ear", "State", "back_off_s", "wall_time"]
 
@@ -83,6 +84,7 @@ class Ear:
         self.label = settings.label
         self.name = settings.label
         self.is_file = _is_file(settings)
+        self._is_port = is_address(settings.input) and not settings.command
         self.backlog = Backlog(backlog_s, drops=not self.is_file)
         self.state: State = "opening"
         self.since_s = time.time()
@@ -119,7 +121,7 @@ class Ear:
                 n_failures = 0
             pause_s = self._pause_s(n_failures)
             n_failures += 1
-            self._stall(reason or "It ended.", pause_s)
+            self._stall(reason or "It ended.", f"Next attempt in {pause_s:.1f} s.")
             await self._rest(pause_s)
 
     def take(self) -> Piece | None:
@@ -166,7 +168,11 @@ class Ear:
                 left_s = limit_s
             if left_s <= 0:
                 what = "No audio came" if recorder.name else "It could not be opened"
-                return f"{what} for {limit_s:g} s."
+                reason = f"{what} for {limit_s:g} s."
+                if not (self._is_port and recorder.name):
+                    return reason
+                self._await_sender(reason)
+                left_s = _LOOK_S
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(left_s, _LOOK_S)):
                     await recorder.over.wait()
@@ -197,11 +203,16 @@ class Ear:
         _log.info("%s: %s %s.", self.label, "hears again" if again else "listens to", self.name)
         self._say("recovered" if again else "listening", self.name)
 
-    def _stall(self, reason: str, pause_s: float) -> None:
+    def _await_sender(self, reason: str) -> None:
+        """Keep an open port open: that nobody sends is no fault of it, and nothing to mend here."""
+        if self.state != "stalled" or reason != self.last_error:
+            self._stall(reason, "Its port stays open for a sender.")
+
+    def _stall(self, reason: str, what_next: str) -> None:
         """Say that nothing is heard any more, once for the same reason."""
         is_news = self.state != "stalled" or reason != self.last_error
         level = logging.WARNING if is_news else logging.DEBUG
-        _log.log(level, "%s: %s Next attempt in %.1f s.", self.label, reason, pause_s)
+        _log.log(level, "%s: %s %s", self.label, reason, what_next)
         self.last_error = reason
         if self.state == "stalled":
             return
