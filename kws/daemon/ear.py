@@ -66,6 +66,8 @@ class Ear:
         What the source calls itself, for people; the label until it is open.
     n_reopened : int
         How often it was heard again after a stall.
+    n_overruns : int
+        How often audio was lost before it came here: in the sound system, or in the recorder.
     last_error : str or None
         Why it was last silent, or for a file, what was wrong with it.
     """
@@ -89,14 +91,14 @@ class Ear:
         self.state: State = "opening"
         self.since_s = time.time()
         self.n_reopened = 0
-        self.n_lost_chunks = 0
+        self.n_overruns = 0
         self.last_error: str | None = None
         self._tell, self._wake = tell, wake
         self._command = command
         self._pause_s = pause_s or back_off_s
         self._recorder: Recorder | None = None
         self._n_at_opening = 0
-        self._drops = Sparing(_log)
+        self._drops, self._losses = Sparing(_log), Sparing(_log)
 
     @property
     def is_over(self) -> bool:
@@ -143,7 +145,9 @@ class Ear:
         """Run one recorder to its end; return why it ended."""
         self._n_at_opening = self.backlog.n_received
         try:
-            recorder = Recorder(self.settings, hear=self._hear, command=self._command)
+            recorder = Recorder(
+                self.settings, hear=self._hear, lose=self._lose, command=self._command
+            )
         except OSError as error:
             return f"No process can be started to record: {error}."
         self._recorder = recorder
@@ -153,7 +157,6 @@ class Ear:
         finally:
             self._recorder = None
             reason = await _to_the_end(recorder.stop())
-            self.n_lost_chunks += recorder.n_lost_chunks
         return stall or reason
 
     async def _watch(self, recorder: Recorder) -> str | None:
@@ -192,6 +195,15 @@ class Ear:
         if self.is_file and recorder and self.backlog.is_full:
             recorder.pause()
         self._wake()
+
+    def _lose(self, n: int) -> None:
+        self.n_overruns += n
+        self._losses.warning(
+            "%s: audio was lost on its way to the daemon; the machine may be too busy. Overruns so "
+            "far: %d.",
+            self.label,
+            self.n_overruns,
+        )
 
     def _listen(self) -> None:
         """Say that it is heard, for the first time or again."""

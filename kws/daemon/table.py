@@ -34,6 +34,11 @@ def status_tables(snapshot: Snapshot, *, ascii_only: bool = False) -> "Group":
     )
 
     parts: list[Text | Table] = [head, _sources(snapshot, ascii_only=ascii_only)]
+    parts += [
+        Text(f"{source.name}: {source.n_overruns} overruns, audio lost on its way to the daemon")
+        for source in snapshot.sources
+        if source.n_overruns
+    ]
     if snapshot.detections:
         heard = _table("Detections", "keyword source model n", ascii_only=ascii_only)
         for one in sorted(snapshot.detections, key=lambda one: -one.n):

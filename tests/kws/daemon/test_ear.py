@@ -267,6 +267,23 @@ def test_when_nobody_takes_it_the_oldest_audio_goes(recorder, make_ear, caplog, 
     assert line.startswith("mic: the oldest audio was dropped, as the machine is too busy: ")
 
 
+def test_audio_that_was_lost_before_it_came_is_counted_and_logged_once(
+    recorder, make_ear, once, caplog
+):
+    def lost(*counts):
+        reports = (f"""echo '{{"report": "lost", "n_chunks": {n}}}' >&2;""" for n in counts)
+        return f"{OPENED} head -c 100 /dev/zero; {' '.join(reports)}"
+
+    script = once(f"{lost(1, 3)} exit", f"{lost(2, 4)} exec sleep 60")
+    ear = make_ear(recorder(script))
+    with caplog.at_level(logging.WARNING):
+        running(ear, lambda: ear.n_overruns == 7)
+    assert [line for line in caplog.messages if "lost" in line] == [
+        "mic: audio was lost on its way to the daemon; the machine may be too busy. Overruns so "
+        "far: 1."
+    ]
+
+
 def test_a_source_that_defies_its_end_is_killed_with_all_it_started(recorder, make_ear, tmp_path):
     script = f"trap '' TERM; {OPENED} sleep 61 & echo $! $$ > {tmp_path}/pids; cat /dev/zero"
     ear = make_ear(recorder(script))
