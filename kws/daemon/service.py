@@ -147,8 +147,9 @@ class Daemon:
         """Process one piece of a source; return whether there was one."""
         piece = channel.ear.take()
         if piece is not None:
-            is_muted = self._setup.hooks.muted and not channel.ear.is_file
-            self._hear(channel, piece, is_muted=is_muted)
+            # Hooks of before a reload mute until they have ended, too.
+            is_muted = any(map(_is_muting, (self._hooks, *self._retired)))
+            self._hear(channel, piece, is_muted=is_muted and not channel.ear.is_file)
         if channel.ear.is_over and not channel.is_done:
             channel.is_done = True
             if channel.ear.last_error:
@@ -269,7 +270,8 @@ class Daemon:
             threading.Thread(target=old.recording.close, name="kws-recording", daemon=True).start()
         if setup.hooks is not old.hooks:
             self._hooks.begin_close()
-            self._retired = [one for one in (*self._retired, self._hooks) if not one.join(0)]
+            retired = (*self._retired, self._hooks)
+            self._retired = [one for one in retired if _is_muting(one) or not one.join(0)]
             self._hooks = Outlet("hooks", setup.hooks)
         wanted = setup.config.every_source
         leaving = [one for one in self._channels if one.ear.settings not in wanted]
@@ -352,6 +354,10 @@ class Daemon:
             if isinstance(outlet.sink, Hooks) and not outlet.join(0):
                 kill = functools.partial(outlet.sink.close, kill=True)
                 threading.Thread(target=kill, name="kws-kill", daemon=True).start()
+
+
+def _is_muting(outlet: Outlet[Event]) -> bool:
+    return isinstance(outlet.sink, Hooks) and outlet.sink.muted
 
 
 def _cancel_once(task: asyncio.Task[None]) -> None:

@@ -409,6 +409,45 @@ def test_new_hooks_run_after_a_reload_and_old_ones_end_in_their_time(
     listen(write(hook("old")), driver=drive, recorder=recorder(fifo.script()))
 
 
+@pytest.mark.slow
+def test_a_hook_of_before_a_reload_mutes_until_it_ends_and_mute_after_s_more(
+    write, fifo, recorder, audio, tmp_path, caplog
+):
+    script = f"until [ -e {tmp_path}/end ]; do sleep 0.02; done; touch {tmp_path}/ended"
+    mute = "mute = true\nmute_after_s = 4.0\n"
+    hook = f"[[hooks]]\nkeyword = 'stop'\nshell = true\ncommand = '{script}'\n{mute}"
+    one, other = audio[: 2 * 16_000], "[[hooks]]\nkeyword = 'stop'\ncommand = 'true'\n"
+
+    async def reload(text):
+        n = caplog.messages.count("The configuration was read again.")
+        write(text)
+        tell(signal.SIGHUP)
+        await until(lambda: caplog.messages.count("The configuration was read again.") > n)
+
+    async def passed_over(printer):
+        await fifo.write(one)
+        await asyncio.sleep(0.3)
+        assert len(printer.of(Detection)) == 1
+
+    async def drive(printer):
+        caplog.set_level("INFO")
+        await until(lambda: ("start", None) in printer.states())
+        await fifo.write(one)
+        await until(lambda: len(printer.of(Detection)) == 1)
+        await reload(other)
+        await passed_over(printer)
+        (tmp_path / "end").touch()
+        await until((tmp_path / "ended").exists)
+        await reload(other + "on = ['start']\n")
+        await passed_over(printer)
+        await asyncio.sleep(4.0)
+        await fifo.write(one)
+        await until(lambda: len(printer.of(Detection)) == 2)
+        tell(signal.SIGTERM)
+
+    listen(write(hook), driver=drive, recorder=recorder(fifo.script()))
+
+
 def test_a_hook_that_hangs_and_a_sink_that_hangs_delay_no_audio(
     write, fifo, recorder, audio, tmp_path
 ):
