@@ -190,12 +190,13 @@ def daemon(ctx: click.Context, config: Path, as_json: bool) -> None:
     from kws.daemon.service import Daemon
     from kws.sinks.jsonl import JsonLines
 
+    change_log = None
     if "log_format" not in ctx.meta:
-        configure(load_config(config).daemon.log_format)
+        change_log = configure(load_config(config).daemon.log_format)
     logging.getLogger("kws").setLevel(logging.INFO)
     # A stream of its own: one that is stuck must not keep the process from ending.
     printer = JsonLines(os.fdopen(os.dup(1), "w")) if as_json else None
-    code = asyncio.run(Daemon(config, printer=printer).run())
+    code = asyncio.run(Daemon(config, printer=printer, change_log=change_log).run())
     if any(thread.name.startswith("kws-") for thread in threading.enumerate()):
         os._exit(code)  # a sink hangs, and Python would wait for the locks that it holds
     ctx.exit(code)

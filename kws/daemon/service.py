@@ -10,7 +10,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -20,6 +20,7 @@ from kws.daemon.backlog import Piece
 from kws.daemon.channel import Channel
 from kws.daemon.ear import Ear, wall_time
 from kws.daemon.log_outlet import logs_in_a_thread
+from kws.daemon.logs import LogFormat
 from kws.daemon.notify import Notifier
 from kws.daemon.outlet import Outlet
 from kws.daemon.recorder import CAPTURE
@@ -57,6 +58,8 @@ class Daemon:
         Talks to the service manager; None makes one out of the environment.
     recorder : sequence of str
         What records; tests bring their own.
+    change_log : callable or None
+        Called at a reload with `[daemon] log_format`; None leaves the log as it is.
 
     Raises
     ------
@@ -71,10 +74,12 @@ class Daemon:
         printer: Sink | None = None,
         notifier: Notifier | None = None,
         recorder: Sequence[str] = CAPTURE,
+        change_log: Callable[[LogFormat], None] | None = None,
     ) -> None:
         self._path = config
         self._notifier = notifier or Notifier()
         self._recorder = recorder
+        self._change_log = change_log
         self._setup = Setup.read(config)
         self._channels: list[Channel] = []
         self._reporter = Reporter(
@@ -265,6 +270,8 @@ class Daemon:
     async def _switch(self, setup: Setup) -> None:
         """Replace models, hooks and sources at once, between two pieces of audio."""
         old, self._setup = self._setup, setup
+        if self._change_log:
+            self._change_log(setup.config.daemon.log_format)
         if setup.recording is not old.recording:
             # Its last clips are written beside the listening.
             threading.Thread(target=old.recording.close, name="kws-recording", daemon=True).start()

@@ -1,6 +1,7 @@
 import asyncio
 import contextlib
 import fcntl
+import json
 import os
 import signal
 import socket
@@ -557,6 +558,26 @@ def test_the_process_ends_though_nobody_reads_what_it_prints_and_logs(write, tmp
     finally:
         daemon.kill()
         daemon.communicate()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("options", "is_json"), [([], True), (["--log-format", "text"], False)])
+def test_a_reload_changes_the_format_of_the_log_unless_an_option_sets_it(write, options, is_json):
+    source = "[source]\ncommand = ['sh', '-c', 'head -c 3200 /dev/zero; sleep 99']\nstall_s = 99\n"
+    config = write(source)
+    command = [sys.executable, "-m", "kws", "daemon", "--config", config, *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as daemon:
+        try:
+            before = next(line for line in daemon.stderr if "listens to" in line)
+            write(source + "[daemon]\nlog_format = 'json'\n")
+            daemon.send_signal(signal.SIGHUP)
+            after = next(line for line in daemon.stderr if "was read again" in line)
+        finally:
+            daemon.terminate()
+            daemon.stderr.read()
+    text = "INFO: The configuration was read again.\n"
+    assert before.startswith("INFO: ")
+    assert json.loads(after)["message"] == text[6:-1] if is_json else after == text
 
 
 async def ask(path):
