@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import termios
 import threading
 import time
 import wave
@@ -549,7 +550,8 @@ def test_the_process_ends_though_nobody_reads_what_it_prints_and_logs(write, tmp
     )
     for pipe in (daemon.stdout, daemon.stderr):  # one page, so that it is soon full
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 4096)
-    time.sleep(4)
+    asyncio.run(until(lambda: min(map(n_waiting, (daemon.stdout, daemon.stderr))) > 3_500))
+    time.sleep(0.5)
     asked_s = time.monotonic()
     daemon.terminate()
     try:
@@ -578,6 +580,11 @@ def test_a_reload_changes_the_format_of_the_log_unless_an_option_sets_it(write, 
     text = "INFO: The configuration was read again.\n"
     assert before.startswith("INFO: ")
     assert json.loads(after)["message"] == text[6:-1] if is_json else after == text
+
+
+def n_waiting(pipe):
+    """Return how many bytes of a pipe nobody has read."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 async def ask(path):
