@@ -67,7 +67,8 @@ def _connected(path: Path, request: str) -> Iterator[socket.socket]:
         connection.settimeout(_ANSWER_S)
         try:
             connection.connect(str(path))
-            with contextlib.suppress(BrokenPipeError):  # what it has said before is still there
+            # What it has said before is still there.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 connection.sendall(msgspec.json.encode({"request": request}) + b"\n")
         except PermissionError as error:
             raise ConfigError(
@@ -120,7 +121,7 @@ def _check(line: bytes) -> None:
     """Raise what the daemon answers in place of what was asked for."""
     with contextlib.suppress(msgspec.DecodeError):
         if refusal := msgspec.json.decode(line, type=_Refusal).error:
-            raise KwsError(f"The daemon refuses: {refusal} Try again.")
+            raise KwsError(f"The daemon refuses: {refusal}")
 
 
 def _silent(path: Path) -> KwsError:

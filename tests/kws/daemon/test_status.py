@@ -26,6 +26,10 @@ STATE = Snapshot(
     sources=[SourceState(name="mic", state="listening", since_s=50.0)],
     models=["m"],
 )
+REFUSAL = (
+    "No more than 3 clients may ask at once. Received: one more. End a `kws tail` that nobody "
+    "needs, or ask again later."
+)
 STOP = StateChange(event="stop", time="2026-01-31T12:00:00.000Z")
 
 
@@ -202,14 +206,49 @@ def test_no_more_clients_are_served_than_there_may_be_and_places_come_free(path,
         held = [await following(path) for _ in range(3)]
         await until(lambda: len(server._followers) == 3)
         refused = await request(path, b'{"request": "status"}\n')
+        with pytest.raises(KwsError) as told:
+            await asyncio.to_thread(ask, path)
+        with pytest.raises(KwsError) as told_too:
+            await asyncio.to_thread(next, follow(path))
+        assert str(told.value) == str(told_too.value) == f"The daemon refuses: {REFUSAL}"
         for _, writer in held:
             writer.close()
         await until(lambda: not server._clients)
         return refused, await asyncio.to_thread(ask, path)
 
     refused, state = serve(client, most_clients=3)
-    assert json.loads(refused) == {"error": "Only 3 may ask at once."}
+    assert json.loads(refused) == {"error": REFUSAL}
     assert state == STATE
+
+
+def test_who_is_one_too_many_is_told_so_and_never_cut_off(path, serve):
+    """A reset goes before what was said to a client that has sent its request too late."""
+
+    def late_request():
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(30)
+            client.connect(str(path))
+            time.sleep(0.2)
+            client.sendall(b'{"request": "status"}\n')
+            received = b""
+            while part := client.recv(65_536):
+                received += part
+            return received
+
+    async def client(server):
+        held = [await following(path) for _ in range(3)]
+        await until(lambda: len(server._followers) == 3)
+        refused = await asyncio.gather(*(asyncio.to_thread(late_request) for _ in range(8)))
+        for _, writer in held:
+            writer.close()
+        return refused
+
+    assert list(map(json.loads, serve(client, most_clients=3))) == 8 * [{"error": REFUSAL}]
+
+
+def test_those_who_are_too_many_and_stay_are_sent_away(path, serve, monkeypatch):
+    monkeypatch.setattr("kws.daemon.status._REFUSAL_S", 0.05)
+    assert json.loads(serve(lambda _: request(path, b""), most_clients=0))["error"]
 
 
 def test_a_client_that_does_not_read_delays_nobody_and_is_told_what_it_missed(path, serve):
