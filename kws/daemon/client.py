@@ -22,7 +22,7 @@ _SYSTEM_SOCKET = Path("/run/kws/kws.sock")
 def find_socket() -> Path:
     """Return the socket of a daemon: the user's own if it is there, else the system's."""
     own = default_socket()
-    return own if own.exists() or not _SYSTEM_SOCKET.exists() else _SYSTEM_SOCKET
+    return own if _is_there(own) or not _is_there(_SYSTEM_SOCKET) else _SYSTEM_SOCKET
 
 
 def ask(path: Path) -> Snapshot:
@@ -59,6 +59,14 @@ def follow(path: Path) -> Iterator[Event]:
             if getattr(event, "event", None) == "stop":
                 return
     raise _lost(path)
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there may be a socket; a folder that is closed to us holds that of another user."""
+    try:
+        return path.exists()
+    except PermissionError:
+        return True
 
 
 @contextlib.contextmanager

@@ -4,11 +4,12 @@ import json
 import socket
 import stat
 import time
+from pathlib import Path
 
 import msgspec
 import pytest
 
-from kws.daemon.client import ask, follow
+from kws.daemon.client import ask, find_socket, follow
 from kws.daemon.snapshot import Snapshot, SourceState
 from kws.daemon.status import StatusServer, default_socket
 from kws.errors import ConfigError, KwsError
@@ -351,6 +352,20 @@ def test_permission_denied_is_told(path, monkeypatch):
         f"A daemon can be asked only by the user it runs as, and by root. Received: permission "
         f"denied for {path}. Run this as that user, or with sudo."
     )
+
+
+def test_a_socket_in_a_folder_that_is_closed_is_taken_for_a_daemons(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr("kws.daemon.client._SYSTEM_SOCKET", tmp_path / "closed" / "kws.sock")
+    exists = Path.exists
+
+    def closed(self):
+        if self.parent.name == "closed":
+            raise PermissionError(13, "Permission denied")
+        return exists(self)
+
+    monkeypatch.setattr(Path, "exists", closed)
+    assert find_socket() == tmp_path / "closed" / "kws.sock"
 
 
 def test_another_program_behind_the_socket_is_told(path):
