@@ -251,12 +251,21 @@ def devices() -> None:
 
 
 @cli.command()
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    default=Path("kws.toml"),
+    help="A kws.toml to check too; default kws.toml, if there is one.",
+)
 @click.pass_context
-def doctor(ctx: click.Context) -> None:
-    """Check that everything needed is there, and say how to get what is not."""
+def doctor(ctx: click.Context, config: Path) -> None:
+    """Check that everything needed is there, and say how to get what is not.
+
+    Microphones are heard for a second, of which nothing is kept.
+    """
     from kws.doctor import examine, report
 
-    checks = list(examine(Path("kws.toml")))
+    checks = list(examine(config))
     click.echo(report(checks))
     ctx.exit(0 if all(check.ok or not check.needed for check in checks) else 1)
 
