@@ -300,7 +300,8 @@ def settings(path: Path) -> Check:
     from kws.phrases import phrases_for
     from kws.sinks.hooks import Hooks
 
-    names, keywords = [], []
+    names: list[str] = []
+    keywords: list[str] = []
     try:
         config = load_config(path)
         for model in config.every_model:
