@@ -146,7 +146,8 @@ def _verdict(checks: Sequence[Check]) -> str:
     about = [check for check in checks if check.name.partition(" ")[0] in _ABOUT_MICROPHONES]
     if deaf := [check.name for check in about if not check.ok]:
         return f"Listening to a file works; for a microphone mend {', '.join(deaf)} first."
-    return f"Listening to {'a microphone' if about else 'a file'} works."
+    is_heard = any(check.name.startswith("sound") for check in about)
+    return f"Listening to a {'microphone' if is_heard else 'file'} works."
 
 
 def python_version(found: tuple[int, ...] = sys.version_info[:3]) -> Check:
