@@ -35,7 +35,9 @@ def status_tables(snapshot: Snapshot, *, ascii_only: bool = False) -> "Group":
 
     parts: list[Text | Table] = [head, _sources(snapshot, ascii_only=ascii_only)]
     parts += [
-        Text(f"{source.name}: {source.n_overruns} overruns, audio lost on its way to the daemon")
+        Text(
+            f"{source.name}: audio was lost on its way to the daemon; overruns: {source.n_overruns}"
+        )
         for source in snapshot.sources
         if source.n_overruns
     ]

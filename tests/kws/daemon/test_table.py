@@ -46,7 +46,7 @@ def test_all_of_a_snapshot_is_shown():
         "kws 1.2, process 7, up 1 d 1 h, CPU 1.0 %, memory 40 MB, model a model",
         "[red]mic",
         "██████░░░░░░ -30",
-        "[red]mic: 1234 overruns, audio lost on its way to the daemon",
+        "[red]mic: audio was lost on its way to the daemon; overruns: 1234",
         "Hooks: 4 ok, 1 timed out",
         "Recording: 6 clips, 1 failed",
         "[bold]it broke",
