@@ -19,6 +19,9 @@ test: debian-packages .venv/workbench
 # Prove the daemon on sound servers, systemd, emulated boards: as root, all; otherwise what can be.
 test-system: debian-packages .venv/workbench
 	@tests/system/debian-packages
+	@.venv/bin/python -c 'import pyaudio' 2>/dev/null || \
+	.venv/bin/python -m pip install --quiet --editable '.[mic]' || \
+	echo "Tests with PyAudio are skipped: it cannot be built here." >&2
 	.venv/bin/pytest -m system tests/system
 
 # Run the tests that take less than a minute together.

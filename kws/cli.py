@@ -190,12 +190,13 @@ def daemon(ctx: click.Context, config: Path, as_json: bool) -> None:
     from kws.daemon.service import Daemon
     from kws.sinks.jsonl import JsonLines
 
+    change_log = None
     if "log_format" not in ctx.meta:
-        configure(load_config(config).daemon.log_format)
+        change_log = configure(load_config(config).daemon.log_format)
     logging.getLogger("kws").setLevel(logging.INFO)
     # A stream of its own: one that is stuck must not keep the process from ending.
     printer = JsonLines(os.fdopen(os.dup(1), "w")) if as_json else None
-    code = asyncio.run(Daemon(config, printer=printer).run())
+    code = asyncio.run(Daemon(config, printer=printer, change_log=change_log).run())
     if any(thread.name.startswith("kws-") for thread in threading.enumerate()):
         os._exit(code)  # a sink hangs, and Python would wait for the locks that it holds
     ctx.exit(code)
@@ -250,12 +251,21 @@ def devices() -> None:
 
 
 @cli.command()
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    default=Path("kws.toml"),
+    help="A kws.toml to check too; default kws.toml, if there is one.",
+)
 @click.pass_context
-def doctor(ctx: click.Context) -> None:
-    """Check that everything needed is there, and say how to get what is not."""
+def doctor(ctx: click.Context, config: Path) -> None:
+    """Check that everything needed is there, and say how to get what is not.
+
+    Microphones are heard for a second, of which nothing is kept.
+    """
     from kws.doctor import examine, report
 
-    checks = list(examine(Path("kws.toml")))
+    checks = list(examine(config))
     click.echo(report(checks))
     ctx.exit(0 if all(check.ok or not check.needed for check in checks) else 1)
 

@@ -167,7 +167,7 @@ class RecordingSettings(_Table, frozen=True, kw_only=True):
     post_roll_s: Annotated[float, Meta(ge=0.0, le=60.0)] = 0.5
     """Audio after it."""
     min_score: Probability | None = None
-    """Keeps near misses too, from this smoothed posterior on; None keeps none."""
+    """Keeps near misses too, from this score on; None keeps none."""
     max_clips: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
     """The oldest are removed beyond that."""
     max_days: Annotated[float, Meta(gt=0.0, le=36_500.0)] = 30.0

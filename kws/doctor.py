@@ -10,9 +10,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from kws.errors import DeviceError, KwsError
+
+if TYPE_CHECKING:
+    from kws.config import SourceSettings
 
 __all__ = [
     "Check",
@@ -26,6 +29,7 @@ __all__ = [
     "recorder",
     "report",
     "settings",
+    "sound",
 ]
 
 _OLDEST_PYTHON = (3, 11)
@@ -34,6 +38,28 @@ _RUN_LIMIT_S = 60.0
 _GET_RECORDER = (
     "sudo apt install alsa-utils, or sudo apt install portaudio19-dev && pip install 'kws[mic]'"
 )
+_ABOUT_MICROPHONES = frozenset(["recorder", "microphones", "permission", "sound"])
+_HEAR_LIMIT_S = 20.0
+_SILENCE_DBFS = -90.0
+_HEAR_ONCE = """
+import sys
+import msgspec
+import numpy as np
+from kws.audio import SAMPLE_RATE_HZ, level_dbfs
+from kws.config import SourceSettings
+from kws.errors import KwsError
+from kws.sources import open_source
+samples = np.empty(0, np.int16)
+try:
+    with open_source(msgspec.json.decode(sys.argv[1], type=SourceSettings)) as source:
+        for chunk in source:
+            samples = np.concatenate((samples, chunk))
+            if len(samples) >= SAMPLE_RATE_HZ:
+                break
+        print(source.name, level_dbfs(samples), sep="\\n", flush=True)
+except KwsError as error:
+    sys.exit(str(error))
+"""
 _RUN_ONCE = """
 import sys
 import numpy as np
@@ -90,9 +116,11 @@ def examine(config: Path) -> Iterator[Check]:
         return  # what comes next imports them
     yield interpreter_runs()
     yield recorder()
-    yield microphones()
+    heard = microphones()
+    yield heard
     if sys.platform == "linux":
         yield audio_group()
+    yield from (sound(source) for source in _sources(config) if heard.ok or source.command)
     yield package("soundfile", package="soundfile", purpose="FLAC, Ogg and MP3 files")
     yield package("soxr", package="soxr", purpose="audio that is not at 16 kHz")
     if config.exists():
@@ -107,13 +135,19 @@ def report(checks: Sequence[Check]) -> str:
         lines.append(f"{'ok' if check.ok else '!!'}  {check.name:<{width}}  {check.detail}")
         if check.remedy and not check.ok:
             lines.append(f"    {'':<{width}}  -> {check.remedy}")
-    failed = [check for check in checks if check.needed and not check.ok]
-    lines.append(
-        f"Listening does not work yet: mend {', '.join(check.name for check in failed)} first."
-        if failed
-        else "Listening to a file works."
-    )
+    lines.append(_verdict(checks))
     return "\n".join(lines)
+
+
+def _verdict(checks: Sequence[Check]) -> str:
+    failed = [check.name for check in checks if check.needed and not check.ok]
+    if failed:
+        return f"Listening does not work yet: mend {', '.join(failed)} first."
+    about = [check for check in checks if check.name.partition(" ")[0] in _ABOUT_MICROPHONES]
+    if deaf := [check.name for check in about if not check.ok]:
+        return f"Listening to a file works; for a microphone mend {', '.join(deaf)} first."
+    is_heard = any(check.name.startswith("sound") for check in about)
+    return f"Listening to a {'microphone' if is_heard else 'file'} works."
 
 
 def python_version(found: tuple[int, ...] = sys.version_info[:3]) -> Check:
@@ -215,19 +249,69 @@ def audio_group(sound: Path = Path("/dev/snd")) -> Check:
     )
 
 
+def sound(source: "SourceSettings") -> Check:
+    """Hear a microphone or a command for a second, in another process; nothing is kept.
+
+    It can be there and be held by another program, or be muted and give nothing but zeros.
+    """
+    import msgspec
+
+    name = f"sound ({source.name})" if source.name else "sound"
+    try:
+        run = subprocess.run(
+            [sys.executable, "-c", _HEAR_ONCE, msgspec.json.encode(source).decode()],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_HEAR_LIMIT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        detail = f"no answer from {source.label} in {_HEAR_LIMIT_S:g} s"
+        return Check(name, False, detail, "unplug it, plug it in again", needed=False)
+    *_, what, level = ["", "", *run.stdout.splitlines()]
+    if run.returncode or not level:
+        said = run.stderr.strip().splitlines()[-1:] or [f"it ended with {run.returncode}"]
+        remedy = "end what uses it: fuser -v /dev/snd/*; or set `device`: kws devices lists them"
+        return Check(name, False, said[0], "" if source.command else remedy, needed=False)
+    if float(level) <= _SILENCE_DBFS:
+        remedy = "unmute it: alsamixer, F6 for the card, F4 for capture, space bar"
+        return Check(name, False, f"{what}: nothing but silence", remedy, needed=False)
+    return Check(name, True, f"{what}: {float(level):.0f} dBFS", needed=False)
+
+
+def _sources(path: Path) -> "list[SourceSettings]":
+    """Return the microphones and commands that kws.toml names, or the default microphone."""
+    from kws.config import Config, load_config
+
+    try:
+        config = load_config(path) if path.exists() else Config()
+    except KwsError:  # `settings` says what is wrong
+        return []
+    return [one for one in config.every_source if one.command or one.input == "mic"]
+
+
 def settings(path: Path) -> Check:
-    """Check kws.toml, with the model and the hooks that it names."""
+    """Check kws.toml, with the models and the hooks that it names."""
     from kws.config import load_config
     from kws.decision import thresholds_for
     from kws.manifest import read_manifest
     from kws.model import model_path
+    from kws.phrases import phrases_for
     from kws.sinks.hooks import Hooks
 
+    names: list[str] = []
+    keywords: list[str] = []
     try:
         config = load_config(path)
-        manifest, _ = read_manifest(model_path(config.model.name))
-        thresholds_for(config.decision, manifest)
-        Hooks(config.hooks, keywords=manifest.keywords)
+        for model in config.every_model:
+            manifest, _ = read_manifest(model_path(model.name))
+            decision = model.decision or config.decision
+            thresholds_for(decision, manifest)
+            keywords += phrases_for(decision, manifest) or manifest.keywords
+            names.append(f"model `{manifest.name}`")
+        Hooks(config.hooks, keywords=keywords)
     except KwsError as error:
         return Check(path.name, False, str(error), f"edit {path}")
-    return Check(path.name, True, f"model `{manifest.name}`, hooks: {len(config.hooks)}")
+    return Check(path.name, True, f"{', '.join(names)}, hooks: {len(config.hooks)}")

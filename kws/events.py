@@ -57,11 +57,13 @@ class Detection(_Heard, frozen=True, kw_only=True, tag="detection"):
 class NearMiss(_Heard, frozen=True, kw_only=True, tag="near_miss"):
     """A keyword's smoothed posterior rose far, and fell again without a detection.
 
+    With a model that hears sequences: an utterance ended in one that was not sure enough.
+
     Attributes
     ----------
     keyword : str
     score : float
-        The highest that the smoothed posterior came, 0..1.
+        The highest that the smoothed posterior came, or the posterior of the sequence, 0..1.
     start_s, end_s : float
         Where the word would lie, as with a detection at that moment.
     model : str

@@ -52,6 +52,9 @@ class PhraseDecision:
     ----------
     smoothed : float32 [shape=(labels,)]
         The last posteriors, named as those of `Decision` are.
+    rejected : Hit or None
+        Where the last output ended an utterance without a hit: the most probable sequence in the
+        beam that could have been one, scored by its posterior.
     """
 
     def __init__(
@@ -101,6 +104,7 @@ class PhraseDecision:
         self._rows: deque[npt.NDArray[Any]] = deque(maxlen=_LEAD)
         self._n_since_start = self._n_quiet = 0
         self.smoothed = np.zeros(len(self._labels), np.float32)
+        self.rejected: Hit | None = None
 
     def skip(self, n_steps: int) -> None:
         """Let time pass without posteriors: nothing here depends on it."""
@@ -117,6 +121,7 @@ class PhraseDecision:
         Hit or None
             The words of a sequence with a space between as its keyword.
         """
+        self.rejected = None
         speaks = int(posteriors.argmax()) != self._blank
         if speaks and not self._n_since_start:
             self._rows = deque(self._rows, maxlen=self._n_longest + _LEAD)
@@ -128,18 +133,22 @@ class PhraseDecision:
         self._n_quiet = 0 if speaks else self._n_quiet + 1
         if self._n_quiet < self._n_pause and self._n_since_start < self._n_longest:
             return None
-        hit = self._decoded()
+        first, *others = self._decoded()
         self.restart()
-        return hit
+        if first and first.score >= max(self._thresholds[one] for one in first.keyword.split()):
+            return first
+        self.rejected = next((hit for hit in (first, *others) if hit), None)
+        return None
 
-    def _decoded(self) -> Hit | None:
+    def _decoded(self) -> list[Hit | None]:
+        """Return what each sequence comes to, the most probable first; None: nothing wanted."""
         log_probs = np.log(np.maximum(np.stack(self._rows), _LEAST))
-        sequence, log_p = prefix_beam(log_probs, beam=self._beam, blank=self._blank)[0]
-        words = self._wanted(sequence)
-        score = min(1.0, float(np.exp(log_p)))
-        if not words or score < max(self._thresholds[word] for word in words):
-            return None
-        return Hit(" ".join(words), score, self._n_since_start, self._n_quiet)
+        hits: list[Hit | None] = []
+        for sequence, log_p in prefix_beam(log_probs, beam=self._beam, blank=self._blank):
+            keyword, score = " ".join(self._wanted(sequence)), min(1.0, float(np.exp(log_p)))
+            hit = Hit(keyword, score, self._n_since_start, self._n_quiet)
+            hits.append(hit if keyword else None)
+        return hits
 
     def _wanted(self, sequence: Labels) -> tuple[str, ...]:
         """Return the part of a sequence that counts; empty if none does."""

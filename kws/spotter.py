@@ -45,8 +45,8 @@ class Spotter:
     decision : DecisionSettings
         What the user wants otherwise than the model's manifest says.
     near_miss_score : float or None
-        From which smoothed posterior on near misses are gathered, 0..1; None gathers none. A model
-        that hears sequences has none.
+        From which score on near misses are gathered, 0..1; None gathers none. It is a smoothed
+        posterior, and with a model that hears sequences that of the best rejected one.
 
     Raises
     ------
@@ -90,6 +90,7 @@ class Spotter:
             settings=decision,
             n_outputs=model.n_outputs,
         )
+        self._least_score = near_miss_score
         self._peaks: Peaks | None = None
         if near_miss_score is not None and isinstance(self._decision, Decision):
             self._peaks = Peaks(manifest.labels, keywords=manifest.keywords, least=near_miss_score)
@@ -233,11 +234,18 @@ class Spotter:
         for output, posteriors in enumerate(self._model.step(frames)):
             hit = self._decision.step(posteriors)
             self._now_sample = self._end_sample(step, output)
-            if self._peaks and isinstance(self._decision, Decision):
-                peaks = self._peaks.step(self._decision.smoothed, has_fired=hit is not None)
-                self._near_misses.extend(map(self._near_miss, peaks))
+            missed = self._missed(has_fired=hit is not None)
+            self._near_misses.extend(map(self._near_miss, missed))
             if hit:
                 yield self._detection(hit, self._now_sample)
+
+    def _missed(self, *, has_fired: bool) -> list[Hit]:
+        """Return what has come near a detection, as the last output shows."""
+        if isinstance(self._decision, PhraseDecision):
+            rejected, least = self._decision.rejected, self._least_score
+            is_near = rejected and least is not None and rejected.score >= least
+            return [rejected] if rejected and is_near else []
+        return self._peaks.step(self._decision.smoothed, has_fired=has_fired) if self._peaks else []
 
     def _end_sample(self, step: int, output: int) -> int:
         """Return where the last frame ends that an output has seen."""

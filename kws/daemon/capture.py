@@ -15,7 +15,7 @@ import msgspec
 
 from kws.config import SourceSettings
 from kws.errors import ConfigError, KwsError
-from kws.sources import open_source
+from kws.sources import Source, open_source
 
 __all__ = ["Failed", "Lost", "Opened", "Report", "main"]
 
@@ -67,14 +67,21 @@ def _record(settings: SourceSettings, out: int) -> None:
             "A source of the daemon must be a microphone, a file, a command or a port. Received: "
             "`-`, standard input. Use `kws listen --input -`."
         )
-    n_lost = 0
+    n_told = 0
     with open_source(settings) as source:
         _report(Opened(name=source.name))
-        for chunk in source:
-            _write(out, chunk.astype("<i2", copy=False).tobytes())
-            if source.dropped_chunks > n_lost:
-                n_lost = source.dropped_chunks
-                _report(Lost(n_chunks=n_lost))
+        try:
+            for chunk in source:
+                _write(out, chunk.astype("<i2", copy=False).tobytes())
+                n_told = _tell_losses(source, n_told)
+        finally:
+            _tell_losses(source, n_told)
+
+
+def _tell_losses(source: Source, n_told: int) -> int:
+    if source.dropped_chunks > n_told:
+        _report(Lost(n_chunks=source.dropped_chunks))
+    return source.dropped_chunks
 
 
 def _first_line() -> bytes:

@@ -22,7 +22,7 @@ _SYSTEM_SOCKET = Path("/run/kws/kws.sock")
 def find_socket() -> Path:
     """Return the socket of a daemon: the user's own if it is there, else the system's."""
     own = default_socket()
-    return own if own.exists() or not _SYSTEM_SOCKET.exists() else _SYSTEM_SOCKET
+    return own if _is_there(own) or not _is_there(_SYSTEM_SOCKET) else _SYSTEM_SOCKET
 
 
 def ask(path: Path) -> Snapshot:
@@ -61,13 +61,22 @@ def follow(path: Path) -> Iterator[Event]:
     raise _lost(path)
 
 
+def _is_there(path: Path) -> bool:
+    """Whether there may be a socket; a folder that is closed to us holds that of another user."""
+    try:
+        return path.exists()
+    except PermissionError:
+        return True
+
+
 @contextlib.contextmanager
 def _connected(path: Path, request: str) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(_ANSWER_S)
         try:
             connection.connect(str(path))
-            with contextlib.suppress(BrokenPipeError):  # what it has said before is still there
+            # What it has said before is still there.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 connection.sendall(msgspec.json.encode({"request": request}) + b"\n")
         except PermissionError as error:
             raise ConfigError(
@@ -120,7 +129,7 @@ def _check(line: bytes) -> None:
     """Raise what the daemon answers in place of what was asked for."""
     with contextlib.suppress(msgspec.DecodeError):
         if refusal := msgspec.json.decode(line, type=_Refusal).error:
-            raise KwsError(f"The daemon refuses: {refusal} Try again.")
+            raise KwsError(f"The daemon refuses: {refusal}")
 
 
 def _silent(path: Path) -> KwsError:

@@ -16,6 +16,7 @@ from kws.daemon.backlog import Backlog, Piece
 from kws.daemon.recorder import CAPTURE, Recorder
 from kws.daemon.sparing import Sparing
 from kws.events import StateChange, rfc3339
+from kws.sources.network import is_address
 
 __all__ = ["DEVICES", "Ear", "State", "back_off_s", "wall_time"]
 
@@ -65,6 +66,8 @@ class Ear:
         What the source calls itself, for people; the label until it is open.
     n_reopened : int
         How often it was heard again after a stall.
+    n_overruns : int
+        How often audio was lost before it came here: in the sound system, or in the recorder.
     last_error : str or None
         Why it was last silent, or for a file, what was wrong with it.
     """
@@ -83,18 +86,19 @@ class Ear:
         self.label = settings.label
         self.name = settings.label
         self.is_file = _is_file(settings)
+        self._is_port = is_address(settings.input) and not settings.command
         self.backlog = Backlog(backlog_s, drops=not self.is_file)
         self.state: State = "opening"
         self.since_s = time.time()
         self.n_reopened = 0
-        self.n_lost_chunks = 0
+        self.n_overruns = 0
         self.last_error: str | None = None
         self._tell, self._wake = tell, wake
         self._command = command
         self._pause_s = pause_s or back_off_s
         self._recorder: Recorder | None = None
         self._n_at_opening = 0
-        self._drops = Sparing(_log)
+        self._drops, self._losses = Sparing(_log), Sparing(_log)
 
     @property
     def is_over(self) -> bool:
@@ -119,7 +123,7 @@ class Ear:
                 n_failures = 0
             pause_s = self._pause_s(n_failures)
             n_failures += 1
-            self._stall(reason or "It ended.", pause_s)
+            self._stall(reason or "It ended.", f"Next attempt in {pause_s:.1f} s.")
             await self._rest(pause_s)
 
     def take(self) -> Piece | None:
@@ -141,7 +145,9 @@ class Ear:
         """Run one recorder to its end; return why it ended."""
         self._n_at_opening = self.backlog.n_received
         try:
-            recorder = Recorder(self.settings, hear=self._hear, command=self._command)
+            recorder = Recorder(
+                self.settings, hear=self._hear, lose=self._lose, command=self._command
+            )
         except OSError as error:
             return f"No process can be started to record: {error}."
         self._recorder = recorder
@@ -151,7 +157,6 @@ class Ear:
         finally:
             self._recorder = None
             reason = await _to_the_end(recorder.stop())
-            self.n_lost_chunks += recorder.n_lost_chunks
         return stall or reason
 
     async def _watch(self, recorder: Recorder) -> str | None:
@@ -166,7 +171,11 @@ class Ear:
                 left_s = limit_s
             if left_s <= 0:
                 what = "No audio came" if recorder.name else "It could not be opened"
-                return f"{what} for {limit_s:g} s."
+                reason = f"{what} for {limit_s:g} s."
+                if not (self._is_port and recorder.name):
+                    return reason
+                self._await_sender(reason)
+                left_s = _LOOK_S
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(left_s, _LOOK_S)):
                     await recorder.over.wait()
@@ -187,6 +196,15 @@ class Ear:
             recorder.pause()
         self._wake()
 
+    def _lose(self, n: int) -> None:
+        self.n_overruns += n
+        self._losses.warning(
+            "%s: audio was lost on its way to the daemon; the machine may be too busy. Overruns so "
+            "far: %d.",
+            self.label,
+            self.n_overruns,
+        )
+
     def _listen(self) -> None:
         """Say that it is heard, for the first time or again."""
         if self._recorder and self._recorder.name:
@@ -197,11 +215,16 @@ class Ear:
         _log.info("%s: %s %s.", self.label, "hears again" if again else "listens to", self.name)
         self._say("recovered" if again else "listening", self.name)
 
-    def _stall(self, reason: str, pause_s: float) -> None:
+    def _await_sender(self, reason: str) -> None:
+        """Keep an open port open: that nobody sends is no fault of it, and nothing to mend here."""
+        if self.state != "stalled" or reason != self.last_error:
+            self._stall(reason, "Its port stays open for a sender.")
+
+    def _stall(self, reason: str, what_next: str) -> None:
         """Say that nothing is heard any more, once for the same reason."""
         is_news = self.state != "stalled" or reason != self.last_error
         level = logging.WARNING if is_news else logging.DEBUG
-        _log.log(level, "%s: %s Next attempt in %.1f s.", self.label, reason, pause_s)
+        _log.log(level, "%s: %s %s", self.label, reason, what_next)
         self.last_error = reason
         if self.state == "stalled":
             return

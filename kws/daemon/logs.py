@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
@@ -28,7 +29,9 @@ _LONGEST = 2000
 _MOST_KINDS = 256
 
 
-def configure(log_format: LogFormat = "text", *, verbose: bool = False) -> None:
+def configure(
+    log_format: LogFormat = "text", *, verbose: bool = False
+) -> Callable[[LogFormat], None]:
     """Send the logs to standard error; a second call goes before the first.
 
     Parameters
@@ -37,6 +40,11 @@ def configure(log_format: LogFormat = "text", *, verbose: bool = False) -> None:
         `text` gets the journal's level prefixes if standard error is the journal.
     verbose : bool
         Show what is no warning too.
+
+    Returns
+    -------
+    callable
+        Takes another format for what is logged from then on, wherever the handlers have gone.
     """
     handler = _ToStandardError()
     handler.setFormatter(_formatter(log_format))
@@ -47,6 +55,7 @@ def configure(log_format: LogFormat = "text", *, verbose: bool = False) -> None:
     root.addHandler(handler)
     root.setLevel(logging.INFO if verbose else logging.WARNING)
     logging.getLogger("kws").setLevel(logging.NOTSET)
+    return lambda other: handler.setFormatter(_formatter(other))
 
 
 class JsonFormatter(logging.Formatter):

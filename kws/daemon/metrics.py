@@ -154,6 +154,12 @@ def _source_families(snapshot: Snapshot) -> "Iterator[Metric]":
         ),
         (
             CounterMetricFamily,
+            "kws_audio_overruns",
+            "How often audio was lost before the daemon had it.",
+            lambda s: s.n_overruns,
+        ),
+        (
+            CounterMetricFamily,
             "kws_source_reopened",
             "How often a source was heard again after a stall.",
             lambda s: s.n_reopened,

@@ -38,6 +38,8 @@ class Recorder:
         What it is to open.
     hear : callable
         Called with raw s16le, in the loop; the pieces may end within a sample.
+    lose : callable
+        Called with how often audio was lost in the process or before it, each time it was.
     command : sequence of str
         What to run; takes settings and gives audio as `kws.daemon.capture` does.
 
@@ -45,8 +47,6 @@ class Recorder:
     ----------
     name : str or None
         What the source calls itself, once it is open.
-    n_lost_chunks : int
-        Chunks lost in the process, for want of a reader.
     last_sign_s : float
         The loop's time at which it was opened, or audio came last.
     over : asyncio.Event
@@ -63,12 +63,13 @@ class Recorder:
         settings: SourceSettings,
         *,
         hear: Callable[[bytes], None],
+        lose: Callable[[int], None] = lambda n: None,
         command: Sequence[str] = CAPTURE,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._hear = hear
+        self._hear, self._lose = hear, lose
         self.name: str | None = None
-        self.n_lost_chunks = 0
+        self._n_lost = 0
         self.over = asyncio.Event()
         self.is_paused = False
         self._failure = ""
@@ -182,7 +183,8 @@ class Recorder:
                 self.name = report.name
                 self.last_sign_s = self._loop.time()
             case Lost():
-                self.n_lost_chunks = report.n_chunks
+                self._lose(report.n_chunks - self._n_lost)
+                self._n_lost = report.n_chunks
             case Failed():
                 self._failure = report.message
 

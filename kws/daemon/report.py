@@ -168,6 +168,7 @@ def _state(channel: Channel) -> SourceState:
         audio_s=round(ear.backlog.n_received / SAMPLE_RATE_HZ, 3),
         dropped_s=round(ear.backlog.n_dropped / SAMPLE_RATE_HZ, 3),
         waiting_s=round(ear.backlog.waiting_s, 3),
+        n_overruns=ear.n_overruns,
         n_reopened=ear.n_reopened,
         last_error=ear.last_error,
     )

@@ -10,7 +10,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -20,6 +20,7 @@ from kws.daemon.backlog import Piece
 from kws.daemon.channel import Channel
 from kws.daemon.ear import Ear, wall_time
 from kws.daemon.log_outlet import logs_in_a_thread
+from kws.daemon.logs import LogFormat
 from kws.daemon.notify import Notifier
 from kws.daemon.outlet import Outlet
 from kws.daemon.recorder import CAPTURE
@@ -57,6 +58,8 @@ class Daemon:
         Talks to the service manager; None makes one out of the environment.
     recorder : sequence of str
         What records; tests bring their own.
+    change_log : callable or None
+        Called at a reload with `[daemon] log_format`; None leaves the log as it is.
 
     Raises
     ------
@@ -71,10 +74,12 @@ class Daemon:
         printer: Sink | None = None,
         notifier: Notifier | None = None,
         recorder: Sequence[str] = CAPTURE,
+        change_log: Callable[[LogFormat], None] | None = None,
     ) -> None:
         self._path = config
         self._notifier = notifier or Notifier()
         self._recorder = recorder
+        self._change_log = change_log
         self._setup = Setup.read(config)
         self._channels: list[Channel] = []
         self._reporter = Reporter(
@@ -147,8 +152,9 @@ class Daemon:
         """Process one piece of a source; return whether there was one."""
         piece = channel.ear.take()
         if piece is not None:
-            is_muted = self._setup.hooks.muted and not channel.ear.is_file
-            self._hear(channel, piece, is_muted=is_muted)
+            # Hooks of before a reload mute until they have ended, too.
+            is_muted = any(map(_is_muting, (self._hooks, *self._retired)))
+            self._hear(channel, piece, is_muted=is_muted and not channel.ear.is_file)
         if channel.ear.is_over and not channel.is_done:
             channel.is_done = True
             if channel.ear.last_error:
@@ -264,12 +270,15 @@ class Daemon:
     async def _switch(self, setup: Setup) -> None:
         """Replace models, hooks and sources at once, between two pieces of audio."""
         old, self._setup = self._setup, setup
+        if self._change_log:
+            self._change_log(setup.config.daemon.log_format)
         if setup.recording is not old.recording:
             # Its last clips are written beside the listening.
             threading.Thread(target=old.recording.close, name="kws-recording", daemon=True).start()
         if setup.hooks is not old.hooks:
             self._hooks.begin_close()
-            self._retired = [one for one in (*self._retired, self._hooks) if not one.join(0)]
+            retired = (*self._retired, self._hooks)
+            self._retired = [one for one in retired if _is_muting(one) or not one.join(0)]
             self._hooks = Outlet("hooks", setup.hooks)
         wanted = setup.config.every_source
         leaving = [one for one in self._channels if one.ear.settings not in wanted]
@@ -352,6 +361,10 @@ class Daemon:
             if isinstance(outlet.sink, Hooks) and not outlet.join(0):
                 kill = functools.partial(outlet.sink.close, kill=True)
                 threading.Thread(target=kill, name="kws-kill", daemon=True).start()
+
+
+def _is_muting(outlet: Outlet[Event]) -> bool:
+    return isinstance(outlet.sink, Hooks) and outlet.sink.muted
 
 
 def _cancel_once(task: asyncio.Task[None]) -> None:

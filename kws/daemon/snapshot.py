@@ -45,6 +45,8 @@ class SourceState(_State, frozen=True, kw_only=True):
         Whether a model runs on it now; None: nothing was heard yet.
     audio_s, dropped_s, waiting_s : float
         Seconds of audio that came, were dropped for want of time, and wait.
+    n_overruns : int
+        How often audio was lost before the daemon had it.
     n_reopened : int
         How often it was heard again after a stall.
     description : str
@@ -60,6 +62,7 @@ class SourceState(_State, frozen=True, kw_only=True):
     audio_s: float = 0.0
     dropped_s: float = 0.0
     waiting_s: float = 0.0
+    n_overruns: int = 0
     n_reopened: int = 0
     description: str = ""
     last_error: str | None = None

@@ -40,6 +40,8 @@ _LONGEST_PATH = 107
 _LONGEST_REQUEST = 1024
 _REQUEST_S = 5.0
 _ANSWER_S = 5.0
+_REFUSAL_S = 1.0
+_MOST_REFUSED = 64
 _CLOSE_S = 0.5
 _LOCK_S = 2.0
 _KERNEL_BYTES = 65_536
@@ -61,7 +63,7 @@ class StatusServer:
     snapshot : callable
         Called in the loop whenever a client asks; to be quick.
     most_clients : int
-        Beyond that, clients are told to come again.
+        Beyond that, a client is told so and sent away.
     most_queued : int
         Events that may wait for a client; then its oldest are left out, which it is told.
     """
@@ -79,6 +81,7 @@ class StatusServer:
         self._most_clients, self._most_queued = most_clients, most_queued
         self._followers: set[_Follower] = set()
         self._clients = Clients()
+        self._n_served = 0
         self._server: asyncio.Server | None = None
         self._identity = (0, 0)
 
@@ -119,15 +122,29 @@ class StatusServer:
         self._server = None
 
     async def _attend(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        is_served = self._n_served < self._most_clients
+        self._n_served += is_served
         writer.transport.set_write_buffer_limits(_KERNEL_BYTES)
-        with self._clients.attending(writer):
-            if len(self._clients) > self._most_clients:
-                writer.write(_error(f"Only {self._most_clients} may ask at once."))
-            else:
-                await self._answer(reader, writer)
-            writer.transport.set_write_buffer_limits(0)  # drain() waits for the last byte then
-            async with asyncio.timeout(_ANSWER_S):
-                await writer.drain()
+        try:
+            with self._clients.attending(writer):
+                await (self._answer if is_served else self._refuse)(reader, writer)
+                writer.transport.set_write_buffer_limits(0)  # drain() waits for the last byte then
+                async with asyncio.timeout(_ANSWER_S):
+                    await writer.drain()
+        finally:
+            self._n_served -= is_served
+
+    async def _refuse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Say why, and take the request: closed with bytes unread, a socket resets the client."""
+        message = (
+            f"No more than {self._most_clients} clients may ask at once. Received: one more. End a "
+            f"`kws tail` that nobody needs, or ask again later."
+        )
+        writer.write(_error(message))
+        if len(self._clients) - self._n_served <= _MOST_REFUSED:
+            with contextlib.suppress(TimeoutError, ValueError):  # nothing comes, or too much
+                async with asyncio.timeout(_REFUSAL_S):
+                    await reader.readline()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -35,6 +35,13 @@ def status_tables(snapshot: Snapshot, *, ascii_only: bool = False) -> "Group":
     )
 
     parts: list[Text | Table] = [head, _sources(snapshot, ascii_only=ascii_only)]
+    parts += [
+        Text(
+            f"{source.name}: audio was lost on its way to the daemon; overruns: {source.n_overruns}"
+        )
+        for source in snapshot.sources
+        if source.n_overruns
+    ]
     if snapshot.detections:
         heard = _table("Detections", "keyword source model n", ascii_only=ascii_only)
         for one in sorted(snapshot.detections, key=lambda one: -one.n):

@@ -1,6 +1,7 @@
 """A microphone through ALSA's own `arecord`, which needs nothing but the program."""
 
 import contextlib
+import os
 import shutil
 import subprocess
 import threading
@@ -185,6 +186,7 @@ def _start(arguments: list[str]) -> subprocess.Popen[bytes]:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             process_group=group_of_recorder(),
+            env={**os.environ, "LC_ALL": "C"},  # it says "overrun" in many languages
         )
     except OSError as error:
         raise DeviceError(

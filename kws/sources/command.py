@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -22,6 +23,7 @@ __all__ = ["CommandSource"]
 _END_S = 1.0
 _PIPE_BYTES = 1 << 20  # half a minute; a program that may not have so much gets the usual 64 KiB
 _KEPT_BYTES = 2048
+_OVERRUN = re.compile(rb"(?i)\b(overrun|xrun)\b")  # as arecord and ffmpeg say it
 
 
 class CommandSource(PolledSource):
@@ -58,14 +60,20 @@ class CommandSource(PolledSource):
         program = _program(words[0])
         self._layout = layout or Layout()
         self._stall_s = stall_s
-        self._said = b""
+        self._said = self._cut_line = b""
         self._hears_words = True
+        self._n_overruns = 0
         self._group = group_of_recorder()
         self._process = _start(words, program, group=self._group)
         super().__init__(f"`{shlex.join(words)}`", chunk_ms=chunk_ms)
         self._out = cast(IO[bytes], self._process.stdout)
         self._err = cast(IO[bytes], self._process.stderr)
         os.set_blocking(self._err.fileno(), False)
+
+    @property
+    def dropped_chunks(self) -> int:
+        """How often the program has said that it lost audio: lines of an overrun or an xrun."""
+        return self._n_overruns
 
     def read1(self, n_bytes: int, /) -> bytes:
         """Return up to `n_bytes` of the program's output as soon as there are any.
@@ -134,6 +142,9 @@ class CommandSource(PolledSource):
             words = os.read(self._err.fileno(), 65_536)
             self._hears_words = bool(words)
             self._said = (self._said + words)[-_KEPT_BYTES:]
+            *lines, rest = (self._cut_line + words).split(b"\n")
+            self._cut_line = rest[-_KEPT_BYTES:]
+            self._n_overruns += sum(bool(_OVERRUN.search(line)) for line in lines)
 
     def _ended(self) -> bytes:
         """Return nothing after a good end; say what was wrong after another."""

@@ -4,6 +4,7 @@ import contextlib
 import os
 import queue
 import threading
+import time
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Literal
@@ -29,6 +30,7 @@ __all__ = [
 STALL_S = 3.0
 QUEUED_S = 10.0
 """How much audio waits for a busy reader before the oldest is dropped."""
+_LOOK_S = 0.5
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,19 +146,30 @@ class Microphone(Source):
 
     def _take(self) -> Iterator[bytes]:
         while True:
-            try:
-                data = self._chunks.get(timeout_s=self._stall_s)
-            except queue.Empty:
-                raise DeviceError(
-                    f"A microphone must deliver audio without pause. Received: nothing for "
-                    f"{self._stall_s:g} s from {self.name}. Check its plug and that no other "
-                    f"program holds it; `kws devices` lists what there is."
-                ) from None
+            data = self._next()
             if self._closed:
                 return
             if data is None:
                 raise self._ended()
             yield data
+
+    def _next(self) -> bytes | None:
+        """Return the next chunk; None if it was closed, or has ended."""
+        deadline_s = time.monotonic() + self._stall_s
+        while (left_s := deadline_s - time.monotonic()) > 0:
+            with contextlib.suppress(queue.Empty):
+                return self._chunks.get(timeout_s=min(left_s, _LOOK_S))
+            if self._has_stopped():
+                return None
+        raise DeviceError(
+            f"A microphone must deliver audio without pause. Received: nothing for "
+            f"{self._stall_s:g} s from {self.name}. Check its plug and that no other "
+            f"program holds it; `kws devices` lists what there is."
+        )
+
+    def _has_stopped(self) -> bool:
+        """Return whether no more will come; what cannot know says False, and `stall_s` holds."""
+        return False
 
     @abstractmethod
     def _stop(self) -> None:

@@ -1,6 +1,7 @@
 """A microphone through PyAudio (PortAudio), in callback mode."""
 
 import contextlib
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,8 @@ from kws.quiet import quiet_stderr
 from kws.sources.microphone import STALL_S, Device, Microphone, ambiguous, matching, unknown
 
 __all__ = ["PyAudioSource", "is_installed", "list_devices"]
+
+_END_S = 1.0
 
 _Info = Mapping[str, Any]
 
@@ -44,6 +47,7 @@ class PyAudioSource(Microphone):
     ) -> None:
         super().__init__("microphone", chunk_ms=chunk_ms, stall_s=stall_s, channel=channel)
         self._stream: Any = None
+        self._in_use = threading.Lock()
         self._pyaudio = _import()
         self._audio = _start(self._pyaudio)
         with contextlib.ExitStack() as on_failure:
@@ -55,14 +59,35 @@ class PyAudioSource(Microphone):
             on_failure.pop_all()
 
     def _stop(self) -> None:
+        # On a device that is suspended, stop_stream waits for ever.
+        closing = threading.Thread(target=self._let_go, name="pyaudio-closing", daemon=True)
+        closing.start()
+        closing.join(_END_S)
+
+    def _let_go(self) -> None:
         # In this order: PortAudio aborts the process when its parts go in another one.
         # No thread of ours reads the stream, and stop_stream waits for the callback.
-        if self._stream is not None:
-            with contextlib.suppress(OSError):
-                self._stream.stop_stream()
-            with contextlib.suppress(OSError):
-                self._stream.close()
-        self._audio.terminate()
+        with self._in_use:
+            if self._stream is not None:
+                with contextlib.suppress(OSError):
+                    self._stream.stop_stream()
+                with contextlib.suppress(OSError):
+                    self._stream.close()
+            self._audio.terminate()
+
+    def _has_stopped(self) -> bool:
+        """Ask PortAudio, whose callback just ends when a device is unplugged.
+
+        Not while the stream is closed: what it would look at is being freed.
+        """
+        if not self._in_use.acquire(blocking=False):
+            return False
+        try:
+            return not self._closed and not self._stream.is_active()
+        except OSError:
+            return True
+        finally:
+            self._in_use.release()
 
     def _open(self, info: _Info) -> tuple[int, int]:
         """Open the stream; return its rate in Hz and its channels."""

@@ -33,7 +33,7 @@ class Source(ABC):
 
     @property
     def dropped_chunks(self) -> int:
-        """How often audio was lost because nobody took it in time; only microphones lose any."""
+        """How often audio was lost because nobody took it in time; only live sources lose any."""
         return 0
 
     @abstractmethod

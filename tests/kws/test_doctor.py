@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from kws import doctor
 from kws.cli import cli
+from kws.config import SourceSettings
 from kws.doctor import Check
 from kws.errors import DeviceError
 from kws.manifest import FeatureSettings, Manifest, pack
@@ -173,6 +174,60 @@ def test_settings_are_checked_with_their_model_and_hooks(tmp_path, model):
     assert doctor.settings(path) == Check("kws.toml", True, "model `small`, hooks: 1")
 
 
+def test_several_models_are_checked_each_with_its_decision(tmp_path, model):
+    path = tmp_path / "kws.toml"
+    text = f"[[models]]\nname = '{model}'\n[[models]]\nname = 'commands'\n"
+    path.write_text(text + "[[hooks]]\nkeyword = 'yes'\ncommand = 'true'\n")
+    assert doctor.settings(path).detail == "model `small`, model `commands`, hooks: 1"
+    path.write_text(text + "[models.decision]\nthresholds = { nope = 0.5 }\n")
+    assert "Received: `nope`" in doctor.settings(path).detail
+
+
+@pytest.mark.parametrize(
+    ("audio", "ok", "detail", "remedy"),
+    [
+        ("yes", True, r"`\S+`: -2\d dBFS", ""),
+        ("cat /dev/zero", False, r"`\S+`: nothing but silence", "unmute it: alsamixer, "),
+        ("echo busy >&2; exit 1", False, r"The command of a .* busy\..*", ""),
+    ],
+)
+def test_a_source_is_heard_for_a_second(tmp_path, audio, ok, detail, remedy):
+    program = tmp_path / "microphone"
+    program.write_text(f"#!/bin/sh\n{audio}\n")
+    program.chmod(0o755)
+    check = doctor.sound(SourceSettings(name="desk", command=[str(program)]))
+    assert (check.name, check.ok, check.needed) == ("sound (desk)", ok, False)
+    assert re.fullmatch(detail, check.detail)
+    assert check.remedy.startswith(remedy)
+
+
+def test_a_microphone_that_hangs_is_given_up(monkeypatch):
+    monkeypatch.setattr(doctor, "_HEAR_ONCE", "import time; time.sleep(60)")
+    monkeypatch.setattr(doctor, "_HEAR_LIMIT_S", 0.2)
+    assert doctor.sound(SourceSettings(device="USB")).detail == "no answer from USB in 0.2 s"
+
+
+def test_the_sources_of_the_settings_are_heard_but_no_files_and_ports(tmp_path, monkeypatch):
+    found = [Device(id="0", name="USB Audio", default=True, source="alsa")]
+    monkeypatch.setattr("kws.sources.list_devices", lambda: found)
+    monkeypatch.setattr(doctor, "_RUN_ONCE", "")
+    monkeypatch.setattr(doctor, "sound", lambda source: Check(f"sound of {source.label}", True, ""))
+    config = tmp_path / "kws.toml"
+
+    def heard():
+        names = [check.name for check in doctor.examine(config)]
+        return [name.removeprefix("sound of ") for name in names if name.startswith("sound of")]
+
+    assert heard() == ["mic"]
+    sources = ["device = 'USB'", "command = 'parec'", "input = 'a.wav'", "input = 'udp://h:1'"]
+    config.write_text("".join(f"[[sources]]\n{one}\n" for one in sources))
+    assert heard() == ["USB", "parec"]
+    monkeypatch.setattr("kws.sources.list_devices", list)
+    assert heard() == ["parec"]
+    config.write_text("[nonsense]")
+    assert heard() == []
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -199,8 +254,11 @@ def test_the_report_puts_the_remedy_under_what_failed():
         "ok  numpy     2.0\n"
         "!!  recorder  none\n"
         "              -> sudo apt install alsa-utils\n"
-        "Listening to a file works."
+        "Listening to a file works; for a microphone mend recorder first."
     )
+    assert doctor.report([Check("numpy", True, "2")]).endswith("\nListening to a file works.")
+    heard = [Check(name, True, "") for name in ("recorder", "microphones", "sound (desk)")]
+    assert doctor.report(heard).endswith("\nListening to a microphone works.")
     assert doctor.report([Check("soxr", False, "gone", "x"), Check("y", False, "z")]).endswith(
         "Listening does not work yet: mend soxr, y first."
     )

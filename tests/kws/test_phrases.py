@@ -80,6 +80,35 @@ def test_the_score_is_the_posterior_of_the_sequence_and_the_hit_says_where_it_wa
     assert (hit.n_since_start, hit.n_since_end) == (8, 4)
 
 
+def rejected(spelt, *, sure=0.98, threshold=0.99, **options):
+    thresholds = dict.fromkeys(KEYWORDS, threshold)
+    decision = PhraseDecision(LABELS, thresholds=thresholds, n_pause=4, **options)
+    found = []
+    for i, row in enumerate(rows(spelt, sure=sure)):
+        hit = decision.step(row)
+        found += [(i, hit.keyword)] if hit else []
+        if one := decision.rejected:
+            found.append((i, one.keyword, round(one.score, 2), one.n_since_start, one.n_since_end))
+    return found
+
+
+def test_a_sequence_that_is_not_sure_enough_is_told_as_rejected_once():
+    assert rejected(".1.2........", sure=0.8) == [(7, "one two", 0.21, 7, 4)]
+    assert rejected(".1.2........", threshold=0.3) == [(7, "one two")]
+    assert rejected("............") == []
+    (one,) = rejected(".u..........")
+    assert one[2] < 0.05
+
+
+def test_the_best_sequence_with_a_phrase_in_it_is_told_as_rejected():
+    unsure = [*rows(".1."), np.array([0.02, 0.02, 0.02, 0.4, 0.54], np.float32), *rows("....")]
+    thresholds = dict.fromkeys(KEYWORDS, 0.3)
+    decision = PhraseDecision(LABELS, thresholds=thresholds, phrases=["one two"], n_pause=4)
+    assert [decision.step(row) for row in unsure] == [None] * len(unsure)
+    assert decision.rejected.keyword == "one two"
+    assert 0.3 < decision.rejected.score < 0.4
+
+
 def test_an_endless_utterance_is_decoded_all_the_same():
     assert heard("1.2." * 10, n_longest=8)[0] == (7, "one two one two")
 

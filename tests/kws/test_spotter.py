@@ -419,6 +419,31 @@ def test_what_almost_fired_is_a_near_miss_at_its_place():
     assert spotter.take_near_misses() == []
 
 
+class Speller(Script):
+    """Says the rest of each output with the blank."""
+
+    def step(self, frames):
+        rows = super().step(frames)
+        rows[:, 0] = 1 - rows[:, 1]
+        return rows
+
+
+def test_a_sequence_that_was_not_sure_enough_is_a_near_miss_at_its_place():
+    def heard(score, least):
+        model = Speller({10: score, 11: score}, kind="ctc", pause_ms=60)
+        sure = DecisionSettings(threshold=0.9)
+        spotter = Spotter(model, gate=OFF, decision=sure, near_miss_score=least)
+        return spotter.process(silence(1.0)), spotter.take_near_misses()
+
+    (hit,), missed = heard(0.9, 0.3)
+    assert missed == []
+    hits, (one,) = heard(0.6, 0.3)
+    assert hits == []
+    assert (one.keyword, one.score, one.model) == ("low", 0.84, "fake")
+    assert (one.start_s, one.end_s) == (hit.start_s, hit.end_s)
+    assert heard(0.6, None) == heard(0.6, 0.9) == ([], [])
+
+
 @settings(max_examples=5, deadline=None)
 @given(st.lists(st.integers(0, 9_000), max_size=20))
 def test_near_misses_do_not_depend_on_the_chunks(lengths):

@@ -105,7 +105,7 @@ def test_clients_that_stay_and_say_nothing_keep_nobody_else_out_for_long(status)
             client.settimeout(MOST_S)
             client.connect(str(status.path))
         deadline_s = time.monotonic() + 2 * MOST_S
-        # Whoever comes too much is told so, or cut off when its request was not read yet.
+        # Whoever comes too much is told so.
         while b"version" not in ask(status.path, REQUESTS[0], None):
             assert time.monotonic() < deadline_s
             time.sleep(0.1)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import socket
 import threading
 import time
 from pathlib import Path
@@ -58,6 +59,13 @@ def make_ear():
         return ear
 
     return make
+
+
+@pytest.fixture
+def free_port():
+    """A port of the loopback that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        return one.getsockname()[1]
 
 
 async def until(condition, *, limit_s=LIMIT_S):

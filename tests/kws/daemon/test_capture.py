@@ -74,6 +74,13 @@ def test_an_error_is_reported_with_its_exit_code(capture, tmp_path):
     assert process.wait(30) == 3
 
 
+def test_what_was_lost_last_is_told_before_the_end(capture, microphone):
+    process = capture(device=microphone("head -c 100 /dev/zero; sleep 0.3; echo 'overrun!!!' >&2"))
+    _, *reports = lines_of(process.stderr.read().decode())
+    assert [one["report"] for one in reports] == ["lost", "failed"]
+    assert reports[0]["n_chunks"] == 1
+
+
 def test_standard_input_is_no_source_of_the_daemon(capture):
     process = capture(input="-")
     (report,) = lines_of(process.stderr.read().decode())
@@ -108,6 +115,22 @@ def test_when_the_daemon_is_gone_it_goes_with_all_that_it_started(capture, micro
     assert process.wait(30) == -signal.SIGKILL
     pid = (tmp_path / "pid").read_text().strip()
     asyncio.run(until(lambda: not is_alive(pid)))
+
+
+def test_what_a_busy_daemon_leaves_in_the_process_until_it_is_lost_is_counted(microphone):
+    device, heard, lost = microphone("exec cat /dev/zero"), [], []
+
+    async def run():
+        recorder = Recorder(SourceSettings(device=device), hear=heard.append, lose=lost.append)
+        await until(lambda: heard)
+        recorder.pause()
+        await asyncio.sleep(0.3)
+        recorder.resume()
+        await until(lambda: lost)
+        await recorder.stop()
+
+    asyncio.run(run())
+    assert min(lost) > 0
 
 
 @pytest.mark.slow

@@ -1,11 +1,13 @@
 import asyncio
 import logging
+import socket
 
 import numpy as np
 import pytest
 
 from kws.daemon import ear as ears
 from kws.daemon.ear import back_off_s
+from kws.daemon.recorder import CAPTURE
 
 from .conftest import OPENED, census, is_alive, running, said, until
 
@@ -67,6 +69,55 @@ def test_a_source_that_stalls_is_killed_and_heard_again(recorder, make_ear, once
         (200, False),
     ]
     assert [piece.start_sample for piece in pieces] == [0, 50, 50]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["udp", "tcp"])
+def test_a_port_that_nobody_sends_to_stays_open_and_hears_the_next_at_once(
+    make_ear, free_port, caplog, kind
+):
+    ear = make_ear(CAPTURE, input=f"{kind}://127.0.0.1:{free_port}", pause_s=60.0)
+    pids = set()
+
+    async def states(*expected):
+        await until(lambda: kinds(ear) == list(expected))
+        pids.add(ear._recorder.pid)
+
+    async def run():
+        task = asyncio.create_task(ear.run())
+        await states("stalled")
+        assert ear.last_error == "No audio came for 1 s."
+        for n in (1, 2):
+            await asyncio.sleep(0.6)  # no second stall is told
+            with sender(kind, free_port) as one:
+                one.send(bytes(2_560))
+                await states(*n * ["stalled", "recovered"])
+                await states(*n * ["stalled", "recovered"], "stalled")
+        task.cancel()
+        await asyncio.wait([task])
+
+    with caplog.at_level(logging.WARNING):
+        asyncio.run(run())
+    assert len(pids) == 1
+    pieces = iter(ear.take, None)
+    assert [(len(one.audio), one.is_after_gap) for one in pieces] == 2 * [(2_560, False), (0, True)]
+    line = f"{ear.label}: No audio came for 1 s. Its port stays open for a sender."
+    assert caplog.messages == 3 * [line]
+
+
+def test_a_port_that_cannot_be_had_is_tried_again_until_it_can(make_ear, free_port):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", free_port))
+        ear = make_ear(CAPTURE, input=f"udp://127.0.0.1:{free_port}")
+        running(ear, lambda: "Address already in use" in (ear.last_error or ""))
+    running(ear, lambda: ear.last_error == "No audio came for 1 s.")
+    assert kinds(ear) == ["stalled"]
+
+
+def sender(kind, port):
+    one = socket.socket(type=socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM)
+    one.connect(("127.0.0.1", port))
+    return one
 
 
 def test_an_error_of_the_source_is_told_once_in_its_own_words(recorder, make_ear, caplog):
@@ -213,6 +264,23 @@ def test_when_nobody_takes_it_the_oldest_audio_goes(recorder, make_ear, caplog, 
     assert pieces[0].start_sample == ear.backlog.n_dropped == (len(ramp) - len(kept)) // 2
     (line,) = [record.message for record in caplog.records]  # one, not one for each piece
     assert line.startswith("mic: the oldest audio was dropped, as the machine is too busy: ")
+
+
+def test_audio_that_was_lost_before_it_came_is_counted_and_logged_once(
+    recorder, make_ear, once, caplog
+):
+    def lost(*counts):
+        reports = (f"""echo '{{"report": "lost", "n_chunks": {n}}}' >&2;""" for n in counts)
+        return f"{OPENED} head -c 100 /dev/zero; {' '.join(reports)}"
+
+    script = once(f"{lost(1, 3)} exit", f"{lost(2, 4)} exec sleep 60")
+    ear = make_ear(recorder(script))
+    with caplog.at_level(logging.WARNING):
+        running(ear, lambda: ear.n_overruns == 7)
+    assert [line for line in caplog.messages if "lost" in line] == [
+        "mic: audio was lost on its way to the daemon; the machine may be too busy. Overruns so "
+        "far: 1."
+    ]
 
 
 def test_a_source_that_defies_its_end_is_killed_with_all_it_started(recorder, make_ear, tmp_path):

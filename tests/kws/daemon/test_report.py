@@ -148,12 +148,6 @@ def run_kws(*arguments):
     return done.returncode, done.stdout, done.stderr
 
 
-@pytest.fixture
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        return one.getsockname()[1]
-
-
 @pytest.mark.slow
 def test_a_daemon_never_loads_what_draws_on_the_terminal(tmp_path, model, recording):
     (tmp_path / "kws.toml").write_text(

@@ -1,11 +1,13 @@
 import asyncio
 import contextlib
 import fcntl
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import termios
 import threading
 import time
 import wave
@@ -409,6 +411,45 @@ def test_new_hooks_run_after_a_reload_and_old_ones_end_in_their_time(
     listen(write(hook("old")), driver=drive, recorder=recorder(fifo.script()))
 
 
+@pytest.mark.slow
+def test_a_hook_of_before_a_reload_mutes_until_it_ends_and_mute_after_s_more(
+    write, fifo, recorder, audio, tmp_path, caplog
+):
+    script = f"until [ -e {tmp_path}/end ]; do sleep 0.02; done; touch {tmp_path}/ended"
+    mute = "mute = true\nmute_after_s = 4.0\n"
+    hook = f"[[hooks]]\nkeyword = 'stop'\nshell = true\ncommand = '{script}'\n{mute}"
+    one, other = audio[: 2 * 16_000], "[[hooks]]\nkeyword = 'stop'\ncommand = 'true'\n"
+
+    async def reload(text):
+        n = caplog.messages.count("The configuration was read again.")
+        write(text)
+        tell(signal.SIGHUP)
+        await until(lambda: caplog.messages.count("The configuration was read again.") > n)
+
+    async def passed_over(printer):
+        await fifo.write(one)
+        await asyncio.sleep(0.3)
+        assert len(printer.of(Detection)) == 1
+
+    async def drive(printer):
+        caplog.set_level("INFO")
+        await until(lambda: ("start", None) in printer.states())
+        await fifo.write(one)
+        await until(lambda: len(printer.of(Detection)) == 1)
+        await reload(other)
+        await passed_over(printer)
+        (tmp_path / "end").touch()
+        await until((tmp_path / "ended").exists)
+        await reload(other + "on = ['start']\n")
+        await passed_over(printer)
+        await asyncio.sleep(4.0)
+        await fifo.write(one)
+        await until(lambda: len(printer.of(Detection)) == 2)
+        tell(signal.SIGTERM)
+
+    listen(write(hook), driver=drive, recorder=recorder(fifo.script()))
+
+
 def test_a_hook_that_hangs_and_a_sink_that_hangs_delay_no_audio(
     write, fifo, recorder, audio, tmp_path
 ):
@@ -509,7 +550,8 @@ def test_the_process_ends_though_nobody_reads_what_it_prints_and_logs(write, tmp
     )
     for pipe in (daemon.stdout, daemon.stderr):  # one page, so that it is soon full
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 4096)
-    time.sleep(4)
+    asyncio.run(until(lambda: min(map(n_waiting, (daemon.stdout, daemon.stderr))) > 3_500))
+    time.sleep(0.5)
     asked_s = time.monotonic()
     daemon.terminate()
     try:
@@ -518,6 +560,31 @@ def test_the_process_ends_though_nobody_reads_what_it_prints_and_logs(write, tmp
     finally:
         daemon.kill()
         daemon.communicate()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("options", "is_json"), [([], True), (["--log-format", "text"], False)])
+def test_a_reload_changes_the_format_of_the_log_unless_an_option_sets_it(write, options, is_json):
+    source = "[source]\ncommand = ['sh', '-c', 'head -c 3200 /dev/zero; sleep 99']\nstall_s = 99\n"
+    config = write(source)
+    command = [sys.executable, "-m", "kws", "daemon", "--config", config, *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as daemon:
+        try:
+            before = next(line for line in daemon.stderr if "listens to" in line)
+            write(source + "[daemon]\nlog_format = 'json'\n")
+            daemon.send_signal(signal.SIGHUP)
+            after = next(line for line in daemon.stderr if "was read again" in line)
+        finally:
+            daemon.terminate()
+            daemon.stderr.read()
+    text = "INFO: The configuration was read again.\n"
+    assert before.startswith("INFO: ")
+    assert json.loads(after)["message"] == text[6:-1] if is_json else after == text
+
+
+def n_waiting(pipe):
+    """Return how many bytes of a pipe nobody has read."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 async def ask(path):

@@ -4,11 +4,12 @@ import json
 import socket
 import stat
 import time
+from pathlib import Path
 
 import msgspec
 import pytest
 
-from kws.daemon.client import ask, follow
+from kws.daemon.client import ask, find_socket, follow
 from kws.daemon.snapshot import Snapshot, SourceState
 from kws.daemon.status import StatusServer, default_socket
 from kws.errors import ConfigError, KwsError
@@ -25,6 +26,10 @@ STATE = Snapshot(
     rss_mb=40.0,
     sources=[SourceState(name="mic", state="listening", since_s=50.0)],
     models=["m"],
+)
+REFUSAL = (
+    "No more than 3 clients may ask at once. Received: one more. End a `kws tail` that nobody "
+    "needs, or ask again later."
 )
 STOP = StateChange(event="stop", time="2026-01-31T12:00:00.000Z")
 
@@ -202,14 +207,49 @@ def test_no_more_clients_are_served_than_there_may_be_and_places_come_free(path,
         held = [await following(path) for _ in range(3)]
         await until(lambda: len(server._followers) == 3)
         refused = await request(path, b'{"request": "status"}\n')
+        with pytest.raises(KwsError) as told:
+            await asyncio.to_thread(ask, path)
+        with pytest.raises(KwsError) as told_too:
+            await asyncio.to_thread(next, follow(path))
+        assert str(told.value) == str(told_too.value) == f"The daemon refuses: {REFUSAL}"
         for _, writer in held:
             writer.close()
         await until(lambda: not server._clients)
         return refused, await asyncio.to_thread(ask, path)
 
     refused, state = serve(client, most_clients=3)
-    assert json.loads(refused) == {"error": "Only 3 may ask at once."}
+    assert json.loads(refused) == {"error": REFUSAL}
     assert state == STATE
+
+
+def test_who_is_one_too_many_is_told_so_and_never_cut_off(path, serve):
+    """A reset goes before what was said to a client that has sent its request too late."""
+
+    def late_request():
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(30)
+            client.connect(str(path))
+            time.sleep(0.2)
+            client.sendall(b'{"request": "status"}\n')
+            received = b""
+            while part := client.recv(65_536):
+                received += part
+            return received
+
+    async def client(server):
+        held = [await following(path) for _ in range(3)]
+        await until(lambda: len(server._followers) == 3)
+        refused = await asyncio.gather(*(asyncio.to_thread(late_request) for _ in range(8)))
+        for _, writer in held:
+            writer.close()
+        return refused
+
+    assert list(map(json.loads, serve(client, most_clients=3))) == 8 * [{"error": REFUSAL}]
+
+
+def test_those_who_are_too_many_and_stay_are_sent_away(path, serve, monkeypatch):
+    monkeypatch.setattr("kws.daemon.status._REFUSAL_S", 0.05)
+    assert json.loads(serve(lambda _: request(path, b""), most_clients=0))["error"]
 
 
 def test_a_client_that_does_not_read_delays_nobody_and_is_told_what_it_missed(path, serve):
@@ -312,6 +352,20 @@ def test_permission_denied_is_told(path, monkeypatch):
         f"A daemon can be asked only by the user it runs as, and by root. Received: permission "
         f"denied for {path}. Run this as that user, or with sudo."
     )
+
+
+def test_a_socket_in_a_folder_that_is_closed_is_taken_for_a_daemons(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr("kws.daemon.client._SYSTEM_SOCKET", tmp_path / "closed" / "kws.sock")
+    exists = Path.exists
+
+    def closed(self):
+        if self.parent.name == "closed":
+            raise PermissionError(13, "Permission denied")
+        return exists(self)
+
+    monkeypatch.setattr(Path, "exists", closed)
+    assert find_socket() == tmp_path / "closed" / "kws.sock"
 
 
 def test_another_program_behind_the_socket_is_told(path):

@@ -15,7 +15,9 @@ STATE = Snapshot(
     rss_mb=40.4,
     models=["a model"],
     sources=[
-        SourceState(name="[red]mic", state="listening", since_s=50.0, level_dbfs=-30.0),
+        SourceState(
+            name="[red]mic", state="listening", since_s=50.0, level_dbfs=-30.0, n_overruns=1234
+        ),
         SourceState(name="door", state="stalled", since_s=50.0, level_dbfs=-30.0, gate_open=False),
     ],
     detections=[
@@ -44,6 +46,7 @@ def test_all_of_a_snapshot_is_shown():
         "kws 1.2, process 7, up 1 d 1 h, CPU 1.0 %, memory 40 MB, model a model",
         "[red]mic",
         "██████░░░░░░ -30",
+        "[red]mic: audio was lost on its way to the daemon; overruns: 1234",
         "Hooks: 4 ok, 1 timed out",
         "Recording: 6 clips, 1 failed",
         "[bold]it broke",
@@ -51,6 +54,7 @@ def test_all_of_a_snapshot_is_shown():
     ):
         assert part in text
     assert text.index("stop ") < text.index("go ")
+    assert text.count("overruns") == 1
     assert text.count("-30") == 1  # a source that is stalled has no level
 
 

@@ -147,8 +147,9 @@ def test_a_program_that_hangs_is_an_error(arecord):
     )
 
 
-def test_overruns_are_counted_and_are_no_reason(arecord):
-    arecord('echo "overrun!!! (at least 3.2 ms long)" >&2; exit 1')
+def test_overruns_are_counted_and_are_no_reason(arecord, monkeypatch):
+    arecord('[ $LC_ALL = C ] && echo "overrun!!! (at least 3.2 ms long)" >&2; exit 1')
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
     source = ArecordSource(None, chunk_ms=80)
     hear_until(source, never_began("arecord (default device)", "exit status 1"))
     assert source.dropped_chunks == 1

@@ -154,6 +154,14 @@ def test_a_fast_command_waits_for_a_slow_reader_and_nothing_is_lost():
         assert source.dropped_chunks == 0
 
 
+def test_overruns_that_the_command_tells_of_are_counted(audio):
+    said = "overrun!!! (at least 3.2 ms long)\\nhello\\n[alsa @ 0x1] ALSA buffer xrun.\\nover"
+    line = f'printf "{said}" >&2; sleep 0.2; echo "run!!!" >&2; sleep 0.2; cat $1'
+    with CommandSource(sh(line, audio), chunk_ms=80) as source:
+        np.testing.assert_array_equal(np.concatenate(list(source)), RAMP)
+        assert source.dropped_chunks == 3
+
+
 def test_much_on_standard_error_holds_nothing_up(audio):
     line = "head -c 1000000 /dev/zero | tr '\\0' x >&2; cat $1"
     with CommandSource(sh(line, audio), chunk_ms=80) as source:

@@ -33,6 +33,7 @@ class FakePyAudio(types.ModuleType):
         self.supported = [(16_000, 1)]
         self.calls = []
         self.opened = {}
+        self.active = True
 
     def PyAudio(self):
         os.write(2, b"ALSA lib pcm.c:2666: Unknown PCM cards.pcm.rear\n")
@@ -58,6 +59,11 @@ class FakePyAudio(types.ModuleType):
         self.opened = settings
         self.calls.append("open")
         return self
+
+    def is_active(self):
+        if self.active is None:
+            raise OSError(-9988, "Stream closed")
+        return self.active
 
     def stop_stream(self):
         self.calls.append("stop")
@@ -180,6 +186,30 @@ def test_silence_of_the_callback_is_an_error_after_what_came(sound):
         with pytest.raises(DeviceError, match=exactly):
             heard.extend(source)
     assert [len(chunk) for chunk in heard] == [1_280, 20]
+
+
+@pytest.mark.parametrize("active", [False, None])
+def test_a_stream_that_has_ended_is_an_error_at_once(sound, active):
+    heard = []
+    message = "A microphone must stay open. Received: the end of USB Mic. Open it again."
+    with PyAudioSource("0", chunk_ms=80, stall_s=600) as source:
+        sound.play(np.ones(1_280))
+        sound.active = active
+        with pytest.raises(DeviceError, match=f"^{re.escape(message)}$"):
+            heard.extend(source)
+    assert [len(chunk) for chunk in heard] == [1_280]
+
+
+def test_a_device_that_hangs_while_closing_is_left_behind(sound, monkeypatch):
+    mended = threading.Event()
+    monkeypatch.setattr(sound, "stop_stream", lambda: mended.wait(60))
+    monkeypatch.setattr("kws.sources.pyaudio_._END_S", 0.1)
+    source = PyAudioSource(None, chunk_ms=80)
+    sound.active = False
+    source.close()
+    assert list(source) == []
+    assert sound.calls == ["initialize", "open"]
+    mended.set()
 
 
 @pytest.mark.parametrize(
