@@ -26,8 +26,10 @@ def pack(run: Path, out: Path = _PACKED) -> None:
     model, recipe = restore(run)
     mean, std = model.statistics
     settings = {"recipe": msgspec.to_builtins(recipe), "mean": mean, "std": std}
-    weights = {f"{i:03d}": np.array(one, np.float16) for i, one in enumerate(model.weights)}
-    np.savez_compressed(out, settings=np.array(json.dumps(settings)), **weights)
+    content: dict[str, Any] = {"settings": np.array(json.dumps(settings))}
+    for i, weight in enumerate(model.weights):
+        content[f"{i:03d}"] = np.array(weight, np.float16)
+    np.savez_compressed(out, **content)
 
 
 def unpack(run: Path) -> Path:

@@ -213,7 +213,9 @@ def _collect_recordings(labels: Sequence[str], request: Request, work: Work, *, 
     n_tested = 0
     known = SPLITS[:2] if request.test else SPLITS
     for folder, splits in ((request.recordings, known), (request.test, SPLITS[2:])):
-        for label in labels if folder else ():
+        if folder is None:
+            continue
+        for label in labels:
             gathered = gather_recordings(folder, work.recorded, label=label, splits=splits)
             say(f"recordings of {label} in {folder}: {gathered.describe()}")
             n_tested += gathered.n["test"]
