@@ -1,13 +1,16 @@
 """Labelling by ear, in a terminal: each candidate is played, a key says what it is."""
 
 import contextlib
+import os
 import shlex
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+import termios
+import tty
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TextIO
 
-import click
 import soundfile
 from rich.console import Console, Group
 from rich.live import Live
@@ -22,7 +25,7 @@ from kws.player import find_player
 from kws.train.data import read_samples
 from kws.train.mined import UNSURE, Answers, Candidate, MinedFolder
 
-__all__ = ["Player", "label", "player_words"]
+__all__ = ["Player", "keys_of", "label", "player_words"]
 
 _FAILS_WITHIN_S = 0.25
 _ENDS_WITHIN_S = 1.0
@@ -109,12 +112,36 @@ def player_words(command: str | None) -> list[str]:
     return words
 
 
+@contextlib.contextmanager
+def keys_of(stream: TextIO) -> Iterator[Callable[[], str]]:
+    """Give a function that waits for a key; what is typed in the meantime is not lost.
+
+    Parameters
+    ----------
+    stream : text stream
+        Of a terminal, which is put in order at the end.
+    """
+    descriptor = stream.fileno()
+    before = termios.tcgetattr(descriptor)
+
+    def key() -> str:
+        if not (pressed := os.read(descriptor, 1)):
+            raise EOFError
+        return pressed.decode("latin-1")
+
+    try:
+        tty.setcbreak(descriptor, termios.TCSADRAIN)
+        yield key
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
 def label(
     folder: MinedFolder,
     *,
     player: Sequence[str],
     console: Console,
-    key: Callable[[], str] = click.getchar,
+    key: Callable[[], str],
 ) -> int:
     """Offer what is not labelled until all is, or `q`, Ctrl-C or Ctrl-D; return how many are left.
 
@@ -127,7 +154,7 @@ def label(
         As of `player_words`.
     console : Console
     key : callable
-        Waits for a key and returns it.
+        Waits for a key and returns it, as of `keys_of`.
     """
     with (
         folder.answering() as answers,
@@ -139,6 +166,8 @@ def label(
         try:
             while session.goes_on:
                 live.update(session.screen(), refresh=True)
+                if session.play():
+                    live.update(session.screen(), refresh=True)
                 session.press(key())
         except (KeyboardInterrupt, EOFError):
             pass
@@ -157,8 +186,7 @@ class _Session:
         self._todo = [one for one in folder.candidates() if one.id not in labels]
         self._given: list[str] = []
         self._taken_back = self._problem = ""
-        self._ended = False
-        self._play()
+        self._ended, self._is_new = False, True
 
     @property
     def n_left(self) -> int:
@@ -174,15 +202,21 @@ class _Session:
         if key in answers:
             self._answers.keep(self._on, answers[key])
             self._given.append(answers[key])
-            self._taken_back = ""
-            self._play()
-        elif key == " ":
-            self._play()
+            self._taken_back = self._problem = ""
         elif key == "b" and self._given:
             self._taken_back = self._given.pop()
             self._answers.keep(self._on, None)
-            self._play()
-        self._ended = key in {"q", "\x03", "\x04"}
+        elif key != " ":
+            self._ended = key in {"q", "\x04"}
+            return
+        self._is_new = True
+
+    def play(self) -> str:
+        """Play the clip of a candidate that came on, or is asked for; return what is wrong."""
+        if self._is_new:
+            self._is_new = False
+            self._problem = self._player.play(self._folder.path / self._on.clip)
+        return self._problem
 
     def screen(self) -> Group:
         """Draw the candidate that is on."""
@@ -214,10 +248,6 @@ class _Session:
         for name, what in keys.items():
             text.append(f" {name} ", style="reverse").append(f" {what}  ")
         return text
-
-    def _play(self) -> None:
-        if self.n_left:
-            self._problem = self._player.play(self._folder.path / self._on.clip)
 
 
 def _said(label: str) -> str:

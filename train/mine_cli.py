@@ -90,8 +90,10 @@ def mine(
 def _label(folder: "MinedFolder", player: str | None) -> None:
     from rich.console import Console
 
-    from kws.train.labeller import label, player_words
+    from kws.train.labeller import keys_of, label, player_words
 
-    n_left = label(folder, player=player_words(player), console=Console())
+    words = player_words(player)
+    with keys_of(sys.stdin) as key:
+        n_left = label(folder, player=words, console=Console(), key=key)
     if n_left:
         click.echo(f"{n_left} are not labelled; the same command goes on.")
