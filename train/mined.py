@@ -283,6 +283,8 @@ def _remove_others(folders: Iterable[Path], wanted: set[Path]) -> None:
         for path in folder.rglob("*.flac"):
             if path not in wanted and _is_ours(path.name):
                 path.unlink()
+                with contextlib.suppress(OSError):  # there are others in it
+                    path.parent.rmdir()
 
 
 def _is_ours(name: str) -> bool:
