@@ -280,7 +280,7 @@ def _folder_name(label: str) -> str:
 def _remove_others(folders: Iterable[Path], wanted: set[Path]) -> None:
     """Remove clips made for labels that were since changed; what others put there stays."""
     for folder in folders:
-        for path in folder.rglob("*.flac"):
+        for path in sorted(folder.rglob("*.flac")):
             if path not in wanted and _is_ours(path.name):
                 path.unlink()
                 with contextlib.suppress(OSError):  # there are others in it
