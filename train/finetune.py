@@ -22,9 +22,9 @@ _SOURCE = "Own recordings, labelled"
 def fine_tuning(run: Path, folder: Path) -> Recipe:
     """Return the recipe that goes on from a run with the labelled clips of a folder.
 
-    The run's own data stays in, so that nothing is forgotten, and alone validates. Clips of
-    keywords are drawn ten times as often as any other. What is no keyword is an unknown word, and its
-    whole clip is continuous speech, to which scenes come back where the run's model errs.
+    The run's own data stays in, so that nothing is forgotten, and validates. Clips of keywords are
+    drawn ten times as often as any other. What is no keyword is an unknown word, and its whole clip
+    is continuous speech, to which scenes come back where the run's model errs.
 
     Parameters
     ----------
