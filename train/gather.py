@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -97,15 +97,8 @@ def gather(
     folder = MinedFolder(out)
     work = hear(paths, path, out / "heard.jsonl", thresholds=thresholds, n_jobs=n_jobs)
     console = Console(stderr=True)
-    heard: list[Heard] = []
-    left_out: dict[Path, str] = {}
-    for one in track(work, "Hearing", len(paths), disable=not progress, console=console):
-        if isinstance(one, Failure):
-            left_out[one.item] = one.reason
-            continue
-        heard.append(one)
-        if one.remark:
-            left_out[Path(one.path)] = one.remark
+    shown = track(work, "Hearing", len(paths), disable=not progress, console=console)
+    heard, left_out = _sorted_out(shown)
     _require_heard(heard, paths, left_out)
     labelled = _labelled(folder)
     found = _new(heard, labelled)
@@ -115,12 +108,7 @@ def gather(
         known=[one.embedding for one in labelled],
         n=n,
     )
-    offered = []
-    for i in chosen:
-        try:
-            offered.append(_cut(out, *found[i], rank=len(offered) + 1))
-        except FormatError as error:  # gone since it was heard
-            left_out[Path(found[i][0].path)] = str(error)
+    offered = _cut_all(out, [found[i] for i in chosen], left_out)
     _list_left_out(out, left_out)
     if not offered and not labelled:
         raise _none(heard, thresholds)
@@ -158,6 +146,22 @@ def _thresholds(
     return {word: value for word, value in every.items() if keyword in (None, word)}
 
 
+def _sorted_out(
+    results: Iterable[Heard | Failure[Path]],
+) -> tuple[list[Heard], dict[Path, str]]:
+    """Return what was heard, and which files were not or not wholly, and why."""
+    heard: list[Heard] = []
+    left_out: dict[Path, str] = {}
+    for one in results:
+        if isinstance(one, Failure):
+            left_out[one.item] = one.reason
+            continue
+        heard.append(one)
+        if one.remark:
+            left_out[Path(one.path)] = one.remark
+    return heard, left_out
+
+
 def _require_heard(
     heard: Sequence[Heard], paths: Sequence[Path], left_out: dict[Path, str]
 ) -> None:
@@ -187,6 +191,18 @@ def _new(heard: Sequence[Heard], labelled: Sequence[Candidate]) -> list[tuple[He
         for rise in one.rises
         if all(abs(rise.end_s - at) >= APART_S for at in done.get(one.content, ()))
     ]
+
+
+def _cut_all(
+    out: Path, chosen: Sequence[tuple[Heard, Rise]], left_out: dict[Path, str]
+) -> list[Candidate]:
+    offered: list[Candidate] = []
+    for heard, rise in chosen:
+        try:
+            offered.append(_cut(out, heard, rise, rank=len(offered) + 1))
+        except FormatError as error:  # gone since it was heard
+            left_out[Path(heard.path)] = str(error)
+    return offered
 
 
 def _cut(out: Path, heard: Heard, rise: Rise, *, rank: int) -> Candidate:

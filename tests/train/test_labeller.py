@@ -4,6 +4,9 @@ import io
 import os
 import pty
 import re
+import select
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -237,3 +240,66 @@ def test_keys_typed_early_are_not_lost_and_the_terminal_is_put_in_order():
             assert not during[3] & (termios.ECHO | termios.ICANON)
         assert termios.tcgetattr(terminal) == before
     os.close(leader)
+
+
+class Terminal:
+    """`kws mine --out FOLDER` in a terminal of its own."""
+
+    def __init__(self, folder):
+        leader, follower = pty.openpty()
+        self._leader, self._seen = leader, b""
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "kws", "mine", "--out", folder.path, "--player", "true"],
+            stdin=follower,
+            stdout=follower,
+            stderr=follower,
+            env={**os.environ, "TERM": "xterm", "COLUMNS": "90"},
+        )
+        os.close(follower)
+
+    def wait_for(self, text, *, limit_s=120):
+        """Read until some text was shown."""
+        deadline = time.monotonic() + limit_s
+        while text.encode() not in self._seen:
+            left_s = deadline - time.monotonic()
+            assert left_s > 0, self._seen
+            if select.select([self._leader], [], [], left_s)[0]:
+                self._seen += os.read(self._leader, 65_536)
+
+    def press(self, keys):
+        os.write(self._leader, keys.encode())
+
+    def end(self):
+        """Wait for its end; return the exit code."""
+        code = self.process.wait(120)
+        os.close(self._leader)
+        return code
+
+
+@pytest.mark.slow
+def test_a_labeller_that_is_killed_goes_on_where_it_was(folder):
+    killed = Terminal(folder)
+    killed.wait_for("1 of 4")
+    killed.press("yn")
+    killed.wait_for("3 of 4")
+    killed.process.kill()
+    assert killed.end() == -signal.SIGKILL
+    assert labels(folder) == ["go", UNKNOWN, None, None]
+    again = Terminal(folder)
+    again.wait_for("1 of 2")
+    again.press("uy")
+    again.wait_for("Next: kws train --fine-tune")
+    assert again.end() == 0
+    assert labels(folder) == ["go", UNKNOWN, UNSURE, "go"]
+    assert len(list(folder.words.rglob("*.flac"))) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", ["q", "\x03"])
+def test_a_labeller_that_is_stopped_says_what_is_left(folder, key):
+    terminal = Terminal(folder)
+    terminal.wait_for("1 of 4")
+    terminal.press(f"y{key}")
+    terminal.wait_for("3 are not labelled; the same command goes on.")
+    terminal.wait_for(": go 1")
+    assert terminal.end() == 0
