@@ -35,9 +35,9 @@ RECIPE = Recipe(
     model=CrnnRecipe(channels=(8, 8, 16), n_blocks=1, kernel_frames=5, gru_units=16, dropout=0.0),
     augment=AugmentRecipe(scene_s=1.6, noise_share=0.0, room_share=0.0, tilt_db=0.0),
     fit=FitRecipe(
-        epochs=7,
+        epochs=5,
         scenes_per_epoch=320,
-        validation_scenes=32,
+        validation_scenes=16,
         batch_size=16,
         learning_rate=5e-3,
         patience=50,
