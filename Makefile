@@ -85,4 +85,4 @@ debian-packages:
 
 layout: | .venv/bin/python
 	@rm -rf .venv/layout/kws && mkdir -p .venv/layout
-	@cp -Rp kws .venv/layout/kws && cp -Rp train export .venv/layout/kws/
+	@cp -Rp kws .venv/layout/kws && cp -Rp train export new .venv/layout/kws/

@@ -15,8 +15,8 @@ import numpy as np
 
 from kws.demo import Labels
 from kws.train.align import train_speakers
-from kws.train.data import RATE_HZ
-from kws.train.streams import build_stream, quiet_utterances
+from kws.train.data import RATE_HZ, quiet_utterances
+from kws.train.streams import build_stream
 
 KEYWORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
 OTHERS = ("happy", "seven", "marvin", "house", "visual", "follow")

@@ -35,25 +35,12 @@ from kws.train.fit import labels_of, restore
 from kws.train.losses import SetLoss
 from kws.train.scenes import Scenes
 from kws.train.sequences import SequenceScenes
-from kws.train.settings import CtcRecipe, DeepCnnRecipe, Recipe, load_recipe
+from kws.train.settings import MODEL_RECIPES, CtcRecipe, DeepCnnRecipe, Recipe, load_recipe
 from kws.train.spelling import build_utterances, evaluate_sequences
 from kws.train.streams import keyword_clips
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "train/recipes"
-NAMES = [
-    "crnn",
-    "gru",
-    "lstm",
-    "ds_cnn",
-    "tc_resnet",
-    "bc_resnet",
-    "conv1d_lstm",
-    "cnn_lstm",
-    "deep_cnn",
-    "bilstm",
-    "ctc",
-]
 BITS = {"lstm": "int16x8"}
 """An LSTM's cell sums up small changes over a long time: eight bits lose them."""
 N_VALIDATION = 1280
@@ -72,7 +59,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=4.0, help="of CPU, for each model")
     parser.add_argument("--stream-minutes", type=float, default=60.0, help="of the stream")
     parser.add_argument("--utterances", type=int, default=500, help="that `ctc` is measured on")
-    parser.add_argument("--only", nargs="*", default=NAMES, help="models, by name")
+    parser.add_argument("--only", nargs="*", default=[*MODEL_RECIPES], help="models, by name")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     for name in options.only:
@@ -258,7 +245,7 @@ def digit_clips(data: Path, folder: Path) -> Path:
 
 def write_page(options: argparse.Namespace) -> None:
     """Put the tables of what has been measured into docs/zoo.md."""
-    found = [options.runs / name / "scores.json" for name in NAMES]
+    found = [options.runs / name / "scores.json" for name in MODEL_RECIPES]
     scores = {path.parent.name: json.loads(path.read_text()) for path in found if path.is_file()}
     head = ["architecture", "features", "runs as", "parameters", "kB", "epochs", "CPU ms/s"]
     head += ["agrees", "clips", "missed at 1/h", "at 0.5/h"]

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from kws.train.blocks import LSTM
-from kws.train.layers import GRU
+from kws.train.layers import Recurrent
 from kws.train.ranges import at_mode, ranges_of
 from kws.train.windows import Windowed
 from kws.train.zoo import Spotting
@@ -141,7 +141,7 @@ def _bound_recurrent_states(
 
     ranges = iter(cell_ranges)
     for layer in model.stack:
-        if isinstance(layer, GRU | LSTM):
+        if isinstance(layer, Recurrent):
             layer.bound = bound_to(1.0)  # type: ignore[method-assign]
         if isinstance(layer, LSTM):
             layer.bound_cell = bound_to(next(ranges, 1.0))  # type: ignore[method-assign]

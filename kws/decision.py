@@ -77,16 +77,14 @@ class Decision:
     ) -> "Decision":
         """Return the decision for a model that gives `n_outputs` vectors of posteriors a call."""
         settings = settings or DecisionSettings()
-        features = manifest.features
-        call_ms = 1000 * manifest.hop_frames * features.hop_samples / features.sample_rate_hz
         defaults = manifest.decision
         smoothing_ms = _chosen(settings.smoothing_ms, defaults.smoothing_ms)
         refractory_ms = _chosen(settings.refractory_ms, defaults.refractory_ms)
         return cls(
             manifest.labels,
             thresholds=thresholds,
-            n_smoothing=round(smoothing_ms * n_outputs / call_ms),
-            n_refractory=round(refractory_ms * n_outputs / call_ms),
+            n_smoothing=round(smoothing_ms * n_outputs / manifest.call_ms),
+            n_refractory=round(refractory_ms * n_outputs / manifest.call_ms),
         )
 
     def reset(self) -> None:

@@ -157,7 +157,7 @@ def _threshold(manifest: Manifest, *, background: Path) -> float:
         scores = np.array([head.score_unit(one)[0] for one in utterance], np.float32)
         seconds = range(0, len(scores), _PEAK_STEPS)
         peaks += [float(scores[i : i + _PEAK_STEPS].max()) for i in seconds]
-    n_samples = len(codes) * manifest.hop_frames * manifest.features.hop_samples
+    n_samples = len(codes) * manifest.call_samples
     hours_heard = n_samples / SAMPLE_RATE_HZ / 3600
     top = np.sort(peaks)[::-1][: max(10, len(peaks) * 3 // 100)]
     per_hour = (np.arange(len(top)) + 0.5) / hours_heard
@@ -195,8 +195,8 @@ def _levels(samples: Samples, manifest: Manifest) -> npt.NDArray[np.float32]:
 def _manifest(
     backbone: Manifest, word: str, templates: dict[Path, npt.NDArray[np.float32]]
 ) -> Manifest:
-    step_ms = 1000 * backbone.hop_frames * backbone.features.hop_samples / SAMPLE_RATE_HZ
-    word_ms = round(float(np.median([len(one) for one in templates.values()])) * step_ms)
+    n_steps = float(np.median([len(one) for one in templates.values()]))
+    word_ms = round(n_steps * backbone.call_ms)
     packed = tuple(Template(keyword=word, vectors=pack_vectors(t)) for t in templates.values())
     return replace(
         backbone,

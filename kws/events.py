@@ -4,18 +4,37 @@ Every event is one JSON object with its kind under `event`; the field order is p
 What is None is left out.
 """
 
+from datetime import datetime
 from typing import Literal
 
 import msgspec
 
-__all__ = ["Detection", "End", "Event", "NearMiss", "StateChange", "from_json", "to_json"]
+__all__ = [
+    "Detection",
+    "End",
+    "Event",
+    "NearMiss",
+    "StateChange",
+    "from_json",
+    "rfc3339",
+    "to_json",
+]
 
 
 class _Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="event"):
     """Immutable, and tagged with its kind."""
 
 
-class Detection(_Event, frozen=True, kw_only=True, tag="detection"):
+class _Heard(_Event, frozen=True, kw_only=True):
+    keyword: str
+    score: float
+    start_s: float
+    end_s: float
+    model: str
+    source: str | None = None
+
+
+class Detection(_Heard, frozen=True, kw_only=True, tag="detection"):
     """A keyword was heard.
 
     Attributes
@@ -34,15 +53,8 @@ class Detection(_Event, frozen=True, kw_only=True, tag="detection"):
         Which source it was heard on; set by the daemon, which may have several.
     """
 
-    keyword: str
-    score: float
-    start_s: float
-    end_s: float
-    model: str
-    source: str | None = None
 
-
-class NearMiss(_Event, frozen=True, kw_only=True, tag="near_miss"):
+class NearMiss(_Heard, frozen=True, kw_only=True, tag="near_miss"):
     """A keyword's smoothed posterior rose far, and fell again without a detection.
 
     Attributes
@@ -56,13 +68,6 @@ class NearMiss(_Event, frozen=True, kw_only=True, tag="near_miss"):
     source : str or None
         As in `Detection`.
     """
-
-    keyword: str
-    score: float
-    start_s: float
-    end_s: float
-    model: str
-    source: str | None = None
 
 
 class End(_Event, frozen=True, kw_only=True, tag="end"):
@@ -110,6 +115,12 @@ class StateChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 Event = Detection | End | NearMiss | StateChange
+_KINDS: dict[str, type[Event]] = {"detection": Detection, "end": End, "near_miss": NearMiss}
+
+
+def rfc3339(moment: datetime) -> str:
+    """Return a moment of UTC as events and logs tell it: `2026-01-31T12:00:00.000Z`."""
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def to_json(event: Event) -> str:
@@ -126,13 +137,7 @@ def from_json(line: str | bytes) -> Event:
         If it is no JSON, or no event.
     """
     kind = msgspec.json.decode(line, type=_Kind).event
-    if kind == "detection":
-        return msgspec.json.decode(line, type=Detection)
-    if kind == "near_miss":
-        return msgspec.json.decode(line, type=NearMiss)
-    if kind == "end":
-        return msgspec.json.decode(line, type=End)
-    return msgspec.json.decode(line, type=StateChange)
+    return msgspec.json.decode(line, type=_KINDS.get(kind, StateChange))
 
 
 class _Kind(msgspec.Struct):

@@ -248,6 +248,16 @@ class Manifest(_Part, frozen=True, kw_only=True):
         """The labels that can be detected, in the order of the model's outputs."""
         return tuple(label for label in self.labels if not label.startswith("_"))
 
+    @property
+    def call_samples(self) -> int:
+        """Samples between two calls."""
+        return self.hop_frames * self.features.hop_samples
+
+    @property
+    def call_ms(self) -> float:
+        """Time between two calls."""
+        return 1000 * self.call_samples / self.features.sample_rate_hz
+
 
 def read_manifest(path: Path) -> tuple[Manifest, bytes]:
     """Read a model file.

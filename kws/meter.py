@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from kws.audio import Samples, level_dbfs
+from kws.bar import bar, level_share
 from kws.events import Detection
 from kws.spotter import Spotter
 
@@ -22,7 +23,6 @@ __all__ = ["Meter", "live_meter"]
 
 _PERIOD_S = 0.1
 _HOLD_S = 1.5
-_FLOOR_DBFS = -60.0
 _N_KEYWORDS = 3
 _LAST_S = 10.0
 _LABEL, _NUMBERS = 10, 12
@@ -72,9 +72,9 @@ class Meter:
         top = sorted(self._posteriors, key=self._posteriors.__getitem__, reverse=True)
         for keyword in top[:_N_KEYWORDS]:
             value, threshold = self._posteriors[keyword], self._thresholds.get(keyword, 1.0)
-            bar = _bar(value, threshold, cells, ascii_only=ascii_only)
+            drawn = bar(value, mark=threshold, cells=cells, ascii_only=ascii_only)
             style = "bold green" if value >= threshold else "cyan"
-            lines.append(_line(keyword, (bar, style), (f" {value:.2f} /{threshold:.2f}", "")))
+            lines.append(_line(keyword, (drawn, style), (f" {value:.2f} /{threshold:.2f}", "")))
         now_s = self._clock()
         last = [one for at_s, one in reversed(self._last) if now_s - at_s < _LAST_S]
         heard = ", ".join(f"{one.keyword} {one.score:.2f}" for one in last)
@@ -84,14 +84,12 @@ class Meter:
         return Text("\n", no_wrap=True, end="").join(lines)
 
     def _level(self, cells: int, *, ascii_only: bool) -> "Text":
-        value, peak = (
-            1 - max(_FLOOR_DBFS, one) / _FLOOR_DBFS for one in (self._level_dbfs, self._peak_dbfs)
-        )
+        value, peak = map(level_share, (self._level_dbfs, self._peak_dbfs))
         colour = (
             "red" if self._peak_dbfs > -3.0 else "yellow" if self._peak_dbfs > -9.0 else "green"
         )
-        bar = _bar(value, peak, cells, ascii_only=ascii_only)
-        return _line("level", (bar, colour), (f" {self._level_dbfs:4.0f} dBFS", ""))
+        drawn = bar(value, mark=peak, cells=cells, ascii_only=ascii_only)
+        return _line("level", (drawn, colour), (f" {self._level_dbfs:4.0f} dBFS", ""))
 
 
 @contextmanager
@@ -134,12 +132,3 @@ def _line(label: str, *parts: tuple[str, str]) -> "Text":
     from rich.text import Text
 
     return Text.assemble((f"{label[: _LABEL - 1]:<{_LABEL}}", ""), *parts, no_wrap=True)
-
-
-def _bar(value: float, mark: float, cells: int, *, ascii_only: bool) -> str:
-    """Return a bar for 0..1 with a mark on it."""
-    full, rest, marked = ("#", ".", "|") if ascii_only else ("█", "░", "│")
-    n_full = round(min(1.0, max(0.0, value)) * cells)
-    at = min(cells - 1, int(max(0.0, mark) * cells))
-    bar = full * n_full + rest * (cells - n_full)
-    return bar[:at] + marked + bar[at + 1 :]

@@ -82,14 +82,13 @@ class PhraseDecision:
         n_outputs: int = 1,
     ) -> "PhraseDecision":
         """Return the decision for a model that gives `n_outputs` vectors of posteriors a call."""
-        features, defaults = manifest.features, manifest.decision
-        call_ms = 1000 * manifest.hop_frames * features.hop_samples / features.sample_rate_hz
+        defaults = manifest.decision
         return cls(
             manifest.labels,
             thresholds=thresholds,
             phrases=phrases_for(settings or DecisionSettings(), manifest),
-            n_pause=round(defaults.pause_ms * n_outputs / call_ms),
-            n_longest=round(_LONGEST_MS * n_outputs / call_ms),
+            n_pause=round(defaults.pause_ms * n_outputs / manifest.call_ms),
+            n_longest=round(_LONGEST_MS * n_outputs / manifest.call_ms),
             beam=defaults.beam,
         )
 

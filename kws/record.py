@@ -15,12 +15,13 @@ from typing import NamedTuple
 import numpy as np
 
 from kws.audio import SAMPLE_RATE_HZ, Samples
+from kws.bar import bar, level_share
 from kws.config import GateSettings
 from kws.errors import ConfigError
 from kws.gate import BLOCK_MS, Gate
 from kws.sources import Source
 
-__all__ = ["Take", "Takes", "check_take", "level_dbfs", "meter", "record", "write_take"]
+__all__ = ["Take", "Takes", "check_take", "loudest_dbfs", "meter", "record", "write_take"]
 
 _ONSET_BLOCKS = 3  # voiced blocks in a row that begin a take: a click has fewer
 _PRE_ROLL_MS = 300
@@ -30,7 +31,7 @@ _LONGEST_MS = 3000
 _CLIPPED = 32_700
 _N_CLIPPED = 4
 _QUIETEST_DBFS = -45.0
-_METER_WIDTH = 30
+_METER_CELLS = 30
 
 
 class Take(NamedTuple):
@@ -117,16 +118,17 @@ class Takes:
 
 def check_take(samples: Samples) -> str:
     """Say what is wrong with the sound of a take; an empty string where nothing is."""
-    if not len(samples) or level_dbfs(samples) == -math.inf:
+    level = loudest_dbfs(samples)
+    if level == -math.inf:
         return "empty: there is no sound in it"
     if np.count_nonzero(np.abs(samples.astype(np.int32)) >= _CLIPPED) >= _N_CLIPPED:
         return "clipped: step back, or turn the microphone down"
-    if (level := level_dbfs(samples)) < _QUIETEST_DBFS:
+    if level < _QUIETEST_DBFS:
         return f"too quiet, {level:.0f} dBFS: come closer, or turn the microphone up"
     return ""
 
 
-def level_dbfs(samples: Samples) -> float:
+def loudest_dbfs(samples: Samples) -> float:
     """Return the level of the loudest 20 ms [dB below a full-scale square wave]; -inf for none."""
     size = SAMPLE_RATE_HZ * BLOCK_MS // 1000
     n_blocks = -(-len(samples) // size)
@@ -139,11 +141,9 @@ def level_dbfs(samples: Samples) -> float:
 
 def meter(samples: Samples, *, speaking: bool) -> str:
     """Return a level meter of a fixed width, -60 dBFS to 0, for a line of a terminal."""
-    level = max(-60.0, level_dbfs(samples))
-    n_lit = round((level + 60) / 60 * _METER_WIDTH)
-    return (
-        f"[{'#' * n_lit:<{_METER_WIDTH}}] {level:4.0f} dBFS {'hearing' if speaking else '       '}"
-    )
+    level = loudest_dbfs(samples)
+    drawn = bar(level_share(level), cells=_METER_CELLS, ascii_only=True)
+    return f"[{drawn}] {max(-60.0, level):4.0f} dBFS {'hearing' if speaking else '       '}"
 
 
 def write_take(folder: Path, samples: Samples, *, speaker: str) -> Path:
@@ -220,7 +220,7 @@ def record(
                 say(f"Not kept, {take.problem}.")
                 continue
             written.append(write_take(place, take.samples, speaker=speaker))
-            say(f"{written[-1]}  {level_dbfs(take.samples):.0f} dBFS")
+            say(f"{written[-1]}  {loudest_dbfs(take.samples):.0f} dBFS")
             if n_there + len(written) == n_takes:
                 break
             say(f"Take {n_there + len(written) + 1} of {n_takes}.")

@@ -11,12 +11,12 @@ from typing import NamedTuple
 import numpy as np
 
 from kws.audio import SAMPLE_RATE_HZ
-from kws.decision import Decision
+from kws.config import DecisionSettings, GateSettings
 from kws.errors import AudioError, ConfigError
-from kws.features import Features
 from kws.model import Model
-from kws.record import level_dbfs
+from kws.record import loudest_dbfs
 from kws.sources import Source
+from kws.spotter import Spotter
 
 __all__ = ["Room", "fragment", "measure_room"]
 
@@ -63,31 +63,29 @@ def measure_room(
             f"A room is measured with a model of words. Received: `{manifest.name}`, of sequences. "
             f"Set its `threshold` in kws.toml by hand."
         )
-    features = Features(manifest.features)
-    # No threshold is ever reached: only the average that it would be held against is wanted.
-    decision = Decision.of(manifest, thresholds={}, n_outputs=model.n_outputs)
-    highest = np.zeros(len(manifest.labels), np.float32)
-    frames = np.empty((0, manifest.features.n_features), np.float32)
+    # No threshold is ever reached: all is one rise over 0, whose highest point is the near miss.
+    spotter = Spotter(
+        model,
+        gate=GateSettings(enabled=False),
+        decision=DecisionSettings(threshold=math.inf),
+        near_miss_score=0.0,
+    )
     levels: list[float] = []
     second = np.zeros(0, np.int16)
-    n_samples, hop = 0, manifest.hop_frames
+    n_samples = 0
     for chunk in source:
-        frames = np.concatenate((frames, features.process(chunk)))
-        while len(frames) >= hop:
-            for posteriors in model.step(frames[:hop]):
-                decision.step(posteriors)
-                np.maximum(highest, decision.smoothed, out=highest)
-            frames = frames[hop:]
+        spotter.process(chunk)
         second = np.concatenate((second, chunk))
         if len(second) >= SAMPLE_RATE_HZ:
-            levels.append(level_dbfs(second))
+            levels.append(loudest_dbfs(second))
             second = second[:0]
         n_samples += len(chunk)
         show(n_samples / SAMPLE_RATE_HZ)
         if n_samples >= seconds * SAMPLE_RATE_HZ:
             break
-    by_label = dict(zip(manifest.labels, highest.tolist(), strict=True))
-    scores = {word: round(by_label[word], 3) for word in manifest.keywords}
+    spotter.flush()
+    highest = {one.keyword: one.score for one in spotter.take_near_misses()}
+    scores = dict.fromkeys(manifest.keywords, 0.0) | highest
     heard_s = n_samples / SAMPLE_RATE_HZ
     if heard_s < _LEAST_S:
         raise AudioError(

@@ -79,7 +79,7 @@ class Spotter:
         self._model = model
         self._features = Features(manifest.features)
         self._gate = Gate(gate, sample_rate_hz=self.sample_rate_hz) if gate.enabled else None
-        self._step_samples = manifest.hop_frames * manifest.features.hop_samples
+        self._step_samples = manifest.call_samples
         self._output_samples = self._step_samples // model.n_outputs
         self.keywords = phrases_for(decision, manifest) or manifest.keywords
         decide = PhraseDecision if manifest.decision.kind == "ctc" else Decision
@@ -94,8 +94,8 @@ class Spotter:
         if near_miss_score is not None and isinstance(self._decision, Decision):
             self._peaks = Peaks(manifest.labels, keywords=manifest.keywords, least=near_miss_score)
         self._near_misses: deque[NearMiss] = deque(maxlen=_MOST_NEAR_MISSES)
-        step_ms = 1000 * self._step_samples / self.sample_rate_hz
-        self._backlog: deque[npt.NDArray[Any]] = deque(maxlen=round(gate.pre_roll_ms / step_ms))
+        n_kept = round(gate.pre_roll_ms / manifest.call_ms)
+        self._backlog: deque[npt.NDArray[Any]] = deque(maxlen=n_kept)
         self.reset()
 
     def reset(self) -> None:
@@ -250,14 +250,7 @@ class Spotter:
             self._near_misses.extend(map(self._near_miss, self._peaks.finish()))
 
     def _near_miss(self, peak: Hit) -> NearMiss:
-        start_s, end_s = self._place(peak, self._now_sample)
-        return NearMiss(
-            keyword=peak.keyword,
-            score=round(peak.score, 3),
-            start_s=round(start_s, 3),
-            end_s=round(end_s, 3),
-            model=self.manifest.name,
-        )
+        return NearMiss(**self._heard(peak, *self._place(peak, self._now_sample)))
 
     def _place(self, hit: Hit, now_sample: int) -> tuple[float, float]:
         """Return where in the stream the word of a hit begins and ends, in seconds."""
@@ -274,10 +267,13 @@ class Spotter:
     def _detection(self, hit: Hit, now_sample: int) -> Detection:
         start_s, end_s = self._place(hit, now_sample)
         self._last_end_s = end_s
-        return Detection(
-            keyword=hit.keyword,
-            score=round(hit.score, 3),
-            start_s=round(start_s, 3),
-            end_s=round(end_s, 3),
-            model=self.manifest.name,
-        )
+        return Detection(**self._heard(hit, start_s, end_s))
+
+    def _heard(self, hit: Hit, start_s: float, end_s: float) -> dict[str, Any]:
+        return {
+            "keyword": hit.keyword,
+            "score": round(hit.score, 3),
+            "start_s": round(start_s, 3),
+            "end_s": round(end_s, 3),
+            "model": self.manifest.name,
+        }

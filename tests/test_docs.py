@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import get_args
 
 import click
 import msgspec
@@ -42,7 +41,7 @@ TRAINING = {
     "[[data.speech]]": recipes.SpeechCorpus,
     "[[data.sources]]": DataSource,
     "[features]": FeatureSettings,
-    **{model.__struct_config__.tag: model for model in get_args(recipes.ModelRecipe)},
+    **recipes.MODEL_RECIPES,
     "[augment]": recipes.AugmentRecipe,
     "[fit]": recipes.FitRecipe,
     "[search]": recipes.SearchRange,

@@ -14,19 +14,14 @@ from kws.train.backend import constants
 from kws.train.layers import (
     BATCH_NORM_MOMENTUM,
     Causal,
+    Recurrent,
     Shape,
     States,
     Streaming,
     Tensor,
-    joined,
-    recur,
 )
 
 __all__ = ["LSTM", "Average", "Broadcast", "Stack", "SubSpectral"]
-
-_LSTM_GATES = ("i", "f", "c", "o")
-_LSTM_X = tuple(f"{gate}_x" for gate in _LSTM_GATES)
-_LSTM_H = tuple(f"{gate}_h" for gate in _LSTM_GATES)
 
 
 class Stack(Streaming):
@@ -252,86 +247,43 @@ class Broadcast(Streaming):
         return self.ranged("output", ops.relu(x + self.ranged("wide", wide + y)))
 
 
-class LSTM(Streaming):
-    """Long short-term memory over time (Hochreiter & Schmidhuber 1997), one band.
+class LSTM(Recurrent):
+    """Long short-term memory (Hochreiter & Schmidhuber 1997).
 
     i = s(Wi x + Ui h + bi), f and o likewise, c' = f c + i tanh(Wc x + Uc h + bc), h' = o tanh(c').
     Its states are h, which stays within -1..1, and c, which has no bound of its own.
     """
 
-    points = (*_LSTM_X, *_LSTM_H, *_LSTM_GATES, "kept", "added", "cell")
-
-    def __init__(self, units: int, *, dropout: float = 0.0, **options: Any) -> None:
-        super().__init__(**options)
-        self.units = units
-        self.cell = keras.layers.LSTM(units, return_sequences=True, use_cudnn=False)
-        self.dropout = keras.layers.Dropout(dropout)
-
-    def build(self, shape: Shape) -> None:
-        """Build the cell for (batch, time, 1, channels)."""
-        self.cell.build((shape[0], shape[1], shape[3]))
-
-    def call(self, x: Tensor, training: bool = False) -> Tensor:
-        """Run over (batch, time, 1, channels)."""
-        x = self.dropout(x, training=training)[:, :, 0, :]
-        if not self.ranges:
-            return ops.expand_dims(self.cell(x, training=training), 2)
-        weights = self._gates()
-
-        def follow(states: States, inputs: Sequence[Tensor]) -> States:
-            h, c = states
-            return list(self._update(inputs, h, c, weights))
-
-        shapes = [(ops.shape(x)[0], self.units)] * 2
-        unroll = self.ranges.mode == "observe"
-        y = recur(follow, self._inputs(x, weights), shapes, unroll=unroll)
-        return ops.expand_dims(y, 2)
-
-    def compute_output_shape(self, shape: Shape) -> Shape:
-        """Return the shape with `units` channels."""
-        return (shape[0], shape[1], 1, self.units)
-
-    def state_shapes(self) -> list[tuple[int, ...]]:
-        """Return the shapes of h and c."""
-        return [(1, self.units), (1, self.units)]
-
-    def step(self, x: Tensor, states: States) -> tuple[Tensor, States]:
-        """Run the next frames one after another, unrolled."""
-        h, c = self.bound(states[0]), self.bound_cell(states[1])
-        weights = constants(self._gates)
-        outputs = []
-        for t in range(x.shape[1]):
-            h, c = self._update(self._inputs(x[:, t, 0, :], weights), h, c, weights)
-            outputs.append(ops.reshape(h, (1, 1, 1, self.units)))
-        return joined(outputs), [h, c]
-
-    def _gates(self) -> list[Tensor]:
-        """Return weights of the input, of h, and biases, each of i, f, c and o."""
-        kernel, recurrent, bias = self.cell.weights
-        weights = [*ops.split(kernel, 4, axis=1), *ops.split(recurrent, 4, axis=1)]
-        return [*(self.rounded(weight) for weight in weights), *ops.split(bias, 4)]
-
-    def _inputs(self, x: Tensor, weights: Sequence[Tensor]) -> list[Tensor]:
-        """Return what the input gives to i, f, c and o: (..., units) each."""
-        gates = zip(_LSTM_X, weights[:4], weights[8:], strict=True)
-        return [self.ranged(point, ops.matmul(x, w) + b) for point, w, b in gates]
-
-    def _update(
-        self, inputs: Sequence[Tensor], h: Tensor, c: Tensor, weights: Sequence[Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        gates = zip(_LSTM_GATES, inputs, _LSTM_H, weights[4:8], strict=True)
-        i, f, new, o = (
-            self.ranged(point, sent + self.ranged(past, ops.matmul(h, u)))
-            for point, sent, past, u in gates
-        )
-        kept = self.ranged("kept", self.sigmoid(f) * c)
-        c = self.bound_cell(kept + self.ranged("added", self.sigmoid(i) * self.tanh(new)))
-        return self.bound(self.sigmoid(o) * self.tanh(c)), c
-
-    def bound(self, h: Tensor) -> Tensor:
-        """Return h; export replaces this to fix the range of h in the quantised model."""
-        return self.ranges.hold_unit("tanh", h) if self.ranges else h
+    cell_type = keras.layers.LSTM
+    gates = ("i", "f", "c", "o")
+    n_states = 2
+    points = (
+        *(f"{gate}_x" for gate in gates),
+        *(f"{gate}_h" for gate in gates),
+        *gates,
+        *("kept", "added", "cell"),
+    )
 
     def bound_cell(self, c: Tensor) -> Tensor:
         """Return c; export replaces this, with a range found on examples."""
         return self.ranged("cell", c)
+
+    def _bounded(self, states: States) -> States:
+        return [self.bound(states[0]), self.bound_cell(states[1])]
+
+    def _weights(self) -> list[Tensor]:
+        kernel, recurrent, bias = self.cell.weights
+        weights = [*ops.split(kernel, 4, axis=1), *ops.split(recurrent, 4, axis=1)]
+        return [*(self.rounded(weight) for weight in weights), *ops.split(bias, 4)]
+
+    def _update(
+        self, states: States, inputs: Sequence[Tensor], weights: Sequence[Tensor]
+    ) -> States:
+        h, c = states
+        i, f, new, o = (
+            self.ranged(gate, sent + self.ranged(f"{gate}_h", ops.matmul(h, u)))
+            for gate, sent, u in zip(self.gates, inputs, weights[4:8], strict=True)
+        )
+        kept = self.ranged("kept", self.sigmoid(f) * c)
+        c = self.bound_cell(kept + self.ranged("added", self.sigmoid(i) * self.tanh(new)))
+        return [self.bound(self.sigmoid(o) * self.tanh(c)), c]

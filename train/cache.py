@@ -21,6 +21,7 @@ from kws.train import augment
 from kws.train.data import Clip
 from kws.train.sequences import SequenceScenes
 from kws.train.settings import Recipe
+from kws.train.whole import replacing
 
 __all__ = ["CachedBatches", "Kept", "keep"]
 
@@ -179,7 +180,5 @@ def _clips(clips: list[Clip], random: np.random.Generator) -> npt.NDArray[np.int
 
 
 def _save(path: Path, values: npt.NDArray[Any]) -> None:
-    """Write all or nothing."""
-    begun = path.with_suffix(".begun.npy")
-    np.save(begun, values)
-    begun.replace(path)
+    with replacing(path) as begun:
+        np.save(begun, values)

@@ -4,26 +4,30 @@ It is measured on streams for tuning, never on those that figures are stated on:
 the validation split, between sentences that training left out.
 """
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import soundfile
 
 from kws.errors import ConfigError, ModelError
 from kws.manifest import CalibrationBasis, CalibrationPoint, Manifest, read_manifest, repack
 from kws.train.align import read_alignment, train_speakers
-from kws.train.data import audio_matching, validates
+from kws.train.data import audio_matching, quiet_utterances, unaligned, validates
 from kws.train.det import Curve
 from kws.train.scoring import Heard
 from kws.train.settings import DataRecipe, SpeechCorpus
-from kws.train.streams import Stream, build_stream, keyword_clips, quiet_utterances
+from kws.train.streams import Stream, build_stream, keyword_clips
+from kws.train.whole import replacing
 
-__all__ = ["RATES", "calibrate", "tuning_streams", "write_manifest"]
+__all__ = ["RATES", "calibrate", "tail_threshold", "tuning_streams", "write_manifest"]
 
 RATES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 """False alarms per hour that a table may hold."""
+
+_TAIL = 4.0
+_HIGHEST = 0.995
 
 
 def tuning_streams(
@@ -61,8 +65,12 @@ def tuning_streams(
     clips = [
         clip
         for words in recipe.words
-        if words.split == "hash" and not words.unknown
-        for clip in keyword_clips(root / words.path, recipe.keywords, split="validation")
+        if words.split != "train" and not words.unknown
+        for clip in keyword_clips(
+            root / words.path,
+            recipe.keywords,
+            split="validation" if words.split == "hash" else "all",
+        )
     ]
     utterances = [
         path for corpus in recipe.speech for path in _left_out(corpus, root, without=without)
@@ -82,11 +90,20 @@ def tuning_streams(
     ]
 
 
-def calibrate(manifest: Manifest, heard: Heard) -> Manifest:
+def calibrate(manifest: Manifest, heard: Heard, *, beyond: bool = False) -> Manifest:
     """Return the manifest with a table measured on streams for tuning, with the gate.
 
     A rate is in the table where the streams are long enough to see one such false alarm, and where
     its threshold lets any keyword through.
+
+    Parameters
+    ----------
+    manifest : Manifest
+    heard : Heard
+        The streams for tuning.
+    beyond : bool
+        True: where the streams are too short for a rate, go on from what they show: scores of false
+        alarms thin out exponentially over their log odds (peaks over threshold, Pickands 1975).
 
     Raises
     ------
@@ -94,7 +111,7 @@ def calibrate(manifest: Manifest, heard: Heard) -> Manifest:
         If no rate is.
     """
     curve = heard.gated_curve
-    points = [point for rate in RATES if (point := _point(manifest, curve, rate))]
+    points = [point for rate in RATES if (point := _point(manifest, curve, rate, beyond=beyond))]
     if not points:
         raise ModelError(
             f"A model must hear keywords at {RATES[-1]:g} false alarms an hour to be calibrated. "
@@ -120,11 +137,9 @@ def write_manifest(path: Path, manifest: Manifest, out: Path) -> None:
     """
     content = repack(read_manifest(path)[1], manifest)
     try:
-        with tempfile.NamedTemporaryFile(dir=out.parent, delete=False) as file:
-            file.write(content)
-        mode = path.stat().st_mode
-        Path(file.name).chmod(mode)
-        Path(file.name).replace(out)
+        with replacing(out) as begun:
+            begun.write_bytes(content)
+            begun.chmod(path.stat().st_mode)
     except OSError as error:
         raise ConfigError(
             f"A model must go to a file that can be written. Received: {out} ({error.strerror}). "
@@ -132,20 +147,42 @@ def write_manifest(path: Path, manifest: Manifest, out: Path) -> None:
         ) from error
 
 
-def _point(manifest: Manifest, curve: Curve, rate: float) -> CalibrationPoint | None:
+def _point(
+    manifest: Manifest, curve: Curve, rate: float, *, beyond: bool
+) -> CalibrationPoint | None:
     """Return a row of the table, or None where the rate cannot be had or told."""
-    point = curve.at_budget(rate)
-    if rate * curve.hours < 1 or point.fa_per_hour > rate or point.miss_rate == 1.0:
-        return None
-    threshold = round(point.threshold, 4)
+    if beyond:
+        threshold = tail_threshold(curve, rate)
+    else:
+        point = curve.at_budget(rate)
+        if rate * curve.hours < 1 or point.fa_per_hour > rate or point.miss_rate == 1.0:
+            return None
+        threshold = point.threshold
     return CalibrationPoint(
-        false_alarms_per_hour=rate, thresholds=dict.fromkeys(manifest.keywords, threshold)
+        false_alarms_per_hour=rate,
+        thresholds=dict.fromkeys(manifest.keywords, round(threshold, 4)),
     )
+
+
+def tail_threshold(curve: Curve, rate: float) -> float:
+    """Estimate the threshold of a rate from the scores of all false alarms of a curve.
+
+    Their log odds above the lowest threshold are taken for exponential; `_TAIL` of a mean excess of
+    one, as if seen before, keep few false alarms from saying too much.
+    """
+    odds = np.log(curve.thresholds / np.maximum(1 - curve.thresholds, 1e-6))
+    counts = curve.n_false.astype(float)
+    excess = float(np.sum(counts[:-1] * np.diff(odds)))
+    mean = (excess + _TAIL) / (counts[0] + _TAIL)
+    above = mean * np.log((counts[0] + 0.5) / (rate * curve.hours))
+    return float(np.clip(1 / (1 + np.exp(-odds[0] - above)), curve.thresholds[0], _HIGHEST))
 
 
 def _left_out(corpus: SpeechCorpus, root: Path, *, without: Sequence[str]) -> list[Path]:
     """Return the utterances of training speakers that training does not hear, keywords apart."""
     folder = root / corpus.path
+    if corpus.alignment is None:
+        return [path for path in unaligned(corpus, root, without=without) if validates(path.stem)]
     speakers = None if corpus.speakers == "all" else train_speakers(folder)[0]
     aligned = read_alignment(root / corpus.alignment)
     return [

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 import keras
 
 from kws.errors import KwsError
+from kws.train.whole import replacing
 
 __all__ = [
     "BACKUP",
@@ -182,17 +183,15 @@ def save_whole(model: keras.Model, path: Path) -> None:
     KwsError
         If they cannot be written.
     """
-    unfinished = path.with_name(f"unfinished.{path.name}")
     optimizer = model.optimizer.variables if model.optimizer else []
     variables = [*model.variables, *optimizer]
     n_bytes = sum(math.prod(variable.shape) * 8 + _BYTES_TO_A_VARIABLE for variable in variables)
     try:
-        # HDF5 crashes where it finds the disk full, so find out before.
-        unfinished.write_bytes(bytes(n_bytes))
-        model.save_weights(unfinished)
-        unfinished.replace(path)
+        with replacing(path) as unfinished:
+            # HDF5 crashes where it finds the disk full, so find out before.
+            unfinished.write_bytes(bytes(n_bytes))
+            model.save_weights(unfinished)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         raise KwsError(
             f"Weights must be written to the run folder. Received: {error} for {path}. Make room "
             f"on the disk; the same command goes on after the last whole epoch."
@@ -232,12 +231,8 @@ def leave_interrupts_to_parent() -> None:
 
 def write_whole(path: Path, text: str) -> None:
     """Write a text file; where that fails, what was there before stays."""
-    unfinished = path.with_name(f"unfinished.{path.name}")
-    try:
+    with replacing(path) as unfinished:
         unfinished.write_bytes(text.encode())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _states(run: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import click
 import msgspec
 
-__all__ = ["align", "evaluate", "splice", "synth", "train"]
+__all__ = ["align", "evaluate", "leave_at_once", "splice", "synth", "train"]
 
 _PATH = click.Path(path_type=Path)
 SPLITS = ["train", "validation", "test", "all"]
@@ -78,13 +78,13 @@ def train(
             model, recipe = fit_stages(recipe, data=data, run=run, start=start, callbacks=callbacks)
     except KeyboardInterrupt:
         click.echo("interrupted: the same command goes on after the last whole epoch", err=True)
-        _leave_at_once()
+        leave_at_once()
     for picture in draw(run, model, recipe, data=data):
         click.echo(f"drawn: {picture}")
     click.echo(f"trained: {run}. Next: kws export {run} --out {recipe.name}.tflite")
 
 
-def _leave_at_once() -> NoReturn:
+def leave_at_once() -> NoReturn:
     """End without waiting for the process that makes scenes: interrupted, it may never answer."""
     for child in multiprocessing.active_children():
         child.kill()
@@ -151,7 +151,7 @@ def clips(model: str, data: Path, *, split: str, reliability: Path | None, as_js
 
 
 _STREAM_OPTIONS = (
-    click.option("--keywords", type=_PATH, help="word/clip files; the test split."),
+    click.option("--keywords", type=_PATH, help="word/clip files."),
     click.option("--background", type=_PATH, help="Speech, in LibriSpeech's layout."),
     click.option("--noise", type=_PATH, help="Recordings to lay under the whole."),
     click.option(
@@ -181,6 +181,21 @@ _STREAM_OPTIONS = (
         default="second",
         show_default=True,
         help="Of the background: the half that recipes keep for evaluation, or all.",
+    ),
+    click.option(
+        "--split",
+        type=click.Choice(SPLITS),
+        default="test",
+        show_default=True,
+        help="Of the keywords, by the official speaker hash.",
+    ),
+    click.option(
+        "--sentences",
+        "n_background",
+        type=click.IntRange(1),
+        default=1,
+        show_default=True,
+        help="Utterances from one keyword to the next.",
     ),
     click.option("--without", multiple=True, help="Leave out utterances with this word, too."),
     click.option(
@@ -255,16 +270,17 @@ def stream(
 @_stream_options
 def report(run: Path, *, model: str, clips: Path, **where: Any) -> None:
     """Write RUN/report.html: every figure, picture and the worst moments to listen to."""
-    from kws.manifest import read_manifest
-    from kws.model import model_path
+    from kws.model import model_path, open_model
     from kws.train.report import write_report
+    from kws.train.scoring import hear
 
     if not (where["keywords"] and where["background"]):
         raise click.UsageError("Give --keywords and --background.")
     path = model_path(model)
-    streams = _streams(read_manifest(path)[0].keywords, **where)
+    spotting = open_model(path)
+    heard = hear(spotting, _streams(spotting.manifest.keywords, **where))
     command = shlex.join(["kws", *sys.argv[1:]])
-    click.echo(f"written: {write_report(run, path, clips=clips, streams=streams, command=command)}")
+    click.echo(f"written: {write_report(run, path, clips=clips, heard=heard, command=command)}")
 
 
 @evaluate.command()
@@ -326,16 +342,19 @@ def _streams(
     snr_db: Sequence[float],
     snr_rule: Any,
     speakers: str,
+    split: Any,
+    n_background: int,
     without: Sequence[str],
     minutes: float | None,
     seed: int,
 ) -> Any:
     """Build the streams that the options of `kws eval stream` describe, one for each SNR."""
     from kws.train.align import train_speakers
-    from kws.train.streams import build_stream, keyword_clips, noise_below, quiet_utterances
+    from kws.train.data import quiet_utterances
+    from kws.train.streams import build_stream, keyword_clips, noise_below
 
     second = train_speakers(background)[1] if speakers == "second" else None
-    clips = keyword_clips(keywords, words)
+    clips = keyword_clips(keywords, words, split=split)
     utterances = quiet_utterances(background, without=[*words, *without], speakers=second)
     recordings = noise_below(noise, noise_pattern) if noise else []
     return [
@@ -347,6 +366,7 @@ def _streams(
             snr_rule=snr_rule,
             seed=seed,
             most_s=None if minutes is None else 60 * minutes,
+            n_background=n_background,
         )
         for one in (snr_db if noise else [math.inf])
     ]

@@ -1,7 +1,8 @@
 """Corpora: which clips there are, which split each belongs to, and their samples.
 
 Word corpora are Speech-Commands-shaped, `word/speaker_nohash_n.*`. Speech corpora are
-LibriSpeech-shaped with word times from `kws.train.align`. Samples are int16, mono, 16 kHz.
+LibriSpeech-shaped with word times from `kws.train.align`, or of any shape and without. Samples are
+int16, mono, 16 kHz.
 """
 
 import csv
@@ -10,7 +11,7 @@ import hashlib
 import logging
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -23,7 +24,7 @@ from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.errors import ConfigError, FormatError
 from kws.features import Samples
 from kws.manifest import UNKNOWN
-from kws.train.align import read_alignment, train_speakers
+from kws.train.align import Utterance, read_alignment, train_speakers
 from kws.train.corpus import Failure, map_corpus
 from kws.train.settings import DataRecipe, SpeechCorpus, WordCorpus
 
@@ -31,13 +32,16 @@ __all__ = [
     "Clip",
     "Corpus",
     "Split",
+    "SplitName",
     "Spoken",
     "audio_below",
     "audio_matching",
     "load_corpus",
     "official_split",
+    "quiet_utterances",
     "read_samples",
     "speaker_of",
+    "unaligned",
     "validates",
     "write_left_out",
 ]
@@ -45,6 +49,7 @@ __all__ = [
 log = logging.getLogger("kws.data")
 
 Split: TypeAlias = Literal["train", "validation", "test"]
+SplitName: TypeAlias = Literal["train", "validation", "test", "all"]
 AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".opus"}
 _WORD_S = (0.05, 10.0)  # what is longer is a recording, not a clip of one word
 _FEW_CLIPS = 5
@@ -138,7 +143,7 @@ def load_corpus(recipe: DataRecipe, root: Path, *, split: Split) -> Corpus:
             )
     speech: list[Spoken] = []
     for corpus in recipe.speech:
-        spoken = list(_speech(corpus, root, split, left_out))
+        spoken = list(_speech(corpus, root, split, left_out, keywords=recipe.keywords))
         speech += spoken
         for clip in _cut_keywords(spoken, recipe.keywords, weight=corpus.word_weight):
             clips[clip.label].append(clip)
@@ -236,8 +241,8 @@ def _paths(words: WordCorpus, root: Path, *, split: Split) -> list[Path]:
     if words.optional and not folder.is_dir():
         log.warning("left out, not there: %s", folder)
         return []
-    if words.split == "train":
-        return _first_of_each(_words_below(folder), words.first) if split == "train" else []
+    if words.split != "hash":
+        return _first_of_each(_words_below(folder), words.first) if split == words.split else []
     return [path for path in _words_below(folder) if official_split(path) == split]
 
 
@@ -254,27 +259,78 @@ def _words_below(folder: Path) -> list[Path]:
 
 
 def _speech(
-    corpus: SpeechCorpus, root: Path, split: Split, left_out: dict[Path, str]
+    corpus: SpeechCorpus,
+    root: Path,
+    split: Split,
+    left_out: dict[Path, str],
+    *,
+    keywords: Sequence[str],
 ) -> Iterable[Spoken]:
     """Read the utterances of training speakers; one in ten of them, by hash, validates."""
-    first, _ = train_speakers(root / corpus.path)
-    aligned = read_alignment(root / corpus.alignment)
-    paths = {path.stem: path for path in audio_below(root / corpus.path)}
-    wanted = [
-        paths[name]
-        for name, utterance in sorted(aligned.items())
-        if name in paths
-        and (corpus.speakers == "all" or utterance.speaker in first)
-        and validates(name) == (split == "validation")
-    ]
+    aligned = read_alignment(root / corpus.alignment) if corpus.alignment else {}
+    known = (
+        _aligned(corpus, root, aligned)
+        if corpus.alignment
+        else unaligned(corpus, root, without=keywords)
+    )
+    wanted = [path for path in known if validates(path.stem) == (split == "validation")]
     samples, bad = _read_all(wanted)
     left_out |= bad
     for path, speech in samples:
+        said = aligned[path.stem].words if path.stem in aligned else ()
         words = tuple(
             (word.lower(), round(start_s * RATE_HZ), round(end_s * RATE_HZ))
-            for word, start_s, end_s in aligned[path.stem].words
+            for word, start_s, end_s in said
         )
         yield Spoken(path, speech, words)
+
+
+def _aligned(corpus: SpeechCorpus, root: Path, aligned: Mapping[str, Utterance]) -> list[Path]:
+    """Return the utterances of training speakers whose word times are known."""
+    first, _ = train_speakers(root / corpus.path)
+    paths = {path.stem: path for path in audio_below(root / corpus.path)}
+    return [
+        paths[name]
+        for name, utterance in sorted(aligned.items())
+        if name in paths and (corpus.speakers == "all" or utterance.speaker in first)
+    ]
+
+
+def unaligned(corpus: SpeechCorpus, root: Path, *, without: Sequence[str]) -> list[Path]:
+    """Return the utterances of training speakers in whose transcripts, if any, no phrase occurs."""
+    folder = root / corpus.path
+    first, second = train_speakers(folder)
+    if not first | second:
+        return audio_below(folder)
+    speakers = first if corpus.speakers == "first" else None
+    return quiet_utterances(folder, without=without, speakers=speakers)
+
+
+def quiet_utterances(
+    corpus: Path, *, without: Sequence[str], speakers: set[str] | None = None
+) -> list[Path]:
+    """Return the utterances of a LibriSpeech-shaped folder in whose transcripts no phrase occurs.
+
+    Parameters
+    ----------
+    corpus : Path
+    without : sequence of str
+        Words, and phrases such as `hey_computer`.
+    speakers : set of str, optional
+        Only theirs.
+    """
+    avoided = [f" {phrase.replace('_', ' ').upper()} " for phrase in without]
+    found = []
+    for transcript in sorted(corpus.rglob("*.trans.txt")):
+        for line in transcript.read_text(encoding="utf-8").splitlines():
+            name, *words = line.split()
+            if speakers is not None and name.partition("-")[0] not in speakers:
+                continue
+            said = f" {' '.join(words)} "
+            if not any(phrase in said for phrase in avoided):
+                audio = transcript.parent.glob(f"{name}.*")
+                found += [path for path in audio if path.suffix.lower() in AUDIO_SUFFIXES]
+    return found
 
 
 def validates(utterance: str) -> bool:

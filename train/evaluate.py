@@ -5,7 +5,7 @@ The figure that matters, on continuous audio, is in `kws.train.scoring`.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -15,7 +15,7 @@ from kws.errors import ConfigError, FormatError, ModelError
 from kws.features import Features
 from kws.manifest import SILENCE, UNKNOWN
 from kws.model import Model
-from kws.train.data import AUDIO_SUFFIXES, official_split, read_samples
+from kws.train.data import AUDIO_SUFFIXES, SplitName, official_split, read_samples
 from kws.train.traces import TAIL_SAMPLES
 
 __all__ = [
@@ -29,7 +29,6 @@ __all__ = [
     "reliability",
 ]
 
-SplitName: TypeAlias = Literal["train", "validation", "test", "all"]
 Posteriors: TypeAlias = npt.NDArray[np.floating[Any]]
 
 _SMOOTHING_MS = 60.0
@@ -114,10 +113,8 @@ def evaluate_clips(
             f"A model must have the labels `{SILENCE}` and `{UNKNOWN}` to sort clips. Received: "
             f"{', '.join(labels)}. Measure it with `kws eval stream`."
         )
-    settings = model.manifest.features
-    features = Features(settings)
-    output_ms = 1000 * model.manifest.hop_frames * settings.hop_samples / settings.sample_rate_hz
-    output_ms /= model.n_outputs
+    features = Features(model.manifest.features)
+    output_ms = model.manifest.call_ms / model.n_outputs
     confusion = np.zeros((len(labels), len(labels)), int)
     unreadable, scores, right = [], [], []
     for path, label in labelled_clips(data, labels=labels, split=split):

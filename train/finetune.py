@@ -70,10 +70,7 @@ def _data(data: DataRecipe, mined: MinedFolder, counts: dict[str, int]) -> DataR
     before = [one for one in data.words if one.path != str(mined.words)]
     weight = _WEIGHT * max(one.weight for one in before)
     words = WordCorpus(path=str(mined.words), split="train", weight=weight)
-    speech = []
-    if UNKNOWN in counts:
-        alignment = str(mined.alignment)
-        speech = [SpeechCorpus(path=str(mined.speech), alignment=alignment, speakers="all")]
+    speech = [SpeechCorpus(path=str(mined.speech))] if UNKNOWN in counts else []
     source = DataSource(name=_SOURCE, licence="of who recorded them", clips=sum(counts.values()))
     return replace(
         data,

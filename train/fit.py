@@ -247,6 +247,8 @@ def fit(
     if before:
         labels = (labels_of(recipe), known)
         _begin_with(model, before, training if not history else [], labels=labels)
+    for layer in model.stack[: recipe.fit.frozen_layers] if before else ():
+        layer.trainable = False
     training.epoch = len(history)  # after the statistics, which are of the first epoch's scenes
     model.compile(optimizer=_optimizer(model, recipe, n_batches=len(training)), loss=_loss(recipe))
     _learn_from_teacher(model, recipe)

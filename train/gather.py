@@ -14,19 +14,12 @@ from kws.decision import thresholds_for
 from kws.errors import ConfigError, FormatError, ModelError, did_you_mean
 from kws.manifest import Manifest
 from kws.model import model_path, open_model
-from kws.train.candidates import (
-    APART_S,
-    LEAST,
-    Heard,
-    Rise,
-    hear,
-    read_stretch,
-    recordings_in,
-)
+from kws.train.candidates import Heard, hear, read_stretch, recordings_in
 from kws.train.choice import choose
 from kws.train.corpus import Failure
 from kws.train.data import write_left_out
 from kws.train.mined import Candidate, MinedFolder, write_clip
+from kws.train.rises import APART_S, LEAST, Rise
 from kws.trial import check_model
 
 __all__ = ["Gathered", "gather"]
@@ -159,7 +152,7 @@ def _sorted_out(
         heard.append(one)
         if one.remark:
             left_out[Path(one.path)] = one.remark
-    return heard, left_out
+    return sorted(heard, key=lambda one: one.path), left_out
 
 
 def _require_heard(

@@ -13,6 +13,7 @@ are.
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import keras
@@ -28,10 +29,10 @@ __all__ = [
     "Classify",
     "Flatten",
     "Normalize",
+    "Recurrent",
     "Residual",
     "Streaming",
     "joined",
-    "recur",
     "step_through",
 ]
 
@@ -318,18 +319,21 @@ class Flatten(Streaming):
         return (shape[0], shape[1], 1, shape[2] * shape[3])
 
 
-class GRU(Streaming):
-    """Gated recurrent unit over time (Cho et al. 2014), `reset_after` form, one band.
+class Recurrent(Streaming):
+    """A recurrent layer over time, one band.
 
-    z = s(Wz x + Uz h + bz), r likewise, c = tanh(Wc x + bc + r * (Uc h + dc)), h' = c + z (h - c).
+    Keras's own runs over sequences; its equations, written out, run in steps, and over sequences
+    too where the layer is quantisation-aware.
     """
 
-    points = ("z_x", "r_x", "c_x", "z_h", "r_h", "c_h", "z", "r", "reset", "c", "gap", "change")
+    cell_type: type[keras.layers.RNN]
+    gates: tuple[str, ...]
+    n_states = 1
 
     def __init__(self, units: int, *, dropout: float = 0.0, **options: Any) -> None:
         super().__init__(**options)
         self.units = units
-        self.cell = keras.layers.GRU(units, return_sequences=True, use_cudnn=False)
+        self.cell = self.cell_type(units, return_sequences=True, use_cudnn=False)
         self.dropout = keras.layers.Dropout(dropout)
 
     def build(self, shape: Shape) -> None:
@@ -341,60 +345,83 @@ class GRU(Streaming):
         x = self.dropout(x, training=training)[:, :, 0, :]
         if not self.ranges:
             return ops.expand_dims(self.cell(x, training=training), 2)
-        weights = self._gates()
-
-        def follow(states: States, inputs: Sequence[Tensor]) -> States:
-            return [self._update(inputs, states[0], weights)]
-
-        shapes = [(ops.shape(x)[0], self.units)]
+        weights = self._weights()
+        shapes = [(ops.shape(x)[0], self.units)] * self.n_states
+        follow = partial(self._update, weights=weights)
         unroll = self.ranges.mode == "observe"
-        y = recur(follow, self._inputs(x, weights), shapes, unroll=unroll)
-        return ops.expand_dims(y, 2)
+        return ops.expand_dims(_recur(follow, self._inputs(x, weights), shapes, unroll=unroll), 2)
 
     def compute_output_shape(self, shape: Shape) -> Shape:
         """Return the shape with `units` channels."""
         return (shape[0], shape[1], 1, self.units)
 
     def state_shapes(self) -> list[tuple[int, ...]]:
-        """Return the shape of h."""
-        return [(1, self.units)]
+        """Return the shapes of the states."""
+        return [(1, self.units)] * self.n_states
 
     def step(self, x: Tensor, states: States) -> tuple[Tensor, States]:
         """Run the next frames one after another, unrolled."""
-        h = self.bound(states[0])
-        weights = constants(self._gates)
+        states = self._bounded(states)
+        weights = constants(self._weights)
         outputs = []
         for t in range(x.shape[1]):
-            h = self._update(self._inputs(x[:, t, 0, :], weights), h, weights)
-            outputs.append(ops.reshape(h, (1, 1, 1, self.units)))
-        return joined(outputs), [h]
+            states = self._update(states, self._inputs(x[:, t, 0, :], weights), weights)
+            outputs.append(ops.reshape(states[0], (1, 1, 1, self.units)))
+        return joined(outputs), states
 
-    def _gates(self) -> list[Tensor]:
-        """Return weights of the input, of the state, and biases of both, each of z, r and c.
+    def bound(self, h: Tensor) -> Tensor:
+        """Return h; export replaces this to fix the range of h in the quantised model."""
+        return self.ranges.hold_unit("tanh", h) if self.ranges else h
 
-        The biases of z and r are sums, and those of the state are c's alone.
+    def _bounded(self, states: States) -> States:
+        return [self.bound(states[0])]
+
+    def _weights(self) -> list[Tensor]:
+        """Return weights of the input, of h, and biases of the input, each of all gates."""
+        raise NotImplementedError
+
+    def _inputs(self, x: Tensor, weights: Sequence[Tensor]) -> list[Tensor]:
+        """Return what the input gives to each gate: (..., units)."""
+        n = len(self.gates)
+        gates = zip(self.gates, weights[:n], weights[2 * n : 3 * n], strict=True)
+        return [self.ranged(f"{gate}_x", ops.matmul(x, w) + b) for gate, w, b in gates]
+
+    def _update(
+        self, states: States, inputs: Sequence[Tensor], weights: Sequence[Tensor]
+    ) -> States:
+        """Return the states after a time, h first."""
+        raise NotImplementedError
+
+
+class GRU(Recurrent):
+    """Gated recurrent unit (Cho et al. 2014), `reset_after` form.
+
+    z = s(Wz x + Uz h + bz), r likewise, c = tanh(Wc x + bc + r * (Uc h + dc)), h' = c + z (h - c).
+    """
+
+    cell_type = keras.layers.GRU
+    gates = ("z", "r", "c")
+    points = ("z_x", "r_x", "c_x", "z_h", "r_h", "c_h", "z", "r", "reset", "c", "gap", "change")
+
+    def _weights(self) -> list[Tensor]:
+        """Return those of the gates, and c's bias of the state.
+
+        The biases of z and r are sums of both.
         """
         kernel, recurrent, bias = self.cell.weights
         (bz, br, bc), (dz, dr, dc) = (ops.split(row, 3) for row in (bias[0], bias[1]))
         weights = [*ops.split(kernel, 3, axis=1), *ops.split(recurrent, 3, axis=1)]
         return [*(self.rounded(weight) for weight in weights), bz + dz, br + dr, bc, dc]
 
-    def _inputs(self, x: Tensor, weights: Sequence[Tensor]) -> list[Tensor]:
-        """Return what the input gives to z, r and c: (..., units) each."""
-        gates = zip(("z_x", "r_x", "c_x"), weights[:3], weights[6:9], strict=True)
-        return [self.ranged(point, ops.matmul(x, w) + b) for point, w, b in gates]
-
-    def _update(self, inputs: Sequence[Tensor], h: Tensor, weights: Sequence[Tensor]) -> Tensor:
-        (z_x, r_x, c_x), (uz, ur, uc), dc = inputs, weights[3:6], weights[9]
+    def _update(
+        self, states: States, inputs: Sequence[Tensor], weights: Sequence[Tensor]
+    ) -> States:
+        (h,), (z_x, r_x, c_x), (uz, ur, uc), dc = states, inputs, weights[3:6], weights[9]
         z = self.sigmoid(self.ranged("z", z_x + self.ranged("z_h", ops.matmul(h, uz))))
         r = self.sigmoid(self.ranged("r", r_x + self.ranged("r_h", ops.matmul(h, ur))))
         past = self.ranged("reset", r * self.ranged("c_h", ops.matmul(h, uc) + dc))
         c = self.tanh(self.ranged("c", c_x + past))
-        return self.bound(c + self.ranged("change", z * self.ranged("gap", h - c)))
-
-    def bound(self, h: Tensor) -> Tensor:
-        """Return h; export replaces this to fix the range of h in the quantised model."""
-        return self.ranges.hold_unit("tanh", h) if self.ranges else h
+        return [self.bound(c + self.ranged("change", z * self.ranged("gap", h - c)))]
 
 
 class Classify(Streaming):
@@ -437,7 +464,22 @@ class Classify(Streaming):
         return self.ranged("logits", ops.matmul(x, kernel) + bias)
 
 
-def recur(
+def joined(pieces: Sequence[Tensor]) -> Tensor:
+    """Put pieces of time one after another."""
+    return pieces[0] if len(pieces) == 1 else ops.concatenate(pieces, axis=1)
+
+
+def step_through(layers: Sequence[Streaming], x: Tensor, states: States) -> tuple[Tensor, States]:
+    """Step through layers in turn; their states lie one after another in `states`."""
+    after: States = []
+    for layer in layers:
+        n_states = len(layer.state_shapes())
+        x, new = layer.step(x, states[len(after) : len(after) + n_states])
+        after.extend(new)
+    return x, after
+
+
+def _recur(
     follow: Callable[[States, Sequence[Tensor]], States],
     inputs: Sequence[Tensor],
     shapes: Sequence[Shape],
@@ -474,18 +516,3 @@ def recur(
         return ops.stack(outputs, axis=1)
     _, outputs = ops.scan(body, states, [ops.swapaxes(one, 0, 1) for one in inputs])
     return ops.swapaxes(outputs[0], 0, 1)
-
-
-def joined(pieces: Sequence[Tensor]) -> Tensor:
-    """Put pieces of time one after another."""
-    return pieces[0] if len(pieces) == 1 else ops.concatenate(pieces, axis=1)
-
-
-def step_through(layers: Sequence[Streaming], x: Tensor, states: States) -> tuple[Tensor, States]:
-    """Step through layers in turn; their states lie one after another in `states`."""
-    after: States = []
-    for layer in layers:
-        n_states = len(layer.state_shapes())
-        x, new = layer.step(x, states[len(after) : len(after) + n_states])
-        after.extend(new)
-    return x, after

@@ -28,7 +28,6 @@ from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.errors import ConfigError
 from kws.features import Samples
 from kws.manifest import UNKNOWN, Manifest
-from kws.train.align import Utterance
 from kws.train.data import read_samples
 
 __all__ = ["UNSURE", "Answers", "Candidate", "Kind", "MinedFolder", "read_lines", "write_clip"]
@@ -109,7 +108,6 @@ class MinedFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.words, self.speech = path / "words", path / "speech"
-        self.alignment = path / "speech.jsonl"
         self._candidates, self._labels = path / "candidates.jsonl", path / "labels.jsonl"
 
     def keywords(self) -> list[str]:
@@ -194,8 +192,6 @@ class MinedFolder:
             if not path.is_file():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(self.path / one.clip, path)
-        lines = (Utterance(path.stem, "mined", ()) for path in speech)
-        self.alignment.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
         names = [path.parent.name for path in wanted]
         return {name: names.count(name) for name in sorted(set(names))}
 

@@ -49,8 +49,7 @@ def count_operations(content: bytes, manifest: Manifest) -> Operations:
         for tensor in tensors:
             if model.buffers[tensor.buffer].data is not None:
                 weights[tensor.name] = math.prod(_shape(tensor))
-    settings = manifest.features
-    calls_per_s = settings.sample_rate_hz / (manifest.hop_frames * settings.hop_samples)
+    calls_per_s = manifest.features.sample_rate_hz / manifest.call_samples
     return Operations(
         n_operators=len(graph.operators),
         n_weights=sum(weights.values()),

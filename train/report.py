@@ -16,13 +16,14 @@ from kws.bench import cpu_by_stage, recording
 from kws.errors import ConfigError
 from kws.info import facts
 from kws.model import open_model
+from kws.train.data import SplitName
 from kws.train.det import BUDGETS
 from kws.train.evaluate import ClipScores, evaluate_clips
 from kws.train.groups import Group
 from kws.train.moments import Moment, worst_false_alarms, worst_misses
 from kws.train.operations import count_operations
 from kws.train.pictures import draw_det, draw_learning, draw_reliability, draw_spectrogram
-from kws.train.scoring import Heard, StreamScores, evaluate_stream, hear
+from kws.train.scoring import Heard, StreamScores, evaluate_stream
 from kws.train.streams import Stream
 
 __all__ = ["write_report"]
@@ -32,7 +33,13 @@ _FOLDER = Path(__file__).parent
 
 
 def write_report(
-    run: Path, path: Path, *, clips: Path, streams: Sequence[Stream], command: str = ""
+    run: Path,
+    path: Path,
+    *,
+    clips: Path,
+    heard: Heard,
+    split: SplitName = "test",
+    command: str = "",
 ) -> Path:
     """Measure a model file and write RUN/report.html.
 
@@ -43,9 +50,9 @@ def write_report(
     path : Path
         The model file that was exported from it.
     clips : Path
-        Isolated words, as for `kws eval clips`.
-    streams : sequence of Stream
-        As for `kws eval stream`.
+        Isolated words, as for `kws eval clips`; of those, `split`.
+    heard : Heard
+        What the model said over streams, as for `kws eval stream`.
     command : str
         What makes the page again; shown on it.
 
@@ -61,8 +68,7 @@ def write_report(
             f"{missing[0].name}. Give the folder that `kws train --out` wrote."
         )
     model = open_model(path)
-    sorted_ = evaluate_clips(model, clips, model_bytes=path.stat().st_size)
-    heard = hear(model, streams)
+    sorted_ = evaluate_clips(model, clips, split=split, model_bytes=path.stat().st_size)
     scores = evaluate_stream(heard)
     figures: Mapping[str, Callable[..., Figure]] = {
         "det": lambda **page: draw_det(heard.curves(), **page),
@@ -80,7 +86,7 @@ def write_report(
             clips=sorted_,
             confusion=_confusion(sorted_),
             scores=scores,
-            operating=_operating(scores, streams),
+            operating=_operating(scores, heard.streams),
             budgets=BUDGETS,
             thresholds=sorted({one.threshold for one in scores.groups}),
             groups=_groups(scores.groups),

@@ -16,6 +16,7 @@ from kws.errors import ConfigError, did_you_mean
 from kws.manifest import DataSource, DecisionDefaults, FeatureSettings
 
 __all__ = [
+    "MODEL_RECIPES",
     "AugmentRecipe",
     "BcResnetRecipe",
     "BilstmRecipe",
@@ -66,8 +67,8 @@ class WordCorpus(_Table, frozen=True, kw_only=True):
 
     path: str
     """Relative to the data folder."""
-    split: Literal["hash", "train"] = "hash"
-    """`hash`: by the official speaker hash; `train`: all of it trains."""
+    split: Literal["hash", "train", "validation"] = "hash"
+    """`hash`: by the official speaker hash; `train`, `validation`: all of it is for that."""
     unknown: bool = False
     """True: no word in here is a keyword, whatever its folder is called."""
     optional: bool = False
@@ -80,13 +81,14 @@ class WordCorpus(_Table, frozen=True, kw_only=True):
 
 
 class SpeechCorpus(_Table, frozen=True, kw_only=True):
-    """A LibriSpeech-shaped folder of continuous speech."""
+    """A folder of continuous speech: LibriSpeech-shaped or, without an alignment, of any shape."""
 
     path: str
-    alignment: str
-    """Word times, made by `kws align`, relative to the data folder."""
+    alignment: str | None = None
+    """Word times, made by `kws align`, relative to the data folder; None: no word is known."""
     speakers: Literal["first", "all"] = "first"
-    """`first`: the first half by SPEAKERS.TXT, the second being kept for evaluation."""
+    """`first`: the first half by SPEAKERS.TXT, the second being kept for evaluation; folders
+    without transcripts are used whole."""
     word_weight: Annotated[float, Meta(ge=0.0)] = 1.0
     """Weight of keywords cut out of this corpus; 0 leaves them out."""
 
@@ -227,10 +229,12 @@ class BilstmRecipe(_Window, frozen=True, kw_only=True, tag="bilstm"):
 
 
 StepRecipe: TypeAlias = (
-    CrnnRecipe | CtcRecipe | GruRecipe | LstmRecipe | DsCnnRecipe | TcResnetRecipe | BcResnetRecipe
+    CrnnRecipe | GruRecipe | LstmRecipe | DsCnnRecipe | TcResnetRecipe | BcResnetRecipe
 )
 WindowRecipe: TypeAlias = Conv1dLstmRecipe | CnnLstmRecipe | DeepCnnRecipe | BilstmRecipe
-ModelRecipe: TypeAlias = StepRecipe | WindowRecipe
+ModelRecipe: TypeAlias = StepRecipe | WindowRecipe | CtcRecipe
+MODEL_RECIPES = {str(model.__struct_config__.tag): model for model in get_args(ModelRecipe)}
+"""Every architecture, by its name in recipes."""
 
 
 class AugmentRecipe(_Table, frozen=True, kw_only=True):
@@ -317,6 +321,8 @@ class FitRecipe(_Table, frozen=True, kw_only=True):
     temperature: Annotated[float, Meta(ge=1.0)] = 2.0
     precision: Precision = "auto"
     """Of the computation; weights are float32. `auto`: mixed_float16 on a GPU."""
+    frozen_layers: Count = 0
+    """How many layers, from the first, keep the weights that are begun with."""
     quantize_aware: bool = False
     """True: compute as the int8 model will, with ranges that are learned and exported."""
     keep: Literal["best", "last"] = "best"
@@ -376,6 +382,11 @@ class Recipe(_Table, frozen=True, kw_only=True):
             raise ValueError(
                 f"fit.quantize_aware must stay false for {self.model.architecture}: only step "
                 f"models can be trained so"
+            )
+        if self.fit.frozen_layers and isinstance(self.model, WindowRecipe):
+            raise ValueError(
+                f"fit.frozen_layers must stay 0 for {self.model.architecture}: only the layers of "
+                f"step models are counted"
             )
         if self.fit.quantize_aware and self.fit.precision.startswith("mixed"):
             raise ValueError(
@@ -463,7 +474,7 @@ def _nearest(message: str) -> str:
         DataRecipe,
         WordCorpus,
         SpeechCorpus,
-        *get_args(ModelRecipe),
+        *MODEL_RECIPES.values(),
         AugmentRecipe,
         FitRecipe,
         FeatureSettings,
@@ -474,6 +485,5 @@ def _nearest(message: str) -> str:
     if key := message.partition("unknown field `")[2].partition("`")[0]:
         return did_you_mean(key, known)
     if message.endswith("`$.model.architecture`"):
-        tags = [str(model.__struct_config__.tag) for model in get_args(ModelRecipe)]
-        return did_you_mean(message.split("'")[1], tags)
+        return did_you_mean(message.split("'")[1], MODEL_RECIPES)
     return ""

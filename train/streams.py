@@ -19,10 +19,10 @@ from kws.demo import Word
 from kws.errors import ConfigError
 from kws.features import Samples
 from kws.train.augment import loop
-from kws.train.data import AUDIO_SUFFIXES, Split, audio_below, official_split, read_samples
+from kws.train.data import AUDIO_SUFFIXES, SplitName, audio_below, official_split, read_samples
 from kws.train.scenes import speech_span
 
-__all__ = ["Part", "Stream", "build_stream", "keyword_clips", "noise_below", "quiet_utterances"]
+__all__ = ["Part", "Stream", "build_stream", "keyword_clips", "noise_below"]
 
 SnrRule: TypeAlias = Literal["mean", "peak"]
 
@@ -146,33 +146,16 @@ def build_stream(
 
 
 def keyword_clips(
-    data: Path, keywords: Sequence[str], *, split: Split = "test"
+    data: Path, keywords: Sequence[str], *, split: SplitName = "test"
 ) -> list[tuple[str, Path]]:
-    """Return the clips of an official split, by name."""
+    """Return the clips of an official split, or all, by name."""
     return [
         (path.parent.name, path)
         for path in sorted(data.rglob("*"))
         if path.suffix.lower() in AUDIO_SUFFIXES
         and path.parent.name in keywords
-        and official_split(path) == split
+        and split in (official_split(path), "all")
     ]
-
-
-def quiet_utterances(
-    corpus: Path, *, without: Sequence[str], speakers: set[str] | None = None
-) -> list[Path]:
-    """Return the utterances of a LibriSpeech-shaped folder in whose transcripts no word occurs."""
-    avoided = {word.upper() for word in without}
-    found = []
-    for transcript in sorted(corpus.rglob("*.trans.txt")):
-        for line in transcript.read_text(encoding="utf-8").splitlines():
-            name, *words = line.split()
-            if speakers is not None and name.partition("-")[0] not in speakers:
-                continue
-            if not avoided & set(words):
-                audio = transcript.parent.glob(f"{name}.*")
-                found += [path for path in audio if path.suffix.lower() in AUDIO_SUFFIXES]
-    return found
 
 
 def noise_below(folder: Path, pattern: str = "*") -> list[Path]:

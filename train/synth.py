@@ -4,7 +4,6 @@
 are named as in Speech Commands, with the voice for a speaker. Any of it may be interrupted.
 """
 
-import contextlib
 import functools
 import hashlib
 import logging
@@ -31,6 +30,7 @@ from kws.train.corpus import Failure, map_corpus
 from kws.train.data import read_samples
 from kws.train.phrases import Phrase
 from kws.train.voices.backend import Backend, Line
+from kws.train.whole import replacing
 
 __all__ = ["SynthReport", "cache_folder", "draw_line", "say", "seconds_per_clip", "synthesize"]
 
@@ -252,7 +252,7 @@ def say(line: Line, backend: Backend, *, cache: Path) -> tuple[Path, bool]:
     if not len(samples):
         samples = np.zeros(1, np.int16)  # a FLAC file without a sample cannot be read
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _replacing(path) as begun:
+    with replacing(path) as begun:
         soundfile.write(begun, samples, RATE_HZ)
     return path, True
 
@@ -302,7 +302,7 @@ def _fault(path: Path, phrase: Phrase, reader: Reader | None) -> str | None:
         return fault
     heard = path.with_suffix(f".{reader.name}.txt")
     if not heard.is_file():
-        with _replacing(heard) as begun:
+        with replacing(heard) as begun:
             begun.write_text(reader.read(samples), encoding="utf-8")
     return None if reads_as(heard.read_text(encoding="utf-8"), phrase.text) else "misread"
 
@@ -313,19 +313,8 @@ def _place(path: Path, clip: Path) -> None:
     try:
         os.link(path, clip)
     except OSError:
-        with _replacing(clip) as begun:
+        with replacing(clip) as begun:
             shutil.copyfile(path, begun)
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """Give a path to write to that becomes `path` once all is written."""
-    begun = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        yield begun
-        begun.replace(path)
-    finally:
-        begun.unlink(missing_ok=True)
 
 
 def _map(

@@ -72,8 +72,8 @@ class Trace:
 
     def time_s(self, output: int) -> float:
         """Return where the last frame ends that an output has seen, in seconds."""
-        settings, hop_frames = self.manifest.features, self.manifest.hop_frames
-        output_samples = hop_frames * settings.hop_samples // self.n_outputs
+        settings = self.manifest.features
+        output_samples = self.manifest.call_samples // self.n_outputs
         overlap = settings.window_samples - settings.hop_samples
         return ((output + 1) * output_samples + overlap) / settings.sample_rate_hz
 
@@ -130,7 +130,7 @@ def listen(model: Model, samples: Samples, *, gate: GateSettings | None = None) 
     spotter = Spotter(recorder, gate=gate or GateSettings(enabled=False))
     decision = _decision(manifest, model.n_outputs)
     settings = manifest.features
-    step_samples = manifest.hop_frames * settings.hop_samples
+    step_samples = manifest.call_samples
     padded = np.concatenate((samples, np.zeros(TAIL_SAMPLES, np.int16)))
     # After the first frame's overlap, every `step_samples` complete one step: its number is known.
     start = settings.window_samples - settings.hop_samples

@@ -15,7 +15,7 @@ from kws.config import SourceSettings
 from kws.daemon.backlog import Backlog, Piece
 from kws.daemon.recorder import CAPTURE, Recorder
 from kws.daemon.sparing import Sparing
-from kws.events import StateChange
+from kws.events import StateChange, rfc3339
 
 __all__ = ["DEVICES", "Ear", "State", "back_off_s", "wall_time"]
 
@@ -249,7 +249,7 @@ def back_off_s(n_failures: int) -> float:
 
 def wall_time() -> str:
     """Return the time now, RFC 3339 in UTC."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return rfc3339(datetime.now(UTC))
 
 
 def _changed_ns(folder: Path) -> int:

@@ -16,6 +16,7 @@ from typing import Any, Literal, TextIO
 import msgspec
 
 from kws.daemon.snapshot import LogLine
+from kws.events import rfc3339
 
 __all__ = ["JournalFormatter", "JsonFormatter", "LastErrors", "LogFormat", "Repeats", "configure"]
 
@@ -195,5 +196,4 @@ def _is_journal() -> bool:
 
 
 def _wall(time_s: float) -> str:
-    wall = datetime.fromtimestamp(time_s, UTC).isoformat(timespec="milliseconds")
-    return wall.replace("+00:00", "Z")
+    return rfc3339(datetime.fromtimestamp(time_s, UTC))

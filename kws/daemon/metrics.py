@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from kws.daemon.clients import Clients
 from kws.daemon.snapshot import Snapshot
 from kws.errors import ConfigError
 
@@ -47,7 +48,7 @@ class MetricsServer:
         self.port = port
         self._snapshot = snapshot
         self._server: asyncio.Server | None = None
-        self._clients: set[asyncio.Task[None]] = set()
+        self._clients = Clients()
 
     async def start(self) -> None:
         """Open the port.
@@ -73,26 +74,15 @@ class MetricsServer:
         if self._server is None:
             return
         self._server.close()
-        for task in list(self._clients):
-            task.cancel()
-        if self._clients:
-            await asyncio.wait(self._clients)
+        await self._clients.close()
         self._server = None
 
     async def _attend(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task  # noqa: S101  a coroutine always runs in a task
-        self._clients.add(task)
-        try:
+        with self._clients.attending(writer):
             async with asyncio.timeout(_REQUEST_S):
                 writer.write(await self._answer(reader))
                 writer.transport.set_write_buffer_limits(0)
                 await writer.drain()
-        except (OSError, TimeoutError, asyncio.CancelledError):
-            pass  # the client is gone, too slow, or the daemon ends
-        finally:
-            self._clients.discard(task)
-            writer.transport.abort() if writer.transport.get_write_buffer_size() else writer.close()
 
     async def _answer(self, reader: asyncio.StreamReader) -> bytes:
         if len(self._clients) > _MOST_CLIENTS:

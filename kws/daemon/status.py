@@ -28,9 +28,10 @@ from typing import Literal
 
 import msgspec
 
+from kws.daemon.clients import Clients
 from kws.daemon.snapshot import Snapshot
 from kws.errors import ConfigError
-from kws.events import Event, StateChange, to_json
+from kws.events import Event, StateChange, rfc3339, to_json
 
 __all__ = ["StatusServer", "default_socket"]
 
@@ -77,7 +78,7 @@ class StatusServer:
         self._snapshot = snapshot
         self._most_clients, self._most_queued = most_clients, most_queued
         self._followers: set[_Follower] = set()
-        self._clients: set[asyncio.Task[None]] = set()
+        self._clients = Clients()
         self._server: asyncio.Server | None = None
         self._identity = (0, 0)
 
@@ -110,12 +111,7 @@ class StatusServer:
         self._server.close()
         for follower in self._followers:
             follower.end()
-        if self._clients:
-            await asyncio.wait(self._clients, timeout=_CLOSE_S)
-        for task in list(self._clients):
-            task.cancel()
-        if self._clients:
-            await asyncio.wait(self._clients)
+        await self._clients.close(grace_s=_CLOSE_S)
         with contextlib.suppress(OSError):  # another daemon's by now, or gone
             at = self.path.lstat()
             if (at.st_dev, at.st_ino) == self._identity:
@@ -123,11 +119,8 @@ class StatusServer:
         self._server = None
 
     async def _attend(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task  # noqa: S101  a coroutine always runs in a task
-        self._clients.add(task)
         writer.transport.set_write_buffer_limits(_KERNEL_BYTES)
-        try:
+        with self._clients.attending(writer):
             if len(self._clients) > self._most_clients:
                 writer.write(_error(f"Only {self._most_clients} may ask at once."))
             else:
@@ -135,11 +128,6 @@ class StatusServer:
             writer.transport.set_write_buffer_limits(0)  # drain() waits for the last byte then
             async with asyncio.timeout(_ANSWER_S):
                 await writer.drain()
-        except (OSError, TimeoutError, asyncio.CancelledError):
-            pass  # the client is gone, too slow, or the daemon ends
-        finally:
-            self._clients.discard(task)
-            writer.transport.abort() if writer.transport.get_write_buffer_size() else writer.close()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -286,6 +274,6 @@ def _error(message: str) -> bytes:
 
 
 def _left_out(n: int) -> bytes:
-    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    now = rfc3339(datetime.now(UTC))
     detail = f"{n} events were left out here, as they were read too slowly."
     return to_json(StateChange(event="error", time=now, detail=detail)).encode() + b"\n"

@@ -3,15 +3,16 @@
 import time
 from typing import TYPE_CHECKING
 
+from kws.bar import bar, level_share
 from kws.daemon.snapshot import Snapshot, SourceState
 
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
 
-__all__ = ["duration", "meter", "status_tables"]
+__all__ = ["duration", "status_tables"]
 
-_FLOOR_DBFS, _CELLS = -60.0, 12
+_CELLS = 12
 _COLOUR = {"listening": "green", "stalled": "red", "opening": "yellow"}
 
 
@@ -65,14 +66,6 @@ def duration(seconds: float) -> str:
     return " ".join(shown) or "0 s"
 
 
-def meter(level_dbfs: float, *, cells: int = _CELLS, ascii_only: bool = False) -> str:
-    """Return a bar for a level, empty at -60 dBFS and full at 0."""
-    share = min(1.0, max(0.0, 1 - level_dbfs / _FLOOR_DBFS))
-    n_full = round(share * cells)
-    full, rest = ("#", ".") if ascii_only else ("█", "░")
-    return full * n_full + rest * (cells - n_full)
-
-
 def _table(title: str, columns: str, *, ascii_only: bool) -> "Table":
     from rich.box import ASCII2, SIMPLE_HEAD
     from rich.table import Table
@@ -106,8 +99,8 @@ def _sources(snapshot: Snapshot, *, ascii_only: bool) -> "Table":
 def _level(source: SourceState, *, ascii_only: bool) -> str:
     if source.level_dbfs is None or source.state != "listening":
         return ""
-    bar = meter(source.level_dbfs, ascii_only=ascii_only)
-    return f"{bar} {source.level_dbfs:.0f}"
+    drawn = bar(level_share(source.level_dbfs), cells=_CELLS, ascii_only=ascii_only)
+    return f"{drawn} {source.level_dbfs:.0f}"
 
 
 def _listed(counts: dict[str, int]) -> str:

@@ -10,7 +10,6 @@ after it, holds its place among `max_running`, and is ended like it at `timeout_
 gets SIGTERM, half a second later SIGKILL. Only a process in a session of its own escapes that.
 """
 
-import datetime
 import errno
 import logging
 import os
@@ -21,12 +20,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from kws.config import HookSettings
 from kws.errors import HookError, did_you_mean
-from kws.events import Detection, End, Event, NearMiss, StateChange, to_json
+from kws.events import Detection, End, Event, NearMiss, StateChange, rfc3339, to_json
 from kws.sinks.account import account_of
 from kws.sinks.command import command_words, play_words, program_file
 from kws.sinks.process_group import ProcessGroup
@@ -342,14 +342,13 @@ def _environment(event: Detection | StateChange, *, wall_s: float) -> dict[bytes
     if isinstance(event, StateChange):
         values = {"KWS_EVENT": event.event, "KWS_TIME": event.time, "KWS_DETAIL": event.detail}
     else:
-        wall = datetime.datetime.fromtimestamp(wall_s, datetime.UTC)
         values = {
             "KWS_EVENT": "detection",
             "KWS_KEYWORD": event.keyword,
             "KWS_SCORE": str(event.score),
             "KWS_START_S": str(event.start_s),
             "KWS_END_S": str(event.end_s),
-            "KWS_TIME": wall.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "KWS_TIME": rfc3339(datetime.fromtimestamp(wall_s, UTC)),
         }
     values["KWS_SOURCE"] = event.source
     return {key.encode(): value.encode() for key, value in values.items() if value is not None}

@@ -22,7 +22,7 @@ import msgspec
 
 from kws.config import Config, RecordingSettings
 from kws.errors import ConfigError
-from kws.events import Detection, Event, NearMiss
+from kws.events import Detection, Event, NearMiss, rfc3339
 from kws.sinks.clips import ClipFolder
 
 __all__ = ["Recording", "RecordingCounts"]
@@ -219,7 +219,7 @@ class Recording:
         ending = self._settings.format
         about = {
             "event": msgspec.to_builtins(clip.event),
-            "time": clip.time.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "time": rfc3339(clip.time),
             "clip": {
                 "rate_hz": _RATE_HZ,
                 "start_s": round(clip.start_sample / _RATE_HZ, 3),

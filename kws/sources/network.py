@@ -11,7 +11,9 @@ import re
 import socket
 import struct
 import time
+from abc import abstractmethod
 from collections.abc import Iterator
+from typing import ClassVar
 
 from kws.audio import Samples
 from kws.errors import ConfigError, DeviceError
@@ -35,16 +37,40 @@ def is_address(text: str) -> bool:
 
 
 class _NetworkSource(PolledSource):
-    """A bound socket, and the one sender that is heard."""
+    """A bound socket, and the one sender that is heard.
+
+    Parameters
+    ----------
+    address : str
+        `udp://HOST:PORT` or `tcp://HOST:PORT` to listen on; port 0 lets the system choose.
+    chunk_ms : int
+        Length of a chunk.
+    layout : Layout or None
+        Of the samples; None is 16 kHz mono.
+    stall_s : float
+        A sender that was silent for so long gives way to another.
+
+    Attributes
+    ----------
+    port : int
+
+    Raises
+    ------
+    ConfigError
+        If the address is none.
+    DeviceError
+        If it cannot be listened on.
+    """
+
+    _kind: ClassVar[socket.SocketKind]
 
     def __init__(
         self,
         address: str,
         *,
-        kind: socket.SocketKind,
         chunk_ms: int,
-        layout: Layout | None,
-        stall_s: float,
+        layout: Layout | None = None,
+        stall_s: float = STALL_S,
     ) -> None:
         self._layout = layout or Layout()
         self._stall_s = stall_s
@@ -52,9 +78,10 @@ class _NetworkSource(PolledSource):
         self._last_s = 0.0
         self._has_refused = False
         host, port = _split(address)
-        self._socket = _bound(host, port, kind=kind, address=address)
+        self._socket = _bound(host, port, kind=self._kind, address=address)
         self.port: int = self._socket.getsockname()[1]
         super().__init__(f"{address.partition('://')[0]}://{host}:{self.port}", chunk_ms=chunk_ms)
+        self._prepare()
 
     @property
     def dropped_chunks(self) -> int:
@@ -72,8 +99,13 @@ class _NetworkSource(PolledSource):
             if data:
                 yield data
 
+    @abstractmethod
+    def _prepare(self) -> None:
+        """Make the bound socket ready to hear."""
+
+    @abstractmethod
     def _receive(self) -> bytes:
-        raise NotImplementedError
+        """Wait for whole frames and return them; none where another look is due."""
 
     def _is_silent(self) -> bool:
         return time.monotonic() - self._last_s >= self._stall_s
@@ -91,42 +123,11 @@ class _NetworkSource(PolledSource):
 
 
 class UdpSource(_NetworkSource):
-    """Datagrams of raw s16le; what is no whole sample at the end of one is dropped.
+    """Datagrams of raw s16le; what is no whole sample at the end of one is dropped."""
 
-    Parameters
-    ----------
-    address : str
-        `udp://HOST:PORT` to listen on; port 0 lets the system choose.
-    chunk_ms : int
-        Length of a chunk.
-    layout : Layout or None
-        Of the samples; None is 16 kHz mono.
-    stall_s : float
-        After so long without a datagram, another sender may follow.
+    _kind = socket.SOCK_DGRAM
 
-    Attributes
-    ----------
-    port : int
-
-    Raises
-    ------
-    ConfigError
-        If the address is none.
-    DeviceError
-        If it cannot be listened on.
-    """
-
-    def __init__(
-        self,
-        address: str,
-        *,
-        chunk_ms: int,
-        layout: Layout | None = None,
-        stall_s: float = STALL_S,
-    ) -> None:
-        super().__init__(
-            address, kind=socket.SOCK_DGRAM, chunk_ms=chunk_ms, layout=layout, stall_s=stall_s
-        )
+    def _prepare(self) -> None:
         self._sender: object = None
         self._n_overflowed = 0
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _KERNEL_BYTES)
@@ -164,42 +165,11 @@ class UdpSource(_NetworkSource):
 
 
 class TcpSource(_NetworkSource):
-    """A stream of raw s16le from one client after another, each from its first sample on.
+    """A stream of raw s16le from one client after another, each from its first sample on."""
 
-    Parameters
-    ----------
-    address : str
-        `tcp://HOST:PORT` to listen on; port 0 lets the system choose.
-    chunk_ms : int
-        Length of a chunk.
-    layout : Layout or None
-        Of the samples; None is 16 kHz mono.
-    stall_s : float
-        A client that was silent for so long gives way to another.
+    _kind = socket.SOCK_STREAM
 
-    Attributes
-    ----------
-    port : int
-
-    Raises
-    ------
-    ConfigError
-        If the address is none.
-    DeviceError
-        If it cannot be listened on.
-    """
-
-    def __init__(
-        self,
-        address: str,
-        *,
-        chunk_ms: int,
-        layout: Layout | None = None,
-        stall_s: float = STALL_S,
-    ) -> None:
-        super().__init__(
-            address, kind=socket.SOCK_STREAM, chunk_ms=chunk_ms, layout=layout, stall_s=stall_s
-        )
+    def _prepare(self) -> None:
         self._socket.listen()
         self._client: socket.socket | None = None
         self._rest = b""

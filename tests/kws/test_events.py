@@ -1,4 +1,5 @@
 import json
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
@@ -6,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from kws.events import Detection, End, StateChange, from_json, to_json
+from kws.events import Detection, End, NearMiss, StateChange, from_json, rfc3339, to_json
 
 STOP = Detection(keyword="stop", score=0.97, start_s=12.34, end_s=12.81, model="commands")
 
@@ -40,10 +41,17 @@ def test_a_change_of_state_leaves_out_what_it_does_not_say():
     assert to_json(StateChange(event="start", time=time)) == f'{{"event":"start","time":"{time}"}}'
 
 
+def test_a_moment_is_told_to_the_millisecond():
+    moment = datetime(2026, 1, 31, 12, tzinfo=UTC)
+    assert rfc3339(moment) == "2026-01-31T12:00:00.000Z"
+    assert rfc3339(moment + timedelta(microseconds=12_999)) == "2026-01-31T12:00:00.012Z"
+
+
 @pytest.mark.parametrize(
     "event",
     [
         STOP,
+        NearMiss(keyword="stop", score=0.4, start_s=1.0, end_s=1.5, model="commands"),
         End(audio_s=1.0, detections=0, cpu_s=0.1, source="desk"),
         StateChange(event="recovered", time="2026-01-31T12:00:00.000Z", source="desk"),
     ],

@@ -1,3 +1,4 @@
+import contextlib
 import io
 import logging
 import os
@@ -106,7 +107,7 @@ def test_logs_appear_above_the_meter_and_the_terminal_is_left_clean(monkeypatch)
         with pytest.raises(OSError, match="it broke"):
             _fail_below_a_meter()
         assert sys.stderr is stream
-        written = os.read(leader, 65_536).decode()
+    written = read_to_end(leader).decode()
     os.close(leader)
     root.handlers[:] = handlers
     root.setLevel(level)
@@ -121,6 +122,15 @@ def _fail_below_a_meter():
         logging.getLogger("kws").warning("in the way")
         make_way(detection())
         raise OSError("it broke")
+
+
+def read_to_end(leader):
+    """Read all that was written to a terminal that nobody holds open any more."""
+    written = b""
+    with contextlib.suppress(OSError):  # Linux says so of the end
+        while part := os.read(leader, 65_536):
+            written += part
+    return written
 
 
 class Terminal:
@@ -150,14 +160,7 @@ class Terminal:
             if select.select([self._leader], [], [], 0.1)[0]:
                 written += os.read(self._leader, 65_536)
         self._process.send_signal(signal.SIGINT)
-        while True:
-            try:
-                part = os.read(self._leader, 65_536)
-            except OSError:
-                break
-            if not part:
-                break
-            written += part
+        written += read_to_end(self._leader)
         code = self._process.wait(30)
         self._process.stdin.close()
         os.close(self._leader)

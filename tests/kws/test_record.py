@@ -5,7 +5,7 @@ import pytest
 
 from kws.config import SourceSettings
 from kws.errors import ConfigError
-from kws.record import Takes, check_take, level_dbfs, meter, record, write_take
+from kws.record import Takes, check_take, loudest_dbfs, meter, record, write_take
 from kws.sources import open_source
 
 RATE = 16_000
@@ -71,7 +71,7 @@ def test_clipped_quiet_and_empty_takes_are_named(speech):
 
 
 def test_level_of_full_scale_is_zero_db():
-    assert level_dbfs(np.full(RATE, -32768, np.int16)) == pytest.approx(0)
+    assert loudest_dbfs(np.full(RATE, -32768, np.int16)) == pytest.approx(0)
     assert "0 dBFS" in meter(np.full(RATE, -32768, np.int16), speaking=True)
 
 

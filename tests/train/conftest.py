@@ -8,8 +8,8 @@ import pytest
 import soundfile
 
 from kws.manifest import FeatureSettings, Manifest
-from kws.train.data import official_split
-from kws.train.streams import build_stream, quiet_utterances
+from kws.train.data import official_split, quiet_utterances
+from kws.train.streams import build_stream
 
 LABELS = ("_silence_", "_unknown_", "go", "stop")
 RATE_HZ = 16_000

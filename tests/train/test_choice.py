@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from kws.head import pack_vectors
-from kws.train.candidates import Rise
 from kws.train.choice import choose, uncertainty
+from kws.train.rises import Rise
 
 THRESHOLDS = {"go": 0.6}
 

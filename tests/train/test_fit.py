@@ -234,6 +234,22 @@ def test_a_run_with_other_keywords_gives_all_but_what_it_knows_of_them(
     assert was[-1].shape[-1] > 3
 
 
+def test_frozen_layers_keep_the_weights_that_are_begun_with(training, data, two_epochs, tmp_path):
+    model, run = two_epochs
+    recipe = changed(epochs=1, learning_rate=1e-2, frozen_layers=len(model.stack) - 2, seed=5)
+    begun = training.fit(recipe, data=data, run=tmp_path, start=run)
+    moved = [
+        max(np.abs(np.array(a) - np.array(b)).max() for a, b in zip(was, now, strict=True))
+        for was, now in (
+            (one.weights, other.weights)
+            for one, other in zip(model.stack, begun.stack, strict=True)
+            if one.weights
+        )
+    ]
+    assert max(moved[:-2]) == 0, "running statistics of normalisation among them"
+    assert min(moved[-2:]) > 1e-4
+
+
 def test_a_run_of_another_architecture_cannot_be_begun_with(training, data, two_epochs, tmp_path):
     other = msgspec.structs.replace(
         RECIPE, model=msgspec.structs.replace(RECIPE.model, gru_units=5)

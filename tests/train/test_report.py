@@ -14,8 +14,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from kws.errors import ConfigError
-from kws.model import model_path
+from kws.model import model_path, open_model
 from kws.train.report import write_report
+from kws.train.scoring import hear
 
 pytestmark = pytest.mark.slow
 
@@ -94,7 +95,8 @@ def serve(page):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, make_tone, make_corpus):
     """A run folder with a report on the bundled model; its settings hold markup."""
-    from kws.train.streams import build_stream, quiet_utterances
+    from kws.train.data import quiet_utterances
+    from kws.train.streams import build_stream
 
     run = tmp_path_factory.mktemp("run")
     (run / "history.csv").write_text("epoch,loss,val_loss\n0,2.0,2.1\n1,1.0,1.2\n")
@@ -105,7 +107,8 @@ def run(tmp_path_factory, make_tone, make_corpus):
     clip = clips / "go" / "a_nohash_0.wav"
     background = quiet_utterances(make_corpus(clips / "speech"), without=["go"])
     stream = build_stream([("go", clip)] * 5 + [("stop", clip)] * 4, background, seed=1)
-    write_report(run, model_path("commands"), clips=clips, streams=[stream], command="kws 'a<b'")
+    heard = hear(open_model(model_path("commands")), [stream])
+    write_report(run, model_path("commands"), clips=clips, heard=heard, command="kws 'a<b'")
     return run
 
 
@@ -183,4 +186,4 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
         f"history.csv. Give the folder that `kws train --out` wrote."
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
-        write_report(tmp_path, model_path("commands"), clips=tmp_path, streams=[])
+        write_report(tmp_path, model_path("commands"), clips=tmp_path, heard=None)

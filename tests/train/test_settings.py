@@ -147,6 +147,12 @@ def test_a_window_model_cannot_be_quantisation_aware(load):
         load(text)
 
 
+def test_layers_of_a_window_model_cannot_be_frozen(load):
+    text = SMALL + '[model]\narchitecture = "bilstm"\n[fit]\nfrozen_layers = 2'
+    with pytest.raises(ConfigError, match=r"fit\.frozen_layers must stay 0 for bilstm"):
+        load(text)
+
+
 def test_quantisation_aware_training_is_of_single_precision(load):
     text = SMALL + '[fit]\nquantize_aware = true\nprecision = "mixed_float16"'
     rule = (

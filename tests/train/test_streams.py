@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from kws.errors import ConfigError
-from kws.train.streams import build_stream, noise_below, quiet_utterances
+from kws.train.data import quiet_utterances
+from kws.train.streams import build_stream, noise_below
 
 RATE_HZ = 16_000
 LOW_HZ, MIDDLE_HZ, HIGH_HZ = 300, 1300, 5000

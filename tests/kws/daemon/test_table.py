@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from kws.daemon.snapshot import DetectionCount, LogLine, RecordingState, Snapshot, SourceState
-from kws.daemon.table import duration, meter, status_tables
+from kws.daemon.table import duration, status_tables
 
 STATE = Snapshot(
     version="1.2",
@@ -83,8 +83,3 @@ def test_a_daemon_that_heard_nothing_has_no_empty_tables():
 )
 def test_a_duration_is_shown_in_its_two_largest_units(seconds, expected):
     assert duration(seconds) == expected
-
-
-@pytest.mark.parametrize(("level", "n_full"), [(-100.0, 0), (-60.0, 0), (-30.0, 6), (0.0, 12)])
-def test_the_meter_goes_from_minus_60_dbfs_to_0(level, n_full):
-    assert meter(level, ascii_only=True) == "#" * n_full + "." * (12 - n_full)

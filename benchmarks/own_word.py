@@ -1,0 +1,109 @@
+"""What `kws new` comes to with text alone, and with 50 and 300 real recordings: a table.
+
+    python benchmarks/own_word.py --data data --out runs/own_word --minutes 30 --kokoro MODEL VOICES
+
+For each word of `data/wake_words`, whose last quarter by name is for the figures and the rest for
+training. What was made before is found again.
+"""
+
+import os
+from pathlib import Path
+
+import click
+
+from kws.new.make import make
+from kws.new.work import Request, Work
+from kws.train.data import audio_below
+from kws.train.det import Point
+from kws.train.voices.backend import Backend
+from kws.train.voices.discover import open_backends
+from kws.train.voices.kokoro import Kokoro
+
+_PATH = click.Path(path_type=Path)
+_KINDS = {"text": 0, "text and 50 recordings": 50, "text and 300 recordings": 300}
+
+
+@click.command()
+@click.option("--data", required=True, type=_PATH)
+@click.option("--out", required=True, type=_PATH, help="Folder for models and work.")
+@click.option("--minutes", default=30.0, show_default=True)
+@click.option("--clips", "n_clips", default=800, show_default=True)
+@click.option("--word", "words", multiple=True, default=("computer", "snowboy", "view glass"))
+@click.option("--recordings", "counts", multiple=True, type=int, default=tuple(_KINDS.values()))
+@click.option("--kokoro", type=(_PATH, _PATH), metavar="MODEL VOICES")
+@click.option("--cache", type=_PATH)
+def main(
+    data: Path,
+    *,
+    out: Path,
+    minutes: float,
+    n_clips: int,
+    words: tuple[str, ...],
+    counts: tuple[int, ...],
+    kokoro: tuple[Path, Path] | None,
+    cache: Path | None,
+) -> None:
+    """Train and measure each word in each way; print a table."""
+    backends: list[Backend] = [Kokoro(*kokoro)] if kokoro else open_backends()
+    rows = []
+    for n_recordings in counts:
+        for word in words:
+            folders = _recordings(data / "wake_words" / word.replace(" ", "_"), out, n_recordings)
+            name = f"{word.replace(' ', '_')}-{n_recordings}"
+            request = Request(
+                phrases=(word,),
+                recordings=folders[0] if n_recordings else None,
+                test=folders[1],
+                speech=(data / "librispeech",),
+                noise=(data / "noise",),
+                minutes=minutes,
+                n_clips=n_clips,
+            )
+            result = make(
+                request,
+                out=out / f"{name}.tflite",
+                work=Work(out / f"{name}.work"),
+                backends=backends,
+                cache=cache,
+                n_jobs=2,
+                say=lambda text: click.echo(text, err=True),
+            )
+            outcome = result.outcome
+            cells = [
+                _cell(point)
+                for points in outcome.points.values()
+                for point in points
+                if point.budget == request.budget
+            ]
+            kind = next(kind for kind, n in _KINDS.items() if n == n_recordings)
+            rows.append(
+                f"| {kind} | {word} | {' | '.join(cells)} | {outcome.n_bytes / 1000:.1f} kB | "
+                f"{outcome.cpu_ms:.1f} ms | {outcome.minutes:.0f} |"
+            )
+            click.echo(rows[-1], err=True)
+    click.echo("| from | word | missed, clean | missed, 10 dB | file | CPU | minutes |")
+    click.echo("|---|---|---|---|---|---|---|")
+    click.echo("\n".join(rows))
+
+
+def _recordings(folder: Path, out: Path, n: int) -> tuple[Path, Path]:
+    """Link recordings to train with, taken evenly, and the last quarter, to test with."""
+    paths = audio_below(folder)
+    n_known = len(paths) * 3 // 4
+    chosen = [paths[i * n_known // n] for i in range(min(n, n_known))] if n else []
+    places = out / "recordings" / f"{folder.name}-{n}", out / "recordings" / f"{folder.name}-test"
+    for place, part in zip(places, (chosen, paths[n_known:]), strict=True):
+        place.mkdir(parents=True, exist_ok=True)
+        for path in part:
+            if not (place / path.name).exists():
+                os.link(path, place / path.name)
+    return places
+
+
+def _cell(point: Point) -> str:
+    misses = [100 * rate for rate in (point.miss_rate, point.miss_low, point.miss_high)]
+    return f"{misses[0]:.1f} % [{misses[1]:.0f}, {misses[2]:.0f}] at {point.fa_per_hour:.2f}/h"
+
+
+if __name__ == "__main__":
+    main()

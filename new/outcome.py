@@ -1,0 +1,127 @@
+"""What a new model is good for: misses at budgets of false alarms, what it confuses, its cost."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from kws.bench import cpu_by_stage, recording
+from kws.config import DecisionSettings
+from kws.decision import thresholds_for
+from kws.model import Model
+from kws.train.data import read_samples
+from kws.train.det import Point
+from kws.train.scoring import StreamScores
+from kws.train.traces import listen
+
+__all__ = ["Outcome", "confusers", "cpu_ms", "describe"]
+
+_CHUNK_MS = 80
+_N_CONFUSERS = 6
+_LEAST_SHARE = 0.1
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """The figures of a model, as `outcome.json` holds them.
+
+    Attributes
+    ----------
+    keywords : tuple of str
+    tested_on : str
+        Whose words were missed or not.
+    n_words : int
+    hours : float
+        Of each stream.
+    points : dict of str to tuple of Point
+        By stream, `clean` and `10 dB`: misses at each budget of `kws.train.det.BUDGETS`, with the
+        gate, thresholds chosen afterwards; last, at the model's own threshold.
+    thresholds : dict of str to float
+        The model's own for the budget asked for, set on other speech.
+    budget : float
+    confused_by : dict of str to float
+        What was said, and which share of its clips fires.
+    n_bytes : int
+    cpu_ms : float
+        Of the pipeline with the gate open, per second of audio, in chunks of 80 ms.
+    minutes : float
+        That training took.
+    """
+
+    keywords: tuple[str, ...]
+    tested_on: str
+    n_words: int
+    hours: float
+    points: dict[str, tuple[Point, ...]]
+    thresholds: dict[str, float]
+    budget: float
+    confused_by: dict[str, float]
+    n_bytes: int
+    cpu_ms: float
+    minutes: float
+
+
+def points_of(scores: StreamScores) -> dict[str, tuple[Point, ...]]:
+    """Return the rows of each stream, with the gate."""
+    return {one.name: tuple(one.gated_points) for one in scores.conditions}
+
+
+def confusers(
+    model: Model, clips: Mapping[str, Sequence[Path]], *, budget: float
+) -> dict[str, float]:
+    """Return which other words fire at the threshold of a budget, and which share of their clips.
+
+    Parameters
+    ----------
+    model : Model
+    clips : mapping of str to sequence of Path
+        By what is said.
+    budget : float
+    """
+    settings = DecisionSettings(false_alarms_per_hour=budget)
+    thresholds = thresholds_for(settings, model.manifest)
+    shares = {
+        said.replace("_", " "): sum(
+            bool(listen(model, read_samples(path)).detections(thresholds)) for path in paths
+        )
+        / len(paths)
+        for said, paths in clips.items()
+    }
+    worst = sorted(shares.items(), key=lambda one: -one[1])[:_N_CONFUSERS]
+    return {said: round(share, 3) for said, share in worst if share >= _LEAST_SHARE}
+
+
+def cpu_ms(model: Model) -> float:
+    """Return what the pipeline costs on this machine, in ms of CPU per second of audio."""
+    return cpu_by_stage(model, recording(), chunk_ms=_CHUNK_MS)["all"]
+
+
+def describe(outcome: Outcome, *, model: Path, report: Path) -> str:
+    """Put an outcome in words, with the lines for kws.toml."""
+    lines = [
+        f"{model}: {outcome.n_bytes / 1000:.1f} kB, {outcome.cpu_ms:.1f} ms of CPU per second of "
+        f"audio here",
+        f"missed, of {outcome.n_words} words ({outcome.tested_on}) in {outcome.hours:.1f} hours:",
+    ]
+    for name, points in outcome.points.items():
+        lines += [f"  {name:>6}  {_row(one)}" for one in points if one.budget is not None]
+    confused = ", ".join(f"{said} ({100 * n:.0f} %)" for said, n in outcome.confused_by.items())
+    lines += [
+        f"confused by: {confused or 'none of the words tried'}",
+        f"report: {report}",
+        "in kws.toml:",
+        "",
+        "[model]",
+        f'name = "{model.resolve()}"',
+        "",
+        "[decision]",
+        f"false_alarms_per_hour = {outcome.budget:g}",
+    ]
+    return "\n".join(lines)
+
+
+def _row(point: Point) -> str:
+    misses = [100 * rate for rate in (point.miss_rate, point.miss_low, point.miss_high)]
+    return (
+        f"{point.budget:3g} false alarms/h: {misses[0]:5.1f} % [{misses[1]:.1f}, {misses[2]:.1f}] "
+        f"from {point.threshold:.3f} on"
+    )

@@ -1,0 +1,65 @@
+"""What `kws new` refuses before it does anything, and what it says it will do."""
+
+import pytest
+from click.testing import CliRunner
+
+from kws.errors import ConfigError
+from kws.new.cli import new
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(new, [str(one) for one in arguments])
+
+
+@pytest.fixture
+def no_programs(monkeypatch):
+    """A machine without flite and espeak-ng."""
+    monkeypatch.setattr("shutil.which", lambda _: None)
+
+
+def test_a_model_needs_its_suffix(tmp_path):
+    result = run("hey robot", "--out", tmp_path / "model.bin")
+    assert result.exit_code == 2
+    assert "give a name that ends in .tflite" in result.output
+
+
+def test_without_voices_there_must_be_recordings(tmp_path):
+    result = run("hey robot", "--no-voices", "--out", tmp_path / "a.tflite")
+    assert result.exit_code == 2
+    assert "--no-voices leaves nothing to learn from: give --recordings." in result.output
+
+
+def test_a_phrase_is_given_once(tmp_path):
+    result = run("robot", "Robot", "--out", tmp_path / "a.tflite")
+    assert result.exit_code == 2
+    assert "Give each PHRASE once." in result.output
+
+
+def test_a_machine_without_voices_is_told_what_to_install(tmp_path, no_programs):
+    result = run("hey robot", "--voices", tmp_path, "--out", tmp_path / "a.tflite")
+    assert isinstance(result.exception, ConfigError)
+    assert "Received: none on this machine" in str(result.exception)
+    assert "pip install piper-tts" in str(result.exception)
+
+
+@pytest.mark.parametrize("phrase", ["!?", "один два", "a " * 9])
+def test_a_phrase_that_cannot_be_said_is_refused(tmp_path, phrase):
+    pytest.importorskip("pocketsphinx")
+    result = run(phrase, "--backend", "flite", "--out", tmp_path / "a.tflite")
+    assert isinstance(result.exception, ConfigError)
+    assert str(result.exception).startswith(("A phrase must have", "English has the letters"))
+    assert not (tmp_path / "a.work").exists()
+
+
+def test_an_empty_folder_of_recordings_is_refused(tmp_path, no_programs):
+    (tmp_path / "recordings").mkdir()
+    result = run(
+        "robot",
+        "--recordings",
+        tmp_path / "recordings",
+        "--no-voices",
+        "--out",
+        tmp_path / "a.tflite",
+    )
+    assert isinstance(result.exception, ConfigError)
+    assert "with none" in str(result.exception)
