@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kws.enroll import _PAD, _read, embed, enroll
+from kws.embedding import embed
+from kws.enroll import _PAD, _read, enroll
 from kws.head import TemplateHead
 from kws.manifest import read_manifest
 from kws.model import backbone_path, open_model

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from kws.audio import SAMPLE_RATE_HZ, Samples
 from kws.config import SourceSettings
+from kws.embedding import embed
 from kws.errors import ConfigError
 from kws.features import Features
 from kws.head import TemplateHead, pack_vectors, unit_vectors
@@ -23,7 +24,7 @@ from kws.model import Model, backbone_path, open_model
 from kws.record import check_take
 from kws.sources import open_source
 
-__all__ = ["FEWEST", "MOST", "Enrolment", "embed", "enroll", "recordings_in", "word_span"]
+__all__ = ["FEWEST", "MOST", "Enrolment", "enroll", "recordings_in", "word_span"]
 
 FEWEST, MOST = 3, 10
 _SUFFIXES = {".wav", ".flac", ".ogg", ".opus"}
@@ -116,18 +117,6 @@ def recordings_in(paths: Iterable[Path]) -> list[Path]:
         inside = sorted(one for one in path.rglob("*") if one.suffix.lower() in _SUFFIXES)
         found += inside if path.is_dir() else [path]
     return found
-
-
-def embed(model: Model, samples: Samples) -> npt.NDArray[np.float32]:
-    """Return the embeddings of a recording, one a call of the model [shape=(n, n_values)]."""
-    manifest = model.manifest
-    frames = Features(manifest.features).whole(samples)
-    model.reset()
-    hop = manifest.hop_frames
-    calls = [
-        model.step(frames[i : i + hop]).mean(axis=0) for i in range(0, len(frames) - hop + 1, hop)
-    ]
-    return np.array(calls, np.float32).reshape(len(calls), manifest.embedding or 0)
 
 
 def word_span(levels: npt.NDArray[np.float32]) -> tuple[int, int]:

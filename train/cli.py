@@ -21,7 +21,13 @@ SPLITS = ["train", "validation", "test", "all"]
 
 
 @click.command()
-@click.option("--config", required=True, type=_PATH, help="The recipe, a TOML file.")
+@click.option("--config", type=_PATH, help="The recipe, a TOML file.")
+@click.option(
+    "--fine-tune",
+    "mined",
+    type=_PATH,
+    help="In place of a recipe: a folder of `kws mine`, for the run that --start names.",
+)
 @click.option("--data", required=True, type=_PATH, help="Folder its data paths are relative to.")
 @click.option("--out", "run", required=True, type=_PATH, help="The run folder; resumed if begun.")
 @click.option("--start", type=_PATH, help="A run folder whose weights to begin with.")
@@ -34,8 +40,9 @@ SPLITS = ["train", "validation", "test", "all"]
 @click.option("--study", help="With --search: its name; default: the recipe's.")
 @click.option("--wandb", "project", help="Log to this project of Weights & Biases, too.")
 def train(
-    config: Path,
+    config: Path | None,
     *,
+    mined: Path | None,
     data: Path,
     run: Path,
     start: Path | None,
@@ -52,7 +59,14 @@ def train(
     from kws.train.validation import draw
 
     logging.getLogger("kws").setLevel(logging.INFO)
-    recipe = load_recipe(config)
+    if mined and start and not config:
+        from kws.train.finetune import fine_tuning
+
+        recipe = fine_tuning(start, mined)
+    elif config and not mined:
+        recipe = load_recipe(config)
+    else:
+        raise click.UsageError("Give --config, or --fine-tune and --start.")
     changes = {"epochs": epochs, "seed": seed}
     changed = {key: value for key, value in changes.items() if value is not None}
     recipe = msgspec.structs.replace(recipe, fit=msgspec.structs.replace(recipe.fit, **changed))

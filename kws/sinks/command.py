@@ -6,10 +6,9 @@ from pathlib import Path
 
 from kws.config import HookSettings
 from kws.errors import HookError
+from kws.player import find_player
 
 __all__ = ["command_words", "play_words", "program_file"]
-
-_PLAYERS = (["pw-play"], ["paplay"], ["aplay", "-q"])
 
 
 def command_words(settings: HookSettings, *, place: str) -> list[str]:
@@ -85,9 +84,8 @@ def play_words(sound: str, *, place: str) -> list[str]:
             f"A hook's `awake_wav` must be a sound file. Received: `{sound}` in {place}, which is "
             f"none. Mend the path."
         )
-    for words in _PLAYERS:
-        if shutil.which(words[0]):
-            return [*words, str(file.absolute())]
+    if words := find_player():
+        return [*words, str(file.absolute())]
     raise HookError(
         f"A hook's `awake_wav` needs a program that plays it. Received: `{sound}` in {place}, and "
         f"none of pw-play, paplay and aplay. Run `sudo apt install alsa-utils`."
