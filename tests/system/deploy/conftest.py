@@ -123,6 +123,13 @@ def base():
     return make
 
 
+@pytest.fixture
+def bootstrap():
+    """What makes a root: `bootstrap("arm64", path, archive)`."""
+    _need_root("mmdebstrap")
+    return _bootstrap
+
+
 @pytest.fixture(scope="module")
 def box(base, tmp_path_factory):
     """Lay an overlay over an architecture's root: `box("arm64", binds=[...])`."""
