@@ -102,8 +102,9 @@ class Board(Box):
         steps += [f"mkdir -p {to} && mount --bind {of} {to}" for of, to in self._mounts]
         environment = [f"{key}={value}" for key, value in settings.items()]
         steps.append(f'exec chroot {self.path} /usr/bin/env "$@"')
-        # Mounts in a namespace of their own go when the last process in it does.
-        alone = ["unshare", "--mount", "--net", "sh", "-c", " && ".join(steps), "sh"]
+        # In namespaces of their own, processes go with the first one, and mounts with the last.
+        alone = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child"]
+        alone += ["sh", "-c", " && ".join(steps), "sh"]
         return [*alone, "PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", *environment]
 
 
@@ -121,6 +122,12 @@ def base():
         return path
 
     return make
+
+
+@pytest.fixture(scope="session")
+def emulator():
+    """Name the machine that qemu emulates for an architecture."""
+    return QEMU.__getitem__
 
 
 @pytest.fixture
@@ -232,7 +239,9 @@ def _archive():
         if found := done.stdout.split():
             return found[0]
         subprocess.run(["apt-get", "update", "-qq"], capture_output=True, check=False)
-    return pytest.skip(f"needs an archive of Debian {SUITE} among the sources of apt, and a network")
+    return pytest.skip(
+        f"needs an archive of Debian {SUITE} among the sources of apt, and a network"
+    )
 
 
 def _answers(archive):

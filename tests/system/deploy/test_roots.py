@@ -23,7 +23,7 @@ def archive(tmp_path):
 
 
 def test_an_archive_that_answers_and_does_not_serve_is_a_failure(bootstrap, archive, tmp_path):
-    with pytest.raises(pytest.fail.Exception, match="mmdebstrap failed though .* answers"):
+    with pytest.raises(pytest.fail.Exception, match=r"mmdebstrap failed though .* answers"):
         bootstrap("armhf", tmp_path / "root", archive)
     assert not list(tmp_path.glob("root*"))
 
