@@ -15,6 +15,8 @@ import time
 RESULT = pathlib.Path("/var/proof.json")
 CONFIG = pathlib.Path("/etc/kws/kws.toml")
 UNIT = "kws.service"
+N_LOOPS = 8
+STOP_CPU_S = 0.1  # measured
 SLOW_HOOK = """
 [[hooks]]
 on = ["detection"]
@@ -55,6 +57,15 @@ def is_replaced(old):
 def moment(name):
     """Say when systemd saw something happen, in microseconds."""
     return int(show(f"{name}TimestampMonotonic"))
+
+
+def taken_by_others_s():
+    """Say how much later than among the loops alone the CPU time is had that stopping takes."""
+    begun_s, cpu_s = time.monotonic(), time.process_time()
+    while time.process_time() - cpu_s < STOP_CPU_S:
+        pass
+    alone_s = STOP_CPU_S * max(1, (N_LOOPS + 1) / os.cpu_count())
+    return max(0, time.monotonic() - begun_s - alone_s)
 
 
 def is_slow_hook_running():
@@ -101,9 +112,11 @@ def main(result):
     CONFIG.write_text(f"{good}\n{SLOW_HOOK}")
     systemctl("reload", UNIT)
     result["hook_ran"] = until(is_slow_hook_running)
-    busy = [subprocess.Popen(["sh", "-c", "while :; do :; done"]) for _ in range(8)]
+    busy = [subprocess.Popen(["sh", "-c", "while :; do :; done"]) for _ in range(N_LOOPS)]
+    held_up_s = taken_by_others_s()
     systemctl("stop", UNIT)
     result["stop_s"] = (moment("InactiveEnter") - moment("ActiveExit")) / 1e6
+    result["taken_by_others_s"] = max(held_up_s, taken_by_others_s())
     result["stopped_as"] = [show("Result"), show("ActiveState")]
     result["hook_left"] = is_slow_hook_running()
     for process in busy:
