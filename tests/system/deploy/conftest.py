@@ -48,7 +48,7 @@ class Box:
         self.path = path
         self._binds = [f"--bind-ro={source}:{target}" for source, target in binds]
 
-    def run(self, *command, limit_s=300, code=0, environment=None):
+    def run(self, *command, limit_s=900, code=0, environment=None):
         """Run a command; return what it printed, errors too, if it ends with the exit code."""
         settings = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/wheels", "LC_ALL": "C.UTF-8"}
         settings.update(environment or {})

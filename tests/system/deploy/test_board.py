@@ -24,7 +24,7 @@ def board(request, box, source, wheel, wheels):
     board = box(request.param, binds=binds)
     install = ("sh", "/checkout/deploy/install.sh", "--no-start", "--wheel", f"/dist/{wheel.name}")
     # What Python would compile at installation is not what is asked here, and dear when emulated.
-    said = board.run(*install, limit_s=900, environment={"PIP_NO_COMPILE": "1"})
+    said = board.run(*install, environment={"PIP_NO_COMPILE": "1"})
     assert request.param in said
     return request.param, board
 
@@ -49,7 +49,7 @@ def count(board, emulator, tmp_path):
     run += ["-plugin", "/counter/counter.so", "-d", "plugin", "-D", "/counter/said"]
 
     def run_counted(*words):
-        machine.run(*run, "/opt/kws/bin/python", "-m", "kws", *words, limit_s=900)
+        machine.run(*run, "/opt/kws/bin/python", "-m", "kws", *words)
         (n,) = re.findall(r"instructions: (\d+)", (place / "said").read_text())
         return int(n)
 

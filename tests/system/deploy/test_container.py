@@ -60,7 +60,9 @@ def podman(tmp_path_factory):
     if not run("info", check=False):
         pytest.skip("needs podman with overlay file systems")
     yield run
-    run("system", "reset", "--force")
+    run("rmi", "--all", "--force")
+    # podman leaves the store mounted over itself, and pytest removes old folders.
+    subprocess.run(["umount", store / "graph/overlay"], capture_output=True, check=False)
 
 
 @pytest.fixture(scope="module")
