@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
 import zlib
 from pathlib import Path
@@ -47,7 +48,7 @@ class Box:
         self.path = path
         self._binds = [f"--bind-ro={source}:{target}" for source, target in binds]
 
-    def run(self, *command, limit_s=300, code=0, environment=None):
+    def run(self, *command, limit_s=900, code=0, environment=None):
         """Run a command; return what it printed, errors too, if it ends with the exit code."""
         settings = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/wheels", "LC_ALL": "C.UTF-8"}
         settings.update(environment or {})
@@ -101,8 +102,9 @@ class Board(Box):
         steps += [f"mkdir -p {to} && mount --bind {of} {to}" for of, to in self._mounts]
         environment = [f"{key}={value}" for key, value in settings.items()]
         steps.append(f'exec chroot {self.path} /usr/bin/env "$@"')
-        # Mounts in a namespace of their own go when the last process in it does.
-        alone = ["unshare", "--mount", "--net", "sh", "-c", " && ".join(steps), "sh"]
+        # In namespaces of their own, processes go with the first one, and mounts with the last.
+        alone = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child"]
+        alone += ["sh", "-c", " && ".join(steps), "sh"]
         return [*alone, "PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", *environment]
 
 
@@ -120,6 +122,19 @@ def base():
         return path
 
     return make
+
+
+@pytest.fixture(scope="session")
+def emulator():
+    """Name the machine that qemu emulates for an architecture."""
+    return QEMU.__getitem__
+
+
+@pytest.fixture
+def bootstrap():
+    """What makes a root: `bootstrap("arm64", path, archive)`."""
+    _need_root("mmdebstrap")
+    return _bootstrap
 
 
 @pytest.fixture(scope="module")
@@ -190,22 +205,51 @@ def _need_root(*programs):
         pytest.skip(f"needs {', '.join(missing)}: run tests/system/debian-packages")
 
 
-def _bootstrap(architecture, path):
-    """Unpack Debian; of other architectures without running it, which takes a tenth of the time."""
+def _bootstrap(architecture, path, archive=None):
+    """Unpack Debian; of other architectures without running it, which takes a tenth of the time.
+
+    From the release alone: nothing here needs security updates, whose indexes change daily.
+    """
+    archive = archive or _archive()
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".part")
     shutil.rmtree(partial, ignore_errors=True)
     variant = "extract" if architecture in QEMU else "apt"
     options = [f"--variant={variant}", f"--include={PACKAGES[architecture]}"]
     command = ["mmdebstrap", "--quiet", *options, f"--architectures={architecture}", SUITE]
-    done = subprocess.run([*command, partial], capture_output=True, text=True, check=False)
+    done = subprocess.run([*command, partial, archive], capture_output=True, text=True, check=False)
     if done.returncode:
         shutil.rmtree(partial, ignore_errors=True)
-        pytest.skip(f"needs a mirror of Debian: {done.stderr.strip()[-300:]}")
+        said = done.stderr.strip()[-2000:]
+        if _answers(archive):
+            pytest.fail(f"mmdebstrap failed though {archive} answers: {said}")
+        pytest.skip(f"needs an archive of Debian that answers: {said}")
     for library in partial.glob("usr/lib/*/*/lib*.so.3"):  # what update-alternatives would link
         if library.parent.name in {"blas", "lapack"}:
             (library.parents[1] / library.name).symlink_to(f"{library.parent.name}/{library.name}")
     partial.rename(path)
+
+
+def _archive():
+    """Return the archive from which apt on this machine takes the release."""
+    wanted = ("Created-By: Packages", f"Codename: {SUITE}", "Component: main", "Origin: Debian")
+    listing = ["apt-get", "indextargets", "--format", "$(REPO_URI)", *wanted]
+    for _ in range(2):
+        done = subprocess.run(listing, capture_output=True, text=True, check=True)
+        if found := done.stdout.split():
+            return found[0]
+        subprocess.run(["apt-get", "update", "-qq"], capture_output=True, check=False)
+    return pytest.skip(
+        f"needs an archive of Debian {SUITE} among the sources of apt, and a network"
+    )
+
+
+def _answers(archive):
+    """Tell whether apt, with its proxies, can fetch from an archive."""
+    with tempfile.TemporaryDirectory() as folder:
+        release = f"{archive.rstrip('/')}/dists/{SUITE}/InRelease"
+        command = ["/usr/lib/apt/apt-helper", "download-file", release, f"{folder}/InRelease"]
+        return not subprocess.run(command, capture_output=True, check=False).returncode
 
 
 def _register(machine):

@@ -1,14 +1,20 @@
 """A Raspberry Pi's userland, emulated: kws installs there, and hears what it hears on a PC."""
 
 import json
+import re
+import shutil
 import subprocess
 import sys
+import wave
+from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.system]
+pytestmark = [pytest.mark.slow, pytest.mark.system, pytest.mark.timeout(1800)]
 
 LISTEN = ("listen", "--json", "--input")
+COUNTER = Path(__file__).with_name("instructions.c")
 
 
 @pytest.fixture(scope="module", params=["arm64", "armhf"])
@@ -18,9 +24,36 @@ def board(request, box, source, wheel, wheels):
     board = box(request.param, binds=binds)
     install = ("sh", "/checkout/deploy/install.sh", "--no-start", "--wheel", f"/dist/{wheel.name}")
     # What Python would compile at installation is not what is asked here, and dear when emulated.
-    said = board.run(*install, limit_s=500, environment={"PIP_NO_COMPILE": "1"})
+    said = board.run(*install, environment={"PIP_NO_COMPILE": "1"})
     assert request.param in said
     return request.param, board
+
+
+@pytest.fixture
+def count(board, emulator, tmp_path):
+    """Count the instructions of a command of kws on the board: `count("listen", ...)`."""
+    architecture, machine = board
+    qemu = shutil.which(f"qemu-{emulator(architecture)}")
+    if not qemu or not shutil.which("cc"):
+        pytest.skip("needs qemu-user and a C compiler: run tests/system/debian-packages")
+    place = machine.path / "counter"
+    place.mkdir(exist_ok=True)
+    command = ["cc", "-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o", str(place / "counter.so")]
+    subprocess.run([*command, str(COUNTER)], check=True)
+    # qemu itself is this machine's program: its libraries and their loader come along.
+    libraries = re.findall(r"(/\S+) \(0x", subprocess.check_output(["ldd", qemu], text=True))
+    for path in (qemu, *libraries):
+        shutil.copy(path, place)
+    (loader,) = (Path(path).name for path in libraries if "/ld-" in path)
+    run = [f"/counter/{loader}", "--library-path", "/counter", f"/counter/{Path(qemu).name}"]
+    run += ["-plugin", "/counter/counter.so", "-d", "plugin", "-D", "/counter/said"]
+
+    def run_counted(*words):
+        machine.run(*run, "/opt/kws/bin/python", "-m", "kws", *words)
+        (n,) = re.findall(r"instructions: (\d+)", (place / "said").read_text())
+        return int(n)
+
+    return run_counted
 
 
 def test_a_board_hears_what_a_pc_hears(board):
@@ -40,14 +73,38 @@ def test_a_board_hears_what_a_pc_hears(board):
         assert abs(one["score"] - other["score"]) <= 0.13
 
 
+def test_instructions_per_second_of_audio(board, count, capsys):
+    architecture, machine = board
+    audio_s, begin_s = _write_wavs(machine.path)
+    start = count(*LISTEN, "/begin.wav")
+    per_second_m = (count(*LISTEN, "/whole.wav") - start) / (audio_s - begin_s) / 1e6
+    with capsys.disabled():
+        print(
+            f"\n{architecture}: {per_second_m:.1f} million instructions per second of audio,"
+            f" {start / 1e6:.0f} million to start"
+        )
+    # A core of a Raspberry Pi does a thousand million in a second: a tenth of it, at the very most.
+    assert 1 < per_second_m < 100
+
+
+def _write_wavs(folder):
+    """Write the demonstration, and its begin, whose difference leaves out what starting costs."""
+    with wave.open(str(_recording())) as demo:
+        audio, rate_hz = demo.readframes(demo.getnframes()), demo.getframerate()
+        begin = audio[: 2 * 2 * rate_hz]
+        for name, part in (("begin", begin), ("whole", audio)):
+            with wave.open(str(folder / f"{name}.wav"), "wb") as out:
+                out.setparams(demo.getparams())
+                out.writeframes(part)
+    return len(audio) / 2 / rate_hz, len(begin) / 2 / rate_hz
+
+
 def _listen_here():
     command = [sys.executable, "-m", "kws", *LISTEN, str(_recording())]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def _recording():
-    from importlib.resources import files
-
     return files("kws.models") / "demo.wav"
 
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.system]
+pytestmark = [pytest.mark.slow, pytest.mark.system, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")
@@ -18,11 +18,21 @@ def packages(source, tmp_path_factory):
     (folder / "CHANGELOG.md").write_text("# Changelog\n")
     for version in ("0.1.0", "0.1.1"):
         settings = {"PYTHON": sys.executable, "VERSION": version, "PYTHON_MINOR": "11"}
+        settings["COMPRESSION"] = "-Zgzip -z1"  # what saves space takes minutes
         command = ["sh", str(folder / "deploy/debian/build")]
         environment = {**os.environ, **settings}
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
     return folder / "dist"
+
+
+def test_lintian_finds_neither_errors_nor_warnings(packages):
+    if not shutil.which("lintian"):
+        pytest.skip("needs lintian: run tests/system/debian-packages")
+    package = packages / "kws_0.1.0_amd64.deb"
+    command = ["lintian", "--allow-root", "--fail-on", "error,warning", str(package)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.system]
+pytestmark = [pytest.mark.slow, pytest.mark.system, pytest.mark.timeout(1200)]
 
 # A microphone that is a program: the demonstration, over and over, as fast as one speaks.
 RECORDER = """
@@ -97,9 +97,15 @@ def test_a_reload_takes_a_good_configuration_and_refuses_a_bad_one(proof):
     assert proof["same_process"], proof["journal"]
 
 
-def test_it_stops_in_time_on_a_busy_machine(proof):
+def test_it_stops_within_two_seconds_on_a_busy_machine(proof):
+    """From SIGTERM to the end of its last process, by systemd's clock, eight loops beside it.
+
+    What the machine does outside the container is not the daemon's: it waits for its 0.1 s of CPU.
+    """
+    assert proof["hook_ran"], proof["journal"]
     assert proof["stopped_as"] == ["success", "inactive"], proof["journal"]
-    assert proof["stop_s"] < 10  # two seconds on a machine that has something left
+    assert not proof["hook_left"]
+    assert proof["stop_s"] <= 2 + proof["taken_by_others_s"], proof["journal"]
 
 
 def test_the_sandbox_holds(proof):
