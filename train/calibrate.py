@@ -169,11 +169,11 @@ def tail_threshold(curve: Curve, rate: float) -> float:
 
     Their log odds above the lowest threshold are taken for exponential; `_TAIL` of a mean excess of
     `_TAIL_MEAN`, as if seen before, keep few false alarms from saying too much. That mean is what
-    a model of one phrase showed on speech kept for figures, with its logits divided by three.
+    models of one phrase, with their logits divided by three, showed on training speakers' speech.
     """
     odds = np.log(curve.thresholds / np.maximum(1 - curve.thresholds, 1e-6))
     counts = curve.n_false.astype(float)
-    excess = float(np.sum(counts[:-1] * np.diff(odds)))
+    excess = float(np.sum(counts[1:] * np.diff(odds)))
     mean = (excess + _TAIL * _TAIL_MEAN) / (counts[0] + _TAIL)
     above = mean * np.log((counts[0] + 0.5) / (rate * curve.hours))
     return float(np.clip(1 / (1 + np.exp(-odds[0] - above)), curve.thresholds[0], _HIGHEST))

@@ -15,7 +15,7 @@ from kws.decision import thresholds_for
 from kws.errors import ConfigError, ModelError
 from kws.manifest import CalibrationBasis, read_manifest, repack
 from kws.model import bundled_models, open_model
-from kws.train.calibrate import calibrate, tuning_streams, write_manifest
+from kws.train.calibrate import calibrate, tail_threshold, tuning_streams, write_manifest
 from kws.train.data import official_split, validates
 from kws.train.det import Curve
 from kws.train.scoring import evaluate_stream, hear
@@ -140,3 +140,26 @@ def test_tuning_takes_what_training_leaves_out_and_evaluation_does_not_need(corp
     assert all(validates(name) or name >= "1-1-0025" for name in names)
     assert "1-1-0029" not in names
     assert clean.name == again.name == "clean"  # the recipe has no noise
+
+
+def tail(scores, *, hours: float) -> Curve:
+    """Return the curve of false alarms with these scores."""
+    thresholds = np.unique([0.3, *scores, 0.99])
+    n_false = np.array([np.sum(np.asarray(scores) >= one) for one in thresholds])
+    return Curve(thresholds, n_false=n_false, n_missed=0 * n_false, hours=hours, n_words=1)
+
+
+def test_the_threshold_of_a_rare_rate_goes_on_from_the_scores_that_were_seen():
+    mean, n, hours = 0.5, 400, 10.0
+    odds = np.log(0.3 / 0.7) + mean * -np.log((np.arange(n) + 0.5) / n)  # exponential quantiles
+    curve = tail(1 / (1 + np.exp(-odds)), hours=hours)
+    for rate in (0.05, 0.5, 5.0):
+        right = np.log(0.3 / 0.7) + mean * np.log(n / (rate * hours))
+        threshold = tail_threshold(curve, rate)
+        assert np.log(threshold / (1 - threshold)) == pytest.approx(right, abs=0.08)
+
+
+def test_few_false_alarms_say_little_and_none_still_something():
+    few, none = tail([0.31, 0.33], hours=0.5), tail([], hours=0.5)
+    assert 0.3 < tail_threshold(none, 0.5) < tail_threshold(few, 0.5) < 0.6
+    assert tail_threshold(few, 0.1) > tail_threshold(few, 0.5) > tail_threshold(few, 5.0) >= 0.3
