@@ -212,7 +212,7 @@ install_kws() {
         built=$(mktemp -d)
         trap 'rm -rf "$built"' EXIT
         # A copy: setuptools would take over what an earlier build left in the checkout.
-        for part in kws train export pyproject.toml README.md LICENSE NOTICE; do
+        for part in kws train export new pyproject.toml README.md LICENSE NOTICE; do
             run cp -R "$here/../$part" "$built"
         done
         pip_ wheel --no-deps --wheel-dir "$built" "$built"

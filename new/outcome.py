@@ -14,7 +14,7 @@ from kws.train.det import Point
 from kws.train.scoring import StreamScores
 from kws.train.traces import listen
 
-__all__ = ["Outcome", "confusers", "cpu_ms", "describe"]
+__all__ = ["Outcome", "confusers", "cpu_ms", "describe", "points_of"]
 
 _CHUNK_MS = 80
 _N_CONFUSERS = 6

@@ -11,18 +11,19 @@ import pytest
 
 import kws
 import kws.export
+import kws.new
 import kws.train
 
 ROOT = Path(__file__).parents[1]
 DEVICE_MODULES = sorted(
     module.name
     for module in pkgutil.walk_packages(kws.__path__, "kws.")
-    if not module.name.startswith(("kws.train", "kws.export"))
+    if not module.name.startswith(("kws.train", "kws.export", "kws.new"))
     and not module.name.endswith("__main__")
 )
 WORKBENCH_MODULES = sorted(
     module.name
-    for package in (kws.train, kws.export)
+    for package in (kws.train, kws.export, kws.new)
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
 )
 WORKBENCH_LIBRARIES = {
@@ -42,7 +43,7 @@ def test_importing_what_runs_on_the_device_loads_no_library_of_the_workbench():
     code = f"import importlib, sys\nfor name in {DEVICE_MODULES}: importlib.import_module(name)"
     loaded = _loaded_by(code)
     assert loaded & (WORKBENCH_LIBRARIES | LAZY_LIBRARIES) == set()
-    assert not {name for name in loaded if name.startswith(("kws.train", "kws.export"))}
+    assert not {name for name in loaded if name.startswith(("kws.train", "kws.export", "kws.new"))}
 
 
 def test_the_vocabulary_and_the_sinks_do_without_numpy():
@@ -72,7 +73,7 @@ def test_a_module_of_the_workbench_exports_what_it_says(name, tensorflow):
 def test_each_room_imports_only_what_it_may(tmp_path):
     layout = tmp_path / "kws"
     shutil.copytree(ROOT / "kws", layout)
-    for room in ("train", "export"):
+    for room in ("train", "export", "new"):
         shutil.copytree(ROOT / room, layout / room)
     done = subprocess.run(
         [

@@ -15,7 +15,7 @@ import pytest
 pytestmark = [pytest.mark.slow, pytest.mark.system]
 
 ROOT = Path(__file__).parents[1]
-SOURCES = ("kws", "train", "export", "pyproject.toml", "README.md", "LICENSE", "NOTICE")
+SOURCES = ("kws", "train", "export", "new", "pyproject.toml", "README.md", "LICENSE", "NOTICE")
 UNWANTED = {"tensorflow", "keras", "scipy", "matplotlib", "joblib", "pocketsphinx", "pytest"}
 
 
@@ -51,7 +51,9 @@ def test_the_wheel_holds_the_package_its_licence_and_nothing_else(wheel):
     info = f"{'-'.join(wheel.name.split('-')[:2])}.dist-info"
     assert {name.partition("/")[0] for name in names} == {"kws", info}
     assert {f"{info}/licenses/LICENSE", f"{info}/licenses/NOTICE"} <= names
-    rooms = {"kws": ROOT / "kws", "kws/train": ROOT / "train", "kws/export": ROOT / "export"}
+    rooms = {"kws": ROOT / "kws"} | {
+        f"kws/{room}": ROOT / room for room in ("train", "export", "new")
+    }
     modules = {
         f"{at}/{path.relative_to(room)}"
         for at, room in rooms.items()
@@ -59,6 +61,7 @@ def test_the_wheel_holds_the_package_its_licence_and_nothing_else(wheel):
     }
     assert modules - names == set(), "List their package in `[tool.setuptools] packages`."
     assert {"kws/train/recipes/commands.toml", "kws/models/commands.tflite"} <= names
+    assert "kws/new/backbone.npz" in names
     assert "kws/py.typed" in names
 
 

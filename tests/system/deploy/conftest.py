@@ -17,7 +17,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-SOURCES = ("kws", "train", "export", "deploy", "pyproject.toml", "README.md", "LICENSE", "NOTICE")
+SOURCES = (
+    "kws",
+    "train",
+    "export",
+    "new",
+    "deploy",
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+    "NOTICE",
+)
 CACHE = Path(
     os.environ.get("KWS_TEST_ROOTS")
     or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kws" / "roots"
