@@ -250,13 +250,18 @@ def coloured_noise(out: Path, *, seed: int) -> None:
             soundfile.write(out / split / f"{colour}.flac", samples, RATE_HZ)
 
 
-def sentences(n: int, *, n_words: int = 7, seed: int = 1) -> list[str]:
-    """Return rows of English words, drawn as often as people say them: speech without sense."""
+def sentences(n: int, *, without: Sequence[str] = (), n_words: int = 7, seed: int = 1) -> list[str]:
+    """Return rows of English words, drawn as often as people say them: speech without sense.
+
+    None holds a phrase of `without`, which are written as labels: `hey_computer`.
+    """
     words = common_words()
     weights = np.array([probability(word) for word in words])
     random = np.random.default_rng(seed)
-    drawn = random.choice(len(words), (n, n_words), p=weights / weights.sum())
-    return [" ".join(words[i] for i in row) for row in drawn]
+    drawn = random.choice(len(words), (2 * n, n_words), p=weights / weights.sum())
+    rows = [" ".join(words[i] for i in row) for row in drawn]
+    barred = [f" {label.replace('_', ' ')} " for label in without]
+    return [row for row in rows if not any(one in f" {row} " for one in barred)][:n]
 
 
 def _takes(samples: Samples, *, text: str) -> Iterator[Samples]:

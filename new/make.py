@@ -23,7 +23,7 @@ from kws.config import DecisionSettings
 from kws.decision import thresholds_for
 from kws.errors import ConfigError
 from kws.export.bundle import export
-from kws.manifest import UNKNOWN, DataSource
+from kws.manifest import UNKNOWN, DataSource, Manifest
 from kws.model import open_model
 from kws.new.backbone import unpack
 from kws.new.gather import (
@@ -125,34 +125,19 @@ def make(
     work.begin(request)
     phrases = [Phrase.of(text, language=request.language) for text in request.phrases]
     labels = [phrase.label for phrase in phrases]
-    started_s = time.monotonic()
-
     n_tested = _collect_recordings(labels, request, work, say=say)
     _speak(phrases, request, work, backends, cache=cache, n_jobs=n_jobs, say=say)
     speech = _collect_speech(labels, request, work, backends, cache=cache, n_jobs=n_jobs, say=say)
-    recipe = _recipe(labels, request, work, speech, say=say)
 
+    started_s = time.monotonic()
+    recipe = _recipe(labels, request, work, speech, say=say)
     start = unpack(work.backbone)
     _, trained = fit_stages(recipe, data=work.folder, run=work.run, start=start)
     minutes = (time.monotonic() - started_s) / 60
-    exported = work.folder / "model.tflite"
-    with quiet_stderr():  # TensorFlow thinks aloud
-        agreement = export(
-            work.run, exported, n_frames=_FRAMES, temperature=_TEMPERATURE, force=True
-        )
-    say(f"in eight bits, it agrees with the trained network at {agreement.argmax:.1%}")
-    say("setting thresholds on speech kept from training")
-    tuned = hear(open_model(exported), tuning_streams(trained.data, work.folder))
-    manifest = calibrate(tuned.manifest, tuned, beyond=True)
-    thresholds = thresholds_for(DecisionSettings(false_alarms_per_hour=request.budget), manifest)
-    decision = msgspec.structs.replace(
-        manifest.decision, threshold=round(max(thresholds.values()), 4)
-    )
-    manifest = msgspec.structs.replace(manifest, decision=decision)
-    write_manifest(exported, manifest, exported)
 
-    model = open_model(exported)
+    _export(trained, request, work, say=say)
     say("measuring on words and speech kept for it")
+    model = open_model(work.model)
     heard = hear(model, _for_figures(labels, work, speech, n_tested, seed=request.seed))
     outcome = Outcome(
         keywords=model.manifest.keywords,
@@ -161,18 +146,38 @@ def make(
         hours=heard.streams[0].duration_s / 3600,
         points=points_of(evaluate_stream(heard)),
         budget=request.budget,
-        thresholds=thresholds,
+        thresholds=_thresholds(model.manifest, request.budget),
         confused_by=confusers(model, _unlike(labels, work), budget=request.budget),
-        n_bytes=exported.stat().st_size,
+        n_bytes=work.model.stat().st_size,
         cpu_ms=cpu_ms(model),
         minutes=round(minutes, 1),
     )
     work.outcome.write_bytes(msgspec.json.format(msgspec.json.encode(outcome)))
     report = write_report(
-        work.run, exported, clips=work.test, split="all", heard=heard, command=command
+        work.run, work.model, clips=work.test, split="all", heard=heard, command=command
     )
-    _deliver(exported, out)
+    _deliver(work.model, out)
     return Result(out, outcome, report)
+
+
+def _export(trained: Recipe, request: Request, work: Work, *, say: Say) -> None:
+    """Write the model in eight bits, with thresholds that training had no part in."""
+    with quiet_stderr():  # TensorFlow thinks aloud
+        agreement = export(
+            work.run, work.model, n_frames=_FRAMES, temperature=_TEMPERATURE, force=True
+        )
+    say(f"in eight bits, it agrees with the trained network at {agreement.argmax:.1%}")
+    say("setting thresholds on speech kept from training")
+    tuned = hear(open_model(work.model), tuning_streams(trained.data, work.folder))
+    manifest = calibrate(tuned.manifest, tuned, beyond=True)
+    highest = max(_thresholds(manifest, request.budget).values())
+    decision = msgspec.structs.replace(manifest.decision, threshold=round(highest, 4))
+    manifest = msgspec.structs.replace(manifest, decision=decision)
+    write_manifest(work.model, manifest, work.model)
+
+
+def _thresholds(manifest: Manifest, budget: float) -> dict[str, float]:
+    return thresholds_for(DecisionSettings(false_alarms_per_hour=budget), manifest)
 
 
 def _speak(
@@ -246,7 +251,7 @@ def _collect_speech(
         else:
             gather_speech(folder, work.speech)
     if not request.speech:
-        _make_speech(work, backends, cache=cache, n_jobs=n_jobs, seed=request.seed, say=say)
+        _make_speech(labels, request, work, backends, cache=cache, n_jobs=n_jobs, say=say)
     pieces = [work.speech / split for split in ("train", "test")]
     if pieces[0].is_dir():
         corpora.append(SpeechCorpus(path=str(pieces[0].resolve())))
@@ -263,12 +268,13 @@ def _collect_speech(
 
 
 def _make_speech(
+    labels: Sequence[str],
+    request: Request,
     work: Work,
     backends: Sequence[Backend],
     *,
     cache: Path | None,
     n_jobs: int,
-    seed: int,
     say: Say,
 ) -> None:
     """Let voices speak rows of words where no speech is given, which is better than nothing."""
@@ -279,8 +285,16 @@ def _make_speech(
         f"Real speech will set it off more often than the figures say; give some with --speech."
     )
     spoken = work.folder / "rows"
-    wanted = dict.fromkeys(sentences(_N_SENTENCES, seed=seed), 1)
-    synthesize(wanted, spoken, backends, cache=cache, n_jobs=n_jobs, seed=seed)
+    rows = sentences(_N_SENTENCES, without=labels, seed=request.seed)
+    synthesize(
+        dict.fromkeys(rows, 1),
+        spoken,
+        backends,
+        cache=cache,
+        language=request.language,
+        n_jobs=n_jobs,
+        seed=request.seed,
+    )
     gather_speech(spoken, work.speech)
 
 
@@ -312,6 +326,7 @@ def _recipe(
     )
     say("finding out how fast this machine trains")
     probe = work.folder / "probe"
+    shutil.rmtree(probe, ignore_errors=True)  # of a call that was interrupted
     scene_s = seconds_per_scene(recipe, data=work.folder, run=probe, start=unpack(work.backbone))
     shutil.rmtree(probe)
     recipe = within(recipe, minutes=request.minutes, scene_s=scene_s)

@@ -100,6 +100,11 @@ class Work:
         return self.folder / "run"
 
     @property
+    def model(self) -> Path:
+        """The model file, before it goes where it was asked for."""
+        return self.folder / "model.tflite"
+
+    @property
     def recipe(self) -> Path:
         """What is trained; `kws train` takes it too."""
         return self.folder / "recipe.toml"

@@ -208,3 +208,11 @@ def test_sentences_are_of_common_words_and_always_the_same():
     assert rows == sentences(50, n_words=7, seed=1)
     assert {len(row.split()) for row in rows} == {7}
     assert " the " in " ".join(rows)
+
+
+def test_no_sentence_holds_the_phrase():
+    held = [row for row in sentences(200) if " the " in f" {row} "]
+    kept = sentences(200, without=["the", "of_the"])
+    assert held
+    assert len(kept) == 200
+    assert not any("the" in row.split() for row in kept)
