@@ -3,12 +3,12 @@
 import pytest
 from click.testing import CliRunner
 
+from kws.cli import cli
 from kws.errors import ConfigError
-from kws.new.cli import new
 
 
 def run(*arguments: object):
-    return CliRunner().invoke(new, [str(one) for one in arguments])
+    return CliRunner().invoke(cli, ["new", *map(str, arguments)])
 
 
 @pytest.fixture

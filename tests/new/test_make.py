@@ -54,11 +54,11 @@ def shortened(monkeypatch):
 
 @pytest.fixture
 def speech(tmp_path):
-    """Twelve minutes of buzzing in one file a minute."""
+    """Five minutes of buzzing, a file a minute."""
     random = np.random.default_rng(1)
     folder = tmp_path / "radio"
     folder.mkdir()
-    for i in range(12):
+    for i in range(5):
         words = [
             buzz(random.uniform(80, 250), random.uniform(300, 3000, 2), seconds=0.5)
             for _ in range(60)
