@@ -56,7 +56,7 @@ from kws.train.synth import synthesize
 from kws.train.voices.backend import Backend
 from kws.train.whole import replacing
 
-__all__ = ["Result", "make"]
+__all__ = ["Result", "make", "streams_for_figures"]
 
 _NEAR_SHARE = 0.6  # of what is like a phrase, against clips of it
 _N_SENTENCES = 300
@@ -421,6 +421,14 @@ def _tested_on(labels: Sequence[str], work: Work, n_recorded: int, speech: _Spee
     else:
         voices = "the recordings that it was trained on; others will be missed more often"
     return voices if speech.is_real else f"{voices}; among synthetic speech"
+
+
+def streams_for_figures(request: Request, work: Work) -> list[Stream]:
+    """Build once more the streams that a finished work was measured on, for other engines."""
+    labels = [Phrase.of(text, language=request.language).label for text in request.phrases]
+    n_tested = _collect_recordings(labels, request, work, say=lambda _: None)
+    speech = _collect_speech(labels, request, work, [], cache=None, n_jobs=1, say=lambda _: None)
+    return _for_figures(labels, work, speech, n_tested, seed=request.seed)
 
 
 def _deliver(exported: Path, out: Path) -> None:

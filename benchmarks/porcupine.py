@@ -1,0 +1,63 @@
+"""Porcupine 1.9 on the streams that `kws new` was measured on: porcupine.py WORK [SENSITIVITY...].
+
+WORK is the work folder of `kws new` for a phrase that Porcupine knows. Its last version that needs
+no key is installed by `pip install "pvporcupine<2"`.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import pvporcupine
+
+from kws.audio import SAMPLE_RATE_HZ
+from kws.demo import match
+from kws.events import Detection
+from kws.new.make import streams_for_figures
+from kws.new.work import Request, Work
+from kws.train.det import poisson_interval, wilson_interval
+
+
+def main() -> None:
+    work = Work(Path(sys.argv[1]))
+    request = msgspec.json.decode(
+        (work.folder / "request.json").read_bytes(), type=Request, dec_hook=lambda to, one: to(one)
+    )
+    phrase = request.phrases[0]
+    label = phrase.replace(" ", "_")
+    streams = streams_for_figures(request, work)
+    for sensitivity in map(float, sys.argv[2:] or ["0.5"]):
+        for stream in streams:
+            engine = pvporcupine.create(keywords=[phrase], sensitivities=[sensitivity])
+            size, found = engine.frame_length, []
+            started_s = time.process_time()
+            for at in range(0, len(stream.samples) - size + 1, size):
+                if engine.process(stream.samples[at : at + size]) >= 0:
+                    end_s = (at + size) / SAMPLE_RATE_HZ
+                    start_s = max(0.0, end_s - 0.6)
+                    found.append(
+                        Detection(
+                            keyword=label,
+                            score=1.0,
+                            start_s=start_s,
+                            end_s=end_s,
+                            model="porcupine",
+                        )
+                    )
+            cpu_ms = 1000 * (time.process_time() - started_s) / stream.duration_s
+            outcome = match(stream.words, found, keywords=(label,))
+            n, hours = len(stream.words), stream.duration_s / 3600
+            missed, false = len(outcome.missed), len(outcome.false)
+            low, high = wilson_interval(missed, n)
+            least, most = (one / hours for one in poisson_interval(false))
+            print(
+                f"{phrase}, sensitivity {sensitivity:g}, {stream.name}: missed {missed / n:.1%} "
+                f"[{low:.1%}, {high:.1%}] at {false / hours:.2f}/h [{least:.2f}, {most:.2f}], "
+                f"{cpu_ms:.1f} ms of CPU per second",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
