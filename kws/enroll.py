@@ -144,7 +144,7 @@ def _threshold(manifest: Manifest, *, background: Path) -> float:
     beyond a level falls exponentially there: a line through the logarithm of the upper 3 %.
     """
     n_values = manifest.embedding or 0
-    with np.load(background) as stored:
+    with np.load(background, allow_pickle=False) as stored:
         books, codes, lengths = stored["books"], stored["codes"], stored["lengths"]
     vectors = books[np.arange(books.shape[0]), codes].reshape(len(codes), n_values) / np.float32(
         127

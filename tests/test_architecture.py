@@ -1,5 +1,6 @@
 """The rooms keep to themselves, and the repository stays small."""
 
+import ast
 import importlib
 import pkgutil
 import shutil
@@ -36,6 +37,10 @@ WORKBENCH_LIBRARIES = {
     "python_speech_features",
 }
 LAZY_LIBRARIES = {"soundfile", "pyaudio", "soxr", "prometheus_client"}
+CODE_OF_DATA = {
+    "pickle", "cPickle", "dill", "shelve", "marshal", "yaml", "joblib", "cloudpickle",
+    "eval", "exec", "compile", "__import__", "execfile",
+}  # fmt: skip
 FEW = ("kws.errors", "kws.config", "kws.events", "kws.manifest", "kws.sinks")
 
 
@@ -90,6 +95,21 @@ def test_each_room_imports_only_what_it_may(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_the_runtime_holds_nothing_that_turns_data_into_code():
+    for path in (ROOT / "kws").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            assert not _turns_into_code(node), f"{path}:{node.lineno}"
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["import pickle", "from yaml import load", "eval(text)", "numpy.load(path)",
+     "np.load(path, allow_pickle=True)", "np.load(path, allow_pickle=flag)"],
+)  # fmt: skip
+def test_what_turns_data_into_code_is_seen(code):
+    assert any(_turns_into_code(node) for node in ast.walk(ast.parse(code)))
+
+
 def test_the_repository_holds_no_large_file():
     large = {str(path): path.stat().st_size for path in _tracked() if path.stat().st_size > 2e6}
     assert large == {}
@@ -104,6 +124,22 @@ def test_no_weights_but_bundled_models_are_in_the_repository():
     weights = {path for path in _tracked() if path.suffix in {".tflite", ".h5", ".keras", ".onnx"}}
     bundled = set((ROOT / "kws/models").glob("*.tflite"))
     assert weights - bundled == set()
+
+
+def _turns_into_code(node: ast.AST) -> bool:
+    match node:
+        case ast.Import(names=names):
+            used = {name.name.partition(".")[0] for name in names}
+        case ast.ImportFrom(module=module):
+            used = {(module or "").partition(".")[0]}
+        case ast.Call(func=ast.Name(id=name)):
+            used = {name}
+        case ast.Call(func=ast.Attribute(attr="load", value=ast.Name(id="np" | "numpy"))):
+            unpickles = [one.value for one in node.keywords if one.arg == "allow_pickle"]
+            return not (unpickles and getattr(unpickles[0], "value", True) is False)
+        case _:
+            return False
+    return bool(used & CODE_OF_DATA)
 
 
 def _check_exports(module):
