@@ -1,6 +1,7 @@
 # Every target has one comment, which `make help` lists, and at most three lines.
 PYTHON ?= python3
 DATA ?= data
+PROOFS ?= tests/system
 .DEFAULT_GOAL := help
 .PHONY: help run test test-system fast lint format docs train-commands zoo bench wheel deb clean
 
@@ -22,7 +23,7 @@ test-system: debian-packages .venv/workbench
 	@.venv/bin/python -c 'import pyaudio' 2>/dev/null || \
 	.venv/bin/python -m pip install --quiet --editable '.[mic]' || \
 	echo "Tests with PyAudio are skipped: it cannot be built here." >&2
-	.venv/bin/pytest -m system tests/system
+	.venv/bin/pytest -m system $(PROOFS)
 
 # Run the tests that take less than a minute together.
 fast: .venv/workbench
