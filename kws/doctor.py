@@ -187,15 +187,7 @@ def interpreter_runs() -> Check:
     if platform.machine().startswith("armv"):
         remedy = "pip install tflite-runtime 'numpy<2'"
     try:
-        run = subprocess.run(
-            [sys.executable, "-c", _RUN_ONCE, _MODEL],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_RUN_LIMIT_S,
-            check=False,
-        )
+        run = _python(_RUN_ONCE, _MODEL, limit_s=_RUN_LIMIT_S)
     except subprocess.TimeoutExpired:
         detail = f"{interpreter()}: no answer from `{_MODEL}` in {_RUN_LIMIT_S:g} s"
         return Check("interpreter", False, detail, remedy)
@@ -258,15 +250,7 @@ def sound(source: "SourceSettings") -> Check:
 
     name = f"sound ({source.name})" if source.name else "sound"
     try:
-        run = subprocess.run(
-            [sys.executable, "-c", _HEAR_ONCE, msgspec.json.encode(source).decode()],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_HEAR_LIMIT_S,
-            check=False,
-        )
+        run = _python(_HEAR_ONCE, msgspec.json.encode(source).decode(), limit_s=_HEAR_LIMIT_S)
     except subprocess.TimeoutExpired:
         detail = f"no answer from {source.label} in {_HEAR_LIMIT_S:g} s"
         return Check(name, False, detail, "unplug it, plug it in again", needed=False)
@@ -279,6 +263,19 @@ def sound(source: "SourceSettings") -> Check:
         remedy = "unmute it: alsamixer, F6 for the card, F4 for capture, space bar"
         return Check(name, False, f"{what}: nothing but silence", remedy, needed=False)
     return Check(name, True, f"{what}: {float(level):.0f} dBFS", needed=False)
+
+
+def _python(code: str, argument: str, *, limit_s: float) -> "subprocess.CompletedProcess[str]":
+    """Run code in a process of its own, which may crash or hang."""
+    return subprocess.run(
+        [sys.executable, "-c", code, argument],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=limit_s,
+        check=False,
+    )
 
 
 def _sources(path: Path) -> "list[SourceSettings]":
