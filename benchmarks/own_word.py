@@ -6,7 +6,6 @@ For each word of `data/wake_words`, whose last quarter by name is for the figure
 training. What was made before is found again.
 """
 
-import os
 from pathlib import Path
 
 import click
@@ -15,9 +14,8 @@ from kws.new.make import make
 from kws.new.work import Request, Work
 from kws.train.data import audio_below
 from kws.train.det import Point
-from kws.train.voices.backend import Backend
 from kws.train.voices.discover import open_backends
-from kws.train.voices.kokoro import Kokoro
+from kws.train.whole import link
 
 _PATH = click.Path(path_type=Path)
 _KINDS = {"text": 0, "text and 50 recordings": 50, "text and 300 recordings": 300}
@@ -44,7 +42,7 @@ def main(
     cache: Path | None,
 ) -> None:
     """Train and measure each word in each way; print a table."""
-    backends: list[Backend] = [Kokoro(*kokoro)] if kokoro else open_backends()
+    backends = open_backends(kokoro_files=kokoro)
     rows = []
     for n_recordings in counts:
         for word in words:
@@ -93,10 +91,8 @@ def _recordings(folder: Path, out: Path, n: int) -> tuple[Path, Path]:
     chosen = [paths[i * n_known // n] for i in range(min(n, n_known))] if n else []
     places = out / "recordings" / f"{folder.name}-{n}", out / "recordings" / f"{folder.name}-test"
     for place, part in zip(places, (chosen, paths[n_known:]), strict=True):
-        place.mkdir(parents=True, exist_ok=True)
         for path in part:
-            if not (place / path.name).exists():
-                os.link(path, place / path.name)
+            link(path, place / path.name)
     return places
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from kws.train.cli import leave_at_once, voice_options
+
 __all__ = ["new"]
 
 _PATH = click.Path(path_type=Path)
@@ -54,16 +56,7 @@ _HERE = {"speech": "librispeech", "noise": "noise"}
 )
 @click.option("--clips", "n_clips", type=click.IntRange(20), help="Synthetic clips of each PHRASE.")
 @click.option("--language", default="en", show_default=True, help="Of the phrases.")
-@click.option(
-    "--backend", "names", multiple=True, help="piper, kokoro, flite, espeak-ng; default: the best."
-)
-@click.option("--voices", type=_PATH, help="Folder of the models of Piper and Kokoro.")
-@click.option(
-    "--kokoro",
-    type=(_PATH, _PATH),
-    metavar="MODEL VOICES",
-    help="Kokoro's ONNX model and its voices, an .npz, wherever they are.",
-)
+@voice_options
 @click.option("--no-voices", is_flag=True, help="Learn from recordings alone.")
 @click.option("--cache", type=_PATH, help="Where spoken clips are kept, for the next time.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
@@ -138,8 +131,6 @@ def new(
             command=shlex.join(["kws", *sys.argv[1:]]),
         )
     except KeyboardInterrupt:
-        from kws.train.cli import leave_at_once
-
         click.echo("interrupted: the same command goes on where it stopped", err=True)
         leave_at_once()
     click.echo(describe(result.outcome, model=out, report=result.report))
@@ -174,16 +165,13 @@ def _backends(
     """Open the voices; without any, recordings will do where there are some."""
     from kws.errors import ConfigError
     from kws.train.voices.discover import open_backends
-    from kws.train.voices.kokoro import Kokoro
 
     if no_voices:
         return []
-    if kokoro:
-        return [Kokoro(*kokoro, language=language)]
     try:
-        return open_backends(names, folder=voices, language=language)
+        return open_backends(names, folder=voices, kokoro_files=kokoro, language=language)
     except ConfigError as error:
-        if needed or names:
+        if needed or names or kokoro:
             raise
         click.echo(f"no voices, recordings have to do: {error}", err=True)
         return []
@@ -194,6 +182,7 @@ def _say_plan(request: Any, work: Any, backends: Sequence[Any]) -> None:
     from kws.train.advice import advise
     from kws.train.phrases import Phrase
     from kws.train.synth import seconds_per_clip
+    from kws.train.voices.discover import describe
 
     phrases = [Phrase.of(text, language=request.language) for text in request.phrases]
     for phrase in phrases:
@@ -206,11 +195,10 @@ def _say_plan(request: Any, work: Any, backends: Sequence[Any]) -> None:
         folders = ", ".join(map(str, getattr(request, kind))) or "none"
         click.echo(f"{kind}: {folders}", err=True)
     if backends:
-        spoken_by = ", ".join(f"{one.name} ({one.n_voices})" for one in backends)
         seconds = seconds_per_clip(phrases[0], backends)
         n = round(1.6 * request.n_clips * len(phrases))
         click.echo(
-            f"voices: {spoken_by}; {n} clips at {seconds:.2g} s of one core each, "
+            f"voices: {describe(backends)}; {n} clips at {seconds:.2g} s of one core each, "
             f"{math.ceil(n * seconds / 60)} minutes, less for what is kept from before",
             err=True,
         )

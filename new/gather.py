@@ -4,8 +4,6 @@ import hashlib
 import itertools
 import logging
 import math
-import os
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from kws.train.data import audio_below, official_split, read_samples, speaker_of
 from kws.train.negatives import common_words
 from kws.train.phonemes import probability
 from kws.train.scenes import speech_span
+from kws.train.whole import link
 
 __all__ = [
     "SPLITS",
@@ -32,7 +31,6 @@ __all__ = [
     "gather_recordings",
     "gather_speech",
     "gather_words",
-    "link",
     "sentences",
     "share_voices",
 ]
@@ -308,14 +306,3 @@ def _split(n: int, splits: Sequence[str]) -> list[str]:
     n_validation = max(1, round(_VALIDATION_SHARE * n)) if many else 0
     n_train = n - n_test - n_validation
     return ["train"] * n_train + ["validation"] * n_validation + ["test"] * n_test
-
-
-def link(path: Path, to: Path) -> None:
-    """Link a file, or copy it where that cannot be."""
-    to.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(path, to)
-    except FileExistsError:
-        return
-    except OSError:
-        shutil.copyfile(path, to)

@@ -34,7 +34,6 @@ from kws.new.gather import (
     gather_recordings,
     gather_speech,
     gather_words,
-    link,
     sentences,
     share_voices,
 )
@@ -54,7 +53,7 @@ from kws.train.settings import Recipe, SpeechCorpus, WordCorpus, load_recipe, wr
 from kws.train.streams import Stream, build_stream, keyword_clips
 from kws.train.synth import synthesize
 from kws.train.voices.backend import Backend
-from kws.train.whole import replacing
+from kws.train.whole import link, replacing
 
 __all__ = ["Result", "make", "streams_for_figures"]
 

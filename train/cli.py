@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import click
 import msgspec
 
-__all__ = ["align", "evaluate", "leave_at_once", "splice", "synth", "train"]
+__all__ = ["align", "evaluate", "leave_at_once", "splice", "synth", "train", "voice_options"]
 
 _PATH = click.Path(path_type=Path)
 SPLITS = ["train", "validation", "test", "all"]
@@ -420,6 +420,30 @@ def splice(
     click.echo(f"{out / word}: {n} clips")
 
 
+_VOICE_OPTIONS = (
+    click.option(
+        "--backend",
+        "names",
+        multiple=True,
+        help="piper, kokoro, flite, espeak-ng; default: the best.",
+    ),
+    click.option("--voices", type=_PATH, help="Folder of the models of Piper and Kokoro."),
+    click.option(
+        "--kokoro",
+        type=(_PATH, _PATH),
+        metavar="MODEL VOICES",
+        help="Kokoro's ONNX model and its voices, an .npz, wherever they are.",
+    ),
+)
+
+
+def voice_options(command: Any) -> Any:
+    """Add the options that say which voices speak to a command."""
+    for option in reversed(_VOICE_OPTIONS):
+        command = option(command)
+    return command
+
+
 @click.command()
 @click.argument("out", type=_PATH)
 @click.option("--word", "words", multiple=True, metavar="WORD=N", help="N clips of WORD.")
@@ -430,16 +454,7 @@ def splice(
     metavar="WORD=N",
     help="N clips of what is like WORD and must not be taken for it.",
 )
-@click.option(
-    "--backend", "names", multiple=True, help="piper, kokoro, flite, espeak-ng; default: the best."
-)
-@click.option("--voices", type=_PATH, help="Folder of the models of Piper and Kokoro.")
-@click.option(
-    "--kokoro",
-    type=(_PATH, _PATH),
-    metavar="MODEL VOICES",
-    help="Kokoro's ONNX model and its voices, an .npz, wherever they are.",
-)
+@voice_options
 @click.option("--held-out", is_flag=True, help="Voices that are used for nothing else.")
 @click.option("--language", default="en", show_default=True, help="Of the words.")
 @click.option("--read-back", is_flag=True, help="Drop what Whisper tiny does not understand.")
@@ -466,8 +481,7 @@ def synth(
     from kws.train.negatives import negatives, share_out
     from kws.train.phrases import Phrase
     from kws.train.synth import synthesize
-    from kws.train.voices.discover import open_backends
-    from kws.train.voices.kokoro import Kokoro
+    from kws.train.voices.discover import describe, open_backends
 
     wanted = dict(_counted(words))
     for word, n in _counted(near):
@@ -475,12 +489,10 @@ def synth(
         wanted |= share_out(found, n_clips=n)
     if not wanted:
         raise click.UsageError("Give --word WORD=N, such as off=100, or --near WORD=N.")
-    options: dict[str, Any] = {"language": language, "held_out": held_out}
-    backends = (
-        [Kokoro(*kokoro, **options)] if kokoro else open_backends(names, folder=voices, **options)
+    backends = open_backends(
+        names, folder=voices, kokoro_files=kokoro, language=language, held_out=held_out
     )
-    spoken_by = ", ".join(f"{one.name} ({one.n_voices})" for one in backends)
-    click.echo(f"voices: {spoken_by}", err=True)
+    click.echo(f"voices: {describe(backends)}", err=True)
     try:
         report = synthesize(
             wanted,

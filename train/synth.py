@@ -9,7 +9,6 @@ import hashlib
 import logging
 import os
 import re
-import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,7 +29,7 @@ from kws.train.corpus import Failure, map_corpus
 from kws.train.data import read_samples
 from kws.train.phrases import Phrase
 from kws.train.voices.backend import Backend, Line
-from kws.train.whole import replacing
+from kws.train.whole import link, replacing
 
 __all__ = ["SynthReport", "cache_folder", "draw_line", "say", "seconds_per_clip", "synthesize"]
 
@@ -278,7 +277,7 @@ def _make(
             dropped.append(fault)
             continue
         clip = out / job.phrase.label / f"{_speaker(line.voice)}_nohash_{job.n}.flac"
-        _place(path, clip)
+        link(path, clip)
         return _Made(clip, tuple(dropped), n_spoken)
     return _Made(None, tuple(dropped), n_spoken)
 
@@ -305,16 +304,6 @@ def _fault(path: Path, phrase: Phrase, reader: Reader | None) -> str | None:
         with replacing(heard) as begun:
             begun.write_text(reader.read(samples), encoding="utf-8")
     return None if reads_as(heard.read_text(encoding="utf-8"), phrase.text) else "misread"
-
-
-def _place(path: Path, clip: Path) -> None:
-    """Put a clip where it is wanted: linked where that is possible, so that it is stored once."""
-    clip.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(path, clip)
-    except OSError:
-        with replacing(clip) as begun:
-            shutil.copyfile(path, begun)
 
 
 def _map(

@@ -1,11 +1,12 @@
 """Files that are written whole or not at all."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["replacing"]
+__all__ = ["link", "replacing"]
 
 
 @contextmanager
@@ -20,3 +21,15 @@ def replacing(path: Path) -> Iterator[Path]:
         begun.replace(path)
     finally:
         begun.unlink(missing_ok=True)
+
+
+def link(path: Path, to: Path) -> None:
+    """Put a file in a second place, stored once where that is possible; what is there stays."""
+    to.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(path, to)
+    except FileExistsError:
+        return
+    except OSError:
+        with replacing(to) as begun:
+            shutil.copyfile(path, begun)

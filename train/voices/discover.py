@@ -13,7 +13,7 @@ from kws.errors import ConfigError, did_you_mean
 from kws.train.voices import kokoro, piper, programs
 from kws.train.voices.backend import Backend
 
-__all__ = ["BACKENDS", "Found", "find_voices", "open_backends", "voices_folder"]
+__all__ = ["BACKENDS", "Found", "describe", "find_voices", "open_backends", "voices_folder"]
 
 BACKENDS = ("piper", "kokoro", "flite", "espeak-ng")
 """From what is best to train on for most users to what is better than nothing."""
@@ -100,6 +100,7 @@ def open_backends(
     names: Sequence[str] = (),
     *,
     folder: Path | None = None,
+    kokoro_files: tuple[Path, Path] | None = None,
     language: str = "en",
     held_out: bool = False,
 ) -> list[Backend]:
@@ -111,6 +112,8 @@ def open_backends(
         Of `BACKENDS`; every one has to be there.
     folder, language
         See `find_voices`.
+    kokoro_files : (Path, Path), optional
+        Kokoro's model and voices, wherever they are: it alone speaks then.
     held_out : bool
         True: only speakers that are never used otherwise, for tests of a model.
 
@@ -120,6 +123,8 @@ def open_backends(
         If a name is none of `BACKENDS`, one of those asked for is missing, or all are; says what to
         run for each.
     """
+    if kokoro_files:
+        return [kokoro.Kokoro(*kokoro_files, language=language, held_out=held_out)]
     for name in names:
         if name not in BACKENDS:
             raise ConfigError(
@@ -138,6 +143,11 @@ def open_backends(
         )
     wanted = names or [one.name for one in present if one.name in _NEURAL] or BACKENDS
     return _opened([one for one in present if one.name in wanted], held_out=held_out)
+
+
+def describe(backends: Sequence[Backend]) -> str:
+    """Name backends, each with its number of voices."""
+    return ", ".join(f"{one.name} ({one.n_voices})" for one in backends)
 
 
 def _opened(found: Sequence[Found], *, held_out: bool) -> list[Backend]:
