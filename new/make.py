@@ -12,8 +12,9 @@ thresholds, and another is for the figures alone.
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -51,7 +52,7 @@ from kws.train.report import write_report
 from kws.train.scoring import evaluate_stream, hear
 from kws.train.settings import Recipe, SpeechCorpus, WordCorpus, load_recipe, write_recipe
 from kws.train.streams import Stream, build_stream, keyword_clips
-from kws.train.synth import synthesize
+from kws.train.synth import SynthReport, synthesize
 from kws.train.voices.backend import Backend
 from kws.train.whole import link, replacing
 
@@ -65,6 +66,7 @@ _SNR_DB = 10.0
 _N_TESTED = 400
 
 Say = Callable[[str], None]
+Speak = Callable[[Mapping[str, int], Path], SynthReport]
 
 
 @dataclass(frozen=True)
@@ -124,9 +126,20 @@ def make(
     work.begin(request)
     phrases = [Phrase.of(text, language=request.language) for text in request.phrases]
     labels = [phrase.label for phrase in phrases]
+    speak = None
+    if backends:
+        speak = partial(
+            synthesize,
+            backends=backends,
+            cache=cache,
+            language=request.language,
+            n_jobs=n_jobs,
+            seed=request.seed,
+        )
     n_tested = _collect_recordings(labels, request, work, say=say)
-    _speak(phrases, request, work, backends, cache=cache, n_jobs=n_jobs, say=say)
-    speech = _collect_speech(labels, request, work, backends, cache=cache, n_jobs=n_jobs, say=say)
+    if speak:
+        _say_phrases(phrases, request, work, speak, say=say)
+    speech = _collect_speech(labels, request, work, speak, say=say)
 
     started_s = time.monotonic()
     recipe = _recipe(labels, request, work, speech, say=say)
@@ -179,34 +192,17 @@ def _thresholds(manifest: Manifest, budget: float) -> dict[str, float]:
     return thresholds_for(DecisionSettings(false_alarms_per_hour=budget), manifest)
 
 
-def _speak(
-    phrases: Sequence[Phrase],
-    request: Request,
-    work: Work,
-    backends: Sequence[Backend],
-    *,
-    cache: Path | None,
-    n_jobs: int,
-    say: Say,
+def _say_phrases(
+    phrases: Sequence[Phrase], request: Request, work: Work, speak: Speak, *, say: Say
 ) -> None:
     """Let voices say the phrases, and what is like them but is none of them."""
-    if not backends:
-        return
     texts = {phrase.text for phrase in phrases}
     wanted = dict.fromkeys((phrase.text for phrase in phrases), request.n_clips)
     for phrase in phrases:
         found = [one for one in negatives(phrase, seed=request.seed) if one.text not in texts]
         wanted |= share_out(found, n_clips=round(_NEAR_SHARE * request.n_clips))
     say(f"speaking {sum(wanted.values())} clips: {', '.join(texts)} and {len(wanted)} like them")
-    done = synthesize(
-        wanted,
-        work.said,
-        backends,
-        cache=cache,
-        language=request.language,
-        n_jobs=n_jobs,
-        seed=request.seed,
-    )
+    done = speak(wanted, work.said)
     say(f"  {done.describe()}")
     done.require(texts)
     share_voices(work.said, work.spoken)
@@ -229,14 +225,7 @@ def _collect_recordings(labels: Sequence[str], request: Request, work: Work, *, 
 
 
 def _collect_speech(
-    labels: Sequence[str],
-    request: Request,
-    work: Work,
-    backends: Sequence[Backend],
-    *,
-    cache: Path | None,
-    n_jobs: int,
-    say: Say,
+    labels: Sequence[str], request: Request, work: Work, speak: Speak | None, *, say: Say
 ) -> _Speech:
     """Find continuous speech to train on, and other to measure on."""
     corpora: list[SpeechCorpus] = []
@@ -249,8 +238,8 @@ def _collect_speech(
             say(f"speech in {folder}: {len(first)} speakers train, {len(second)} are for figures")
         else:
             gather_speech(folder, work.speech)
-    if not request.speech:
-        _make_speech(labels, request, work, backends, cache=cache, n_jobs=n_jobs, say=say)
+    if not request.speech and speak:
+        _make_speech(labels, request, work, speak, say=say)
     pieces = [work.speech / split for split in ("train", "test")]
     if pieces[0].is_dir():
         corpora.append(SpeechCorpus(path=str(pieces[0].resolve())))
@@ -267,17 +256,10 @@ def _collect_speech(
 
 
 def _make_speech(
-    labels: Sequence[str],
-    request: Request,
-    work: Work,
-    backends: Sequence[Backend],
-    *,
-    cache: Path | None,
-    n_jobs: int,
-    say: Say,
+    labels: Sequence[str], request: Request, work: Work, speak: Speak, *, say: Say
 ) -> None:
     """Let voices speak rows of words where no speech is given, which is better than nothing."""
-    if not backends or (work.speech / "rows.done").is_file():
+    if (work.speech / "rows.done").is_file():
         return
     say(
         f"no speech was given: {_N_SENTENCES} rows of words by synthetic voices stand in for it. "
@@ -285,15 +267,7 @@ def _make_speech(
     )
     spoken = work.folder / "rows"
     rows = sentences(_N_SENTENCES, without=labels, seed=request.seed)
-    synthesize(
-        dict.fromkeys(rows, 1),
-        spoken,
-        backends,
-        cache=cache,
-        language=request.language,
-        n_jobs=n_jobs,
-        seed=request.seed,
-    )
+    speak(dict.fromkeys(rows, 1), spoken)
     gather_speech(spoken, work.speech)
 
 
@@ -426,7 +400,7 @@ def streams_for_figures(request: Request, work: Work) -> list[Stream]:
     """Build once more the streams that a finished work was measured on, for other engines."""
     labels = [Phrase.of(text, language=request.language).label for text in request.phrases]
     n_tested = _collect_recordings(labels, request, work, say=lambda _: None)
-    speech = _collect_speech(labels, request, work, [], cache=None, n_jobs=1, say=lambda _: None)
+    speech = _collect_speech(labels, request, work, None, say=lambda _: None)
     return _for_figures(labels, work, speech, n_tested, seed=request.seed)
 
 
