@@ -224,8 +224,13 @@ def gather_noise(folder: Path, out: Path) -> None:
     """Link recordings of noise, four fifths below `out/train`, the rest below `out/test`.
 
     What differs only behind the last hyphen of the name is taken for one recording's. Few files
-    are for both.
+    are for both. A folder that is divided into `train` and `test` stays so.
     """
+    if all((folder / split).is_dir() for split in ("train", "test")):
+        for split in ("train", "test"):
+            for path in audio_below(folder / split):
+                link(path, out / split / f"{path.parent.name}-{path.name}")
+        return
     paths = audio_below(folder)
     for path in paths:
         tested = _place(path.stem.rpartition("-")[0] or path.stem) < _TEST_SHARE

@@ -330,5 +330,5 @@ def _numbers(folder: Path) -> set[int]:
 
 def _speaker(voice: str) -> str:
     """Return the name of a voice as a speaker: without shares, words divided by hyphens."""
-    plain = re.sub(r":[\d.]+|_", "", voice)
+    plain = re.sub(r":[\d.]+|~\d+|_", "", voice)
     return re.sub(r"[^A-Za-z0-9]+", "-", plain)

@@ -184,6 +184,15 @@ def test_noise_of_one_recording_is_in_one_split(tmp_path):
     assert len(tested) >= 3
 
 
+def test_noise_that_is_divided_stays_so(tmp_path):
+    wanted = {"train": {"rain-a.flac", "rain-b.flac"}, "test": {"dog-c.flac"}}
+    for split, files in wanted.items():
+        for name in files:
+            write((tmp_path / "in" / split).joinpath(*name.split("-")), silence(0.1))
+    gather_noise(tmp_path / "in", tmp_path / "out")
+    assert {split: set(names(tmp_path / "out" / split)) for split in wanted} == wanted
+
+
 def test_coloured_noise_falls_off_as_its_name_says(tmp_path):
     coloured_noise(tmp_path, seed=1)
     slopes = {}

@@ -2,7 +2,7 @@
 
 A style vector's first half is the timbre, its second the melody. A blend's name says how it is
 made: `af_bella`, `af_bella:0.31+am_adam:0.69` (the shares of each), `af_bella/am_adam` (the timbre
-of one, the melody of the other).
+of one, the melody of the other). What follows a `~` is the number of the accent that it has.
 """
 
 import functools
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from kws.errors import ConfigError
 from kws.features import Samples
 from kws.train.extras import load_library
+from kws.train.voices.accents import N_ACCENTS, accented
 from kws.train.voices.backend import Line, digest_of, interval, raised
 from kws.train.voices.onnx import open_session
 
@@ -28,7 +29,8 @@ LANGUAGES = {"en": "ab", "es": "e", "fr": "f", "hi": "h", "it": "i", "pt": "p"}
 
 _PHONEMES = {"es": "es", "fr": "fr-fr", "hi": "hi", "it": "it", "pt": "pt-br"}
 _MOST_BLENDED = 3
-_NATIVE_SHARE = 0.7  # the others are accents
+_NATIVE_SHARE = 0.7  # the others have learned it from afar
+_ACCENTED_SHARE = 0.6
 _HALF = 128
 _RATE_HZ = 24_000
 
@@ -82,7 +84,14 @@ class Kokoro:
         return functools.partial(Kokoro, language=language, held_out=held_out), (model, voices)
 
     def draw_voice(self, random: np.random.Generator, /) -> str:
-        """See `Backend`: a voice, an average or a Dirichlet mix of two or three, or two halves."""
+        """See `Backend`: a voice or a blend of some; of those that speak English, most accented."""
+        voice = self._draw_timbre(random)
+        if self._blends and self._language == "en" and random.random() < _ACCENTED_SHARE:
+            return f"{voice}~{random.integers(N_ACCENTS)}"
+        return voice
+
+    def _draw_timbre(self, random: np.random.Generator) -> str:
+        """Draw a voice, an average or a Dirichlet mix of two or three, or two halves."""
         pool = self._native if self._native and random.random() < _NATIVE_SHARE else self._names
         kind = random.choice(["one", "average", "mix", "halves"], p=[0.2, 0.2, 0.35, 0.25])
         if kind == "one" or not self._blends or len(pool) < 2:
@@ -96,11 +105,16 @@ class Kokoro:
 
     def speak(self, line: Line, /) -> Samples:
         """See `Backend`."""
+        voice, _, accent = line.voice.partition("~")
+        text, language = line.text, self._spoken(voice)
+        if accent:
+            text = accented(self._opened.tokenizer.phonemize(text, language), int(accent))
         wave, _ = self._opened.create(
-            line.text,
-            voice=self._style(line.voice),
+            text,
+            voice=self._style(voice),
             speed=float(np.clip(line.speed / interval(line.semitones), 0.5, 2.0)),
-            lang=self._spoken(line.voice),
+            lang=language,
+            is_phonemes=bool(accent),
         )
         return raised(wave, rate_hz=_RATE_HZ, semitones=line.semitones)
 

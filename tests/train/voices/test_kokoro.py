@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kws.errors import ConfigError
-from kws.train.voices import kokoro
+from kws.train.voices import accents, kokoro
 from kws.train.voices.backend import Line
 from kws.train.voices.kokoro import HELD_OUT, Kokoro
 
@@ -30,6 +30,8 @@ class FakeKokoro:
 
     def get_voice_style(self, name):
         return np.full((510, 1, 256), VOICES.index(name), np.float32)
+
+    tokenizer = SimpleNamespace(phonemize=lambda text, language: f"{language} kəmpjˈuːɾɚ")
 
     def create(self, text, **how):
         self.asked.append((text, how))
@@ -66,9 +68,31 @@ def test_held_out_voices_speak_alone(files):
     assert {backend.draw_voice(np.random.default_rng(i)) for i in range(60)} == set(HELD_OUT)
 
 
+def test_most_who_speak_english_have_an_accent_and_none_who_are_held_out(files):
+    def share(**options):
+        backend = Kokoro(*files, **options)
+        drawn = [backend.draw_voice(np.random.default_rng(i)) for i in range(300)]
+        return np.mean(["~" in one for one in drawn])
+
+    assert 0.5 < share() < 0.7
+    assert share(held_out=True) == share(language="es") == 0
+
+
+def test_an_accent_is_spoken_by_the_voice_that_has_it(files):
+    Kokoro(*files).speak(Line("computer", "bf_emma~7"))
+    Kokoro(*files).speak(Line("computer", "bf_emma"))
+    (accented, how), (plain, how_plain) = FakeKokoro.asked
+    assert plain == "computer"
+    assert not how_plain["is_phonemes"]
+    assert accented == accents.accented("en-gb kəmpjˈuːɾɚ", 7)
+    assert how["is_phonemes"]
+    assert np.array_equal(how["voice"], how_plain["voice"])
+
+
 @pytest.mark.parametrize(
     ("voice", "first", "last"),
     [
+        ("am_adam~12", 1, 1),
         ("am_adam", 1, 1),
         ("am_adam:0.25+zf_xiaoni:0.75", 2.5, 2.5),
         ("am_adam:0.33+zf_xiaoni:0.33", 2, 2),

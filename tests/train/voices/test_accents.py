@@ -1,0 +1,25 @@
+"""What accents do to phonemes."""
+
+from kws.train.voices.accents import N_ACCENTS, accented
+
+COMPUTER = "kəmpjˈuːɾɚ"
+
+
+def test_an_accent_says_the_same_phoneme_the_same_way_everywhere():
+    for number in range(N_ACCENTS):
+        assert accented(COMPUTER * 3, number) == accented(COMPUTER, number) * 3
+        assert accented("ˌɚ ", number).endswith(" ")
+
+
+def test_accents_differ_and_leave_most_phonemes_as_they_are():
+    said = [accented(COMPUTER, number) for number in range(N_ACCENTS)]
+    assert len(set(said)) > 200
+    kept = sum(all(one in word for one in "kmp") for word in said)
+    assert kept > 0.8 * N_ACCENTS
+    assert 0.05 < said.count(COMPUTER) / N_ACCENTS < 0.5
+    for ending in ("ɚ", "ə", "eɾ", "əɹ"):
+        assert any(word.endswith(ending) for word in said)
+
+
+def test_what_is_no_phoneme_stays():
+    assert all(accented("?!., ~", number) == "?!., ~" for number in range(50))
