@@ -124,6 +124,10 @@ def make(
         request.
     """
     work.begin(request)
+    if done := _finished(work):
+        say("this was made before; nothing is done again")
+        _deliver(work.model, out)
+        return Result(out, *done)
     phrases = [Phrase.of(text, language=request.language) for text in request.phrases]
     labels = [phrase.label for phrase in phrases]
     speak = None
@@ -164,12 +168,23 @@ def make(
         cpu_ms=cpu_ms(model),
         minutes=round(minutes, 1),
     )
-    work.outcome.write_bytes(msgspec.json.format(msgspec.json.encode(outcome)))
     report = write_report(
         work.run, work.model, clips=work.test, split="all", heard=heard, command=command
     )
+    work.outcome.write_bytes(msgspec.json.format(msgspec.json.encode(outcome)))  # last: all is done
     _deliver(work.model, out)
     return Result(out, outcome, report)
+
+
+def _finished(work: Work) -> tuple[Outcome, Path] | None:
+    """Return the figures and the report of a work that is done."""
+    report = work.run / "report.html"
+    if not all(path.is_file() for path in (work.outcome, work.model, report)):
+        return None
+    try:
+        return msgspec.json.decode(work.outcome.read_bytes(), type=Outcome), report
+    except msgspec.DecodeError:
+        return None
 
 
 def _export(trained: Recipe, request: Request, work: Work, *, say: Say) -> None:

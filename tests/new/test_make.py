@@ -95,6 +95,14 @@ def test_text_becomes_a_model_with_figures_and_a_report(tmp_path, shortened, spe
 
     spoken = list((tmp_path / "cache").rglob("*.flac"))
     weights = (work.run / "model.weights.h5").stat().st_mtime_ns
+    result.model.unlink()
+    again = make(request, **everything, cache=tmp_path / "cache", say=said.append)
+    assert said[-1] == "this was made before; nothing is done again"
+    assert again.outcome == outcome
+    assert again.model.stat().st_size == outcome.n_bytes
+
+    # Interrupted while it measured: what was trained and spoken before is found again.
+    work.outcome.unlink()
     again = make(request, **everything, cache=tmp_path / "cache", say=said.append)
     assert (work.run / "model.weights.h5").stat().st_mtime_ns == weights
     assert list((tmp_path / "cache").rglob("*.flac")) == spoken
