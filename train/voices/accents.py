@@ -3,15 +3,16 @@
 A voice that speaks from a dictionary says a word in one way; people say *computer* with another
 vowel at its start, another R at its end, with T, D or a tap. An accent, drawn by its number, puts
 some phonemes of the International Phonetic Alphabet in place of others that learners and dialects
-confuse them with, the same one everywhere.
+confuse them with, the same one everywhere. A voice that has one is named `VOICE~NUMBER`.
 """
 
 import numpy as np
 
-__all__ = ["N_ACCENTS", "accented"]
+__all__ = ["N_ACCENTS", "accented", "with_accent"]
 
 N_ACCENTS = 1000
 
+_SHARE = 0.6  # of clips
 _STRENGTH = (0.1, 0.55)  # chance of each phoneme to be another
 _STRESS, _LENGTH = 0.4, 0.8  # the same of marks to be left out, as shares of the strength
 
@@ -61,6 +62,11 @@ _OTHERS: dict[str, tuple[str, ...]] = {
     "j": ("i",),
 }
 _RARE = 0.5  # of phonemes with a single other one, which is often another word's
+
+
+def with_accent(voice: str, random: np.random.Generator) -> str:
+    """Return the name of a voice, as a rule with the accent that it is to have."""
+    return f"{voice}~{random.integers(N_ACCENTS)}" if random.random() < _SHARE else voice
 
 
 def accented(phonemes: str, number: int) -> str:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from kws.errors import ConfigError
 from kws.features import Samples
 from kws.train.extras import load_library
-from kws.train.voices.accents import N_ACCENTS, accented
+from kws.train.voices.accents import accented, with_accent
 from kws.train.voices.backend import Line, digest_of, interval, raised
 from kws.train.voices.onnx import open_session
 
@@ -30,7 +30,6 @@ LANGUAGES = {"en": "ab", "es": "e", "fr": "f", "hi": "h", "it": "i", "pt": "p"}
 _PHONEMES = {"es": "es", "fr": "fr-fr", "hi": "hi", "it": "it", "pt": "pt-br"}
 _MOST_BLENDED = 3
 _NATIVE_SHARE = 0.7  # the others have learned it from afar
-_ACCENTED_SHARE = 0.6
 _HALF = 128
 _RATE_HZ = 24_000
 
@@ -86,9 +85,7 @@ class Kokoro:
     def draw_voice(self, random: np.random.Generator, /) -> str:
         """See `Backend`: a voice or a blend of some; of those that speak English, most accented."""
         voice = self._draw_timbre(random)
-        if self._blends and self._language == "en" and random.random() < _ACCENTED_SHARE:
-            return f"{voice}~{random.integers(N_ACCENTS)}"
-        return voice
+        return with_accent(voice, random) if self._blends and self._language == "en" else voice
 
     def _draw_timbre(self, random: np.random.Generator) -> str:
         """Draw a voice, an average or a Dirichlet mix of two or three, or two halves."""

@@ -15,6 +15,7 @@ import numpy as np
 from kws.errors import ConfigError
 from kws.features import Samples
 from kws.train.extras import load_library
+from kws.train.voices.accents import accented, with_accent
 from kws.train.voices.backend import Line, digest_of, interval, raised
 from kws.train.voices.onnx import open_session
 
@@ -25,7 +26,7 @@ _MOST_PER_FILE = 200.0  # of a file with thousands of speakers, so that others a
 
 
 class Piper:
-    """See `Backend`; a voice is named `file#speaker`.
+    """See `Backend`; a voice is named `file#speaker`, in English often with an accent behind it.
 
     Parameters
     ----------
@@ -70,17 +71,24 @@ class Piper:
         names = list(self._speakers)
         weights = np.minimum([len(self._speakers[name]) for name in names], _MOST_PER_FILE)
         name = str(random.choice(names, p=weights / weights.sum()))
-        return f"{name}#{random.choice(self._speakers[name])}"
+        voice = f"{name}#{random.choice(self._speakers[name])}"
+        is_english = language_of(self._models[name]) == "en"
+        return with_accent(voice, random) if is_english and not self._held_out else voice
 
     def speak(self, line: Line, /) -> Samples:
         """See `Backend`."""
         library = load_library("piper", purpose="Piper", package="piper-tts")
-        name, _, speaker = line.voice.rpartition("#")
+        name, _, manner = line.voice.rpartition("#")
+        speaker, _, accent = manner.partition("~")
         voice = _open(self._models[name])
+        text = line.text
+        if accent:
+            said = " ".join(map("".join, voice.phonemize(text)))
+            text = f"[[ {accented(said, int(accent))} ]]"
         settings = library.SynthesisConfig(
             speaker_id=int(speaker), length_scale=interval(line.semitones) / line.speed
         )
-        chunks = [chunk.audio_float_array for chunk in voice.synthesize(line.text, settings)]
+        chunks = [chunk.audio_float_array for chunk in voice.synthesize(text, settings)]
         wave = np.concatenate(chunks) if chunks else np.zeros(0, np.float32)
         return raised(wave, rate_hz=voice.config.sample_rate, semitones=line.semitones)
 

@@ -10,6 +10,7 @@ import pytest
 
 from kws.errors import ConfigError
 from kws.train.voices import piper
+from kws.train.voices.accents import accented
 from kws.train.voices.backend import Line
 from kws.train.voices.piper import Piper, language_of
 
@@ -32,6 +33,9 @@ def asked(monkeypatch):
 
         def __init__(self, *, session, config):
             self.config.asked = config
+
+        def phonemize(self, text):
+            return [list("kəmpjˈuːɾɚ."), list(text)]
 
         def synthesize(self, text, settings):
             asked.append((text, settings))
@@ -59,7 +63,7 @@ def test_speakers_are_drawn_and_every_tenth_is_held_out(tmp_path, asked):
     backend, held_out = Piper([many, one]), Piper([many, one], held_out=True)
     assert (backend.n_voices, held_out.n_voices) == (37, 4)
     random = np.random.default_rng(1)
-    drawn = {backend.draw_voice(random) for _ in range(400)}
+    drawn = {backend.draw_voice(random).partition("~")[0] for _ in range(400)}
     assert {"many#1", "many#39", "one#0"} <= drawn
     assert not drawn & {"many#0", "many#10", "many#20", "many#30"}
     assert held_out.draw_voice(random) in {"many#0", "many#10", "many#20", "many#30"}
@@ -72,6 +76,27 @@ def test_a_line_is_said_by_its_speaker_at_its_speed(tmp_path, asked):
     assert (text, settings.speaker_id, settings.length_scale) == ("off", 7, 0.5)
     assert len(samples) == 16_000
     assert len(backend.speak(Line("?", "many#7"))) == 0
+
+
+def test_an_accent_is_spoken_as_phonemes(tmp_path, asked):
+    backend = Piper([write_voice(tmp_path, "many", n_speakers=40)])
+    backend.speak(Line("go", "many#7~3"))
+    (text, settings), *_ = asked
+    assert text == f"[[ {accented('kəmpjˈuːɾɚ. go', 3)} ]]"
+    assert settings.speaker_id == 7
+
+
+def test_most_who_speak_english_have_an_accent_and_none_who_are_held_out(tmp_path, asked):
+    english = write_voice(tmp_path, "many", n_speakers=40)
+    german = write_voice(tmp_path, "viele", n_speakers=40, espeak={"voice": "de"})
+
+    def share(*models, **options):
+        backend = Piper(models, **options)
+        drawn = [backend.draw_voice(np.random.default_rng(i)) for i in range(300)]
+        return np.mean(["~" in one for one in drawn])
+
+    assert 0.5 < share(english) < 0.7
+    assert share(german) == share(english, held_out=True) == 0
 
 
 def test_it_survives_pickling(tmp_path, asked):
