@@ -28,6 +28,7 @@ from kws.train.clips import Reader, fault_of, reads_as, trimmed
 from kws.train.corpus import Failure, map_corpus
 from kws.train.data import read_samples
 from kws.train.phrases import Phrase
+from kws.train.voices.accents import split_accent
 from kws.train.voices.backend import Backend, Line
 from kws.train.whole import link, replacing
 
@@ -329,6 +330,6 @@ def _numbers(folder: Path) -> set[int]:
 
 
 def _speaker(voice: str) -> str:
-    """Return the name of a voice as a speaker: without shares, words divided by hyphens."""
-    plain = re.sub(r":[\d.]+|~\d+|_", "", voice)
+    """Return the name of a voice as a speaker: no accent, no shares, words divided by hyphens."""
+    plain = re.sub(r":[\d.]+|_", "", split_accent(voice)[0])
     return re.sub(r"[^A-Za-z0-9]+", "-", plain)

@@ -6,9 +6,11 @@ some phonemes of the International Phonetic Alphabet in place of others that lea
 confuse them with, the same one everywhere. A voice that has one is named `VOICE~NUMBER`.
 """
 
+import re
+
 import numpy as np
 
-__all__ = ["N_ACCENTS", "accented", "with_accent"]
+__all__ = ["N_ACCENTS", "accented", "split_accent", "with_accent"]
 
 N_ACCENTS = 1000
 
@@ -69,6 +71,12 @@ def with_accent(voice: str, random: np.random.Generator) -> str:
     return f"{voice}~{random.integers(N_ACCENTS)}" if random.random() < _SHARE else voice
 
 
+def split_accent(voice: str) -> tuple[str, int | None]:
+    """Return the name of a voice without its accent, and the accent's number, if it has one."""
+    found = re.fullmatch(r"(.*)~(\d+)", voice)
+    return (found[1], int(found[2])) if found else (voice, None)
+
+
 def accented(phonemes: str, number: int) -> str:
     """Return phonemes as an accent says them.
 
@@ -87,6 +95,6 @@ def accented(phonemes: str, number: int) -> str:
         other = others[int(random.integers(len(others)))]
         heard[phoneme] = other if random.random() < chance else phoneme
     for marks, share in (("ˈˌ", _STRESS), ("ː", _LENGTH)):
-        is_left_out = random.random() < share * strength
-        heard |= dict.fromkeys(marks, "") if is_left_out else {}
+        if random.random() < share * strength:
+            heard |= dict.fromkeys(marks, "")
     return "".join(heard.get(one, one) for one in phonemes)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from kws.errors import ConfigError
 from kws.features import Samples
 from kws.train.extras import load_library
-from kws.train.voices.accents import accented, with_accent
+from kws.train.voices.accents import accented, split_accent, with_accent
 from kws.train.voices.backend import Line, digest_of, interval, raised
 from kws.train.voices.onnx import open_session
 
@@ -102,16 +102,16 @@ class Kokoro:
 
     def speak(self, line: Line, /) -> Samples:
         """See `Backend`."""
-        voice, _, accent = line.voice.partition("~")
+        voice, accent = split_accent(line.voice)
         text, language = line.text, self._spoken(voice)
-        if accent:
-            text = accented(self._opened.tokenizer.phonemize(text, language), int(accent))
+        if accent is not None:
+            text = accented(self._opened.tokenizer.phonemize(text, language), accent)
         wave, _ = self._opened.create(
             text,
             voice=self._style(voice),
             speed=float(np.clip(line.speed / interval(line.semitones), 0.5, 2.0)),
             lang=language,
-            is_phonemes=bool(accent),
+            is_phonemes=accent is not None,
         )
         return raised(wave, rate_hz=_RATE_HZ, semitones=line.semitones)
 

@@ -15,7 +15,7 @@ import numpy as np
 from kws.errors import ConfigError
 from kws.features import Samples
 from kws.train.extras import load_library
-from kws.train.voices.accents import accented, with_accent
+from kws.train.voices.accents import accented, split_accent, with_accent
 from kws.train.voices.backend import Line, digest_of, interval, raised
 from kws.train.voices.onnx import open_session
 
@@ -59,6 +59,7 @@ class Piper:
                 f"{', of which no speaker is held out' if held_out else ''}. "
                 f"Run `python -m piper.download_voices en_US-libritts_r-medium`."
             )
+        self._english = {name for name, path in self._models.items() if language_of(path) == "en"}
         self.n_voices = sum(map(len, self._speakers.values()))
         version = importlib.metadata.version("piper-tts")
         self.version = f"{version}-{digest_of(*(self._models[name] for name in self._speakers))}"
@@ -72,19 +73,19 @@ class Piper:
         weights = np.minimum([len(self._speakers[name]) for name in names], _MOST_PER_FILE)
         name = str(random.choice(names, p=weights / weights.sum()))
         voice = f"{name}#{random.choice(self._speakers[name])}"
-        is_english = language_of(self._models[name]) == "en"
-        return with_accent(voice, random) if is_english and not self._held_out else voice
+        is_accented = name in self._english and not self._held_out
+        return with_accent(voice, random) if is_accented else voice
 
     def speak(self, line: Line, /) -> Samples:
         """See `Backend`."""
         library = load_library("piper", purpose="Piper", package="piper-tts")
-        name, _, manner = line.voice.rpartition("#")
-        speaker, _, accent = manner.partition("~")
+        plain, accent = split_accent(line.voice)
+        name, _, speaker = plain.rpartition("#")
         voice = _open(self._models[name])
         text = line.text
-        if accent:
+        if accent is not None:
             said = " ".join(map("".join, voice.phonemize(text)))
-            text = f"[[ {accented(said, int(accent))} ]]"
+            text = f"[[ {accented(said, accent)} ]]"
         settings = library.SynthesisConfig(
             speaker_id=int(speaker), length_scale=interval(line.semitones) / line.speed
         )

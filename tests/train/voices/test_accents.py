@@ -1,6 +1,8 @@
 """What accents do to phonemes."""
 
-from kws.train.voices.accents import N_ACCENTS, accented
+import numpy as np
+
+from kws.train.voices.accents import N_ACCENTS, accented, split_accent, with_accent
 
 COMPUTER = "kəmpjˈuːɾɚ"
 
@@ -23,3 +25,10 @@ def test_accents_differ_and_leave_most_phonemes_as_they_are():
 
 def test_what_is_no_phoneme_stays():
     assert all(accented("?!., ~", number) == "?!., ~" for number in range(50))
+
+
+def test_a_name_gives_back_the_voice_and_the_accent():
+    drawn = {with_accent("af_bella", np.random.default_rng(i)) for i in range(50)}
+    assert {split_accent(name)[0] for name in drawn} == {"af_bella"}
+    assert split_accent("many#7~0") == ("many#7", 0)
+    assert split_accent("o~1dd#7") == ("o~1dd#7", None)
