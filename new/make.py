@@ -216,7 +216,8 @@ def _say_phrases(
     for phrase in phrases:
         found = [one for one in negatives(phrase, seed=request.seed) if one.text not in texts]
         wanted |= share_out(found, n_clips=round(_NEAR_SHARE * request.n_clips))
-    say(f"speaking {sum(wanted.values())} clips: {', '.join(texts)} and {len(wanted)} like them")
+    n_like = len(wanted) - len(texts)
+    say(f"speaking {sum(wanted.values())} clips: {', '.join(texts)} and {n_like} like them")
     done = speak(wanted, work.said)
     say(f"  {done.describe()}")
     done.require(texts)
