@@ -11,7 +11,6 @@ thresholds, and another is for the figures alone.
 """
 
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -63,6 +62,7 @@ _N_SENTENCES = 300
 _N_CUT = 400
 _FRAMES, _TEMPERATURE = 4, 3.0
 _SNR_DB = 10.0
+_N_TUNING_NOISES, _TUNING_MINUTES = 6, 40.0
 _N_TESTED = 400
 
 Say = Callable[[str], None]
@@ -145,11 +145,10 @@ def make(
         _say_phrases(phrases, request, work, speak, say=say)
     speech = _collect_speech(labels, request, work, speak, say=say)
 
-    started_s = time.monotonic()
-    recipe = _recipe(labels, request, work, speech, say=say)
-    start = unpack(work.backbone)
-    _, trained = fit_stages(recipe, data=work.folder, run=work.run, start=start)
-    minutes = (time.monotonic() - started_s) / 60
+    with work.timed():
+        recipe = _recipe(labels, request, work, speech, say=say)
+        start = unpack(work.backbone)
+        _, trained = fit_stages(recipe, data=work.folder, run=work.run, start=start)
 
     _export(trained, request, work, say=say)
     say("measuring on words and speech kept for it")
@@ -166,7 +165,7 @@ def make(
         confused_by=confusers(model, _unlike(labels, work), budget=request.budget),
         n_bytes=work.model.stat().st_size,
         cpu_ms=cpu_ms(model),
-        minutes=round(minutes, 1),
+        minutes=round(work.minutes, 1),
     )
     report = write_report(
         work.run, work.model, clips=work.test, split="all", heard=heard, command=command
@@ -195,7 +194,14 @@ def _export(trained: Recipe, request: Request, work: Work, *, say: Say) -> None:
         )
     say(f"in eight bits, it agrees with the trained network at {agreement.argmax:.1%}")
     say("setting thresholds on speech kept from training")
-    tuned = hear(open_model(work.model), tuning_streams(trained.data, work.folder))
+    streams = tuning_streams(
+        trained.data,
+        work.folder,
+        snr_db=(float("inf"), *_N_TUNING_NOISES * (_SNR_DB,)),
+        snr_rule="peak",
+        minutes=_TUNING_MINUTES,
+    )
+    tuned = hear(open_model(work.model), streams)
     manifest = calibrate(tuned.manifest, tuned, beyond=True)
     highest = max(_thresholds(manifest, request.budget).values())
     decision = msgspec.structs.replace(manifest.decision, threshold=round(highest, 4))
@@ -392,12 +398,12 @@ def _link_tested(clips: Sequence[tuple[str, Path]], labels: Sequence[str], work:
 
 
 def _unlike(labels: Sequence[str], work: Work) -> dict[str, list[Path]]:
-    """Return the clips of other words that training did not hear, by what is said."""
+    """Return the clips of other words, of voices that nothing learned from, by what is said."""
     found: dict[str, list[Path]] = {}
-    tested = work.spoken / "test"
-    for path in audio_below(tested) if tested.is_dir() else ():
-        if path.parent.name not in labels:
-            found.setdefault(path.parent.name, []).append(path)
+    for folder in (work.spoken / "validation", work.spoken / "test"):
+        for path in audio_below(folder) if folder.is_dir() else ():
+            if path.parent.name not in labels:
+                found.setdefault(path.parent.name, []).append(path)
     return found
 
 

@@ -10,7 +10,7 @@ from kws.config import DecisionSettings
 from kws.decision import thresholds_for
 from kws.model import Model
 from kws.train.data import read_samples
-from kws.train.det import Point
+from kws.train.det import Point, wilson_interval
 from kws.train.scoring import StreamScores
 from kws.train.traces import listen
 
@@ -38,13 +38,13 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     thresholds : dict of str to float
         The model's own for the budget asked for, set on other speech.
     budget : float
-    confused_by : dict of str to float
-        What was said, and which share of its clips fires.
+    confused_by : dict of str to (int, int)
+        What was said, how many of its clips fire, and how many there are; the surest first.
     n_bytes : int
     cpu_ms : float
         Of the pipeline with the gate open, per second of audio, in chunks of 80 ms.
     minutes : float
-        That training took.
+        That training took, in all calls together.
     """
 
     keywords: tuple[str, ...]
@@ -54,7 +54,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     points: dict[str, tuple[Point, ...]]
     thresholds: dict[str, float]
     budget: float
-    confused_by: dict[str, float]
+    confused_by: dict[str, tuple[int, int]]
     n_bytes: int
     cpu_ms: float
     minutes: float
@@ -67,8 +67,8 @@ def points_of(scores: StreamScores) -> dict[str, tuple[Point, ...]]:
 
 def confusers(
     model: Model, clips: Mapping[str, Sequence[Path]], *, budget: float
-) -> dict[str, float]:
-    """Return which other words fire at the threshold of a budget, and which share of their clips.
+) -> dict[str, tuple[int, int]]:
+    """Return which other words fire at the threshold of a budget: how many of their clips, of all.
 
     Parameters
     ----------
@@ -79,15 +79,15 @@ def confusers(
     """
     settings = DecisionSettings(false_alarms_per_hour=budget)
     thresholds = thresholds_for(settings, model.manifest)
-    shares = {
-        said.replace("_", " "): sum(
-            bool(listen(model, read_samples(path)).detections(thresholds)) for path in paths
+    counts = {
+        said.replace("_", " "): (
+            sum(bool(listen(model, read_samples(path)).detections(thresholds)) for path in paths),
+            len(paths),
         )
-        / len(paths)
         for said, paths in clips.items()
     }
-    worst = sorted(shares.items(), key=lambda one: -one[1])[:_N_CONFUSERS]
-    return {said: round(share, 3) for said, share in worst if share >= _LEAST_SHARE}
+    surest = sorted(counts.items(), key=lambda one: -wilson_interval(*one[1])[0])
+    return {said: (n, n_all) for said, (n, n_all) in surest if n >= _LEAST_SHARE * n_all and n}
 
 
 def cpu_ms(model: Model) -> float:
@@ -103,8 +103,9 @@ def describe(outcome: Outcome, *, model: Path, report: Path) -> str:
         f"missed, of {outcome.n_words} words ({outcome.tested_on}) in {outcome.hours:.1f} hours:",
     ]
     for name, points in outcome.points.items():
-        lines += [f"  {name:>6}  {_row(one)}" for one in points if one.budget is not None]
-    confused = ", ".join(f"{said} ({100 * n:.0f} %)" for said, n in outcome.confused_by.items())
+        lines += [f"  {name:>6}  {_row(one)}" for one in points]
+    worst = list(outcome.confused_by.items())[:_N_CONFUSERS]
+    confused = ", ".join(f"{said} ({n} of {n_all})" for said, (n, n_all) in worst)
     lines += [
         f"confused by: {confused or 'none of the words tried'}",
         f"report: {report}",
@@ -120,8 +121,11 @@ def describe(outcome: Outcome, *, model: Path, report: Path) -> str:
 
 
 def _row(point: Point) -> str:
-    misses = [100 * rate for rate in (point.miss_rate, point.miss_low, point.miss_high)]
-    return (
-        f"{point.budget:3g} false alarms/h: {misses[0]:5.1f} % [{misses[1]:.1f}, {misses[2]:.1f}] "
-        f"from {point.threshold:.3f} on"
-    )
+    miss, low, high = (100 * rate for rate in (point.miss_rate, point.miss_low, point.miss_high))
+    missed = f"{miss:5.1f} % [{low:.1f}, {high:.1f}]"
+    if point.budget is None:  # the lines for kws.toml stand for this threshold
+        return (
+            f"as it is set, {point.threshold:.3f}: {missed} at {point.fa_per_hour:.2f} false "
+            f"alarms/h [{point.fa_low:.2f}, {point.fa_high:.2f}]"
+        )
+    return f"{point.budget:3g} false alarms/h: {missed} from {point.threshold:.3f} on"

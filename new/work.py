@@ -1,5 +1,8 @@
 """What was asked of `kws new`, and the folder in which the answer grows."""
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,6 +116,29 @@ class Work:
     def outcome(self) -> Path:
         """The figures, as JSON."""
         return self.folder / "outcome.json"
+
+    @property
+    def minutes(self) -> float:
+        """How long training took, in all calls together."""
+        try:
+            return float(self._minutes.read_text())
+        except (OSError, ValueError):
+            return 0.0
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Count the time that passes as training's, also where it is interrupted."""
+        before, started_s = self.minutes, time.monotonic()
+        try:
+            yield
+        finally:
+            passed = (time.monotonic() - started_s) / 60
+            with suppress(OSError):  # a full disk has been told of by what it stopped
+                self._minutes.write_text(f"{before + passed:.2f}\n")
+
+    @property
+    def _minutes(self) -> Path:
+        return self.folder / "minutes"
 
     def begin(self, request: Request) -> bool:
         """Make the folder, or find it again; return whether it was there.

@@ -4,7 +4,7 @@ It is measured on streams for tuning, never on those that figures are stated on:
 the validation split, between sentences that training left out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -18,7 +18,7 @@ from kws.train.data import audio_matching, quiet_utterances, unaligned, validate
 from kws.train.det import Curve
 from kws.train.scoring import Heard
 from kws.train.settings import DataRecipe, SpeechCorpus
-from kws.train.streams import Stream, build_stream, keyword_clips
+from kws.train.streams import SnrRule, Stream, build_stream, keyword_clips
 from kws.train.whole import replacing
 
 __all__ = ["RATES", "calibrate", "tail_threshold", "tuning_streams", "write_manifest"]
@@ -26,7 +26,7 @@ __all__ = ["RATES", "calibrate", "tail_threshold", "tuning_streams", "write_mani
 RATES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 """False alarms per hour that a table may hold."""
 
-_TAIL, _TAIL_MEAN = 4.0, 0.35
+_TAIL, _TAIL_MEAN = 4.0, 0.45
 _HIGHEST = 0.995
 
 
@@ -36,6 +36,7 @@ def tuning_streams(
     *,
     background: Sequence[Path] = (),
     snr_db: Sequence[float] = (float("inf"), 10.0),
+    snr_rule: SnrRule = "mean",
     minutes: float | None = None,
     seed: int = 1,
 ) -> list[Stream]:
@@ -50,9 +51,12 @@ def tuning_streams(
     background : sequence of Path
         Further folders of speech in LibriSpeech's layout, of which training heard nothing.
     snr_db : sequence of float
-        One stream each; infinity is a clean one.
+        One stream each; infinity is a clean one. A ratio that comes again is another draw of noise.
+    snr_rule : "mean" or "peak"
+        As `kws.train.streams.build_stream` takes it.
     minutes : float, optional
-        Length of each; by default every clip comes once.
+        Greatest length of each; by default every clip comes once, and every utterance as nearly as
+        they can be shared out.
     seed : int
 
     Raises
@@ -83,10 +87,12 @@ def tuning_streams(
             utterances,
             noise,
             snr_db=one,
-            seed=seed,
+            snr_rule=snr_rule,
+            seed=seed + list(snr_db[:i]).count(one),
             most_s=None if minutes is None else 60 * minutes,
+            n_background=max(1, len(utterances) // max(1, len(clips))),
         )
-        for one in snr_db
+        for i, one in enumerate(snr_db)
     ]
 
 
@@ -103,7 +109,8 @@ def calibrate(manifest: Manifest, heard: Heard, *, beyond: bool = False) -> Mani
         The streams for tuning.
     beyond : bool
         True: where the streams are too short for a rate, go on from what they show: scores of false
-        alarms thin out exponentially over their log odds (peaks over threshold, Pickands 1975).
+        alarms thin out exponentially over their log odds (peaks over threshold, Pickands 1975). A
+        rate is then kept to in each condition, noise or none, not on the mean of them.
 
     Raises
     ------
@@ -111,7 +118,12 @@ def calibrate(manifest: Manifest, heard: Heard, *, beyond: bool = False) -> Mani
         If no rate is.
     """
     curve = heard.gated_curve
-    points = [point for rate in RATES if (point := _point(manifest, curve, rate, beyond=beyond))]
+    if beyond:
+        each = heard.by_condition().values()
+        found = [(rate, max(tail_threshold(one, rate) for one in each)) for rate in RATES]
+    else:
+        found = list(_within(curve))
+    points = [_row(manifest, rate, threshold) for rate, threshold in found]
     if not points:
         raise ModelError(
             f"A model must hear keywords at {RATES[-1]:g} false alarms an hour to be calibrated. "
@@ -122,7 +134,7 @@ def calibrate(manifest: Manifest, heard: Heard, *, beyond: bool = False) -> Mani
         hours=round(curve.hours, 2),
         speech_hours=round(_speech_hours(heard.streams), 2),
         words=curve.n_words,
-        conditions=tuple(stream.name for stream in heard.streams),
+        conditions=tuple(dict.fromkeys(stream.name for stream in heard.streams)),
     )
     return msgspec.structs.replace(manifest, calibration=tuple(points), calibrated_on=basis)
 
@@ -147,17 +159,15 @@ def write_manifest(path: Path, manifest: Manifest, out: Path) -> None:
         ) from error
 
 
-def _point(
-    manifest: Manifest, curve: Curve, rate: float, *, beyond: bool
-) -> CalibrationPoint | None:
-    """Return a row of the table, or None where the rate cannot be had or told."""
-    if beyond:
-        threshold = tail_threshold(curve, rate)
-    else:
+def _within(curve: Curve) -> Iterator[tuple[float, float]]:
+    """Give the rates that a curve can tell, and their thresholds."""
+    for rate in RATES:
         point = curve.at_budget(rate)
-        if rate * curve.hours < 1 or point.fa_per_hour > rate or point.miss_rate == 1.0:
-            return None
-        threshold = point.threshold
+        if rate * curve.hours >= 1 and point.fa_per_hour <= rate and point.miss_rate < 1.0:
+            yield rate, point.threshold
+
+
+def _row(manifest: Manifest, rate: float, threshold: float) -> CalibrationPoint:
     return CalibrationPoint(
         false_alarms_per_hour=rate,
         thresholds=dict.fromkeys(manifest.keywords, round(threshold, 4)),
@@ -169,7 +179,7 @@ def tail_threshold(curve: Curve, rate: float) -> float:
 
     Their log odds above the lowest threshold are taken for exponential; `_TAIL` of a mean excess of
     `_TAIL_MEAN`, as if seen before, keep few false alarms from saying too much. That mean is what
-    models of one phrase, with their logits divided by three, showed on training speakers' speech.
+    models of one phrase, with their logits divided by three, show on speech that is new to them.
     """
     odds = np.log(curve.thresholds / np.maximum(1 - curve.thresholds, 1e-6))
     counts = curve.n_false.astype(float)

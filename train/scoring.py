@@ -114,9 +114,19 @@ class Heard:
     def curves(self) -> dict[str, Curve]:
         """Return the curve of each stream with the gate and, of a single one, without it too."""
         if len(self.streams) > 1:
-            return {one.streams[0].name: one.gated_curve for one in self.alone}
+            return self.by_condition()
         name = self.streams[0].name
         return {f"{name}, gate on": self.gated_curve, f"{name}, gate off": self.curve}
+
+    def by_condition(self) -> dict[str, Curve]:
+        """Return the curve of each condition with the gate; streams of one name count together."""
+        named: dict[str, list[int]] = {}
+        for i, stream in enumerate(self.streams):
+            named.setdefault(stream.name, []).append(i)
+        return {
+            name: self._sweep([self.gated[i] for i in among], [self.streams[i] for i in among])
+            for name, among in named.items()
+        }
 
     @cached_property
     def alone(self) -> "list[Heard]":

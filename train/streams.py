@@ -22,7 +22,7 @@ from kws.train.augment import loop
 from kws.train.data import AUDIO_SUFFIXES, SplitName, audio_below, official_split, read_samples
 from kws.train.scenes import speech_span
 
-__all__ = ["Part", "Stream", "build_stream", "keyword_clips", "noise_below"]
+__all__ = ["Part", "SnrRule", "Stream", "build_stream", "keyword_clips", "noise_below"]
 
 SnrRule: TypeAlias = Literal["mean", "peak"]
 

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import msgspec
@@ -15,7 +16,7 @@ from kws.decision import thresholds_for
 from kws.errors import ConfigError, ModelError
 from kws.manifest import CalibrationBasis, read_manifest, repack
 from kws.model import bundled_models, open_model
-from kws.train.calibrate import calibrate, tail_threshold, tuning_streams, write_manifest
+from kws.train.calibrate import RATES, calibrate, tail_threshold, tuning_streams, write_manifest
 from kws.train.data import official_split, validates
 from kws.train.det import Curve
 from kws.train.scoring import evaluate_stream, hear
@@ -140,6 +141,52 @@ def test_tuning_takes_what_training_leaves_out_and_evaluation_does_not_need(corp
     assert all(validates(name) or name >= "1-1-0025" for name in names)
     assert "1-1-0029" not in names
     assert clean.name == again.name == "clean"  # the recipe has no noise
+
+
+def test_tuning_hears_all_of_the_speech_and_other_noise_where_a_ratio_comes_again(
+    corpora, make_tone
+):
+    for hz in (700, 900):
+        make_tone(corpora / "noise" / f"{hz}.wav", hz=hz)
+    recipe = DataRecipe(
+        keywords=["go"],
+        words=[WordCorpus(path="words/go", split="validation")],
+        speech=[SpeechCorpus(path="speech")],
+        noise=["noise"],
+    )
+    for clip in sorted((corpora / "words" / "go").iterdir())[2:]:
+        clip.unlink()
+    clean, first, second = tuning_streams(
+        recipe, corpora, snr_db=(np.inf, 10.0, 10.0), snr_rule="peak"
+    )
+    assert (clean.name, first.name, second.name) == ("clean", "10 dB", "10 dB")
+    names = [f"1-1-{i:04d}" for i in range(29)]  # the last one has a keyword
+    assert {part.path.stem for part in clean.background} == set(filter(validates, names))
+    assert not np.array_equal(first.samples, second.samples)
+    assert np.array_equal(
+        first.samples, tuning_streams(recipe, corpora, snr_db=(10.0,), snr_rule="peak")[0].samples
+    )
+
+
+def test_a_rate_that_is_estimated_is_kept_to_in_the_worst_condition(manifest, tones):
+    quiet, noisy = tail([0.4], hours=2.0), tail([0.4, 0.5, 0.6, 0.6], hours=2.0)
+    streams = SimpleNamespace(
+        gated_curve=quiet,
+        streams=[tones],
+        by_condition=lambda: {"clean": quiet, "10 dB": noisy},
+    )
+    made = calibrate(manifest, streams, beyond=True)
+    table = {one.false_alarms_per_hour: one.thresholds["stop"] for one in made.calibration}
+    assert table == {rate: round(tail_threshold(noisy, rate), 4) for rate in RATES}
+    assert table[0.5] > tail_threshold(quiet, 0.5)
+
+
+def test_streams_of_one_condition_count_together(pitch, tones):
+    twice = hear(pitch, [tones, tones, replace(tones, name="10 dB")])
+    curves = twice.by_condition()
+    assert list(curves) == ["clean", "10 dB"]
+    assert curves["clean"].hours == pytest.approx(2 * curves["10 dB"].hours)
+    assert curves["clean"].n_words == 2 * curves["10 dB"].n_words
 
 
 def tail(scores, *, hours: float) -> Curve:
