@@ -270,7 +270,7 @@ def sentences(n: int, *, without: Sequence[str] = (), n_words: int = 7, seed: in
 def _takes(samples: Samples, *, text: str) -> Iterator[Samples]:
     """Give the stretches of speech in a recording that may be the phrase."""
     if len(samples) <= _CLIP_S * RATE_HZ:
-        whole = [_around(samples)]
+        whole = [_around(samples, text=text)]
     else:
         takes = Takes()
         found = (*takes.process(samples), *takes.flush())
@@ -280,9 +280,9 @@ def _takes(samples: Samples, *, text: str) -> Iterator[Samples]:
             yield clip
 
 
-def _around(samples: Samples) -> Samples:
+def _around(samples: Samples, *, text: str) -> Samples:
     """Cut what is spoken out of a short recording, with a little of the room around it."""
-    start, end = speech_span(samples)
+    start, end = speech_span(samples, said=text)
     margin = round(_MARGIN_S * RATE_HZ)
     return samples[max(0, start - margin) : end + margin]
 

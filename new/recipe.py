@@ -142,7 +142,7 @@ def seconds_per_scene(recipe: Recipe, *, data: Path, run: Path, start: Path) -> 
 
 def usual_length_ms(clips: Sequence[Path]) -> int:
     """Return the median length of a word in clips, rounded to 50 ms."""
-    spans = [speech_span(read_samples(path)) for path in clips]
+    spans = [speech_span(read_samples(path), said=path.parent.name) for path in clips]
     lengths = [end - start for start, end in spans]
     return max(100, round(float(np.median(lengths)) / RATE_HZ * 20) * 50)
 

@@ -182,7 +182,8 @@ def tail_threshold(curve: Curve, rate: float) -> float:
     models of one phrase, with their logits divided by three, show on speech that is new to them.
     """
     odds = np.log(curve.thresholds / np.maximum(1 - curve.thresholds, 1e-6))
-    counts = curve.n_false.astype(float)
+    # A word that is heard twice at a high threshold, once at a low one, says nothing of speech.
+    counts = np.minimum.accumulate(curve.n_false).astype(float)
     excess = float(np.sum(counts[1:] * np.diff(odds)))
     mean = (excess + _TAIL * _TAIL_MEAN) / (counts[0] + _TAIL)
     above = mean * np.log((counts[0] + 0.5) / (rate * curve.hours))

@@ -95,6 +95,13 @@ class Corpus:
     noise_paths: list[Path] = field(default_factory=list)
     """Where each piece of noise comes from."""
 
+    def wordless(self) -> list[Spoken]:
+        """Return the noise as utterances in which nobody says a word."""
+        return [
+            Spoken(path, samples, ())
+            for path, samples in zip(self.noise_paths, self.noise, strict=True)
+        ]
+
 
 def official_split(
     path: Path, *, validation_percent: float = 10, test_percent: float = 10

@@ -7,6 +7,7 @@ training has finished, what it goes on from under backup/.
 
 import csv
 import importlib.util
+import itertools
 import json
 import logging
 import sys
@@ -38,7 +39,7 @@ from kws.train.ctc import CtcLoss
 from kws.train.data import Corpus, Split, Spoken, load_corpus, write_left_out
 from kws.train.distill import learn_from
 from kws.train.losses import make_loss
-from kws.train.mine import mine, read_moments, write_moments
+from kws.train.mine import in_noise, mine, name_of, read_moments, write_moments
 from kws.train.ranges import observe, ranges_of
 from kws.train.scenes import Scenes
 from kws.train.sequences import SequenceScenes
@@ -56,6 +57,7 @@ _WEIGHTS = "model.weights.h5"
 _N_STREAMS = 96
 _N_CLIPS = 600
 _N_OBSERVED = 8  # batches that ranges begin with
+_MINED_SNR_DB = (0.0, 15.0)
 
 
 class SceneBatches(keras.utils.PyDataset):
@@ -228,9 +230,8 @@ def fit(
         )
     corpus = load_corpus(recipe.data, data, split="train")
     judge_of_speech = before if known == labels_of(recipe) else None
-    training = _batches(
-        recipe, corpus, split="train", mined=_mined(run, recipe, judge_of_speech, corpus.speech)
-    )
+    mined = _mined(run, recipe, judge_of_speech, corpus)
+    training = _batches(recipe, corpus, split="train", mined=mined)
     judge = validate or recipe
     validation = _batches(
         judge, load_corpus(judge.data, data, split="validation"), split="validation"
@@ -369,16 +370,22 @@ def _batches(
 
 
 def _mined(
-    run: Path, recipe: Recipe, model: zoo.Network | None, speech: Sequence[Spoken]
+    run: Path, recipe: Recipe, model: zoo.Network | None, corpus: Corpus
 ) -> list[tuple[Spoken, int]]:
-    """Return where the model begun with is wrong in the training speech; found once a run."""
+    """Return where the model begun with is wrong in what training hears; found once a run.
+
+    It hears all speech, all noise, and all speech in some of the noise.
+    """
     if model is None or not recipe.augment.mined_share:
         return []
+    speech, noise = corpus.speech, corpus.wordless()
     if not (path := run / "mined.csv").is_file():
-        write_moments(mine(model, recipe, labels_of(recipe), speech), path)
-    by_name = {spoken.path.name: spoken for spoken in speech}
-    moments = read_moments(path)
-    log.info("%d moments of speech are taken for keywords, see %s", len(moments), path)
+        noisy = in_noise(speech, noise, snr_db=_MINED_SNR_DB, seed=recipe.fit.seed)
+        heard = itertools.chain(speech, noise, noisy)
+        write_moments(mine(model, recipe, labels_of(recipe), heard), path)
+    by_name = {name_of(spoken): spoken for spoken in (*speech, *noise)}
+    moments = [moment for moment in read_moments(path) if moment.utterance in by_name]
+    log.info("%d moments are taken for keywords where nobody says one, see %s", len(moments), path)
     return [(by_name[moment.utterance], moment.at) for moment in moments]
 
 

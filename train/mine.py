@@ -1,7 +1,8 @@
-"""Hard examples: moments of continuous speech that a trained model takes for keywords."""
+"""Hard examples: moments of continuous speech and of noise that a model takes for keywords."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,11 +12,12 @@ import numpy as np
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.features import Features
 from kws.manifest import SILENCE, UNKNOWN
+from kws.train import augment
 from kws.train.data import Spoken
 from kws.train.settings import Recipe
 from kws.train.zoo import Network
 
-__all__ = ["Moment", "mine", "read_moments", "write_moments"]
+__all__ = ["Moment", "in_noise", "mine", "name_of", "read_moments", "write_moments"]
 
 _WARM_UP_FRAMES = 200
 _SEGMENT_FRAMES = 2000
@@ -26,7 +28,7 @@ _MOST = 3000
 
 
 class Moment(NamedTuple):
-    """An utterance by file name, a place in it in samples, the keyword heard, and its posterior."""
+    """An utterance by `name_of`, a place in it in samples, the keyword heard, and its posterior."""
 
     utterance: str
     at: int
@@ -34,10 +36,36 @@ class Moment(NamedTuple):
     posterior: float
 
 
+def in_noise(
+    speech: Sequence[Spoken], noise: Sequence[Spoken], *, snr_db: tuple[float, float], seed: int
+) -> Iterator[Spoken]:
+    """Give each utterance once more, in a stretch of one of the recordings of noise.
+
+    Parameters
+    ----------
+    speech, noise : sequence of Spoken
+        Without noise, nothing is given.
+    snr_db : (float, float)
+        Range of mean power over mean power, drawn from for each utterance.
+    seed : int
+    """
+    random = np.random.default_rng(seed)
+    for spoken in speech if noise else ():
+        wave = spoken.samples.astype(np.float32)
+        under = noise[int(random.integers(len(noise)))].samples
+        mixed = augment.add_noise(
+            wave,
+            augment.loop(under, len(wave), random=random),
+            snr_db=random.uniform(*snr_db),
+            speech_power=float(np.mean(wave**2)),
+        )
+        yield replace(spoken, samples=np.clip(np.rint(mixed), -32768, 32767).astype(np.int16))
+
+
 def mine(
-    model: Network, recipe: Recipe, labels: Sequence[str], speech: Sequence[Spoken]
+    model: Network, recipe: Recipe, labels: Sequence[str], heard: Iterable[Spoken]
 ) -> list[Moment]:
-    """Run a model over utterances; return where it hears keywords that are not said, worst first.
+    """Run a model over speech and noise; return where it hears keywords nobody says, worst first.
 
     Keywords really said there, and their homophones, are left out. At most one moment in half a
     second, at most 3,000 in all, none of a posterior below 0.05.
@@ -45,7 +73,7 @@ def mine(
     said = {keyword: {keyword, *recipe.data.homophones.get(keyword, ())} for keyword in labels}
     features = Features(recipe.features)
     moments: list[Moment] = []
-    for spoken in speech:
+    for spoken in heard:
         posteriors = _posteriors(model, features.whole(spoken.samples))
         posteriors[:, [labels.index(SILENCE), labels.index(UNKNOWN)]] = 0.0
         hop = recipe.features.hop_samples * model.time_stride
@@ -56,8 +84,13 @@ def mine(
             posterior = float(posteriors[begin + output, label])
             at = (begin + output + 1) * hop + overlap
             if posterior >= _LEAST and not _is_said(spoken, said[labels[label]], at):
-                moments.append(Moment(spoken.path.name, at, labels[label], round(posterior, 4)))
+                moments.append(Moment(name_of(spoken), at, labels[label], round(posterior, 4)))
     return sorted(moments, key=lambda moment: -moment.posterior)[:_MOST]
+
+
+def name_of(spoken: Spoken) -> str:
+    """Return the folder and the file of a recording: names alone may come twice."""
+    return "/".join(spoken.path.parts[-2:])
 
 
 def write_moments(moments: Sequence[Moment], path: Path) -> None:

@@ -33,6 +33,8 @@ WAKE_WORDS = (
 
 _LEAST_PROBABLE = 2e-7  # of words; rarer ones are names that hardly anyone says
 _SAME = 0.3  # pronunciations that differ by less are the phrase itself, said by someone else
+_ACCENT = 1.0  # an accent may change as much: only what people really say is told apart from it
+_UNSAID = 5e-7  # of rows of words; once in 200 hours of talk
 _NEAREST = 12  # neighbours of each word that are combined with those of the others
 _SHARES = {"near": 0.5, "start": 0.25, "end": 0.25}
 _EDGE = 0.5  # of its first or last word's phonemes that other words share
@@ -64,7 +66,9 @@ def negatives(phrase: Phrase, *, n: int = 100, seed: int = 1) -> list[Negative]:
     All of its parts and all other wake words; the rest are, half and half, what is nearest as a
     whole, and words drawn from those that share its start or end. What sounds like the phrase, and
     what holds the whole of it (`computers` holds `computer`), is left out: a model that answers to
-    it is right. In other languages than English there are only parts and wake words, without an
+    it is right. So is what an accent may make of the phrase, less than a phoneme apart, unless
+    people say it: `few glass` is left out for `view glass`, `a computer` stays for `hey computer`.
+    In other languages than English there are only parts and wake words, without an
     order: the distance is 1.
 
     Parameters
@@ -212,4 +216,5 @@ def _rated(phrase: Phrase, texts: Iterable[str], *, kind: str) -> list[Negative]
         Negative(text=text, kind=kind, distance=round(min(1.0, distance / n), 3))
         for text, distance in least.items()
         if text not in barred and distance >= _SAME
+        if distance >= _ACCENT or probability(*text.lower().split()) >= _UNSAID
     ]

@@ -50,6 +50,7 @@ PAUSE_S = 0.15
 ANSWER_WEIGHT = 4.0  # an answer lasts 10 outputs among 120; the rest is silence
 _ROOM_TONE_SAMPLES = 3200
 _HEARD_SAMPLES = RATE_HZ // 50  # less of a keyword cannot be recognised
+_CLOSURE_S, _PAUSE_S = 0.12, 0.6  # silences within a word, and within a phrase
 
 Span: TypeAlias = tuple[int, int]
 
@@ -381,7 +382,7 @@ class _Drawer:
         for clip in clips:
             words.setdefault(clip.word, []).append(clip)
         self._words = [
-            [(clip, clip.span or speech_span(clip.samples)) for clip in word]
+            [(clip, clip.span or speech_span(clip.samples, said=clip.word)) for clip in word]
             for word in words.values()
         ]
         self._word_edges = _edges(np.sqrt([len(word) for word in self._words]))
@@ -406,12 +407,20 @@ def _edges(weights: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     return edges
 
 
-def speech_span(samples: Samples) -> Span:
-    """Return where an isolated word is spoken: [start, end) in samples, by its energy.
+def speech_span(samples: Samples, *, said: str) -> Span:
+    """Return where an isolated word or phrase is spoken: [start, end) in samples, by its energy.
 
     From the loudest 10 ms outward over all that is within 28 dB of it and in the upper 65 % of the
-    range between background and peak, bridging pauses up to 120 ms (the closure of a stop).
+    range between background and peak, bridging pauses up to 120 ms (the closure of a stop), and
+    between the words of a phrase up to 600 ms.
+
+    Parameters
+    ----------
+    samples : int16 [shape=(n,)]
+    said : str
+        The word, or the words of the phrase with spaces or underscores between them.
     """
+    pause_s = _PAUSE_S if len(said.replace("_", " ").split()) > 1 else _CLOSURE_S
     hop = RATE_HZ // 100
     n_frames = max(1, len(samples) // hop)
     padded = np.zeros(n_frames * hop, np.float32)
@@ -421,7 +430,7 @@ def speech_span(samples: Samples) -> Span:
     floor, peak = np.percentile(power_db, 10), power_db.max()
     loud = np.flatnonzero(power_db >= max(floor + 0.35 * (peak - floor), peak - 28.0))
     at = int(np.searchsorted(loud, int(power_db.argmax())))
-    breaks = np.flatnonzero(np.diff(loud) > 12)
+    breaks = np.flatnonzero(np.diff(loud) > round(100 * pause_s))
     first = max((b + 1 for b in breaks if b < at), default=0)
     last = min((b for b in breaks if b >= at), default=len(loud) - 1)
     return int(loud[first]) * hop, min(len(samples), (int(loud[last]) + 1) * hop)

@@ -69,7 +69,7 @@ def build_utterances(
         pieces = [np.zeros(int(0.3 * RATE_HZ), np.int16)]
         for i in chosen:
             clip = read_samples(clips[i][1])
-            start, end = speech_span(clip)
+            start, end = speech_span(clip, said=clips[i][0])
             margin = int(_MARGIN_S * RATE_HZ)
             pieces.append(clip[max(0, start - margin) : end + margin])
             pieces.append(np.zeros(int(random.uniform(0.0, 0.2) * RATE_HZ), np.int16))

@@ -110,7 +110,7 @@ def build_stream(
     for i in random.permutation(len(clips)):
         word, path = clips[i]
         clip = read_samples(path)
-        span = speech_span(clip)
+        span = speech_span(clip, said=word)
         drawn = [next(utterances) for _ in range(n_background)]
         before = [_levelled(read_samples(utterance)) for utterance in drawn]
         part = [*_spaced(before, random), _levelled(clip, span=span)]

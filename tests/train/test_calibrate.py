@@ -210,3 +210,15 @@ def test_few_false_alarms_say_little_and_none_still_something():
     few, none = tail([0.31, 0.33], hours=0.5), tail([], hours=0.5)
     assert 0.3 < tail_threshold(none, 0.5) < tail_threshold(few, 0.5) < 0.6
     assert tail_threshold(few, 0.1) > tail_threshold(few, 0.5) > tail_threshold(few, 5.0) >= 0.3
+
+
+def test_what_only_a_high_threshold_brings_forth_does_not_count():
+    plain = Curve(
+        np.array([0.3, 0.31, 0.5, 0.9, 0.99]),
+        n_false=np.array([1, 1, 0, 0, 0]),
+        n_missed=np.zeros(5, int),
+        hours=0.5,
+        n_words=1,
+    )
+    doubled = replace(plain, n_false=np.array([1, 1, 0, 1, 0]))
+    assert tail_threshold(doubled, 0.5) == tail_threshold(plain, 0.5)

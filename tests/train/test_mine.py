@@ -2,14 +2,16 @@
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.manifest import FeatureSettings
-from kws.train.data import Spoken
-from kws.train.mine import Moment, mine, read_moments, write_moments
-from kws.train.settings import DataRecipe, Recipe, WordCorpus
+from kws.train.data import Corpus, Spoken
+from kws.train.fit import _mined
+from kws.train.mine import Moment, in_noise, mine, read_moments, write_moments
+from kws.train.settings import AugmentRecipe, DataRecipe, Recipe, WordCorpus
 
 LABELS = ["_silence_", "_unknown_", "yes", "no"]
 TONE_AT = (3 * RATE_HZ, 3 * RATE_HZ + 4800)
@@ -59,3 +61,47 @@ def test_moments_are_kept_in_a_file(tmp_path):
     moments = [Moment("a.flac", 320, "no", 0.9), Moment("b, c.flac", 0, "yes", 0.1)]
     write_moments(moments, tmp_path / "mined.csv")
     assert read_moments(tmp_path / "mined.csv") == moments
+
+
+def corpus(speech=()):
+    """Two recordings of noise of the same name, in the first of which the tone sounds."""
+    samples = spoken(()).samples
+    paths = [Path("data/fan/1.wav"), Path("data/car/1.wav")]
+    return Corpus({}, list(speech), [samples, np.zeros_like(samples)], {}, paths)
+
+
+def test_noise_is_heard_as_speech_is_and_found_again(recipe, tmp_path):
+    recipe = msgspec.structs.replace(recipe, augment=AugmentRecipe(mined_share=0.3))
+    moments = _mined(tmp_path, recipe, HearsTones(), corpus())
+    assert moments
+    assert {heard.path for heard, _ in moments} == {Path("data/fan/1.wav")}
+    assert all(abs(at - TONE_AT[1]) < RATE_HZ for _, at in moments)
+    again = _mined(tmp_path, recipe, HearsTones(), corpus())  # reads mined.csv
+    assert [(heard.path, at) for heard, at in again] == [(heard.path, at) for heard, at in moments]
+    gone = Corpus({}, [], [], {}, [])
+    assert _mined(tmp_path, recipe, HearsTones(), gone) == []
+
+
+def test_speech_is_heard_in_noise_too_and_taken_without_it(recipe, tmp_path):
+    recipe = msgspec.structs.replace(recipe, augment=AugmentRecipe(mined_share=0.3))
+    low = 3000 * np.sin(2 * np.pi * 200 * np.arange(30 * RATE_HZ) / RATE_HZ)
+    said = Spoken(Path("book/1.flac"), low.astype(np.int16), ())
+    assert not mine(HearsTones(), recipe, LABELS, [said])
+    moments = _mined(tmp_path, recipe, HearsTones(), corpus([said]))
+    assert any(heard is said for heard, _ in moments)
+
+
+def test_noise_is_mixed_at_the_ratio_asked_for_and_by_the_seed():
+    random = np.random.default_rng(1)
+    said, noise = (
+        Spoken(Path(f"{name}.flac"), random.normal(0, 2000, RATE_HZ).astype(np.int16), ())
+        for name in ("said", "noise")
+    )
+    (mixed,) = in_noise([said], [noise], snr_db=(10.0, 10.0), seed=1)
+    added = mixed.samples.astype(float) - said.samples
+    ratio = np.mean(said.samples.astype(float) ** 2) / np.mean(added**2)
+    assert 10 * np.log10(ratio) == pytest.approx(10.0, abs=0.05)
+    (again,) = in_noise([said], [noise], snr_db=(10.0, 10.0), seed=1)
+    np.testing.assert_array_equal(mixed.samples, again.samples)
+    assert (mixed.path, mixed.words) == (said.path, said.words)
+    assert list(in_noise([said], [], snr_db=(10.0, 10.0), seed=1)) == []

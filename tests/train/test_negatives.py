@@ -18,9 +18,19 @@ def found():
     return negatives(Phrase.of("hey computer"), n=120)
 
 
+def test_what_an_accent_may_make_of_the_phrase_is_left_out_unless_people_say_it(found):
+    near = texts(found, "near")
+    assert "a computer" in near
+    assert not {"he computer", "say computer", "high computer"} & near
+    assert not {"few glass", "view class"} & {
+        one.text for one in negatives(Phrase.of("view glass"))
+    }
+    assert "compute" in {one.text for one in negatives(Phrase.of("computer"))}
+
+
 def test_all_kinds_are_there(found):
     assert texts(found, "part") == {"hey", "computer"}
-    assert {"hey commuter", "hey compute", "say computer"} <= texts(found, "near")
+    assert {"hey commuter", "hey computing", "high computing"} <= texts(found, "near")
     assert {"cuter", "prosecutor"} <= texts(found, "end")
     assert {"alexa", "hey google", "hey jarvis"} <= texts(found, "wake")
     assert all(word.startswith("ha") or word.startswith("he") for word in texts(found, "start"))

@@ -414,7 +414,7 @@ def test_a_burst_is_found_within_twenty_milliseconds():
     random = np.random.default_rng(1)
     samples = random.normal(0, 20, RATE_HZ).astype(np.int16)
     samples[5000:11_000] += random.normal(0, 3000, 6000).astype(np.int16)
-    start, end = speech_span(samples)
+    start, end = speech_span(samples, said="up")
     assert abs(start - 5000) <= 320
     assert abs(end - 11_000) <= 320
 
@@ -426,18 +426,30 @@ def test_the_closure_of_a_stop_is_bridged_and_a_longer_pause_is_not(pause_ms, en
     after = 7000 + 16 * pause_ms
     samples[after : after + 2400] += square(2400, 400, peak=2500)
     expected = after + 2400 if pause_ms == 100 else 7000
-    assert abs(speech_span(samples)[1] - expected) <= 320
+    assert abs(speech_span(samples, said="up")[1] - expected) <= 320
+
+
+@pytest.mark.parametrize("said", ["hey robot", "hey_robot"])
+@pytest.mark.parametrize(("pause_ms", "whole"), [(500, True), (700, False)])
+def test_the_words_of_a_phrase_belong_together(said, pause_ms, whole):
+    samples = np.random.default_rng(1).normal(0, 10, 2 * RATE_HZ).astype(np.int16)
+    samples[4000:9000] += square(5000, 400, peak=5000)
+    after = 9000 + 16 * pause_ms
+    samples[after : after + 2400] += square(2400, 400, peak=2500)
+    start, end = speech_span(samples, said=said)
+    assert abs(start - 4000) <= 320
+    assert abs(end - (after + 2400 if whole else 9000)) <= 320
 
 
 @pytest.mark.parametrize("n_samples", [1, 100, 160, 16_000])
 def test_digital_silence_spans_itself(n_samples):
-    start, end = speech_span(np.zeros(n_samples, np.int16))
+    start, end = speech_span(np.zeros(n_samples, np.int16), said="up")
     assert start == 0
     assert end in {n_samples, n_samples // 160 * 160}
 
 
 def test_speech_that_fills_the_clip_spans_the_clip():
-    start, end = speech_span(square(8000, 300))
+    start, end = speech_span(square(8000, 300), said="up")
     assert (start, end) == (0, 8000)
 
 
