@@ -72,13 +72,13 @@ def speech(tmp_path):
 @pytest.mark.slow
 def test_text_becomes_a_model_with_figures_and_a_report(tmp_path, shortened, speech):
     said: list[str] = []
-    request = Request(phrases=("hey robot",), speech=(speech,), minutes=1, n_clips=60)
+    request = Request(phrases=("hey robot", "Lights out"), speech=(speech,), minutes=1, n_clips=60)
     work = Work(tmp_path / "work")
     everything = {"out": tmp_path / "robot.tflite", "work": work, "backends": [Buzzer()]}
     result = make(request, **everything, cache=tmp_path / "cache", say=said.append)
 
     manifest, _ = read_manifest(result.model)
-    assert manifest.keywords == ("hey_robot",)
+    assert manifest.keywords == ("hey_robot", "lights_out")
     assert [point.false_alarms_per_hour for point in manifest.calibration][:4] == [0.1, 0.2, 0.5, 1]
     outcome = result.outcome
     assert set(outcome.points) == {"clean", "10 dB"}
@@ -88,7 +88,9 @@ def test_text_becomes_a_model_with_figures_and_a_report(tmp_path, shortened, spe
     assert 0.3 <= outcome.thresholds["hey_robot"] < 1
     assert outcome.n_bytes == result.model.stat().st_size < 100_000
     assert "no noise was given: white, pink and brown noise are used" in said
-    assert "hey_robot" in result.report.read_text(encoding="utf-8")
+    assert {"hey_robot", "lights_out"} <= {folder.name for folder in work.test.iterdir()}
+    assert "lights_out" in result.report.read_text(encoding="utf-8")
+    assert 0 < outcome.minutes < 10
     text = describe(outcome, model=result.model, report=result.report)
     assert "false_alarms_per_hour = 0.5" in text
     Spotter(open_model(result.model)).process(np.zeros(RATE_HZ, np.int16))
