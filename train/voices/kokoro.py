@@ -74,7 +74,8 @@ class Kokoro:
         self._arguments = (model, voices, language, held_out)
         self._opened, self.version = _open(model, voices)
         names = [name for name in self._opened.get_voices() if (name in HELD_OUT) == held_out]
-        self._native = [name for name in names if name[0] in LANGUAGES[language]]
+        # Voices whose own language it is, unblended.
+        self.native = [name for name in names if name[0] in LANGUAGES[language]]
         self._names, self._language, self._blends = names, language, not held_out
         self.n_voices = len(names)
 
@@ -89,7 +90,7 @@ class Kokoro:
 
     def _draw_timbre(self, random: np.random.Generator) -> str:
         """Draw a voice, an average or a Dirichlet mix of two or three, or two halves."""
-        pool = self._native if self._native and random.random() < _NATIVE_SHARE else self._names
+        pool = self.native if self.native and random.random() < _NATIVE_SHARE else self._names
         kind = random.choice(["one", "average", "mix", "halves"], p=[0.2, 0.2, 0.35, 0.25])
         if kind == "one" or not self._blends or len(pool) < 2:
             return str(random.choice(pool))
