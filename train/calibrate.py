@@ -117,23 +117,24 @@ def calibrate(manifest: Manifest, heard: Heard, *, beyond: bool = False) -> Mani
     ModelError
         If no rate is.
     """
-    curve = heard.gated_curve
     if beyond:
-        each = heard.by_condition().values()
-        found = [(rate, max(tail_threshold(one, rate) for one in each)) for rate in RATES]
+        curves = list(heard.by_condition().values())
+        found = [(rate, max(tail_threshold(one, rate) for one in curves)) for rate in RATES]
     else:
-        found = list(_within(curve))
+        curves = [heard.gated_curve]
+        found = list(_within(*curves))
+    hours = sum(curve.hours for curve in curves)
     points = [_row(manifest, rate, threshold) for rate, threshold in found]
     if not points:
         raise ModelError(
             f"A model must hear keywords at {RATES[-1]:g} false alarms an hour to be calibrated. "
-            f"Received: {manifest.name}, which hears none in {curve.hours:.2g} hours. Train it "
+            f"Received: {manifest.name}, which hears none in {hours:.2g} hours. Train it "
             f"longer, or listen for longer with --minutes."
         )
     basis = CalibrationBasis(
-        hours=round(curve.hours, 2),
+        hours=round(hours, 2),
         speech_hours=round(_speech_hours(heard.streams), 2),
-        words=curve.n_words,
+        words=sum(curve.n_words for curve in curves),
         conditions=tuple(dict.fromkeys(stream.name for stream in heard.streams)),
     )
     return msgspec.structs.replace(manifest, calibration=tuple(points), calibrated_on=basis)
