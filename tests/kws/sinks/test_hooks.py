@@ -5,6 +5,7 @@ import threading
 import time
 import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -397,7 +398,8 @@ def test_what_waits_is_dropped_when_kws_is_stopped(tmp_path):
 def test_a_keyword_is_passed_over_while_its_hook_cools_down(monkeypatch):
     clock = [100.0]
     hooks = opened(HookSettings(command="true", cooldown_s=5.0, max_running=9))
-    monkeypatch.setattr(hooks_module.time, "monotonic", lambda: clock[0])
+    stopped = SimpleNamespace(monotonic=lambda: clock[0])  # processes keep the real clock
+    monkeypatch.setattr(hooks_module, "time", stopped)
     for now_s, keyword in [(100.0, "stop"), (104.9, "stop"), (104.9, "go"), (105.0, "stop")]:
         clock[0] = now_s
         hooks.send(msgspec.structs.replace(STOP, keyword=keyword))
