@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from kws.errors import ConfigError
 from kws.manifest import UNKNOWN, DataSource
 from kws.train.fit import restore
-from kws.train.mined import MinedFolder
+from kws.train.mining.folder import MinedFolder
 from kws.train.settings import CtcRecipe, DataRecipe, Recipe, SpeechCorpus, WordCorpus
 
 __all__ = ["fine_tuning"]

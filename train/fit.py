@@ -38,8 +38,8 @@ from kws.train.callbacks import (
 from kws.train.ctc import CtcLoss
 from kws.train.data import Corpus, Split, Spoken, load_corpus, write_left_out
 from kws.train.distill import learn_from
+from kws.train.hard_examples import in_noise, mine, name_of, read_moments, write_moments
 from kws.train.losses import make_loss
-from kws.train.mine import in_noise, mine, name_of, read_moments, write_moments
 from kws.train.ranges import observe, ranges_of
 from kws.train.scenes import Scenes
 from kws.train.sequences import SequenceScenes

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from kws.errors import ConfigError
 from kws.features import Features
 from kws.manifest import UNKNOWN, FeatureSettings, Manifest
-from kws.train.mined import Candidate, MinedFolder, write_clip
+from kws.train.mining.folder import Candidate, MinedFolder, write_clip
 from kws.train.settings import (
     AugmentRecipe,
     CrnnRecipe,

@@ -9,7 +9,7 @@ import soundfile
 from kws.errors import ConfigError
 from kws.manifest import UNKNOWN, FeatureSettings, Manifest
 from kws.train.data import official_split
-from kws.train.mined import UNSURE, Candidate, MinedFolder, write_clip
+from kws.train.mining.folder import UNSURE, Candidate, MinedFolder, write_clip
 
 RATE_HZ = 16_000
 MANIFEST = Manifest(

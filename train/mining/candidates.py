@@ -27,8 +27,8 @@ from kws.manifest import Head
 from kws.model import Model, backbone_path, open_model
 from kws.train.corpus import Failure, map_corpus
 from kws.train.data import AUDIO_SUFFIXES
-from kws.train.mined import read_lines
-from kws.train.rises import Rise, rises_in, with_recorded
+from kws.train.mining.folder import read_lines
+from kws.train.mining.rises import Rise, rises_in, with_recorded
 from kws.train.traces import listen
 
 __all__ = ["Heard", "hear", "read_stretch", "recordings_in"]

@@ -13,10 +13,10 @@ from kws.errors import ConfigError, FormatError
 from kws.events import Detection, NearMiss
 from kws.manifest import FeatureSettings, Manifest
 from kws.model import bundled_models
-from kws.train import candidates
-from kws.train.candidates import hear, read_stretch, recordings_in
 from kws.train.corpus import Failure
-from kws.train.rises import rises_in
+from kws.train.mining import candidates
+from kws.train.mining.candidates import hear, read_stretch, recordings_in
+from kws.train.mining.rises import rises_in
 from kws.train.traces import Trace
 
 RATE_HZ = 16_000

@@ -5,7 +5,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kws.events import Detection, NearMiss
-from kws.train.mined import Kind
+from kws.train.mining.folder import Kind
 from kws.train.traces import Trace
 
 __all__ = ["APART_S", "LEAST", "Rise", "rises_in", "with_recorded"]
@@ -20,7 +20,7 @@ _NEAR_MISS = 0.5  # of the threshold
 class Rise(msgspec.Struct, frozen=True, kw_only=True):
     """A place where a keyword's smoothed posterior is at its highest for `APART_S` around.
 
-    Attributes are as in `kws.train.mined.Candidate`.
+    Attributes are as in `kws.train.mining.folder.Candidate`.
     """
 
     keyword: str

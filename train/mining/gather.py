@@ -14,12 +14,12 @@ from kws.decision import thresholds_for
 from kws.errors import ConfigError, FormatError, ModelError, did_you_mean
 from kws.manifest import Manifest
 from kws.model import model_path, open_model
-from kws.train.candidates import Heard, hear, read_stretch, recordings_in
-from kws.train.choice import choose
 from kws.train.corpus import Failure
 from kws.train.data import write_left_out
-from kws.train.mined import Candidate, MinedFolder, write_clip
-from kws.train.rises import APART_S, LEAST, Rise
+from kws.train.mining.candidates import Heard, hear, read_stretch, recordings_in
+from kws.train.mining.choice import choose
+from kws.train.mining.folder import Candidate, MinedFolder, write_clip
+from kws.train.mining.rises import APART_S, LEAST, Rise
 from kws.trial import check_model
 
 __all__ = ["Gathered", "gather"]

@@ -14,10 +14,10 @@ from kws.demo import load_demo
 from kws.errors import ConfigError, FormatError, ModelError
 from kws.manifest import UNKNOWN, read_manifest, repack
 from kws.model import backbone_path, bundled_models
-from kws.train import candidates
-from kws.train.gather import gather
-from kws.train.mine_cli import mine
-from kws.train.mined import MinedFolder
+from kws.train.mining import candidates
+from kws.train.mining.cli import mine
+from kws.train.mining.folder import MinedFolder
+from kws.train.mining.gather import gather
 
 RATE_HZ = 16_000
 

@@ -17,9 +17,9 @@ from rich.console import Console
 
 from kws.errors import ConfigError
 from kws.manifest import UNKNOWN, FeatureSettings, Manifest
-from kws.train import labeller
-from kws.train.labeller import Player, keys_of, label, player_words
-from kws.train.mined import UNSURE, Candidate, MinedFolder, write_clip
+from kws.train.mining import labeller
+from kws.train.mining.folder import UNSURE, Candidate, MinedFolder, write_clip
+from kws.train.mining.labeller import Player, keys_of, label, player_words
 
 MANIFEST = Manifest(
     name="two",

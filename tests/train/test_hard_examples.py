@@ -10,7 +10,7 @@ from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.manifest import FeatureSettings
 from kws.train.data import Corpus, Spoken
 from kws.train.fit import _mined
-from kws.train.mine import Moment, in_noise, mine, read_moments, write_moments
+from kws.train.hard_examples import Moment, in_noise, mine, read_moments, write_moments
 from kws.train.settings import AugmentRecipe, DataRecipe, Recipe, WordCorpus
 
 LABELS = ["_silence_", "_unknown_", "yes", "no"]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from kws.train.rises import Rise
+from kws.train.mining.rises import Rise
 
 __all__ = ["choose", "uncertainty"]
 

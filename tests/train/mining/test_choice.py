@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from kws.head import pack_vectors
-from kws.train.choice import choose, uncertainty
-from kws.train.rises import Rise
+from kws.train.mining.choice import choose, uncertainty
+from kws.train.mining.rises import Rise
 
 THRESHOLDS = {"go": 0.6}
 

@@ -1,4 +1,4 @@
-"""`kws mine`. Thin; the work is in `gather`, `labeller` and `mined`."""
+"""`kws mine`. Thin; the work is in `gather`, `labeller` and `folder`."""
 
 import math
 import sys
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from kws.train.mined import MinedFolder
+    from kws.train.mining.folder import MinedFolder
 
 __all__ = ["mine"]
 
@@ -49,8 +49,8 @@ def mine(
     goes on; without MODEL and DIR, what --out holds is labelled. `kws train --fine-tune` learns
     from the labels.
     """
-    from kws.train.gather import gather
-    from kws.train.mined import MinedFolder
+    from kws.train.mining.folder import MinedFolder
+    from kws.train.mining.gather import gather
 
     in_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     if label and not in_terminal:
@@ -90,7 +90,7 @@ def mine(
 def _label(folder: "MinedFolder", player: str | None) -> None:
     from rich.console import Console
 
-    from kws.train.labeller import keys_of, label, player_words
+    from kws.train.mining.labeller import keys_of, label, player_words
 
     words = player_words(player)
     with keys_of(sys.stdin) as key:

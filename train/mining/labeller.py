@@ -23,7 +23,7 @@ from kws.errors import ConfigError, FormatError
 from kws.manifest import UNKNOWN
 from kws.player import find_player
 from kws.train.data import read_samples
-from kws.train.mined import UNSURE, Answers, Candidate, MinedFolder
+from kws.train.mining.folder import UNSURE, Answers, Candidate, MinedFolder
 
 __all__ = ["Player", "keys_of", "label", "player_words"]
 
