@@ -1,4 +1,4 @@
-"""A layer run step by step must give what it gives for the whole sequence."""
+"""What each basic layer computes; that steps give what sequences give: test_streaming_layers."""
 
 import numpy as np
 import pytest
@@ -11,94 +11,6 @@ def layers(tensorflow):
     from kws.train import layers
 
     return layers
-
-
-@pytest.fixture
-def built(layers, request, tensorflow, unsettle):
-    """Build the layer that the test's parameter describes, no weight at its initial value."""
-    _, make, shape = request.param
-    tensorflow.keras.utils.set_random_seed(2)
-    layer = make(layers)
-    layer.build((None, None, *shape))
-    layer.built = True
-    unsettle(layer, seed=3)
-    return layer, np.random.default_rng(4).normal(0, 1, (1, 24, *shape)).astype(np.float32)
-
-
-LAYERS = [
-    ("normalize", lambda room: room.Normalize([1.0, -2, 3], [0.5, 2, 4]), (3, 1)),
-    ("point", lambda room: room.Causal(7), (5, 3)),
-    ("strided", lambda room: room.Causal(6, kernel=(2, 5), stride=(2, 2)), (10, 1)),
-    ("strided, looking back", lambda room: room.Causal(6, kernel=(5, 3), stride=(2, 2)), (9, 2)),
-    ("depthwise", lambda room: room.Causal(None, kernel=(3, 3), stride=(1, 2)), (7, 4)),
-    (
-        "depthwise, one band",
-        lambda room: room.Causal(None, kernel=(9, 1), activation="linear"),
-        (1, 5),
-    ),
-    (
-        "residual",
-        lambda room: room.Residual(
-            [room.Causal(None, kernel=(4, 1)), room.Causal(5, activation="linear")]
-        ),
-        (1, 5),
-    ),
-    ("flatten", lambda room: room.Flatten(), (4, 3)),
-    ("gru", lambda room: room.GRU(6, dropout=0.5), (1, 5)),
-]
-EVERY_LAYER = pytest.mark.parametrize("built", LAYERS, indirect=True, ids=lambda case: case[0])
-
-
-def streamed(layer, x, n_frames):
-    states, outputs = layer.initial_states(), []
-    for start in range(0, x.shape[1] - n_frames + 1, n_frames):
-        y, states = layer.step(x[:, start : start + n_frames], states)
-        outputs.append(np.asarray(y))
-    return np.concatenate(outputs, axis=1)
-
-
-@EVERY_LAYER
-@pytest.mark.parametrize("n_frames", [2, 4])
-def test_steps_give_what_the_whole_sequence_gives(built, n_frames):
-    layer, x = built
-    whole = np.asarray(layer(x))
-    assert np.abs(whole).max() > 0.1
-    assert np.abs(streamed(layer, x, n_frames) - whole).max() <= 1e-5
-
-
-@EVERY_LAYER
-def test_the_future_does_not_change_what_is_past(built):
-    layer, x = built
-    before = np.asarray(layer(x))
-    changed = x.copy()
-    changed[:, 12:] += 5.0
-    after = np.asarray(layer(changed))
-    n_past = 12 // layer.time_stride
-    assert np.abs(after[:, :n_past] - before[:, :n_past]).max() <= 1e-6
-    assert np.abs(after[:, n_past] - before[:, n_past]).max() > 1e-3
-
-
-@EVERY_LAYER
-def test_the_newest_frame_counts_at_once(built):
-    """Output t sees input up to (t + 1) stride - 1, and no less."""
-    layer, x = built
-    changed = x.copy()
-    changed[:, 11] += 5.0
-    difference = np.abs(np.asarray(layer(changed)) - np.asarray(layer(x))).max(axis=(0, 2, 3))
-    assert np.flatnonzero(difference > 1e-5)[0] == 11 // layer.time_stride
-
-
-@EVERY_LAYER
-def test_the_shape_is_as_announced(built):
-    layer, x = built
-    assert tuple(np.asarray(layer(x)).shape) == tuple(layer.compute_output_shape(x.shape))
-
-
-@EVERY_LAYER
-def test_states_come_back_in_the_shapes_announced(built):
-    layer, x = built
-    _, states = layer.step(x[:, :4], layer.initial_states())
-    assert [tuple(np.asarray(s).shape) for s in states] == layer.state_shapes()
 
 
 def test_normalize_shifts_and_scales_each_band(layers):
@@ -142,7 +54,8 @@ def test_classify_gives_logits_for_sequences_and_their_softmax_in_steps(layers, 
     x = random.normal(size=(1, 8, 1, 6)).astype(np.float32)
     logits = np.asarray(layer(x))
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    posteriors = streamed(layer, x, 4)
+    halves = [np.asarray(layer.step(half, [])[0]) for half in (x[:, :4], x[:, 4:])]
+    posteriors = np.concatenate(halves, axis=1)
     assert posteriors.shape == (1, 8, 4)
     assert np.abs(posteriors - powers / powers.sum(axis=-1, keepdims=True)).max() <= 1e-5
 
