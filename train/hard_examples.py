@@ -1,6 +1,7 @@
 """Hard examples: moments of continuous speech and of noise that a model takes for keywords."""
 
 import csv
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,8 @@ from kws.train.zoo import Network
 __all__ = ["Moment", "in_noise", "mine", "name_of", "read_moments", "write_moments"]
 
 _WARM_UP_FRAMES = 200
-_SEGMENT_FRAMES = 2000
+_SEGMENT_FRAMES = 1000
+_N_TOGETHER = 32
 _APART_S = 0.5
 _AFTER_WORD_S = 0.6
 _LEAST = 0.05
@@ -73,8 +75,7 @@ def mine(
     said = {keyword: {keyword, *recipe.data.homophones.get(keyword, ())} for keyword in labels}
     features = Features(recipe.features)
     moments: list[Moment] = []
-    for spoken in heard:
-        posteriors = _posteriors(model, features.whole(spoken.samples))
+    for spoken, posteriors in _hear(model, features, heard):
         posteriors[:, [labels.index(SILENCE), labels.index(UNKNOWN)]] = 0.0
         hop = recipe.features.hop_samples * model.time_stride
         overlap = recipe.features.window_samples - recipe.features.hop_samples
@@ -108,9 +109,30 @@ def read_moments(path: Path) -> list[Moment]:
         ]
 
 
-def _posteriors(model: Network, frames: np.ndarray) -> np.ndarray:
-    """Return posteriors [shape=(outputs, labels)], over overlapping segments in one batch."""
-    stride = model.time_stride
+def _hear(
+    model: Network, features: Features, heard: Iterable[Spoken]
+) -> Iterator[tuple[Spoken, np.ndarray]]:
+    """Give each recording with its posteriors [shape=(outputs, labels)].
+
+    Overlapping segments of several recordings make a batch: one at a time leaves a network that
+    steps through time waiting for the next step most of the time.
+    """
+    recordings = iter(heard)
+    while together := list(itertools.islice(recordings, _N_TOGETHER)):
+        frames = [features.whole(spoken.samples) for spoken in together]
+        segments = [_segments(one, stride=model.time_stride) for one in frames]
+        logits = model.predict_on_batch(np.concatenate(segments))
+        posteriors = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
+        posteriors = posteriors[:, _WARM_UP_FRAMES // model.time_stride :]
+        bounds = np.cumsum([len(one) for one in segments])[:-1]
+        of_each = np.split(posteriors, bounds)
+        for spoken, whole, outputs in zip(together, frames, of_each, strict=True):
+            n_outputs = len(whole) // model.time_stride
+            yield spoken, np.array(outputs.reshape(-1, posteriors.shape[-1])[:n_outputs])
+
+
+def _segments(frames: np.ndarray, *, stride: int) -> np.ndarray:
+    """Cut frames into segments of one length, each begun with the last of the one before."""
     n_frames = len(frames) // stride * stride
     warm_up, n_segment = _WARM_UP_FRAMES // stride * stride, _SEGMENT_FRAMES // stride * stride
     n_segments = max(1, -(-n_frames // n_segment))
@@ -118,10 +140,7 @@ def _posteriors(model: Network, frames: np.ndarray) -> np.ndarray:
         frames[:n_frames], ((warm_up, n_segments * n_segment - n_frames), (0, 0)), "edge"
     )
     starts = range(0, n_segments * n_segment, n_segment)
-    batch = np.stack([padded[start : start + warm_up + n_segment] for start in starts])
-    posteriors = keras.ops.convert_to_numpy(keras.ops.softmax(model.predict_on_batch(batch)))
-    posteriors = posteriors[:, warm_up // stride :].reshape(-1, posteriors.shape[-1])
-    return np.array(posteriors[: n_frames // stride])
+    return np.stack([padded[start : start + warm_up + n_segment] for start in starts])
 
 
 def _is_said(spoken: Spoken, words: set[str], at: int) -> bool:

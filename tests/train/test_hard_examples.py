@@ -1,5 +1,6 @@
 """Hard examples are found where a model is wrong, and scenes are made of them."""
 
+import dataclasses
 from pathlib import Path
 
 import msgspec
@@ -55,6 +56,17 @@ def test_a_keyword_that_is_said_is_no_moment(recipe):
     assert not mine(HearsTones(), recipe, LABELS, [spoken((("no", *TONE_AT),))])
     elsewhere = (("no", 10 * RATE_HZ, 11 * RATE_HZ),)
     assert mine(HearsTones(), recipe, LABELS, [spoken(elsewhere)])
+
+
+def test_recordings_of_any_length_are_heard_together_as_they_are_one_by_one(recipe):
+    many = [
+        dataclasses.replace(spoken((), seconds=seconds), path=Path(f"{seconds}.flac"))
+        for seconds in range(4, 40)
+    ]
+    together = mine(HearsTones(), recipe, LABELS, many)
+    assert {moment.utterance for moment in together} == {one.path.name for one in many}
+    alone = [moment for one in many for moment in mine(HearsTones(), recipe, LABELS, [one])]
+    assert sorted(together) == sorted(alone)
 
 
 def test_moments_are_kept_in_a_file(tmp_path):
