@@ -1,0 +1,43 @@
+"""What comes with kws: small, documented, licensed, and it hears what it says it hears."""
+
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from kws.demo import load_demo
+from kws.model import bundled_models, open_model
+from kws.spotter import Spotter
+
+WORDS = Path(__file__).parent.parent / "data/words"
+MODELS = bundled_models()
+
+
+def heard(name: str, recording: Path) -> list[str]:
+    samples, rate_hz = soundfile.read(recording, dtype="int16")
+    assert rate_hz == 16_000
+    spotter = Spotter(open_model(MODELS[name]))
+    return [one.keyword for one in (*spotter.process(samples), *spotter.flush())]
+
+
+def test_all_are_there():
+    assert set(MODELS) == {"commands", "computer", "hey_computer"}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_it_is_small_has_a_card_and_says_whose_data_it_learned_from(name):
+    path, manifest = MODELS[name], open_model(MODELS[name]).manifest
+    assert path.stat().st_size <= 100_000
+    assert f"`{name}`" in path.with_suffix(".md").read_text(encoding="utf-8").splitlines()[0]
+    assert manifest.name == name
+    assert manifest.licence == "Apache-2.0"
+    assert all(source.licence.startswith(("CC BY", "Apache")) for source in manifest.data)
+    assert any(source.name.startswith("LibriSpeech") for source in manifest.data)
+    assert any(point.false_alarms_per_hour <= 5 for point in manifest.calibration)
+
+
+@pytest.mark.parametrize("name", ["computer", "hey_computer"])
+def test_a_wake_word_hears_its_word_and_is_silent_in_a_minute_of_other_talk(name):
+    assert heard(name, WORDS / f"{name}.flac") == [name]
+    _, talk = load_demo()
+    assert heard(name, talk) == []
