@@ -1,7 +1,6 @@
 """Hard examples: moments of continuous speech and of noise that a model takes for keywords."""
 
 import csv
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +21,7 @@ __all__ = ["Moment", "in_noise", "mine", "name_of", "read_moments", "write_momen
 
 _WARM_UP_FRAMES = 200
 _SEGMENT_FRAMES = 1000
-_N_TOGETHER = 32
+_BATCH = 32
 _APART_S = 0.5
 _AFTER_WORD_S = 0.6
 _LEAST = 0.05
@@ -114,21 +113,43 @@ def _hear(
 ) -> Iterator[tuple[Spoken, np.ndarray]]:
     """Give each recording with its posteriors [shape=(outputs, labels)].
 
-    Overlapping segments of several recordings make a batch: one at a time leaves a network that
-    steps through time waiting for the next step most of the time.
+    Overlapping segments of short recordings share a batch, those of long ones have several: one
+    segment at a time leaves a network that steps through time waiting most of the time.
     """
-    recordings = iter(heard)
-    while together := list(itertools.islice(recordings, _N_TOGETHER)):
-        frames = [features.whole(spoken.samples) for spoken in together]
-        segments = [_segments(one, stride=model.time_stride) for one in frames]
-        logits = model.predict_on_batch(np.concatenate(segments))
-        posteriors = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
-        posteriors = posteriors[:, _WARM_UP_FRAMES // model.time_stride :]
-        bounds = np.cumsum([len(one) for one in segments])[:-1]
-        of_each = np.split(posteriors, bounds)
-        for spoken, whole, outputs in zip(together, frames, of_each, strict=True):
-            n_outputs = len(whole) // model.time_stride
-            yield spoken, np.array(outputs.reshape(-1, posteriors.shape[-1])[:n_outputs])
+    together: list[tuple[Spoken, int]] = []
+    batch: list[np.ndarray] = []
+    for spoken in heard:
+        frames = features.whole(spoken.samples)
+        segments = _segments(frames, stride=model.time_stride)
+        together.append((spoken, len(frames) // model.time_stride))
+        batch.extend(segments)
+        if len(batch) >= _BATCH:
+            yield from _apart(together, _posteriors(model, batch))
+            together, batch = [], []
+    if together:
+        yield from _apart(together, _posteriors(model, batch))
+
+
+def _posteriors(model: Network, segments: Sequence[np.ndarray]) -> np.ndarray:
+    """Return posteriors [shape=(segments, outputs, labels)] after each segment's warm-up."""
+    batches = [
+        keras.ops.softmax(model.predict_on_batch(np.stack(segments[start : start + _BATCH])))
+        for start in range(0, len(segments), _BATCH)
+    ]
+    posteriors = np.concatenate([keras.ops.convert_to_numpy(one) for one in batches])
+    return posteriors[:, _WARM_UP_FRAMES // model.time_stride :]
+
+
+def _apart(
+    together: Sequence[tuple[Spoken, int]], posteriors: np.ndarray
+) -> Iterator[tuple[Spoken, np.ndarray]]:
+    """Give each recording its part of the posteriors of all, as many as it has outputs."""
+    start, n_each = 0, posteriors.shape[1]
+    for spoken, n_outputs in together:
+        stop = start + max(1, -(-n_outputs // n_each))
+        outputs = posteriors[start:stop].reshape(-1, posteriors.shape[-1])
+        yield spoken, np.array(outputs[:n_outputs])
+        start = stop
 
 
 def _segments(frames: np.ndarray, *, stride: int) -> np.ndarray:
