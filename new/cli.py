@@ -202,4 +202,4 @@ def _say_plan(request: Any, work: Any, backends: Sequence[Any]) -> None:
             f"{math.ceil(n * seconds / 60)} minutes, less for what is kept from before",
             err=True,
         )
-    click.echo(f"training: {request.minutes:g} minutes; measuring: about 5", err=True)
+    click.echo(f"training: {request.minutes:g} min; measuring: about 5 min", err=True)

@@ -374,7 +374,7 @@ def audio_below(folder: Path) -> list[Path]:
     if not paths:
         raise ConfigError(
             f"A data folder must hold audio ({', '.join(sorted(AUDIO_SUFFIXES))}). Received: "
-            f"{folder} with none. Mend the recipe's `[data]`, or unpack the data there."
+            f"{folder} with none. Unpack the data there, or name another folder."
         )
     return paths
 

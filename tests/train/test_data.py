@@ -187,7 +187,7 @@ def test_a_folder_without_audio_is_refused(tmp_path, exists):
         (folder / "yes" / "readme.txt").write_text("no audio")
     message = (
         f"A data folder must hold audio (.flac, .ogg, .opus, .wav). Received: {folder} with none. "
-        f"Mend the recipe's `[data]`, or unpack the data there."
+        f"Unpack the data there, or name another folder."
     )
     with pytest.raises(ConfigError, match=exactly(message)):
         load_corpus(recipe(), tmp_path, split="train")
