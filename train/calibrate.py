@@ -4,7 +4,8 @@ It is measured on streams for tuning, never on those that figures are stated on:
 the validation split, between sentences that training left out.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -26,7 +27,8 @@ __all__ = ["RATES", "calibrate", "tail_threshold", "tuning_streams", "write_mani
 RATES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 """False alarms per hour that a table may hold."""
 
-_TAIL, _TAIL_MEAN = 4.0, 0.45
+_TAIL, _TAIL_MEAN = 16.0, 0.4
+_SEEN, _SEEN_HOURS = 4.0, 0.4
 _HIGHEST = 0.995
 
 
@@ -118,11 +120,10 @@ def calibrate(manifest: Manifest, heard: Heard, *, beyond: bool = False) -> Mani
         If no rate is.
     """
     if beyond:
-        curves = list(heard.by_condition().values())
-        found = [(rate, max(tail_threshold(one, rate) for one in curves)) for rate in RATES]
+        named = heard.by_condition()
+        curves, found = list(named.values()), list(_beyond(named, streams=heard.streams))
     else:
-        curves = [heard.gated_curve]
-        found = list(_within(*curves))
+        curves, found = [heard.gated_curve], list(_within(heard.gated_curve))
     hours = sum(curve.hours for curve in curves)
     points = [_row(manifest, rate, threshold) for rate, threshold in found]
     if not points:
@@ -168,6 +169,18 @@ def _within(curve: Curve) -> Iterator[tuple[float, float]]:
             yield rate, point.threshold
 
 
+def _beyond(
+    curves: Mapping[str, Curve], *, streams: Sequence[Stream]
+) -> Iterator[tuple[float, float]]:
+    """Give every rate, and the threshold that keeps to it in each condition."""
+    n_draws = Counter(stream.name for stream in streams)
+    for rate in RATES:
+        estimates = (
+            tail_threshold(curve, rate, n_draws=n_draws[name]) for name, curve in curves.items()
+        )
+        yield rate, max(estimates)
+
+
 def _row(manifest: Manifest, rate: float, threshold: float) -> CalibrationPoint:
     return CalibrationPoint(
         false_alarms_per_hour=rate,
@@ -175,19 +188,30 @@ def _row(manifest: Manifest, rate: float, threshold: float) -> CalibrationPoint:
     )
 
 
-def tail_threshold(curve: Curve, rate: float) -> float:
+def tail_threshold(curve: Curve, rate: float, *, n_draws: int = 1) -> float:
     """Estimate the threshold of a rate from the scores of all false alarms of a curve.
 
-    Their log odds above the lowest threshold are taken for exponential; `_TAIL` of a mean excess of
-    `_TAIL_MEAN`, as if seen before, keep few false alarms from saying too much. That mean is what
-    models of one phrase, with their logits divided by three, show on speech that is new to them.
+    Their log odds above the lowest threshold are taken for exponential. Few false alarms are kept
+    from saying too much by others that are taken for seen: `_SEEN` above the lowest threshold in
+    `_SEEN_HOURS`, and `_TAIL` of a mean excess of `_TAIL_MEAN`. That is about what models of one
+    phrase, with their logits divided by three, show on speech that is new to them.
+
+    Parameters
+    ----------
+    curve : Curve
+    rate : float
+        False alarms per hour.
+    n_draws : int
+        How often the curve's streams have the same speech, each time in other noise: what fires in
+        all of them is still one thing said, not so many.
     """
     odds = np.log(curve.thresholds / np.maximum(1 - curve.thresholds, 1e-6))
     # A word that is heard twice at a high threshold, once at a low one, says nothing of speech.
-    counts = np.minimum.accumulate(curve.n_false).astype(float)
+    counts = np.minimum.accumulate(curve.n_false) / n_draws
     excess = float(np.sum(counts[1:] * np.diff(odds)))
     mean = (excess + _TAIL * _TAIL_MEAN) / (counts[0] + _TAIL)
-    above = mean * np.log((counts[0] + 0.5) / (rate * curve.hours))
+    per_hour = (counts[0] + _SEEN) / (curve.hours / n_draws + _SEEN_HOURS)
+    above = mean * np.log(per_hour / rate)
     return float(np.clip(1 / (1 + np.exp(-odds[0] - above)), curve.thresholds[0], _HIGHEST))
 
 

@@ -171,9 +171,8 @@ def test_tuning_hears_all_of_the_speech_and_other_noise_where_a_ratio_comes_agai
 def test_a_rate_that_is_estimated_is_kept_to_in_the_worst_condition(manifest, tones):
     quiet, noisy = tail([0.4], hours=2.0), tail([0.4, 0.5, 0.6, 0.6], hours=2.0)
     streams = SimpleNamespace(
-        gated_curve=quiet,
-        streams=[tones],
-        by_condition=lambda: {"clean": quiet, "10 dB": noisy},
+        streams=[tones, replace(tones, name="10 dB")],
+        by_condition=lambda: {tones.name: quiet, "10 dB": noisy},
     )
     made = calibrate(manifest, streams, beyond=True)
     table = {one.false_alarms_per_hour: one.thresholds["stop"] for one in made.calibration}
@@ -210,6 +209,24 @@ def test_few_false_alarms_say_little_and_none_still_something():
     few, none = tail([0.31, 0.33], hours=0.5), tail([], hours=0.5)
     assert 0.3 < tail_threshold(none, 0.5) < tail_threshold(few, 0.5) < 0.6
     assert tail_threshold(few, 0.1) > tail_threshold(few, 0.5) > tail_threshold(few, 5.0) >= 0.3
+
+
+def test_the_same_speech_in_other_noise_says_no_more_than_once():
+    scores = [0.35, 0.5, 0.8]
+    once, sixfold = tail(scores, hours=0.25), tail(6 * scores, hours=1.5)
+    assert tail_threshold(sixfold, 0.5, n_draws=6) == pytest.approx(tail_threshold(once, 0.5))
+    assert tail_threshold(sixfold, 0.5) > tail_threshold(once, 0.5) + 0.02
+
+
+def test_draws_of_noise_are_counted_by_the_condition(manifest, tones):
+    quiet, noisy = tail([], hours=0.25), tail([0.6] * 6, hours=1.5)
+    streams = SimpleNamespace(
+        streams=[tones, *6 * [replace(tones, name="10 dB")]],
+        by_condition=lambda: {tones.name: quiet, "10 dB": noisy},
+    )
+    made = calibrate(manifest, streams, beyond=True)
+    table = {one.false_alarms_per_hour: one.thresholds["stop"] for one in made.calibration}
+    assert table[0.5] == round(tail_threshold(noisy, 0.5, n_draws=6), 4)
 
 
 def test_what_only_a_high_threshold_brings_forth_does_not_count():
