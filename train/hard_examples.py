@@ -1,6 +1,7 @@
 """Hard examples: moments of continuous speech and of noise that a model takes for keywords."""
 
 import csv
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -116,44 +117,30 @@ def _hear(
     Overlapping segments of short recordings share a batch, those of long ones have several: one
     segment at a time leaves a network that steps through time waiting most of the time.
     """
-    together: list[tuple[Spoken, int]] = []
-    batch: list[np.ndarray] = []
-    for spoken in heard:
-        frames = features.whole(spoken.samples)
-        segments = _segments(frames, stride=model.time_stride)
-        together.append((spoken, len(frames) // model.time_stride))
-        batch.extend(segments)
-        if len(batch) >= _BATCH:
-            yield from _apart(together, _posteriors(model, batch))
-            together, batch = [], []
-    if together:
-        yield from _apart(together, _posteriors(model, batch))
+    stride = model.time_stride
+    cut = ((one, _segments(features.whole(one.samples), stride=stride)) for one in heard)
+    recordings, ahead = itertools.tee(cut)
+    outputs = _posteriors(
+        model, itertools.chain.from_iterable(segments for _, (segments, _) in ahead)
+    )
+    for spoken, (segments, n_outputs) in recordings:
+        posteriors = np.concatenate(list(itertools.islice(outputs, len(segments))))
+        yield spoken, posteriors[:n_outputs]
 
 
-def _posteriors(model: Network, segments: Sequence[np.ndarray]) -> np.ndarray:
-    """Return posteriors [shape=(segments, outputs, labels)] after each segment's warm-up."""
-    batches = [
-        keras.ops.softmax(model.predict_on_batch(np.stack(segments[start : start + _BATCH])))
-        for start in range(0, len(segments), _BATCH)
-    ]
-    posteriors = np.concatenate([keras.ops.convert_to_numpy(one) for one in batches])
-    return posteriors[:, _WARM_UP_FRAMES // model.time_stride :]
+def _posteriors(model: Network, segments: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """Give the posteriors [shape=(outputs, labels)] after each segment's warm-up."""
+    warm_up = _WARM_UP_FRAMES // model.time_stride
+    while batch := list(itertools.islice(segments, _BATCH)):
+        logits = model.predict_on_batch(np.stack(batch))
+        yield from keras.ops.convert_to_numpy(keras.ops.softmax(logits))[:, warm_up:]
 
 
-def _apart(
-    together: Sequence[tuple[Spoken, int]], posteriors: np.ndarray
-) -> Iterator[tuple[Spoken, np.ndarray]]:
-    """Give each recording its part of the posteriors of all, as many as it has outputs."""
-    start, n_each = 0, posteriors.shape[1]
-    for spoken, n_outputs in together:
-        stop = start + max(1, -(-n_outputs // n_each))
-        outputs = posteriors[start:stop].reshape(-1, posteriors.shape[-1])
-        yield spoken, np.array(outputs[:n_outputs])
-        start = stop
+def _segments(frames: np.ndarray, *, stride: int) -> tuple[np.ndarray, int]:
+    """Cut frames into segments of one length; return them, and how many outputs they make.
 
-
-def _segments(frames: np.ndarray, *, stride: int) -> np.ndarray:
-    """Cut frames into segments of one length, each begun with the last of the one before."""
+    Each is begun with the last frames of the one before.
+    """
     n_frames = len(frames) // stride * stride
     warm_up, n_segment = _WARM_UP_FRAMES // stride * stride, _SEGMENT_FRAMES // stride * stride
     n_segments = max(1, -(-n_frames // n_segment))
@@ -161,7 +148,8 @@ def _segments(frames: np.ndarray, *, stride: int) -> np.ndarray:
         frames[:n_frames], ((warm_up, n_segments * n_segment - n_frames), (0, 0)), "edge"
     )
     starts = range(0, n_segments * n_segment, n_segment)
-    return np.stack([padded[start : start + warm_up + n_segment] for start in starts])
+    segments = np.stack([padded[start : start + warm_up + n_segment] for start in starts])
+    return segments, n_frames // stride
 
 
 def _is_said(spoken: Spoken, words: set[str], at: int) -> bool:
