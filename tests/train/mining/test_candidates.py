@@ -11,7 +11,6 @@ import soundfile
 from kws.demo import load_demo
 from kws.errors import ConfigError, FormatError
 from kws.events import Detection, NearMiss
-from kws.manifest import FeatureSettings, Manifest
 from kws.model import bundled_models
 from kws.train.corpus import Failure
 from kws.train.mining import candidates
@@ -22,24 +21,21 @@ from kws.train.traces import Trace
 RATE_HZ = 16_000
 MODEL = bundled_models()["commands"]
 WORDS = dict.fromkeys(("yes", "left", "go"), 0.8)
-MANIFEST = Manifest(
-    name="two",
-    labels=("_silence_", "_unknown_", "go", "stop"),
-    kind="step",
-    features=FeatureSettings(kind="logmel", n_mels=15, floor=1.0),
-    n_frames=2,
-    hop_frames=2,
-)
 
 
-def trace(*peaks, n_outputs=500):
+@pytest.fixture
+def trace(manifest):
     """Return a trace with triangles of 100 ms about (second, column, height)."""
-    smoothed = np.zeros((n_outputs, 2), np.float32)
-    for at_s, column, height in peaks:
-        top = round(at_s / 0.02)
-        for i in range(-5, 6):
-            smoothed[top + i, column] = height * (1 - abs(i) / 5)
-    return Trace(MANIFEST, smoothed, 1, n_outputs * 0.02)
+
+    def make(*peaks, n_outputs=500):
+        smoothed = np.zeros((n_outputs, 2), np.float32)
+        for at_s, column, height in peaks:
+            top = round(at_s / 0.02)
+            for i in range(-5, 6):
+                smoothed[top + i, column] = height * (1 - abs(i) / 5)
+        return Trace(manifest, smoothed, 1, n_outputs * 0.02)
+
+    return make
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +59,7 @@ def beside(path, event, *, start_s):
     path.with_suffix(".json").write_text(json.dumps(about))
 
 
-def test_each_rise_is_one_candidate_of_the_keyword_that_is_highest():
+def test_each_rise_is_one_candidate_of_the_keyword_that_is_highest(trace):
     found = rises_in(
         trace((2.0, 0, 0.9), (2.1, 1, 0.6), (5.0, 1, 0.5), (7.0, 0, 0.2), (8.0, 0, 0.05)),
         {"go": 0.8, "stop": 0.8},
@@ -76,12 +72,12 @@ def test_each_rise_is_one_candidate_of_the_keyword_that_is_highest():
     assert [one.end_s for one in found] == pytest.approx([2.0, 5.0, 7.0], abs=0.1)
 
 
-def test_rises_are_kept_apart_and_the_higher_one_stays():
+def test_rises_are_kept_apart_and_the_higher_one_stays(trace):
     found = rises_in(trace((2.0, 0, 0.5), (2.5, 0, 0.7), (3.5, 0, 0.6)), {"go": 0.8})
     assert [one.score for one in found] == pytest.approx([0.7, 0.6])
 
 
-def test_a_keyword_that_is_not_wanted_is_no_candidate():
+def test_a_keyword_that_is_not_wanted_is_no_candidate(trace):
     assert rises_in(trace((2.0, 1, 0.9)), {"go": 0.8}) == []
 
 

@@ -7,19 +7,11 @@ import pytest
 import soundfile
 
 from kws.errors import ConfigError
-from kws.manifest import UNKNOWN, FeatureSettings, Manifest
+from kws.manifest import UNKNOWN
 from kws.train.data import official_split
 from kws.train.mining.folder import UNSURE, Candidate, MinedFolder, write_clip
 
 RATE_HZ = 16_000
-MANIFEST = Manifest(
-    name="two",
-    labels=("_silence_", UNKNOWN, "go", "stop"),
-    kind="step",
-    features=FeatureSettings(kind="logmel", n_mels=15, floor=1.0),
-    n_frames=2,
-    hop_frames=2,
-)
 
 
 def candidate(i, *, word_s=(1.0, 1.5), keyword="go"):
@@ -48,12 +40,12 @@ def sound(*, word_s=(1.0, 1.5), seconds=3.0, seed=1):
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path, manifest):
     mined = MinedFolder(tmp_path)
     found = [candidate(i) for i in (1, 2, 3)]
     for one in found:
         write_clip(tmp_path / one.clip, sound())
-    mined.write_candidates(found, manifest=MANIFEST)
+    mined.write_candidates(found, manifest=manifest)
     return mined
 
 
@@ -149,11 +141,11 @@ def test_a_word_is_cut_in_the_pauses_around_it(folder):
     assert len(samples) <= 1.05 * RATE_HZ
 
 
-def test_a_word_at_the_very_ends_of_its_clip_is_cut_there(tmp_path):
+def test_a_word_at_the_very_ends_of_its_clip_is_cut_there(tmp_path, manifest):
     mined = MinedFolder(tmp_path)
     one = candidate(1, word_s=(0.0, 0.5))
     write_clip(tmp_path / one.clip, sound(word_s=(0.0, 0.5), seconds=0.5))
-    mined.write_candidates([one], manifest=MANIFEST)
+    mined.write_candidates([one], manifest=manifest)
     answer(mined, (0, "go"))
     assert mined.write_words() == {"go": 1}
     (path,) = mined.words.rglob("*.flac")
@@ -176,8 +168,8 @@ def test_clips_of_one_file_are_in_one_split(folder):
     }
 
 
-def test_a_new_list_removes_the_clips_that_it_lacks(folder):
-    folder.write_candidates(folder.candidates()[:1], manifest=MANIFEST)
+def test_a_new_list_removes_the_clips_that_it_lacks(folder, manifest):
+    folder.write_candidates(folder.candidates()[:1], manifest=manifest)
     assert files(folder.path) == [folder.candidates()[0].clip]
 
 

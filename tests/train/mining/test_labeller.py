@@ -16,19 +16,11 @@ import pytest
 from rich.console import Console
 
 from kws.errors import ConfigError
-from kws.manifest import UNKNOWN, FeatureSettings, Manifest
+from kws.manifest import UNKNOWN
 from kws.train.mining import labeller
 from kws.train.mining.folder import UNSURE, Candidate, MinedFolder, write_clip
 from kws.train.mining.labeller import Player, keys_of, label, player_words
 
-MANIFEST = Manifest(
-    name="two",
-    labels=("_silence_", UNKNOWN, "go", "stop"),
-    kind="step",
-    features=FeatureSettings(kind="logmel", n_mels=15, floor=1.0),
-    n_frames=2,
-    hop_frames=2,
-)
 FAKE_PLAYER = """
 import shutil, sys
 with open(sys.argv[1], "a") as log:
@@ -37,7 +29,7 @@ with open(sys.argv[1], "a") as log:
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path, manifest):
     mined = MinedFolder(tmp_path / "mined")
     candidates = []
     for i in range(4):
@@ -59,7 +51,7 @@ def folder(tmp_path):
                 embedding=b"",
             )
         )
-    mined.write_candidates(candidates, manifest=MANIFEST)
+    mined.write_candidates(candidates, manifest=manifest)
     return mined
 
 
