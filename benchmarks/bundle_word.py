@@ -39,9 +39,7 @@ def sources(work: Work, keyword: str) -> tuple[DataSource, ...]:
     said = DataSource(
         name="Kokoro-82M voices", licence="Apache-2.0", clips=len(audio_below(work.said / keyword))
     )
-    people = DataSource(
-        name="Picovoice wake-word-benchmark", licence="Apache-2.0", clips=recorded or None
-    )
+    people = DataSource(name="Picovoice wake-word-benchmark", licence="Apache-2.0", clips=recorded)
     librispeech = DataSource(
         name="LibriSpeech dev-clean (Panayotov et al. 2015), first half of the speakers",
         licence="CC BY 4.0",

@@ -199,7 +199,7 @@ def _say_plan(request: Any, work: Any, backends: Sequence[Any]) -> None:
         n = round(1.6 * request.n_clips * len(phrases))
         click.echo(
             f"voices: {describe(backends)}; {n} clips at {seconds:.2g} s of one core each, "
-            f"{math.ceil(n * seconds / 60)} minutes, less for what is kept from before",
+            f"{math.ceil(n * seconds / 60)} min, less for what is kept from before",
             err=True,
         )
     click.echo(f"training: {request.minutes:g} min; measuring: about 5 min", err=True)

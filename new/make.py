@@ -326,7 +326,7 @@ def _recipe(
     shutil.rmtree(probe)
     recipe = within(recipe, minutes=request.minutes, scene_s=scene_s)
     n_scenes = recipe.fit.scenes_per_epoch
-    say(f"training for about {request.minutes:g} minutes, 40 epochs of {n_scenes} scenes")
+    say(f"training for about {request.minutes:g} min, 40 epochs of {n_scenes} scenes")
     write_recipe(work.recipe, recipe)
     return recipe
 
