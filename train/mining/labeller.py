@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shlex
+import signal
 import subprocess
 import tempfile
 import termios
@@ -116,24 +117,42 @@ def player_words(command: str | None) -> list[str]:
 def keys_of(stream: TextIO) -> Iterator[Callable[[], str]]:
     """Give a function that waits for a key; what is typed in the meantime is not lost.
 
+    Neither is Ctrl-C: the function raises it when it is next called. Raised at any moment, it could
+    hit where Python drops exceptions, such as the end of a player's process object.
+
     Parameters
     ----------
     stream : text stream
         Of a terminal, which is put in order at the end.
     """
     descriptor = stream.fileno()
-    before = termios.tcgetattr(descriptor)
+    waits = is_interrupted = False
+
+    def interrupt(signum: int, frame: object) -> None:
+        nonlocal is_interrupted
+        is_interrupted = True
+        if waits:
+            raise KeyboardInterrupt
 
     def key() -> str:
-        if not (pressed := os.read(descriptor, 1)):
-            raise EOFError
+        nonlocal waits
+        waits = True
+        try:
+            if is_interrupted:
+                raise KeyboardInterrupt
+            if not (pressed := os.read(descriptor, 1)):
+                raise EOFError
+        finally:
+            waits = False
         return pressed.decode("latin-1")
 
+    before, handler = termios.tcgetattr(descriptor), signal.signal(signal.SIGINT, interrupt)
     try:
         tty.setcbreak(descriptor, termios.TCSADRAIN)
         yield key
     finally:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+        signal.signal(signal.SIGINT, handler)
 
 
 def label(

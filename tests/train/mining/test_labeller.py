@@ -234,6 +234,18 @@ def test_keys_typed_early_are_not_lost_and_the_terminal_is_put_in_order():
     os.close(leader)
 
 
+def test_ctrl_c_between_two_keys_is_raised_at_the_next():
+    leader, follower = pty.openpty()
+    before = signal.getsignal(signal.SIGINT)
+    with os.fdopen(follower, "r") as terminal, keys_of(terminal) as key:
+        signal.raise_signal(signal.SIGINT)
+        os.write(leader, b"y")
+        with pytest.raises(KeyboardInterrupt):
+            key()
+    assert signal.getsignal(signal.SIGINT) is before
+    os.close(leader)
+
+
 class Terminal:
     """`kws mine --out FOLDER` in a terminal of its own."""
 
