@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -478,15 +479,17 @@ def synth(
 ) -> None:
     """Let synthetic voices say words, into OUT/WORD; the same command goes on."""
     from kws.train.clips import Whisper
-    from kws.train.negatives import negatives, share_out
+    from kws.train.negatives import apart_from, negatives, share_out
     from kws.train.phrases import Phrase
     from kws.train.synth import synthesize
     from kws.train.voices.discover import describe, open_backends
 
-    wanted = dict(_counted(words))
+    wanted = Counter(dict(_counted(words)))
+    named = {word: Phrase.of(word, language=language) for word, _ in _counted((*words, *near))}
     for word, n in _counted(near):
-        found = negatives(Phrase.of(word, language=language), seed=seed)
-        wanted |= share_out(found, n_clips=n)
+        others = [phrase for other, phrase in named.items() if other != word]
+        found = apart_from(negatives(named[word], seed=seed), others)
+        wanted.update(share_out(found, n_clips=n))
     if not wanted:
         raise click.UsageError("Give --word WORD=N, such as off=100, or --near WORD=N.")
     backends = open_backends(

@@ -21,7 +21,15 @@ from kws.train.phrases import Phrase
 
 _Item = TypeVar("_Item")
 
-__all__ = ["WAKE_WORDS", "Negative", "common_words", "holds", "negatives", "share_out"]
+__all__ = [
+    "WAKE_WORDS",
+    "Negative",
+    "apart_from",
+    "common_words",
+    "holds",
+    "negatives",
+    "share_out",
+]
 
 WAKE_WORDS = (
     "alexa", "hey siri", "siri", "ok google", "hey google", "hey cortana", "hi bixby", "computer",
@@ -103,6 +111,23 @@ def negatives(phrase: Phrase, *, n: int = 100, seed: int = 1) -> list[Negative]:
             found = [found[i] for i in picked]
         chosen |= {one.text: one for one in found[:wanted]}
     return sorted(chosen.values(), key=lambda one: (one.distance, one.text))[:n]
+
+
+def apart_from(found: Iterable[Negative], phrases: Iterable[Phrase]) -> list[Negative]:
+    """Return those that neither are one of some other phrases, nor sound like one, nor hold one.
+
+    A model of several keywords is right to answer to them: `no` is like `go`, and so is `know`.
+    """
+    kept = list(found)
+    for phrase in phrases:
+        texts = [one.text for one in kept]
+        clear = (
+            {one.text for one in _rated(phrase, texts, kind="near")}
+            if phrase.language == "en"
+            else {*texts} - {phrase.text}
+        )
+        kept = [one for one in kept if one.text in clear]
+    return kept
 
 
 def share_out(found: Sequence[Negative], *, n_clips: int) -> dict[str, int]:

@@ -368,8 +368,11 @@ class Recipe(_Table, frozen=True, kw_only=True):
     augment: AugmentRecipe = AugmentRecipe()
     fit: FitRecipe = FitRecipe()
     decision: DecisionDefaults = DecisionDefaults()
-    then: list[dict[Literal["data", "augment", "fit", "decision"], dict[str, Any]]] = []
-    """`[[then]]`: further stages, each begun with the one before; their tables hold changes."""
+    then: list[dict[Literal["data", "model", "augment", "fit", "decision"], dict[str, Any]]] = []
+    """`[[then]]`: further stages, each begun with the one before; their tables hold changes.
+
+    Of `model` that is the dropout: weights go from stage to stage, and so do their shapes.
+    """
     search: dict[str, SearchRange] = {}
     """`[search]`: ranges of settings, by keys such as `"fit.learning_rate"`."""
 
@@ -407,6 +410,11 @@ class Recipe(_Table, frozen=True, kw_only=True):
             tables = msgspec.to_builtins(recipes[-1])
             for name, changes in stage.items():
                 tables[name] |= changes
+            if set(stage.get("model", {})) - {"dropout"}:
+                raise msgspec.ValidationError(
+                    f"`model` in `[[then]]` must change `dropout` alone; received "
+                    f"{', '.join(stage['model'])}"
+                )
             recipes.append(msgspec.convert(tables, Recipe))
         return recipes
 

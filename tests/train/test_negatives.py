@@ -2,7 +2,15 @@
 
 import pytest
 
-from kws.train.negatives import WAKE_WORDS, Negative, common_words, holds, negatives, share_out
+from kws.train.negatives import (
+    WAKE_WORDS,
+    Negative,
+    apart_from,
+    common_words,
+    holds,
+    negatives,
+    share_out,
+)
 from kws.train.phonemes import pronunciations_of_words
 from kws.train.phrases import Phrase
 
@@ -52,6 +60,16 @@ def test_what_sounds_like_the_phrase_or_holds_it_is_none(found):
         assert not any(
             holds(way, ways) for way in pronunciations_of_words(one.text.lower().split())
         )
+
+
+def test_what_holds_or_sounds_like_another_keyword_is_left_out_of_a_model_of_both():
+    near_go = negatives(Phrase.of("go"))
+    apart = apart_from(near_go, [Phrase.of("no"), Phrase.of("stop")])
+    assert texts(near_go) - texts(apart) == {"know", "americano", "snowboy"}
+    spanish = negatives(Phrase.of("para ahora", language="es"))
+    assert texts(spanish) - texts(apart_from(spanish, [Phrase.of("ahora", language="es")])) == {
+        "ahora"
+    }
 
 
 def test_a_seed_decides_and_another_decides_otherwise(found):

@@ -50,6 +50,7 @@ def test_what_a_recipe_does_not_say_has_a_default(load):
 
 def test_a_stage_changes_what_it_names_in_the_one_before_and_nothing_else(load):
     then = "[[then]]\nfit = { epochs = 3 }\naugment = { speed = [1, 1] }\n"
+    then += "model = { dropout = 0.0 }\n"
     recipe = load(SMALL + "[fit]\nseed = 7\n" + then + "[[then]]\nfit = { epochs = 4 }")
     first, second, third = recipe.stages()
     assert first.fit == recipe.fit
@@ -57,6 +58,7 @@ def test_a_stage_changes_what_it_names_in_the_one_before_and_nothing_else(load):
     assert (third.fit.epochs, third.fit.seed, third.augment.speed) == (4, 7, (1.0, 1.0))
     assert third.stages() == [third]
     assert third.data == recipe.data
+    assert (first.model.dropout, third.model.dropout) == (0.1, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -78,6 +80,10 @@ def test_a_stage_changes_what_it_names_in_the_one_before_and_nothing_else(load):
         (
             SMALL + "[[then]]\nfit = { epoch = 3 }",
             "Object contains unknown field `epoch` - at `$.fit`. Did you mean `epochs`?",
+        ),
+        (
+            SMALL + "[[then]]\nmodel = { dropout = 0.2, gru_units = 90 }",
+            "`model` in `[[then]]` must change `dropout` alone; received dropout, gru_units.",
         ),
         (
             SMALL + "[[then]]\nname = { x = 1 }",

@@ -242,6 +242,18 @@ def test_the_command_makes_what_is_near(tmp_path, monkeypatch, voiced):
     assert len(list((tmp_path / "out").glob("*/*.flac"))) == 60
 
 
+@pytest.mark.slow
+def test_no_keyword_is_made_as_what_is_near_another(tmp_path, monkeypatch, voiced):
+    monkeypatch.setattr("kws.train.voices.discover.open_backends", lambda *_, **__: [Hums(voiced)])
+    command = ["synth", str(tmp_path / "out"), "--near", "on=40", "--near", "off=40"]
+    command += ["--word", "up=3", "--cache", str(tmp_path / "cache")]
+    assert CliRunner().invoke(cli, command, catch_exceptions=False).exit_code == 0
+    made = {path.name: len(list(path.iterdir())) for path in (tmp_path / "out").iterdir()}
+    assert not {"on", "off"} & set(made)
+    assert made["up"] == 3
+    assert sum(made.values()) == 83
+
+
 @pytest.mark.parametrize("arguments", [["--word", "off"], ["--word", "=3"], []])
 def test_the_command_wants_words_and_numbers(tmp_path, arguments):
     done = CliRunner().invoke(cli, ["synth", str(tmp_path), *arguments])
