@@ -247,14 +247,14 @@ def write_page(options: argparse.Namespace) -> None:
     """Put the tables of what has been measured into docs/zoo.md."""
     found = [options.runs / name / "scores.json" for name in MODEL_RECIPES]
     scores = {path.parent.name: json.loads(path.read_text()) for path in found if path.is_file()}
-    head = ["architecture", "features", "runs as", "parameters", "kB", "epochs", "CPU ms/s"]
-    head += ["agrees", "clips", "missed at 1/h", "at 0.5/h"]
+    head = ["architecture", "features", "runs as", "parameters", "kB", "minutes", "epochs"]
+    head += ["CPU ms/s", "agrees", "clips", "missed at 1/h", "at 0.5/h"]
     rows = [head, ["---"] * len(head)]
     for name, one in scores.items():
         recipe = load_recipe(RECIPES / f"{name}.toml")
         row = [f"`{name}`", recipe.features.kind, one["kind"], f"{one['parameters']:,}"]
-        row += [f"{one['bytes'] / 1000:.0f}", str(one["epochs"]), f"{one['cpu']['all']:.1f}"]
-        row += [f"{one['agreement']:.1%}"]
+        row += [f"{one['bytes'] / 1000:.0f}", f"{one['cpu_s'] / 60:.0f}", str(one["epochs"])]
+        row += [f"{one['cpu']['all']:.1f}", f"{one['agreement']:.1%}"]
         row += [f"{one['clips']['accuracy']:.1%}" if "clips" in one else "–"]
         row += [missed(one["stream"], budget) if "stream" in one else "–" for budget in (1.0, 0.5)]
         rows.append(row)

@@ -209,8 +209,7 @@ class Scenes:
 
         Returns the sample at which the last word ends.
         """
-        opening = _happens(self.recipe.opening_share, random)
-        at = 0 if opening else int(random.uniform(0.0, 0.4) * self.n_samples)
+        at = int(random.uniform(0.0, 0.4) * self.n_samples)
         spans: list[Span] = []
         words: list[tuple[str, Span]] = []
         for _ in range(2 if random.random() < 0.5 else 1):

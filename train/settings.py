@@ -249,8 +249,6 @@ class AugmentRecipe(_Table, frozen=True, kw_only=True):
     """Share of scenes that hold no speech at all."""
     context_share: Share = 0.35
     """Share of word scenes with other speech before and after the word."""
-    opening_share: Share = 0.0
-    """Share of word scenes that begin with the first word's clip, as a file of a word does."""
     speech_word_share: Share = 0.4
     """Share of unknown words that are cut out of the speech corpora."""
     mined_share: Share = 0.0

@@ -102,12 +102,6 @@ def test_words_of_all_kinds_come_alone_and_in_pairs(single):
     assert 10 < len(single) < 35
 
 
-def test_a_scene_may_begin_as_a_file_of_a_word_does():
-    margin = int(0.3 * RATE_HZ)  # what is left of the clip before the word
-    assert max(start for _, _, start, _ in single_words(scenes(opening_share=1.0))) <= margin
-    assert max(start for _, _, start, _ in single_words(scenes())) > 2 * margin
-
-
 def test_only_the_word_is_right_from_100_to_320_ms_after_its_end(single):
     maker = scenes()
     for scene, label, _, end in single:
