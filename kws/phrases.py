@@ -23,13 +23,14 @@ __all__ = ["PhraseDecision", "phrases_for"]
 _LEAD = 10  # outputs before the first word that are decoded with it
 _LONGEST_MS = 10_000
 _LEAST = np.float32(1e-7)
+_SILENT = 0.8  # a word that no output is sure of is still one for the beam
 
 
 class PhraseDecision:
     """Turn a stream of CTC posteriors into hits, one an utterance at most.
 
-    An utterance begins where a label is more probable than the blank, which is the label of
-    silence, and ends after `n_pause` outputs without one. Its most probable sequence then fires if
+    An utterance begins where the blank, which is the label of silence, has a posterior below 0.8,
+    and ends after `n_pause` outputs where it has more. Its most probable sequence then fires if
     its posterior reaches the threshold of each of its words. Labels that are no keywords divide a
     sequence; the longest part counts, or with phrases the longest of them that is in a part.
 
@@ -122,7 +123,7 @@ class PhraseDecision:
             The words of a sequence with a space between as its keyword.
         """
         self.rejected = None
-        speaks = int(posteriors.argmax()) != self._blank
+        speaks = bool(posteriors[self._blank] < _SILENT)
         if speaks and not self._n_since_start:
             self._rows = deque(self._rows, maxlen=self._n_longest + _LEAD)
         self.smoothed = np.array(posteriors, np.float32)

@@ -58,6 +58,13 @@ def test_unknown_words_divide_and_the_longest_part_counts():
     assert heard(".u..u....") == []
 
 
+def test_a_word_that_no_output_takes_for_likelier_than_silence_is_heard_over_all_of_them():
+    faint = np.array([0.55, 0.01, 0.42, 0.01, 0.01], np.float32)
+    decision = PhraseDecision(LABELS, thresholds=dict.fromkeys(KEYWORDS, 0.3), n_pause=4)
+    hits = [decision.step(row) for row in (*rows(".."), *[faint] * 4, *rows("...."))]
+    assert [hit.keyword for hit in hits if hit] == ["one"]
+
+
 def test_with_phrases_only_they_are_heard_the_longest_first():
     phrases = ["two", "one two"]
     assert heard(".1.2.3....", phrases=phrases) == [(9, "one two")]
