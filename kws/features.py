@@ -125,11 +125,16 @@ class Features:
             `k = 1 + (n - window_samples) // hop_samples`, or 0 for a shorter signal.
         """
         window, hop = self.settings.window_samples, self.settings.hop_samples
-        if signals.shape[-1] < window:
-            return np.empty((*signals.shape[:-1], 0, self.settings.n_features), self._dtype)
-        emphasised = signals.astype(self._dtype)
-        emphasised[..., 1:] -= self._preemphasis * signals[..., :-1].astype(self._dtype)
-        return self._transform(sliding_window_view(emphasised, window, axis=-1)[..., ::hop, :])
+        n_frames = max(0, 1 + (signals.shape[-1] - window) // hop)
+        shape = (*signals.shape[:-1], n_frames, self.settings.n_features)
+        features = np.empty(shape, self._dtype)
+        if n_frames == 0:
+            return features
+        for i in np.ndindex(signals.shape[:-1]):  # the spectra of many do not fit into the caches
+            emphasised = signals[i].astype(self._dtype)
+            emphasised[1:] -= self._preemphasis * signals[i][:-1].astype(self._dtype)
+            features[i] = self._transform(sliding_window_view(emphasised, window)[::hop])
+        return features
 
     def _append(self, samples: Samples) -> None:
         """Pre-emphasise samples and put them behind those that wait: y[t] = x[t] - c x[t - 1]."""

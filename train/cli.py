@@ -484,11 +484,12 @@ def synth(
     from kws.train.synth import synthesize
     from kws.train.voices.discover import describe, open_backends
 
-    wanted = Counter(dict(_counted(words)))
-    named = {word: Phrase.of(word, language=language) for word, _ in _counted((*words, *near))}
-    for word, n in _counted(near):
-        others = [phrase for other, phrase in named.items() if other != word]
-        found = apart_from(negatives(named[word], seed=seed), others)
+    said, alike = _counted(words), _counted(near)
+    phrases = {word: Phrase.of(word, language=language) for word, _ in (*said, *alike)}
+    wanted = Counter(dict(said))
+    for word, n in alike:
+        others = [phrase for other, phrase in phrases.items() if other != word]
+        found = apart_from(negatives(phrases[word], seed=seed), others)
         wanted.update(share_out(found, n_clips=n))
     if not wanted:
         raise click.UsageError("Give --word WORD=N, such as off=100, or --near WORD=N.")
@@ -511,7 +512,7 @@ def synth(
         click.echo("interrupted: the same command goes on", err=True)
         raise
     click.echo(f"{out}: {report.describe()}")
-    report.require(Phrase.of(word, language=language).text for word, _ in _counted(words))
+    report.require(phrases[word].text for word, _ in said)
 
 
 def _counted(words: Sequence[str]) -> list[tuple[str, int]]:

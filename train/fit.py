@@ -121,8 +121,7 @@ class SceneBatches(keras.utils.PyDataset):
         """Make scenes, undisturbed."""
         random = np.random.default_rng([self.recipe.fit.seed, int(self.training), index])
         made: list[Any] = [self.scenes.make(random) for _ in range(n_scenes)]
-        # One after the other: a whole batch's spectra do not fit into the processor's caches.
-        frames = np.stack([self._features.whole(scene.samples) for scene in made])
+        frames = self._features.whole(np.stack([scene.samples for scene in made]))
         stride = frames.shape[1] // len(self.scenes.output_ends)
         n_outputs = len(self.scenes.output_ends)
         if isinstance(self.scenes, SequenceScenes):
