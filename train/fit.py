@@ -205,6 +205,7 @@ def fit(
     start : Path, optional
         Another run folder of the same architecture, whose weights and feature statistics to begin
         with. It may know other keywords: what the classifier has learnt of those is left behind.
+        It may be a whole number of times narrower: the model begins as the same function.
     validate : Recipe, optional
         What the scenes of validation are made by, where that is another.
     callbacks : sequence of keras.callbacks.Callback
