@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -244,33 +245,46 @@ def digit_clips(data: Path, folder: Path) -> Path:
 
 
 def write_page(options: argparse.Namespace) -> None:
-    """Put the tables of what has been measured into docs/zoo.md."""
-    found = [options.runs / name / "scores.json" for name in MODEL_RECIPES]
-    scores = {path.parent.name: json.loads(path.read_text()) for path in found if path.is_file()}
+    """Put what has been measured into the tables of docs/zoo.md; other rows stay as they are."""
+    page = ROOT / "docs/zoo.md"
+    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    written, _, after = rest.partition(END)
+    table, _, sequences = written.strip().partition("\n\n")
+    found = {name: options.runs / name / "scores.json" for name in MODEL_RECIPES}
+    scores = {name: json.loads(p.read_text()) for name, p in found.items() if p.is_file()}
     head = ["architecture", "features", "runs as", "parameters", "kB", "minutes", "epochs"]
     head += ["CPU ms/s", "agrees", "clips", "missed at 1/h", "at 0.5/h"]
-    rows = [head, ["---"] * len(head)]
-    for name, one in scores.items():
-        recipe = load_recipe(RECIPES / f"{name}.toml")
-        row = [f"`{name}`", recipe.features.kind, one["kind"], f"{one['parameters']:,}"]
-        row += [f"{one['bytes'] / 1000:.0f}", f"{one['cpu_s'] / 60:.0f}", str(one["epochs"])]
-        row += [f"{one['cpu']['all']:.1f}", f"{one['agreement']:.1%}"]
-        row += [f"{one['clips']['accuracy']:.1%}" if "clips" in one else "–"]
-        row += [missed(one["stream"], budget) if "stream" in one else "–" for budget in (1.0, 0.5)]
-        rows.append(row)
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    lines = [line_of(head), line_of(["---"] * len(head))]
+    for name in MODEL_RECIPES:
+        if name in scores:
+            lines.append(line_of(row_of(name, scores[name])))
+        else:
+            lines += [line for line in table.splitlines() if line.startswith(f"| `{name}` |")]
     if "ctc" in scores:
         heard = scores["ctc"]["sequences"]
-        lines += ["", "| `ctc`, decoded by | word error rate | utterances without a mistake |"]
-        lines += ["| --- | --- | --- |"]
+        rows = [["`ctc`, decoded by", "word error rate", "utterances without a mistake"]]
+        rows += [["---"] * 3]
         for how, rate in heard["word_error_rate"].items():
-            lines.append(f"| {how} | {rate:.1%} | {heard['sequence_accuracy'][how]:.1%} |")
-    page = ROOT / "docs/zoo.md"
-    text = page.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    after = rest.partition(END)[2]
-    table = "\n".join(lines)
-    page.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
+            rows.append([how, f"{rate:.1%}", f"{heard['sequence_accuracy'][how]:.1%}"])
+        sequences = "\n".join(map(line_of, rows))
+    tables = "\n\n".join(["\n".join(lines), *([sequences] if sequences else [])])
+    page.write_text(f"{before}{BEGIN}\n{tables}\n{END}{after}", encoding="utf-8")
+
+
+def row_of(name: str, one: dict[str, Any]) -> list[str]:
+    """Return the cells of a model's row."""
+    recipe = load_recipe(RECIPES / f"{name}.toml")
+    row = [f"`{name}`", recipe.features.kind, one["kind"], f"{one['parameters']:,}"]
+    row += [f"{one['bytes'] / 1000:.0f}", f"{one['cpu_s'] / 60:.0f}", str(one["epochs"])]
+    row += [f"{one['cpu']['all']:.1f}", f"{one['agreement']:.1%}"]
+    row += [f"{one['clips']['accuracy']:.1%}" if "clips" in one else "–"]
+    row += [missed(one["stream"], budget) if "stream" in one else "–" for budget in (1.0, 0.5)]
+    return row
+
+
+def line_of(cells: Sequence[str]) -> str:
+    """Return a line of a table."""
+    return "| " + " | ".join(cells) + " |"
 
 
 def missed(stream: dict[str, Any], budget: float) -> str:
