@@ -23,7 +23,7 @@ import numpy as np
 import soundfile
 
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
-from kws.train.align import read_alignment, train_speakers
+from kws.train.align import Utterance, read_alignment, train_speakers
 from kws.train.data import Spoken, audio_below, read_samples
 from kws.train.fit import fit, labels_of, restore
 from kws.train.hard_examples import mine, name_of
@@ -144,15 +144,18 @@ def teach_itself(run: Path, data: Path, out: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(target, spoken.samples[start:end], RATE_HZ)
     for word in HOLES:
-        right = [one[-1] for one in found if one[0] == word]
-        log.info("%s: %d clips by itself, %d of them really said", word, len(right), sum(right))
+        said = [one[-1] for one in found if one[0] == word]
+        told = (word, len(said), said.count(True), said.count(None))
+        log.info("%s: %d clips by itself, %d really said, %d without word times", *told)
     with (out / "found.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("word", "path", "at_s", "said"), *found])
 
 
-def said_at(known: dict[str, Any], name: str, word: str, at_s: float) -> bool:
-    """Say whether the aligned transcript has the word within half a second before a moment."""
-    words = known[name].words if name in known else ()
+def said_at(known: dict[str, Utterance], name: str, word: str, at_s: float) -> bool | None:
+    """Say whether the word is said within half a second before a moment; None: no word times."""
+    if name not in known:
+        return None
+    words = known[name].words
     return any(one.lower() == word and start <= at_s <= end + 0.5 for one, start, end in words)
 
 
