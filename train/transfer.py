@@ -47,7 +47,8 @@ def transfer(
     shapes = [tuple(weight.shape) for weight in to]
     if list(labels) != list(labels_before):
         shapes[-2:] = [(*shape[:-1], len(labels_before)) for shape in shapes[-2:]]
-    if not all(itertools.starmap(_fits, itertools.zip_longest(shapes, learned))):
+    same_input = shapes[0][:-1] == learned[0].shape[:-1]
+    if not same_input or not all(itertools.starmap(_fits, itertools.zip_longest(shapes, learned))):
         raise ConfigError(
             "A training can begin with a run of the same architecture and features only, as wide "
             "or a whole number of times narrower. Received: one with other shapes of weights. Give "
@@ -68,10 +69,12 @@ def transfer(
 
 
 def _fits(shape: tuple[int, ...] | None, value: Weights | None) -> bool:
-    """Say whether weights have a shape, or one that each axis of it is a multiple of."""
-    if shape is None or value is None or len(shape) != value.ndim:
+    """Say whether a shape is that of weights, or wider: kernels cover as many frames and bands."""
+    if shape is None or value is None or shape[:-2] != value.shape[:-2]:
         return False
-    return all(new % old == 0 for new, old in zip(shape, value.shape, strict=True))
+    return len(shape) == value.ndim and all(
+        new % old == 0 for new, old in zip(shape, value.shape, strict=True)
+    )
 
 
 def _widened(value: Weights, shape: tuple[int, ...], random: np.random.Generator) -> Weights:

@@ -90,10 +90,19 @@ def test_a_wider_model_may_know_other_words(tensorflow):
     assert np.allclose(logits(wide), logits(narrow)[..., [0, 1, 3]], atol=1e-4)
 
 
-@pytest.mark.parametrize("units", [12, 4], ids=["half as wide again", "narrower"])
-def test_another_width_cannot_be_begun_with(tensorflow, units):
+@pytest.mark.parametrize(
+    ("small", "other"),
+    [
+        (SMALL, {"gru_units": 12}),
+        (SMALL, {"gru_units": 4}),
+        (SMALL, {"kernel_frames": 9}),
+        (GruRecipe(units=[8, 8]), {"stack_frames": 4}),
+    ],
+    ids=["half as wide again", "narrower", "longer kernels", "more frames at a time"],
+)
+def test_what_is_not_wider_by_a_whole_number_cannot_be_begun_with(tensorflow, small, other):
     import msgspec
 
-    other = network(msgspec.structs.replace(SMALL, gru_units=units), 1)
+    model = network(msgspec.structs.replace(small, **other), 1)
     with pytest.raises(ConfigError, match="a whole number of times narrower"):
-        widen(network(SMALL, 2), other)
+        widen(network(small, 2), model)
