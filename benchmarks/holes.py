@@ -61,7 +61,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=ROOT / "data")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs/holes")
-    parser.add_argument("--epochs", type=int, default=6, help="of 12,800 scenes")
+    parser.add_argument("--epochs", type=int, default=5, help="of 12,800 scenes")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     print("| trained on | accuracy | the eight | `on` | `off` | `_unknown_` |")
