@@ -432,7 +432,12 @@ def _loss(recipe: Recipe) -> keras.losses.Loss:
     if isinstance(recipe.model, CtcRecipe):
         return CtcLoss()
     fit = recipe.fit
-    return make_loss(fit.loss, label_smoothing=fit.label_smoothing, focal_gamma=fit.focal_gamma)
+    return make_loss(
+        fit.loss,
+        label_smoothing=fit.label_smoothing,
+        focal_gamma=fit.focal_gamma,
+        pooled_outputs=fit.pooled_outputs,
+    )
 
 
 def _learn_from_teacher(model: zoo.Network, recipe: Recipe) -> None:

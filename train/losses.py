@@ -8,6 +8,7 @@ side by side, (batch, outputs, n * labels), each scaled by its share of the loss
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from kws.train.settings import LossName
@@ -19,11 +20,18 @@ _SILENCE = 0  # the first label of every model
 
 
 def make_loss(
-    name: LossName, *, label_smoothing: float = 0.0, focal_gamma: float = 2.0
+    name: LossName,
+    *,
+    label_smoothing: float = 0.0,
+    focal_gamma: float = 2.0,
+    pooled_outputs: int = 1,
 ) -> keras.losses.Loss:
-    """Return the loss that a recipe names; `focal_gamma` is of the focal loss alone."""
+    """Return the loss that a recipe names.
+
+    `focal_gamma` is of the focal loss alone, `pooled_outputs` of max-pooling.
+    """
     if name == "max_pooling":
-        return MaxPoolingLoss(label_smoothing=label_smoothing)
+        return MaxPoolingLoss(label_smoothing=label_smoothing, n_pooled=pooled_outputs)
     gamma = focal_gamma if name == "focal" else 0.0
     return SetLoss(label_smoothing=label_smoothing, focal_gamma=gamma)
 
@@ -86,7 +94,18 @@ class MaxPoolingLoss(SetLoss):
     than silence, is right. Each of its outputs has the loss of the best one, so that a word weighs
     what it does in `SetLoss`, and, where Sun et al. ask for nothing, that of {word, silence}: no
     third label may be said meanwhile. All other outputs have the loss of their sets.
+
+    Parameters
+    ----------
+    n_pooled : int
+        Odd. A word is asked for where the mean of its posterior over this many outputs is greatest,
+        as a spotter that smooths posteriors needs it; outputs outside of the window count as 0.
+        Sun et al. take 1.
     """
+
+    def __init__(self, *, n_pooled: int = 1, **options: Any) -> None:
+        super().__init__(**options)
+        self.n_pooled = n_pooled
 
     def of_set(self, allowed: Any, logits: Any) -> Any:
         """Return the loss per output (batch, outputs) of one set, 0 and 1, both float32."""
@@ -96,7 +115,14 @@ class MaxPoolingLoss(SetLoss):
         breaks = ops.cast(label[:, 1:] != label[:, :-1], "int32")
         window = ops.pad(ops.cumsum(breaks, axis=1), [[0, 0], [1, 0]])
         together = window[:, :, None] == window[:, None, :]  # (batch, outputs, outputs)
-        best = ops.min(ops.where(together, loss[:, None, :], _NEVER), axis=-1)
+        if self.n_pooled > 1:
+            at = ops.arange(loss.shape[-1])
+            near = ops.abs(at[:, None] - at[None, :]) <= self.n_pooled // 2
+            beside = ops.where(together & near, -loss[:, None, :], -_NEVER)
+            loss_of_mean = float(np.log(self.n_pooled)) - ops.logsumexp(beside, axis=-1)
+        else:
+            loss_of_mean = loss
+        best = ops.min(ops.where(together, loss_of_mean[:, None, :], _NEVER), axis=-1)
         silence = ops.one_hot(_SILENCE, logits.shape[-1])
         meanwhile = super().of_set(ops.maximum(allowed, silence), logits)
         return ops.where(asked, best + meanwhile, loss)

@@ -49,6 +49,7 @@ SILENT_AGAIN_S = 0.48
 PAUSE_S = 0.15
 ANSWER_WEIGHT = 4.0  # an answer lasts 10 outputs among 120; the rest is silence
 _ROOM_TONE_SAMPLES = 3200
+_CLIP_SAMPLES = RATE_HZ
 _HEARD_SAMPLES = RATE_HZ // 50  # less of a keyword cannot be recognised
 _CLOSURE_S, _PAUSE_S = 0.12, 0.6  # silences within a word, and within a phrase
 
@@ -165,15 +166,22 @@ class Scenes:
         targets = Targets(allowed, np.ones(len(allowed), np.float32))
         last_word_end = 0
         kind = random.random()
-        if kind < self.recipe.speech_share and self._speech:
+        is_clip = _happens(self.recipe.clip_share, random)
+        is_silent = is_clip and _happens(self.recipe.silence_share, random)
+        if is_clip:
+            if not is_silent:
+                self._add_clip(samples, targets, random)
+        elif kind < self.recipe.speech_share and self._speech:
             self._add_speech(samples, targets, (0, self.n_samples), random)
         elif kind > self.recipe.speech_share + self.recipe.silence_share:
             last_word_end = self._add_words(samples, targets, random)
         samples = self._put_into_room(samples, random)
         samples = self._add_babble(samples, random)
-        samples = self._add_background(samples, random)
+        samples = self._add_background(samples, random, noise_share=1.0 if is_silent else None)
         samples = self._record(samples, random)
-        if random.random() < self.recipe.cut_share:
+        if is_clip:
+            samples[_CLIP_SAMPLES:] = 0.0
+        elif random.random() < self.recipe.cut_share:
             samples[int(random.uniform(last_word_end, self.n_samples)) :] = 0.0
         return Scene(np.clip(samples, -32768, 32767), targets)
 
@@ -236,6 +244,15 @@ class Scenes:
             mark(targets, label, span)
         return words[-1][1][1] if words else 0
 
+    def _add_clip(self, samples: Wave, targets: Targets, random: Random) -> None:
+        """Lay one clip into the scene's first second, all that it holds besides its word too."""
+        label, wave, (start, end) = self._draw(random, most_s=1.0)
+        earliest = -min(start, RATE_HZ // 10)
+        at = int(random.uniform(earliest, max(earliest, _CLIP_SAMPLES - end)))
+        piece = wave[max(0, -at) :][: _CLIP_SAMPLES - max(0, at)]
+        samples[max(0, at) : max(0, at) + len(piece)] = piece
+        self._mark_anywhere(targets, label, (at + start, min(at + end, _CLIP_SAMPLES)))
+
     def _add_speech(self, samples: Wave, targets: Targets, where: Span, random: Random) -> None:
         """Put a random stretch of continuous speech at `where`, at the level of speech."""
         n = where[1] - where[0]
@@ -284,8 +301,23 @@ class Scenes:
         targets.allowed[must, label] = 1
         targets.weight[must] = ANSWER_WEIGHT
 
-    def _draw(self, random: Random) -> tuple[str, Wave, Span]:
-        """Draw an isolated word: its label, its sound, and where in that it is spoken."""
+    def _mark_anywhere(self, targets: Targets, word: str, span: Span) -> None:
+        """Ask for an answer to the word of a clip, at whichever output it is surest."""
+        label = self.labels.index(word)
+        before = self.output_ends < (span[0] + span[1]) // 2
+        late_s = (self.output_ends - _CLIP_SAMPLES) / RATE_HZ
+        must = ~before & (late_s < ANSWER_TO_S)
+        targets.allowed[~before & (late_s < SILENT_AGAIN_S), label] = 1
+        targets.allowed[must] = 0
+        targets.allowed[must, label] = 1
+        n_asked = (ANSWER_TO_S - ANSWER_FROM_S) * RATE_HZ / np.diff(self.output_ends[:2])[0]
+        targets.weight[must] = ANSWER_WEIGHT * n_asked / max(1, must.sum())
+
+    def _draw(self, random: Random, *, most_s: float = 0.3) -> tuple[str, Wave, Span]:
+        """Draw an isolated word: its label, its sound, and where in that it is spoken.
+
+        As much as `most_s` of what is before and behind it in its clip is left.
+        """
         if random.random() < self.recipe.keyword_share:
             label = self._keywords[int(random.integers(len(self._keywords)))]
         else:
@@ -297,7 +329,8 @@ class Scenes:
         else:
             clip, span = self._words[label].draw(random)
             self._note(clip.path)
-            samples, span = _cut(clip.samples, span, random, most_s=0.3)
+            most_s = most_s if clip.span is None else 0.3  # a sentence is no clip of one word
+            samples, span = _cut(clip.samples, span, random, most_s=most_s)
         speed = random.uniform(*self.recipe.speed)
         wave = augment.change_speed(samples.astype(np.float32), speed)
         wave = self._change_voice(wave, random)
@@ -348,8 +381,11 @@ class Scenes:
             samples = augment.code(samples, codec, random=random)
         return samples
 
-    def _add_background(self, samples: Wave, random: Random) -> Wave:
+    def _add_background(
+        self, samples: Wave, random: Random, *, noise_share: float | None = None
+    ) -> Wave:
         """Add recorded noise, room tone, and set the level of the whole scene."""
+        noise_share = self.recipe.noise_share if noise_share is None else noise_share
         if random.random() < 0.5 and self._tones:
             clip = self._tones[int(random.integers(len(self._tones)))]
             self._note(clip.path)
@@ -357,7 +393,7 @@ class Scenes:
                 augment.room_tone(_quietest(clip.samples), self.n_samples, random=random),
                 random.uniform(-6, 6),
             )
-        if random.random() < self.recipe.noise_share and self._noise:
+        if random.random() < noise_share and self._noise:
             noise, path = self._noise[int(random.integers(len(self._noise)))]
             self._note(path)
             samples = augment.add_noise(

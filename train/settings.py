@@ -244,9 +244,12 @@ class AugmentRecipe(_Table, frozen=True, kw_only=True):
     keyword_share: Share = 0.6
     """Share of isolated words that are keywords; all keywords are equally frequent."""
     speech_share: Share = 0.2
-    """Share of scenes that are continuous speech alone."""
+    """Share of scenes other than clips that are continuous speech alone."""
     silence_share: Share = 0.08
-    """Share of scenes that hold no speech at all."""
+    """Share of scenes, clips too, that hold no speech at all."""
+    clip_share: Share = 0.0
+    """Share of scenes that are one clip as a file holds it and then digital silence; its word is
+    asked for at any time from its middle on, so only for `loss = "max_pooling"`."""
     context_share: Share = 0.35
     """Share of word scenes with other speech before and after the word."""
     speech_word_share: Share = 0.4
@@ -315,6 +318,8 @@ class FitRecipe(_Table, frozen=True, kw_only=True):
     label_smoothing: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.0
     focal_gamma: Annotated[float, Meta(ge=0.0)] = 2.0
     """Of `loss = "focal"`."""
+    pooled_outputs: Annotated[int, Meta(ge=1, le=15)] = 1
+    """Of `loss = "max_pooling"`: outputs whose mean posterior counts, an odd number of them."""
     teacher: str | None = None
     """A run folder whose larger model's posteriors are learned from too, for the same labels."""
     teacher_share: Share = 0.5
@@ -390,6 +395,13 @@ class Recipe(_Table, frozen=True, kw_only=True):
             raise ValueError(
                 f"fit.frozen_layers must stay 0 for {self.model.architecture}: only the layers of "
                 f"step models are counted"
+            )
+        if self.fit.pooled_outputs % 2 == 0:
+            raise ValueError(f"fit.pooled_outputs must be odd; received {self.fit.pooled_outputs}")
+        if self.augment.clip_share and self.fit.loss != "max_pooling":
+            raise ValueError(
+                f"augment.clip_share must stay 0 unless fit.loss is max_pooling: other losses "
+                f"would ask for the word all the time; received {self.fit.loss}"
             )
         if self.fit.quantize_aware and self.fit.precision.startswith("mixed"):
             raise ValueError(

@@ -120,6 +120,18 @@ def test_max_pooling_asks_for_the_word_where_it_is_most_probable(losses, logits)
     assert np.abs(loss - wanted).max() <= 1e-4
 
 
+def test_pooled_outputs_ask_for_the_word_where_its_mean_posterior_is_greatest(losses, logits):
+    plain = per_output(losses.SetLoss(), WINDOW, logits)
+    meanwhile = -np.log(posteriors_of(logits)[..., [0, 2]].sum(axis=-1))
+    word = posteriors_of(logits)[..., 2].copy()
+    word[:, [0, 4]] = 0.0  # outside of the window
+    means = np.stack([np.convolve(row, np.ones(3) / 3, "same") for row in word])
+    loss = per_output(losses.MaxPoolingLoss(n_pooled=3), WINDOW, logits)
+    wanted = plain.copy()
+    wanted[:, 1:4] = -np.log(means[:, 1:4].max(axis=1, keepdims=True)) + meanwhile[:, 1:4]
+    assert np.abs(loss - wanted).max() <= 1e-4
+
+
 def test_max_pooling_keeps_words_apart(losses, logits):
     """Two words that touch, and one word twice with a pause between, are two windows each."""
     for second in ([0, 0, 0, 1], [0, 0, 1, 0]):
@@ -167,7 +179,7 @@ def test_max_pooling_pulls_at_the_best_output_alone(losses, tensorflow):
 def test_every_loss_pulls_towards_what_is_right_and_stays_finite(
     losses, tensorflow, logits, name, scale
 ):
-    loss = losses.make_loss(name, label_smoothing=0.1, focal_gamma=0.5)
+    loss = losses.make_loss(name, label_smoothing=0.1, focal_gamma=0.5, pooled_outputs=3)
     for _ in range(400):
         slope = gradient(tensorflow, loss, WINDOW, scale * logits)
         assert np.isfinite(slope).all()
@@ -202,4 +214,5 @@ def test_a_recipe_names_its_loss(losses):
     assert (focal.label_smoothing, focal.focal_gamma) == (0.1, 3.0)
     plain = losses.make_loss("set", focal_gamma=3.0)
     assert (type(plain), plain.focal_gamma) == (losses.SetLoss, 0.0)
-    assert type(losses.make_loss("max_pooling")) is losses.MaxPoolingLoss
+    pooling = losses.make_loss("max_pooling", pooled_outputs=3)
+    assert (type(pooling), pooling.n_pooled) == (losses.MaxPoolingLoss, 3)

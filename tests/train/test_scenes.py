@@ -267,6 +267,67 @@ def test_a_scene_may_fall_into_digital_silence_but_never_within_its_last_word():
     assert n_cut > 10
 
 
+@pytest.fixture(scope="module")
+def clips():
+    """Scenes of one clip each, with noise: (scene, label, start, end)."""
+    return single_words(scenes(corpus(span=None), clip_share=1.0, cut_share=1.0), n=60)
+
+
+def test_a_clip_lies_anywhere_in_the_first_second_and_then_there_is_nothing(clips):
+    assert {label for _, label, _, _ in clips} == {1, 2, 3}
+    assert len(clips) == 60
+    for _, _, start, end in clips:
+        assert (end - start) == pytest.approx(6000, abs=2)
+        assert 0 <= start < end <= RATE_HZ
+    assert np.ptp([start for _, _, start, _ in clips]) > 3000
+    noisy = scenes(corpus(span=None, noise=[square(RATE_HZ, 100)]), clip_share=1.0, noise_share=1.0)
+    heard = make(noisy, 1).samples
+    assert np.count_nonzero(heard[:RATE_HZ]) > 0.9 * RATE_HZ
+    assert not heard[RATE_HZ:].any()
+
+
+def test_the_word_of_a_clip_is_asked_for_from_its_middle_on(clips):
+    ends = scenes().output_ends
+    for scene, label, start, end in clips:
+        allowed, weight = scene.targets.allowed, scene.targets.weight
+        first = int(np.flatnonzero(allowed[:, label])[0])
+        assert abs(ends[first] - (start + end) / 2) <= 640  # 20 ms of energy, 20 of an output
+        asked = (ends >= ends[first]) & (ends < 1.32 * RATE_HZ)
+        grace = (ends >= 1.32 * RATE_HZ) & (ends < 1.48 * RATE_HZ)
+        assert (allowed[asked] == np.eye(4, dtype=np.uint8)[label]).all()
+        assert (allowed[grace] == np.eye(4, dtype=np.uint8)[[0, label]].sum(axis=0)).all()
+        assert (allowed[~asked & ~grace] == [1, 0, 0, 0]).all()
+        assert weight[asked].sum() == pytest.approx(4 * 11)
+        assert (weight[~asked] == 1).all()
+
+
+def test_a_clip_may_be_noise_alone_which_is_silence():
+    noise = [square(RATE_HZ, 100)]
+    maker = scenes(corpus(noise=noise), clip_share=1.0, silence_share=1.0, noise_share=0.0)
+    for seed in range(5):
+        scene = make(maker, seed)
+        assert pitch_hz(scene.samples[:RATE_HZ]) == pytest.approx(100, rel=0.05)
+        assert not scene.samples[RATE_HZ:].any()
+        assert (scene.targets.allowed == [1, 0, 0, 0]).all()
+
+
+def test_a_clip_may_begin_within_itself_but_not_within_its_word():
+    """A word that fills its clip but for 50 ms at the front is heard whole."""
+    material = corpus()
+    whole = square(RATE_HZ, PITCHES_HZ["yes"])
+    whole[:800] = 0
+    material.clips["yes"][0] = Clip("yes", "yes", Path("yes.wav"), whole, real=False)
+    maker = scenes(material, clip_share=1.0, keyword_share=1.0)
+    ends = []
+    for seed in range(40):
+        loud = np.flatnonzero(np.abs(make(maker, seed).samples) > 300)
+        if len(loud) > 12_000:  # `no` is shorter
+            assert loud[-1] - loud[0] == pytest.approx(15_200, abs=200)  # faded at its ends
+            ends.append(loud[-1])
+    assert min(ends) < RATE_HZ - 400
+    assert max(ends) > RATE_HZ - 200
+
+
 def test_words_are_of_one_level_before_noise_and_gain(single):
     for scene, _, start, end in single:
         rms = np.sqrt(np.mean(scene.samples[start:end] ** 2))

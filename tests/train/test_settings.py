@@ -146,6 +146,20 @@ def test_a_recipe_that_is_missing_is_refused(tmp_path):
         load_recipe(tmp_path / "no.toml")
 
 
+def test_clips_are_asked_for_by_max_pooling_alone(load):
+    text = SMALL + "[augment]\nclip_share = 0.5\n"
+    rule = r"augment\.clip_share must stay 0 unless fit\.loss is max_pooling: .* received set"
+    with pytest.raises(ConfigError, match=rule):
+        load(text)
+    assert load(text + '[fit]\nloss = "max_pooling"\n').augment.clip_share == 0.5
+
+
+def test_outputs_are_pooled_around_one_of_them(load):
+    text = SMALL + '[fit]\nloss = "max_pooling"\npooled_outputs = 4\n'
+    with pytest.raises(ConfigError, match=r"fit\.pooled_outputs must be odd; received 4"):
+        load(text)
+
+
 def test_a_window_model_cannot_be_quantisation_aware(load):
     text = SMALL + '[model]\narchitecture = "bilstm"\n[[then]]\nfit = { quantize_aware = true }'
     rule = r"fit\.quantize_aware must stay false for bilstm: only step models can be trained so"
