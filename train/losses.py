@@ -114,15 +114,32 @@ class MaxPoolingLoss(SetLoss):
         label = ops.where(asked, ops.argmax(allowed, axis=-1), -1)
         breaks = ops.cast(label[:, 1:] != label[:, :-1], "int32")
         window = ops.pad(ops.cumsum(breaks, axis=1), [[0, 0], [1, 0]])
-        together = window[:, :, None] == window[:, None, :]  # (batch, outputs, outputs)
-        if self.n_pooled > 1:
-            at = ops.arange(loss.shape[-1])
-            near = ops.abs(at[:, None] - at[None, :]) <= self.n_pooled // 2
-            beside = ops.where(together & near, -loss[:, None, :], -_NEVER)
-            loss_of_mean = float(np.log(self.n_pooled)) - ops.logsumexp(beside, axis=-1)
-        else:
-            loss_of_mean = loss
-        best = ops.min(ops.where(together, loss_of_mean[:, None, :], _NEVER), axis=-1)
+        best = _least(self._pooled(loss, window), window)
         silence = ops.one_hot(_SILENCE, logits.shape[-1])
         meanwhile = super().of_set(ops.maximum(allowed, silence), logits)
         return ops.where(asked, best + meanwhile, loss)
+
+    def _pooled(self, loss: Any, window: Any) -> Any:
+        """Return the negative log of each output's mean posterior with those beside it."""
+        if self.n_pooled == 1:
+            return loss
+        n_outputs, reach = loss.shape[-1], self.n_pooled // 2
+        sides = [[0, 0], [reach, reach]]
+        far_loss = ops.pad(loss, sides, constant_values=_NEVER)
+        far_window = ops.pad(window, sides, constant_values=-1)
+        posteriors = [
+            ops.where(
+                far_window[:, i : i + n_outputs] == window, -far_loss[:, i : i + n_outputs], -_NEVER
+            )
+            for i in range(self.n_pooled)
+        ]
+        return float(np.log(self.n_pooled)) - ops.logsumexp(ops.stack(posteriors), axis=0)
+
+
+def _least(values: Any, window: Any) -> Any:
+    """Return for each output the least value of its window, all (batch, outputs)."""
+    n_rows, n_outputs = ops.shape(values)[0], values.shape[-1]
+    row = ops.arange(n_rows, dtype="int32")[:, None]
+    ids = ops.reshape(row * n_outputs + window, (-1,))
+    greatest = ops.segment_max(ops.reshape(-values, (-1,)), ids, num_segments=n_rows * n_outputs)
+    return ops.reshape(-ops.take(greatest, ids), (-1, n_outputs))

@@ -168,17 +168,20 @@ class Scenes:
         kind = random.random()
         is_clip = _happens(self.recipe.clip_share, random)
         is_silent = is_clip and _happens(self.recipe.silence_share, random)
+        is_recorded = is_silent  # in a room and by a microphone of its own
         if is_clip:
             if not is_silent:
-                self._add_clip(samples, targets, random)
+                is_recorded = self._add_clip(samples, targets, random)
         elif kind < self.recipe.speech_share and self._speech:
             self._add_speech(samples, targets, (0, self.n_samples), random)
         elif kind > self.recipe.speech_share + self.recipe.silence_share:
             last_word_end = self._add_words(samples, targets, random)
-        samples = self._put_into_room(samples, random)
+        if not is_recorded:
+            samples = self._put_into_room(samples, random)
         samples = self._add_babble(samples, random)
         samples = self._add_background(samples, random, noise_share=1.0 if is_silent else None)
-        samples = self._record(samples, random)
+        if not is_recorded:
+            samples = self._record(samples, random)
         if is_clip:
             samples[_CLIP_SAMPLES:] = 0.0
         elif random.random() < self.recipe.cut_share:
@@ -221,7 +224,7 @@ class Scenes:
         spans: list[Span] = []
         words: list[tuple[str, Span]] = []
         for _ in range(2 if random.random() < 0.5 else 1):
-            label, wave, (start, end) = self._draw(random)
+            label, wave, (start, end), _ = self._draw(random)
             if spans:
                 at = spans[-1][1] + int(random.uniform(0.1, 0.6) * RATE_HZ)
             room = self.n_samples - int(0.35 * RATE_HZ) - end
@@ -244,14 +247,18 @@ class Scenes:
             mark(targets, label, span)
         return words[-1][1][1] if words else 0
 
-    def _add_clip(self, samples: Wave, targets: Targets, random: Random) -> None:
-        """Lay one clip into the scene's first second, all that it holds besides its word too."""
-        label, wave, (start, end) = self._draw(random, most_s=1.0)
+    def _add_clip(self, samples: Wave, targets: Targets, random: Random) -> bool:
+        """Lay one clip into the scene's first second, all that it holds besides its word too.
+
+        Returns whether it was recorded; False: synthetic.
+        """
+        label, wave, (start, end), is_real = self._draw(random, most_s=1.0)
         earliest = -min(start, RATE_HZ // 10)
         at = int(random.uniform(earliest, max(earliest, _CLIP_SAMPLES - end)))
         piece = wave[max(0, -at) :][: _CLIP_SAMPLES - max(0, at)]
         samples[max(0, at) : max(0, at) + len(piece)] = piece
         self._mark_anywhere(targets, label, (at + start, min(at + end, _CLIP_SAMPLES)))
+        return is_real
 
     def _add_speech(self, samples: Wave, targets: Targets, where: Span, random: Random) -> None:
         """Put a random stretch of continuous speech at `where`, at the level of speech."""
@@ -313,8 +320,8 @@ class Scenes:
         n_asked = (ANSWER_TO_S - ANSWER_FROM_S) * RATE_HZ / np.diff(self.output_ends[:2])[0]
         targets.weight[must] = ANSWER_WEIGHT * n_asked / max(1, must.sum())
 
-    def _draw(self, random: Random, *, most_s: float = 0.3) -> tuple[str, Wave, Span]:
-        """Draw an isolated word: its label, its sound, and where in that it is spoken.
+    def _draw(self, random: Random, *, most_s: float = 0.3) -> tuple[str, Wave, Span, bool]:
+        """Draw an isolated word: its label, sound, where in that it is spoken, whether it is real.
 
         As much as `most_s` of what is before and behind it in its clip is left.
         """
@@ -326,16 +333,18 @@ class Scenes:
             spoken, span = self._cuttable[int(random.integers(len(self._cuttable)))]
             self._note(spoken.path)
             samples, span = _cut(spoken.samples, span, random, most_s=0.04)
+            is_real = True
         else:
             clip, span = self._words[label].draw(random)
             self._note(clip.path)
             most_s = most_s if clip.span is None else 0.3  # a sentence is no clip of one word
             samples, span = _cut(clip.samples, span, random, most_s=most_s)
+            is_real = clip.real
         speed = random.uniform(*self.recipe.speed)
         wave = augment.change_speed(samples.astype(np.float32), speed)
         wave = self._change_voice(wave, random)
         wave = _level(augment.fade(wave), random.uniform(-6, 3))
-        return label, wave, (round(span[0] / speed), round(span[1] / speed))
+        return label, wave, (round(span[0] / speed), round(span[1] / speed)), is_real
 
     def _change_voice(self, wave: Wave, random: Random) -> Wave:
         """Say some words with another pitch; the length is kept."""

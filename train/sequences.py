@@ -69,7 +69,7 @@ class SequenceScenes(Scenes):
         words: list[int] = []
         at = int(random.uniform(0.05, 0.5) * RATE_HZ)
         for _ in range(int(random.integers(1, MOST_WORDS + 1))):
-            label, wave, (start, end) = self._draw(random)
+            label, wave, (start, end), _ = self._draw(random)
             if at + end - start + 0.2 * RATE_HZ > self.n_samples:
                 break
             first = max(0, at - start)

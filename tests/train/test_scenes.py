@@ -1,6 +1,7 @@
 """Scenes of square waves: their pitch says which word it is, and no sample of theirs is zero."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -299,6 +300,21 @@ def test_the_word_of_a_clip_is_asked_for_from_its_middle_on(clips):
         assert (allowed[~asked & ~grace] == [1, 0, 0, 0]).all()
         assert weight[asked].sum() == pytest.approx(4 * 11)
         assert (weight[~asked] == 1).all()
+
+
+@pytest.mark.parametrize("share", ["room_share", "microphone_share"])
+def test_only_synthetic_clips_are_put_into_rooms_and_recorded_anew(share):
+    material = corpus()
+    for real in (True, False):
+        for clips in material.clips.values():
+            clips[:] = [replace(clip, real=real) for clip in clips]
+        plain = scenes(material, clip_share=1.0)
+        changed = scenes(material, clip_share=1.0, **{share: 1.0})
+        same = [
+            np.array_equal(make(plain, seed).samples, make(changed, seed).samples)
+            for seed in range(5)
+        ]
+        assert same == [real] * 5
 
 
 def test_a_clip_may_be_noise_alone_which_is_silence():
