@@ -41,7 +41,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "synthetic words, cheap microphones, rooms": {"words": SYNTHETIC, "recorded": True},
     "synthetic words, self-training": {"words": SYNTHETIC, "taught_by": "synthetic words"},
     "words cut out of read-aloud books": {"words": REAL, "cut": True},
-    "`off` spliced": {"words": (*REAL, "spliced")},
+    "`on` and `off` spliced": {"words": (*REAL, "spliced")},
     "another language's words": {"words": (*REAL, "arabic_words")},
     "all but self-training": {
         "words": (*MORE, "spliced", "arabic_words", "wake_words"),

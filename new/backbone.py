@@ -1,6 +1,7 @@
-"""The network that every training of `kws new` begins with: the bundled one, in 16-bit floats.
+"""The network that every training of `kws new` begins with, in 16-bit floats.
 
-`python -m kws.new.backbone RUN` packs the weights of a run folder, such as that of `commands`.
+It is the bundled `commands` as it was before the last stage of its recipe. `python -m
+kws.new.backbone pack RUN FILE` puts a run folder into such a file, `unpack RUN FILE` makes one.
 """
 
 import json
@@ -32,12 +33,12 @@ def pack(run: Path, out: Path = _PACKED) -> None:
     np.savez_compressed(out, **content)
 
 
-def unpack(run: Path) -> Path:
+def unpack(run: Path, packed_in: Path = _PACKED) -> Path:
     """Make a run folder of what was packed, if it is not there; return it."""
     settings = run / "settings.json"
     if settings.is_file():
         return run
-    packed = np.load(_PACKED)
+    packed = np.load(packed_in)
     recipe, mean, std = _settings(packed)
     model = zoo.build(recipe.model, n_labels=len(labels_of(recipe)), mean=mean, std=std)
     for i, weight in enumerate(model.weights):
@@ -59,4 +60,4 @@ def _settings(packed: Any) -> tuple[Recipe, list[float], list[float]]:
 
 
 if __name__ == "__main__":
-    pack(Path(sys.argv[1]))
+    {"pack": pack, "unpack": unpack}[sys.argv[1]](*map(Path, sys.argv[2:]))

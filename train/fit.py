@@ -229,6 +229,12 @@ def fit(
             "quantize_aware = true` in a training from nothing. Put it into a `[[then]]`, or give "
             "a run folder with --start."
         )
+    if recipe.fit.start_share and before is None:
+        raise ConfigError(
+            "Weights to end with a share of must be given to begin with. Received: `[fit] "
+            "start_share` in a training from nothing. Put it into a `[[then]]`, or give a run "
+            "folder with --start."
+        )
     corpus = load_corpus(recipe.data, data, split="train")
     judge_of_speech = before if known == labels_of(recipe) else None
     mined = _mined(run, recipe, judge_of_speech, corpus)
@@ -249,6 +255,7 @@ def fit(
     if before:
         labels = (labels_of(recipe), known)
         _begin_with(model, before, training if not history else [], labels=labels)
+    begun_with = model.get_weights()
     for layer in model.stack[: recipe.fit.frozen_layers] if before else ():
         layer.trainable = False
     training.epoch = len(history)  # after the statistics, which are of the first epoch's scenes
@@ -267,6 +274,9 @@ def fit(
         verbose=1 if sys.stdout.isatty() else 2,
     )
     model.load_weights(run / _WEIGHTS)
+    if recipe.fit.start_share:
+        _mix_in(model, begun_with, share=recipe.fit.start_share)
+        model.save_weights(run / _WEIGHTS)
     (run / _FINISHED).touch()
     return model
 
@@ -354,6 +364,17 @@ def _begin_with(
     transfer(to, of, labels=now, labels_before=known)
     if ranges:
         observe(model, (training[i][0] for i in range(min(_N_OBSERVED, len(training)))))
+
+
+def _mix_in(model: zoo.Network, begun_with: Sequence[Any], *, share: float) -> None:
+    """Go back part of the way to the weights begun with (Wortsman et al. 2022, section 3)."""
+    now = model.get_weights()
+    model.set_weights(
+        [
+            share * before + (1 - share) * after
+            for before, after in zip(begun_with, now, strict=True)
+        ]
+    )
 
 
 def _without_ranges(model: zoo.Network) -> list[keras.Variable]:

@@ -332,6 +332,8 @@ class FitRecipe(_Table, frozen=True, kw_only=True):
     """True: compute as the int8 model will, with ranges that are learned and exported."""
     keep: Literal["best", "last"] = "best"
     """Which epoch's weights the run ends with: that of least validation loss, or the last."""
+    start_share: Share = 0.0
+    """Share of the weights begun with in those that the run ends with."""
     patience: Annotated[int, Meta(ge=1)] = 15
     """Epochs without a better validation loss before training stops."""
 

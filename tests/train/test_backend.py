@@ -27,7 +27,8 @@ with at_precision("auto"):
         CrnnRecipe(channels=(4, 4, 8), n_blocks=1, kernel_frames=3, gru_units=8),
         n_labels=4, mean=[0.0] * 8, std=[1.0] * 8,
     )
-model.compile(optimizer="adam", loss=make_loss("max_pooling", label_smoothing=0.1, pooled_outputs=3))
+loss = make_loss("max_pooling", label_smoothing=0.1, pooled_outputs=3)
+model.compile(optimizer="adam", loss=loss)
 random = np.random.default_rng(1)
 frames = random.normal(size=(4, 40, 8)).astype(np.float32)
 targets = np.eye(4, dtype=np.uint8)[random.integers(4, size=(4, 20))]

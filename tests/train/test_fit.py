@@ -250,6 +250,35 @@ def test_frozen_layers_keep_the_weights_that_are_begun_with(training, data, two_
     assert min(moved[-2:]) > 1e-4
 
 
+def test_a_run_can_end_part_of_the_way_back(training, data, two_epochs, tmp_path):
+    before, run = two_epochs
+    ends = [
+        training.fit(
+            changed(epochs=1, learning_rate=1e-2, seed=5, start_share=share),
+            data=data,
+            run=tmp_path / str(share),
+            start=run,
+        ).get_weights()
+        for share in (0.0, 0.25)
+    ]
+    moved = 0.0
+    for begun, there, back in zip(before.get_weights(), *ends, strict=True):
+        assert np.abs(0.25 * begun + 0.75 * there - back).max() < 1e-6
+        moved = max(moved, np.abs(there - begun).max())
+    assert moved > 1e-3
+    kept, _ = training.restore(tmp_path / "0.25")
+    for one, other in zip(kept.get_weights(), ends[1], strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_a_training_from_nothing_has_no_weights_to_go_back_to(training, data, tmp_path):
+    rule = (
+        r"^Weights to end with a share of must be given to begin with\. Received: `\[fit\] start_"
+    )
+    with pytest.raises(ConfigError, match=rule):
+        training.fit(changed(start_share=0.5), data=data, run=tmp_path)
+
+
 def test_a_run_of_another_architecture_cannot_be_begun_with(training, data, two_epochs, tmp_path):
     other = msgspec.structs.replace(
         RECIPE, model=msgspec.structs.replace(RECIPE.model, gru_units=5)
