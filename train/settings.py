@@ -294,6 +294,11 @@ class AugmentRecipe(_Table, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.codec_share and not self.codecs:
             raise ValueError("codecs must name one at least where codec_share is above 0")
+        if self.clip_share and self.scene_s < 1.5:
+            raise ValueError(
+                f"scene_s must be at least 1.5 where clip_share is above 0: a clip has a second, "
+                f"and its answer half of one; received {self.scene_s}"
+            )
         if self.babble_voices[0] > self.babble_voices[1]:
             raise ValueError("babble_voices must be the fewest and the most, in this order")
 

@@ -154,6 +154,12 @@ def test_clips_are_asked_for_by_max_pooling_alone(load):
     assert load(text + '[fit]\nloss = "max_pooling"\n').augment.clip_share == 0.5
 
 
+def test_a_clip_and_its_answer_must_fit_into_a_scene(load):
+    text = SMALL + '[augment]\nclip_share = 0.5\nscene_s = 1.2\n[fit]\nloss = "max_pooling"\n'
+    with pytest.raises(ConfigError, match=r"scene_s must be at least 1\.5 .* received 1\.2"):
+        load(text)
+
+
 def test_outputs_are_pooled_around_one_of_them(load):
     text = SMALL + '[fit]\nloss = "max_pooling"\npooled_outputs = 4\n'
     with pytest.raises(ConfigError, match=r"fit\.pooled_outputs must be odd; received 4"):
