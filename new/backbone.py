@@ -4,8 +4,8 @@ It is the bundled `commands` as it was before the last stage of its recipe. `pyt
 kws.new.backbone pack RUN FILE` puts a run folder into such a file, `unpack RUN FILE` makes one.
 """
 
+import argparse
 import json
-import sys
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -60,4 +60,8 @@ def _settings(packed: Any) -> tuple[Recipe, list[float], list[float]]:
 
 
 if __name__ == "__main__":
-    {"pack": pack, "unpack": unpack}[sys.argv[1]](*map(Path, sys.argv[2:]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["pack", "unpack"])
+    parser.add_argument("paths", type=Path, nargs=2, metavar=("RUN", "FILE"))
+    options = parser.parse_args()
+    {"pack": pack, "unpack": unpack}[options.what](*options.paths)

@@ -121,8 +121,6 @@ class MaxPoolingLoss(SetLoss):
 
     def _pooled(self, loss: Any, window: Any) -> Any:
         """Return the negative log of each output's mean posterior with those beside it."""
-        if self.n_pooled == 1:
-            return loss
         n_outputs, reach = loss.shape[-1], self.n_pooled // 2
         sides = [[0, 0], [reach, reach]]
         far_loss = ops.pad(loss, sides, constant_values=_NEVER)

@@ -54,6 +54,8 @@ _HEARD_SAMPLES = RATE_HZ // 50  # less of a keyword cannot be recognised
 _CLOSURE_S, _PAUSE_S = 0.12, 0.6  # silences within a word, and within a phrase
 
 Span: TypeAlias = tuple[int, int]
+Outputs: TypeAlias = npt.NDArray[np.bool_]
+"""Which outputs of the model."""
 
 
 @dataclass(frozen=True)
@@ -168,10 +170,9 @@ class Scenes:
         kind = random.random()
         is_clip = _happens(self.recipe.clip_share, random)
         is_silent = is_clip and _happens(self.recipe.silence_share, random)
-        is_recorded = is_silent  # in a room and by a microphone of its own
+        is_recorded = False  # in a room and by a microphone of its own
         if is_clip:
-            if not is_silent:
-                is_recorded = self._add_clip(samples, targets, random)
+            is_recorded = is_silent or self._add_clip(samples, targets, random)
         elif kind < self.recipe.speech_share and self._speech:
             self._add_speech(samples, targets, (0, self.n_samples), random)
         elif kind > self.recipe.speech_share + self.recipe.silence_share:
@@ -179,7 +180,8 @@ class Scenes:
         if not is_recorded:
             samples = self._put_into_room(samples, random)
         samples = self._add_babble(samples, random)
-        samples = self._add_background(samples, random, noise_share=1.0 if is_silent else None)
+        noise_share = 1.0 if is_silent else self.recipe.noise_share
+        samples = self._add_background(samples, random, noise_share=noise_share)
         if not is_recorded:
             samples = self._record(samples, random)
         if is_clip:
@@ -299,26 +301,29 @@ class Scenes:
 
     def _mark(self, targets: Targets, word: str, span: Span) -> None:
         """Ask for an answer to an isolated word."""
-        label = self.labels.index(word)
         late_s = (self.output_ends - span[1]) / RATE_HZ
         may = (late_s >= MAY_FROM_S) & (late_s < SILENT_AGAIN_S)
         must = (late_s >= ANSWER_FROM_S) & (late_s < ANSWER_TO_S)
-        targets.allowed[may, label] = 1
-        targets.allowed[must] = 0
-        targets.allowed[must, label] = 1
-        targets.weight[must] = ANSWER_WEIGHT
+        self._ask(targets, word, may=may, must=must, weight=ANSWER_WEIGHT)
 
     def _mark_anywhere(self, targets: Targets, word: str, span: Span) -> None:
         """Ask for an answer to the word of a clip, at whichever output it is surest."""
-        label = self.labels.index(word)
-        before = self.output_ends < (span[0] + span[1]) // 2
         late_s = (self.output_ends - _CLIP_SAMPLES) / RATE_HZ
-        must = ~before & (late_s < ANSWER_TO_S)
-        targets.allowed[~before & (late_s < SILENT_AGAIN_S), label] = 1
+        after = self.output_ends >= (span[0] + span[1]) // 2
+        may, must = after & (late_s < SILENT_AGAIN_S), after & (late_s < ANSWER_TO_S)
+        n_asked = (ANSWER_TO_S - ANSWER_FROM_S) * RATE_HZ / np.diff(self.output_ends[:2])[0]
+        weight = ANSWER_WEIGHT * n_asked / max(1, must.sum())
+        self._ask(targets, word, may=may, must=must, weight=weight)
+
+    def _ask(
+        self, targets: Targets, word: str, *, may: Outputs, must: Outputs, weight: float
+    ) -> None:
+        """Ask for a word alone where it must be said, with a weight; allow it where it may."""
+        label = self.labels.index(word)
+        targets.allowed[may, label] = 1
         targets.allowed[must] = 0
         targets.allowed[must, label] = 1
-        n_asked = (ANSWER_TO_S - ANSWER_FROM_S) * RATE_HZ / np.diff(self.output_ends[:2])[0]
-        targets.weight[must] = ANSWER_WEIGHT * n_asked / max(1, must.sum())
+        targets.weight[must] = weight
 
     def _draw(self, random: Random, *, most_s: float = 0.3) -> tuple[str, Wave, Span, bool]:
         """Draw an isolated word: its label, sound, where in that it is spoken, whether it is real.
@@ -390,11 +395,8 @@ class Scenes:
             samples = augment.code(samples, codec, random=random)
         return samples
 
-    def _add_background(
-        self, samples: Wave, random: Random, *, noise_share: float | None = None
-    ) -> Wave:
+    def _add_background(self, samples: Wave, random: Random, *, noise_share: float) -> Wave:
         """Add recorded noise, room tone, and set the level of the whole scene."""
-        noise_share = self.recipe.noise_share if noise_share is None else noise_share
         if random.random() < 0.5 and self._tones:
             clip = self._tones[int(random.integers(len(self._tones)))]
             self._note(clip.path)

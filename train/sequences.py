@@ -59,7 +59,11 @@ class SequenceScenes(Scenes):
                 direct_db=random.uniform(-2, 12),
                 random=random,
             )
-        samples = np.clip(self._add_background(samples, random), -32768, 32767)
+        samples = np.clip(
+            self._add_background(samples, random, noise_share=self.recipe.noise_share),
+            -32768,
+            32767,
+        )
         targets = np.zeros(_MOST_TARGETS, np.uint8)
         targets[: len(words)] = words[:_MOST_TARGETS]
         return Sequence(samples, targets)

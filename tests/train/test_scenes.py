@@ -270,7 +270,7 @@ def test_a_scene_may_fall_into_digital_silence_but_never_within_its_last_word():
 
 @pytest.fixture(scope="module")
 def clips():
-    """Scenes of one clip each, with noise: (scene, label, start, end)."""
+    """Scenes of one clip each: (scene, label, start, end)."""
     return single_words(scenes(corpus(span=None), clip_share=1.0, cut_share=1.0), n=60)
 
 
