@@ -28,7 +28,9 @@ __all__ = [
     "NotFiniteError",
     "StopAtNaN",
     "begun",
+    "finish",
     "go_on",
+    "is_finished",
     "leave_interrupts_to_parent",
     "save_whole",
     "write_whole",
@@ -40,6 +42,7 @@ HISTORY = "history.csv"
 FilesOf: TypeAlias = Callable[[int, int], Sequence[Path]]
 """From epoch and batch to the files that the batch is made of."""
 
+_FINISHED = "finished"
 _N_NAMED = 5
 _BYTES_TO_A_VARIABLE = 2048
 _NOT_FINITE = "not_finite.txt"
@@ -100,7 +103,7 @@ class KeepWeights(keras.callbacks.Callback):
 
 
 class Backup(keras.callbacks.Callback):
-    """Keep the state of weights and optimiser after each epoch, until the training has ended.
+    """Keep the state of weights and optimiser after each epoch, until `finish` removes it.
 
     That of the epoch before is kept with it: the row of the newest in the history may be missing.
     """
@@ -114,10 +117,6 @@ class Backup(keras.callbacks.Callback):
         (self.run / BACKUP).mkdir(exist_ok=True)
         save_whole(self.model, _state(self.run, epoch + 1))
         _state(self.run, epoch - 1).unlink(missing_ok=True)
-
-    def on_train_end(self, logs: Any = None) -> None:
-        """Remove what nobody goes on from."""
-        shutil.rmtree(self.run / BACKUP, ignore_errors=True)
 
 
 class StopAtNaN(keras.callbacks.Callback):
@@ -215,6 +214,17 @@ def begun(run: Path) -> list[float]:
     lines = lines[: n_epochs + 1]
     write_whole(run / HISTORY, "".join(lines))
     return [float(row["val_loss"]) for row in csv.DictReader(lines)]
+
+
+def finish(run: Path) -> None:
+    """Mark a training as finished, then remove what nobody goes on from any more."""
+    (run / _FINISHED).touch()
+    shutil.rmtree(run / BACKUP, ignore_errors=True)
+
+
+def is_finished(run: Path) -> bool:
+    """Tell whether the training of a run folder came to its end."""
+    return (run / _FINISHED).is_file()
 
 
 def go_on(model: keras.Model, run: Path, *, n_epochs: int) -> None:

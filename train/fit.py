@@ -31,8 +31,11 @@ from kws.train.callbacks import (
     KeepWeights,
     StopAtNaN,
     begun,
+    finish,
     go_on,
+    is_finished,
     leave_interrupts_to_parent,
+    save_whole,
     write_whole,
 )
 from kws.train.ctc import CtcLoss
@@ -52,8 +55,8 @@ log = logging.getLogger("kws.train")
 
 Batch: TypeAlias = tuple[Any, ...]
 
-_FINISHED = "finished"
 _WEIGHTS = "model.weights.h5"
+_TRAINED = "trained.weights.h5"  # what `start_share` mixes into _WEIGHTS
 _N_STREAMS = 96
 _N_CLIPS = 600
 _N_OBSERVED = 8  # batches that ranges begin with
@@ -273,11 +276,11 @@ def fit(
         callbacks=[stop, *_callbacks(run, recipe, history), *callbacks],
         verbose=1 if sys.stdout.isatty() else 2,
     )
-    model.load_weights(run / _WEIGHTS)
+    model.load_weights(_kept(run, recipe))
     if recipe.fit.start_share:
         _mix_in(model, begun_with, share=recipe.fit.start_share)
-        model.save_weights(run / _WEIGHTS)
-    (run / _FINISHED).touch()
+        save_whole(model, run / _WEIGHTS)
+    finish(run)
     return model
 
 
@@ -296,13 +299,13 @@ def fit_stages(
     Spotting or Windowed, Recipe
         The model, and the recipe of the stage that made it.
     """
-    if (run / _FINISHED).is_file():
+    if is_finished(run):
         log.warning("this training has finished already, nothing is done: %s", run)
         return restore(run)
     *before, last = recipe.stages()
     for i, stage in enumerate(before, start=1):
         folder = run / f"stage-{i}"
-        if not (folder / _FINISHED).is_file():
+        if not is_finished(folder):
             fit(stage, data=data, run=folder, start=start, callbacks=callbacks)
         start = folder
     return fit(last, data=data, run=run, start=start, callbacks=callbacks), last
@@ -507,7 +510,7 @@ def _callbacks(
         Backup(run),  # of the weights that training goes on from
         *averaging,  # so that what is kept is the average
         KeepWeights(
-            run / _WEIGHTS,
+            _kept(run, recipe),
             best_only=recipe.fit.keep == "best",
             least=min(history, default=None),
         ),
@@ -515,6 +518,11 @@ def _callbacks(
         History(run, append=bool(history)),
         *_tensorboard(run),
     ]
+
+
+def _kept(run: Path, recipe: Recipe) -> Path:
+    """Return where the weights of the epoch to keep are."""
+    return run / (_TRAINED if recipe.fit.start_share else _WEIGHTS)
 
 
 def _tensorboard(run: Path) -> list[keras.callbacks.Callback]:

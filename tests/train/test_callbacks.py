@@ -114,7 +114,11 @@ def test_two_epochs_are_backed_up_until_training_ends(callbacks, model, tmp_path
     names = {path.name for path in (tmp_path / "backup").iterdir()}
     assert names == {"epoch-3.weights.h5", "epoch-4.weights.h5"}
     kept.on_train_end()
+    assert (tmp_path / "backup").is_dir()
+    assert not callbacks.is_finished(tmp_path)
+    callbacks.finish(tmp_path)
     assert not (tmp_path / "backup").exists()
+    assert callbacks.is_finished(tmp_path)
 
 
 @pytest.mark.parametrize(

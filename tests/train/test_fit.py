@@ -271,6 +271,27 @@ def test_a_run_can_end_part_of_the_way_back(training, data, two_epochs, tmp_path
         assert np.array_equal(one, other)
 
 
+def test_a_run_that_is_killed_at_its_end_goes_back_once(
+    training, data, two_epochs, tmp_path, monkeypatch
+):
+    """The mixed weights are there, the mark of a finished run is not yet."""
+    recipe = changed(epochs=1, learning_rate=1e-2, start_share=0.5)
+    options = {"data": data, "start": two_epochs[1]}
+    whole = training.fit(recipe, run=tmp_path / "whole", **options)
+
+    def die(run):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "finish", die)
+        with pytest.raises(KeyboardInterrupt):
+            training.fit(recipe, run=tmp_path / "killed", **options)
+    training.fit(recipe, run=tmp_path / "killed", **options)
+    again, _ = training.restore(tmp_path / "killed")
+    assert same_weights(again, whole)
+    assert len(history_of(tmp_path / "killed")) == 1
+
+
 def test_a_training_from_nothing_has_no_weights_to_go_back_to(training, data, tmp_path):
     rule = (
         r"^Weights to end with a share of must be given to begin with\. Received: `\[fit\] start_"
