@@ -307,8 +307,8 @@ class Scenes:
         self._ask(targets, word, may=may, must=must, weight=ANSWER_WEIGHT)
 
     def _mark_anywhere(self, targets: Targets, word: str, span: Span) -> None:
-        """Ask for an answer to the word of a clip, at whichever output it is surest."""
-        late_s = (self.output_ends - _CLIP_SAMPLES) / RATE_HZ
+        """Ask for an answer to the word of a clip, from its middle on, where it is surest."""
+        late_s = (self.output_ends - span[1]) / RATE_HZ
         after = self.output_ends >= (span[0] + span[1]) // 2
         may, must = after & (late_s < SILENT_AGAIN_S), after & (late_s < ANSWER_TO_S)
         n_asked = (ANSWER_TO_S - ANSWER_FROM_S) * RATE_HZ / np.diff(self.output_ends[:2])[0]

@@ -249,7 +249,7 @@ class AugmentRecipe(_Table, frozen=True, kw_only=True):
     """Share of scenes, clips too, that hold no speech at all."""
     clip_share: Share = 0.0
     """Share of scenes that are one clip as a file holds it and then digital silence; its word is
-    asked for at any time from its middle on, so only for `loss = "max_pooling"`."""
+    asked for between its middle and 320 ms after its end, so only for `loss = "max_pooling"`."""
     context_share: Share = 0.35
     """Share of word scenes with other speech before and after the word."""
     speech_word_share: Share = 0.4

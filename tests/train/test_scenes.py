@@ -287,14 +287,16 @@ def test_a_clip_lies_anywhere_in_the_first_second_and_then_there_is_nothing(clip
     assert not heard[RATE_HZ:].any()
 
 
-def test_the_word_of_a_clip_is_asked_for_from_its_middle_on(clips):
+def test_the_word_of_a_clip_is_asked_for_from_its_middle_until_a_third_of_a_second_later(clips):
     ends = scenes().output_ends
     for scene, label, start, end in clips:
         allowed, weight = scene.targets.allowed, scene.targets.weight
         first = int(np.flatnonzero(allowed[:, label])[0])
         assert abs(ends[first] - (start + end) / 2) <= 640  # 20 ms of energy, 20 of an output
-        asked = (ends >= ends[first]) & (ends < 1.32 * RATE_HZ)
-        grace = (ends >= 1.32 * RATE_HZ) & (ends < 1.48 * RATE_HZ)
+        last = int(np.flatnonzero(allowed[:, label] & ~allowed[:, 0])[-1])
+        assert (ends[last] - end) / RATE_HZ == pytest.approx(0.31, abs=0.04)
+        asked = (ends >= ends[first]) & (ends <= ends[last])
+        grace = (ends > ends[last]) & (ends < ends[last] + 0.17 * RATE_HZ)
         assert (allowed[asked] == np.eye(4, dtype=np.uint8)[label]).all()
         assert (allowed[grace] == np.eye(4, dtype=np.uint8)[[0, label]].sum(axis=0)).all()
         assert (allowed[~asked & ~grace] == [1, 0, 0, 0]).all()
