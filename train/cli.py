@@ -409,15 +409,29 @@ def align(corpus: Path, out: Path, half: str, jobs: int, scheduler: str | None) 
     help="A phone of a word of CORPUS, in ARPAbet, such as stop:AA; in order, repeated.",
 )
 @click.option("--most", type=click.IntRange(1), default=1000, show_default=True, help="Clips.")
+@click.option(
+    "--stretch",
+    type=(click.FloatRange(0.5, 3.0), click.FloatRange(0.5, 3.0)),
+    default=(1.0, 1.0),
+    metavar="LOW HIGH",
+    help="Let each part last between so many times as long.",
+)
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
 def splice(
-    corpus: Path, out: Path, *, word: str, parts: Sequence[str], most: int, seed: int
+    corpus: Path,
+    out: Path,
+    *,
+    word: str,
+    parts: Sequence[str],
+    most: int,
+    stretch: tuple[float, float],
+    seed: int,
 ) -> None:
     """Make clips of a word that CORPUS lacks out of parts of words that it has."""
     from kws.train.splice import splice as run
 
     pairs = [part.partition(":")[::2] for part in parts]
-    n = run(corpus, out, word=word, parts=pairs, most=most, seed=seed)
+    n = run(corpus, out, word=word, parts=pairs, most=most, stretch=stretch, seed=seed)
     click.echo(f"{out / word}: {n} clips")
 
 

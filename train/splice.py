@@ -18,6 +18,7 @@ from rich.progress import track
 
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.errors import ConfigError
+from kws.train.augment import stretch as stretched
 from kws.train.data import audio_below, official_split, read_samples, speaker_of
 
 __all__ = ["Part", "splice"]
@@ -31,10 +32,18 @@ _EDGE = RATE_HZ // 5  # background kept before and after
 _FRAME = RATE_HZ // 100
 _SHORTEST = RATE_HZ // 20
 _LOUDEST = 20_000
+_MARGIN = 512
 
 
 def splice(
-    corpus: Path, out: Path, *, word: str, parts: Sequence[Part], seed: int = 1, most: int = 1000
+    corpus: Path,
+    out: Path,
+    *,
+    word: str,
+    parts: Sequence[Part],
+    seed: int = 1,
+    most: int = 1000,
+    stretch: tuple[float, float] = (1.0, 1.0),
 ) -> int:
     """Write clips of `word`, made of phones of the clips of a `word/speaker_nohash_n.*` corpus.
 
@@ -49,6 +58,9 @@ def splice(
         Of the choice and pairing of clips; each clip of the first part is used once.
     most : int
         Clips of each word to look for its phone in, drawn at random.
+    stretch : (float, float)
+        Each part lasts between so many times as long, at its pitch: a phone within a word is
+        shorter than the same phone at the end of one.
 
     Returns
     -------
@@ -71,8 +83,9 @@ def splice(
     folder.mkdir(parents=True, exist_ok=True)
     for i, (path, part) in enumerate(first):
         chosen = [_partner(path, other, random) for other in others]
+        lasts = random.uniform(*stretch, len(parts))
         name = f"{speaker_of(path)}_nohash_{i}.flac"
-        soundfile.write(folder / name, _joined([part, *chosen]), RATE_HZ)
+        soundfile.write(folder / name, _joined([part, *chosen], lasts), RATE_HZ)
     return len(first)
 
 
@@ -134,13 +147,18 @@ def _decode(decoder: Decoder, samples: Samples) -> None:
     decoder.end_utt()
 
 
-def _joined(parts: Sequence[Phone]) -> Samples:
-    """Join phones with short cross-fades, levels matched, in the first clip's background."""
-    first, start, end = parts[0]
+def _joined(parts: Sequence[Phone], lasts: NDArray[np.float64]) -> Samples:
+    """Join phones with short cross-fades, levels matched, in the first clip's background.
+
+    The last one dies away over its second half, as at the end of a word.
+    """
+    first = parts[0][0]
     level = _rms(first)
-    pieces = [_background(first), first[start:end].astype(np.float32)]
-    for samples, start, end in parts[1:]:
-        pieces.append(samples[start:end] * np.float32(level / _rms(samples)))
+    pieces = [_background(first)]
+    for (samples, start, end), times in zip(parts, lasts, strict=True):
+        pieces.append(_lasting(samples, start, end, times) * np.float32(level / _rms(samples)))
+    half = len(pieces[-1]) // 2
+    pieces[-1][half:] *= np.linspace(1, 0, len(pieces[-1]) - half, dtype=np.float32)
     pieces.append(_background(first))
     whole = pieces[0]
     rise = np.linspace(0, 1, _JOIN, dtype=np.float32)
@@ -149,6 +167,15 @@ def _joined(parts: Sequence[Phone]) -> Samples:
         whole = np.concatenate((whole[:-_JOIN], overlap, piece[_JOIN:]))
     whole *= min(1.0, _LOUDEST / np.abs(whole).max())
     return whole.astype(np.int16)
+
+
+def _lasting(samples: Samples, start: int, end: int, times: float) -> NDArray[np.float32]:
+    """Cut a phone out so that it lasts `times` as long; it goes on at its edges as in its clip."""
+    before, after = min(start, _MARGIN), min(len(samples) - end, _MARGIN)
+    wider = samples[start - before : end + after].astype(np.float32)
+    longer = wider if times == 1.0 else stretched(wider, 1 / times)
+    first = round(before * times)
+    return longer[first : first + round((end - start) * times)]
 
 
 def _background(samples: Samples) -> NDArray[np.float32]:

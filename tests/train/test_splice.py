@@ -13,6 +13,7 @@ from kws.train.data import read_samples
 from kws.train.splice import splice
 
 LIBRISPEECH = Path(__file__).parents[1] / "data" / "librispeech"
+EDGE = RATE_HZ // 5 - RATE_HZ // 80
 RECORDING = LIBRISPEECH / "dev-clean/84/121123/84-121123-0014.opus"
 
 
@@ -51,6 +52,31 @@ def test_a_seed_decides_what_is_made(words, tmp_path):
         read_samples(tmp_path / f / "w/alice_nohash_0.flac") for f in ("first", "again")
     )
     assert np.array_equal(first, again)
+
+
+def test_parts_can_last_longer_at_their_pitch(words, tmp_path):
+    parts = [("no", "OW"), ("must", "S")]
+    usual, longer = (
+        word_of(words, tmp_path / str(times), parts=parts, stretch=(times, times))
+        for times in (1.0, 1.8)
+    )
+    join = RATE_HZ // 80
+    assert len(longer) + join == pytest.approx(1.8 * (len(usual) + join), abs=2)
+    half = slice(0, len(usual) // 4)
+    assert pitch_hz(longer[half]) == pytest.approx(pitch_hz(usual[half]), rel=0.05)
+
+
+def word_of(words, folder, **options):
+    """Return the spliced word of a speaker without the background around it."""
+    splice(words, folder, word="w", **options)
+    return read_samples(folder / "w/alice_nohash_0.flac")[EDGE:-EDGE].astype(float)
+
+
+def pitch_hz(samples):
+    """Return the rate at which a voice repeats itself, 70 to 350 Hz, by autocorrelation."""
+    least, most = RATE_HZ // 350, RATE_HZ // 70
+    same = np.correlate(samples, samples, "full")[len(samples) - 1 :]
+    return RATE_HZ / (least + int(same[least:most].argmax()))
 
 
 def test_only_so_many_clips_are_taken(words, tmp_path):

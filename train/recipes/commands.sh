@@ -6,9 +6,9 @@ data=$1 run=$2 model=$3
 recipe=$(dirname "$0")/commands.toml
 kws align "$data/librispeech" "$data/alignment.jsonl" --half first
 [ -d "$data/spliced/off" ] || kws splice "$data/speech_commands" "$data/spliced" \
-    --word off --part stop:AA --part left:F --most 700
+    --word off --part stop:AA --part left:F --most 700 --stretch 1 1.8
 [ -d "$data/spliced/on" ] || kws splice "$data/speech_commands" "$data/spliced" \
-    --word on --part stop:AA --part down:N --most 700
+    --word on --part stop:AA --part down:N --most 700 --stretch 1 1.8
 kws train --config "$recipe" --data "$data" --out "$run"
 kws export "$run" --out "$model" --frames 4 --temperature 1.5
 kws eval calibrate "$model" --config "$recipe" --data "$data"
