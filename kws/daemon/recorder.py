@@ -122,8 +122,7 @@ class Recorder:
         is_over = self.over.is_set()
         self._loop.remove_reader(self._out)
         if not is_over:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.terminate()
+            os.kill(self.pid, signal.SIGTERM)  # `Popen.terminate` would reap one that has ended
         has_ended = await self._until(self._has_ended, _GRACE_S)
         # Not reaped yet, so the group's number is still its own.
         with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -1,13 +1,15 @@
 import asyncio
 import logging
+import os
 import socket
 
 import numpy as np
 import pytest
 
+from kws.config import SourceSettings
 from kws.daemon import ear as ears
 from kws.daemon.ear import back_off_s
-from kws.daemon.recorder import CAPTURE
+from kws.daemon.recorder import CAPTURE, Recorder
 
 from .conftest import OPENED, census, is_alive, running, said, until
 
@@ -147,6 +149,19 @@ def test_an_end_that_comes_while_a_recorder_is_ended_leaves_no_process(recorder,
         await asyncio.wait([task])
 
     asyncio.run(run())
+    assert census() == before
+
+
+def test_a_recorder_that_ends_just_before_it_is_ended_is_no_trouble():
+    """Its end of file has not been read yet."""
+    before = census()
+
+    async def run():
+        silent = Recorder(SourceSettings(), hear=lambda audio: None, command=["true"])
+        os.waitid(os.P_PID, silent.pid, os.WEXITED | os.WNOWAIT)
+        return await silent.stop()
+
+    assert asyncio.run(run()) is None
     assert census() == before
 
 
