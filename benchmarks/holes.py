@@ -25,16 +25,16 @@ import numpy as np
 import soundfile
 
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
-from kws.features import Features
+from kws.features import Samples
 from kws.manifest import UNKNOWN
 from kws.train.align import Utterance, read_alignment, train_speakers
 from kws.train.callbacks import is_finished
 from kws.train.data import Spoken, audio_below, read_samples
-from kws.train.evaluate import labelled_clips, read_out
+from kws.train.evaluate import labelled_clips
 from kws.train.fit import fit, labels_of, restore
 from kws.train.hard_examples import mine, name_of
 from kws.train.settings import Recipe, WordCorpus, load_recipe
-from kws.train.traces import TAIL_SAMPLES
+from kws.train.validation import sort_clips
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = ROOT / "train/recipes/commands.toml"
@@ -131,14 +131,10 @@ def measure(file: Path, run: Path, data: Path) -> dict[str, float]:
     """Return the figures of the table for a run, from a file or into it."""
     if not file.is_file():
         model, recipe = restore(run)
-        names = labels_of(recipe)
-        frames, labels = test_clips(data)
-        logits = model.predict(frames, batch_size=256, verbose=0)
-        posteriors = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
-        said = np.array([names[read_out(one, names)[0]] for one in posteriors])
-        recall = {name: np.mean(said[labels == name] == name) for name in names}
+        confusion = sort_clips(model, recipe, test_clips(data))
+        recall = dict(zip(labels_of(recipe), confusion.diagonal() / confusion.sum(1), strict=True))
         eight = np.mean([recall[word] for word in recipe.data.keywords if word not in HOLES])
-        figures = {"accuracy": np.mean(said == labels), "eight": eight}
+        figures = {"accuracy": confusion.trace() / confusion.sum(), "eight": eight}
         figures |= {name: recall[name] for name in (*HOLES, UNKNOWN)}
         file.write_text(json.dumps({name: float(figure) for name, figure in figures.items()}))
         keras.backend.clear_session()
@@ -146,17 +142,11 @@ def measure(file: Path, run: Path, data: Path) -> dict[str, float]:
 
 
 @cache
-def test_clips(data: Path) -> tuple[Any, Any]:
-    """Return features [shape=(clips, frames, features)] and labels of the test clips."""
-    recipe = load_recipe(COMMANDS)
-    found = labelled_clips(data / "speech_commands_test", labels=labels_of(recipe), split="test")
-    clips = [(read_samples(path)[:RATE_HZ], label) for path, label in found]
-    padded = np.zeros((len(clips), RATE_HZ + TAIL_SAMPLES), np.int16)
-    for row, (samples, _) in zip(padded, clips, strict=True):
-        row[: len(samples)] = samples
-    features = Features(recipe.features)
-    frames = [features.whole(part) for part in np.array_split(padded, 20)]
-    return np.concatenate(frames), np.array([label for _, label in clips])
+def test_clips(data: Path) -> list[tuple[str, Samples]]:
+    """Return labels and samples of the test clips."""
+    labels = labels_of(load_recipe(COMMANDS))
+    found = labelled_clips(data / "speech_commands_test", labels=labels, split="test")
+    return [(label, read_samples(path)) for path, label in found]
 
 
 def folder_of(name: str) -> str:

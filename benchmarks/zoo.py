@@ -29,6 +29,7 @@ from kws.features import Features
 from kws.model import Model, open_model
 from kws.train import zoo
 from kws.train.cache import CachedBatches, Kept, keep
+from kws.train.callbacks import finish, is_finished
 from kws.train.ctc import CtcLoss
 from kws.train.data import load_corpus
 from kws.train.evaluate import posteriors_of
@@ -66,7 +67,7 @@ def main() -> None:
     for name in options.only:
         recipe = load_recipe(RECIPES / f"{name}.toml")
         run = options.runs / name
-        if not (run / "finished").is_file():
+        if not is_finished(run):
             train(recipe, run, options)
             keras.backend.clear_session()
         model = options.runs / f"{name}.tflite"
@@ -137,7 +138,7 @@ def train(recipe: Recipe, run: Path, options: argparse.Namespace) -> None:
     }
     (run / "budget.json").write_text(json.dumps(spent))
     model.save_weights(run / "model.weights.h5")
-    (run / "finished").touch()
+    finish(run)
 
 
 def seconds_a_step(model: zoo.Network, batches: CachedBatches) -> float:

@@ -15,7 +15,8 @@ after `ANSWER_TO_S`                   the word, `_silence_`
 
 A command is said by itself: the model hears the pause behind a word before it must answer, and so
 can tell *up* from *upper*. A word with less than `PAUSE_S` to other speech may be answered to or
-not; that is also so for keywords within sentences.
+not; that is also so for keywords within sentences. Of a clip as its file holds it the word alone is
+right from its middle on, and a loss that pools over time asks for it once.
 
 The loss is the negative logarithm of the posterior of the whole set.
 """

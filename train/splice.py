@@ -32,7 +32,7 @@ _EDGE = RATE_HZ // 5  # background kept before and after
 _FRAME = RATE_HZ // 100
 _SHORTEST = RATE_HZ // 20
 _LOUDEST = 20_000
-_MARGIN = 512
+_MARGIN = 512  # heard with a phone on either side, so that its edges can be drawn out
 
 
 def splice(

@@ -1,12 +1,14 @@
 """What a finished training came to on its own validation split, drawn into the run folder."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
+import numpy.typing as npt
 
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
-from kws.features import Features
+from kws.features import Features, Samples
 from kws.train.data import load_corpus
 from kws.train.evaluate import read_out
 from kws.train.fit import labels_of
@@ -15,7 +17,7 @@ from kws.train.settings import Recipe
 from kws.train.traces import TAIL_SAMPLES
 from kws.train.zoo import Network
 
-__all__ = ["draw"]
+__all__ = ["draw", "sort_clips"]
 
 _BATCH = 256
 
@@ -38,24 +40,36 @@ def draw(run: Path, model: Network, recipe: Recipe, *, data: Path) -> list[Path]
     return list(pictures)
 
 
-def _confusion(model: Network, recipe: Recipe, data: Path) -> np.ndarray:
-    """Sort the validation clips with the trained model, over whole sequences."""
+def _confusion(model: Network, recipe: Recipe, data: Path) -> npt.NDArray[np.int_]:
+    """Sort the validation clips with the trained model."""
+    corpus = load_corpus(recipe.data, data, split="validation")
+    clips = [(clip.label, clip.samples) for clips in corpus.clips.values() for clip in clips]
+    return sort_clips(model, recipe, clips)
+
+
+def sort_clips(
+    model: Network, recipe: Recipe, clips: Sequence[tuple[str, Samples]]
+) -> npt.NDArray[np.int_]:
+    """Sort clips, (label, samples), with a trained model over whole sequences.
+
+    Returns
+    -------
+    int [shape=(labels, labels)]
+        Rows are true labels, columns what the model said.
+    """
     labels = labels_of(recipe)
     features = Features(recipe.features)
     output_ms = 1000 * recipe.features.hop_samples * model.time_stride / RATE_HZ
-    corpus = load_corpus(recipe.data, data, split="validation")
-    clips = [clip for clips in corpus.clips.values() for clip in clips]
     confusion = np.zeros((len(labels), len(labels)), int)
     for start in range(0, len(clips), _BATCH):
         batch = clips[start : start + _BATCH]
-        longest = max(len(clip.samples) for clip in batch) + TAIL_SAMPLES
-        padded = [np.pad(clip.samples, (0, longest - len(clip.samples))) for clip in batch]
+        longest = max(len(samples) for _, samples in batch) + TAIL_SAMPLES
+        padded = [np.pad(samples, (0, longest - len(samples))) for _, samples in batch]
         frames = features.whole(np.stack(padded))
         n_frames = frames.shape[1] // model.time_stride * model.time_stride
         logits = model.predict_on_batch(frames[:, :n_frames])
-        for clip, one in zip(
-            batch, keras.ops.convert_to_numpy(keras.ops.softmax(logits)), strict=True
-        ):
+        posteriors = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
+        for (label, _), one in zip(batch, posteriors, strict=True):
             said, _ = read_out(one, labels, output_ms=output_ms)
-            confusion[labels.index(clip.label), said] += 1
+            confusion[labels.index(label), said] += 1
     return confusion

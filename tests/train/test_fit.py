@@ -258,17 +258,16 @@ def test_a_run_can_end_part_of_the_way_back(training, data, two_epochs, tmp_path
             data=data,
             run=tmp_path / str(share),
             start=run,
-        ).get_weights()
+        )
         for share in (0.0, 0.25)
     ]
     moved = 0.0
-    for begun, there, back in zip(before.get_weights(), *ends, strict=True):
+    for begun, there, back in zip(*(one.get_weights() for one in (before, *ends)), strict=True):
         assert np.abs(0.25 * begun + 0.75 * there - back).max() < 1e-6
         moved = max(moved, np.abs(there - begun).max())
     assert moved > 1e-3
     kept, _ = training.restore(tmp_path / "0.25")
-    for one, other in zip(kept.get_weights(), ends[1], strict=True):
-        assert np.array_equal(one, other)
+    assert same_weights(kept, ends[1])
 
 
 def test_a_run_that_is_killed_at_its_end_goes_back_once(
