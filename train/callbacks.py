@@ -27,6 +27,7 @@ __all__ = [
     "KeepWeights",
     "NotFiniteError",
     "StopAtNaN",
+    "StopEarly",
     "begun",
     "finish",
     "go_on",
@@ -117,6 +118,30 @@ class Backup(keras.callbacks.Callback):
         (self.run / BACKUP).mkdir(exist_ok=True)
         save_whole(self.model, _state(self.run, epoch + 1))
         _state(self.run, epoch - 1).unlink(missing_ok=True)
+
+
+class StopEarly(keras.callbacks.EarlyStopping):
+    """Stop after so many epochs without a lower validation loss, those before a break included.
+
+    Parameters
+    ----------
+    patience : int
+        Epochs.
+    before : sequence of float
+        Validation losses of the epochs that an interrupted training goes on after.
+    """
+
+    def __init__(self, *, patience: int, before: Sequence[float] = ()) -> None:
+        super().__init__(patience=patience)
+        self.before = before
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Count from the lowest loss so far."""
+        super().on_train_begin(logs)
+        if self.before:
+            self.best = min(self.before)
+            self.best_epoch = self.before.index(self.best)
+            self.wait = len(self.before) - 1 - self.best_epoch
 
 
 class StopAtNaN(keras.callbacks.Callback):

@@ -30,6 +30,7 @@ from kws.train.callbacks import (
     History,
     KeepWeights,
     StopAtNaN,
+    StopEarly,
     begun,
     finish,
     go_on,
@@ -61,6 +62,7 @@ _N_STREAMS = 96
 _N_CLIPS = 600
 _N_OBSERVED = 8  # batches that ranges begin with
 _MINED_SNR_DB = (0.0, 15.0)
+_ROUNDING = 0.05  # of the spread of logits: half precision, which a GPU may train in
 
 
 class SceneBatches(keras.utils.PyDataset):
@@ -360,13 +362,36 @@ def _begin_with(
 ) -> None:
     """Take over weights, and ranges too if both models have them; else find ranges on batches."""
     ranges, (now, known) = ranges_of(model), labels
-    if bool(ranges) == bool(ranges_of(before)) and list(now) == list(known):
+    same_ranges = bool(ranges) == bool(ranges_of(before))
+    if same_ranges and list(now) == list(known):
         transfer(model.weights, before.weights, labels=now, labels_before=known)
-        return
-    of, to = _without_ranges(before), _without_ranges(model)
-    transfer(to, of, labels=now, labels_before=known)
-    if ranges:
+    else:
+        of, to = _without_ranges(before), _without_ranges(model)
+        transfer(to, of, labels=now, labels_before=known)
+    if same_ranges and training and model.count_params() > before.count_params():
+        _refuse_another_function(model, before, training[0][0], labels=labels)
+    if ranges and not same_ranges:
         observe(model, (training[i][0] for i in range(min(_N_OBSERVED, len(training)))))
+
+
+def _refuse_another_function(
+    model: zoo.Network,
+    before: zoo.Network,
+    frames: Any,
+    *,
+    labels: tuple[Sequence[str], Sequence[str]],
+) -> None:
+    """Refuse weights that fit as those of a wider model, but stand for something else there."""
+    now, known = labels
+    both = [label for label in now if label in known]
+    ours = np.array(model(frames, training=False))[..., [now.index(label) for label in both]]
+    theirs = np.array(before(frames, training=False))[..., [known.index(label) for label in both]]
+    if ours.shape != theirs.shape or np.abs(ours - theirs).max() > _ROUNDING * np.ptp(theirs):
+        raise ConfigError(
+            "A wider network must begin as the same function as the one begun with. Received: a "
+            "`[model]` that is more than wider, such as one with more sub-bands or a longer "
+            "window. Change widths alone, or give another --start."
+        )
 
 
 def _mix_in(model: zoo.Network, begun_with: Sequence[Any], *, share: float) -> None:
@@ -514,7 +539,7 @@ def _callbacks(
             best_only=recipe.fit.keep == "best",
             least=min(history, default=None),
         ),
-        keras.callbacks.EarlyStopping(patience=recipe.fit.patience),
+        StopEarly(patience=recipe.fit.patience, before=history),
         History(run, append=bool(history)),
         *_tensorboard(run),
     ]

@@ -70,12 +70,18 @@ def splice(
     Raises
     ------
     ConfigError
-        If the corpus holds none of the words, or their clips hold no such phone.
+        If the corpus holds none of the words, their clips hold no such phone, or `stretch` is no
+        range.
     """
     if malformed := [part for part in parts if not all(part)]:
         raise ConfigError(
             f"A part must be a word and one of its phones, such as stop:AA. Received: "
             f"{':'.join(malformed[0])}. Give both."
+        )
+    if not 0 < stretch[0] <= stretch[1]:
+        raise ConfigError(
+            f"A part must last between so many times as long, the lower number first. Received: "
+            f"--stretch {stretch[0]:g} {stretch[1]:g}. Give LOW and HIGH."
         )
     random = np.random.default_rng(seed)
     first, *others = (_find(corpus, *part, most=most, random=random) for part in parts)

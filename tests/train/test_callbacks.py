@@ -186,3 +186,25 @@ def test_a_loss_that_is_not_finite_names_the_files_of_its_batch(callbacks, tmp_p
     assert asked == [(2, 17)]
     listed = (tmp_path / "not_finite.txt").read_text().splitlines()
     assert listed == [str(path) for path in dict.fromkeys(files)]
+
+
+@pytest.mark.parametrize(
+    ("before", "further", "n_epochs"),
+    [
+        ([], [1.0, 2.0, 2.0, 2.0, 2.0], 4),
+        ([1.0, 2.0], [2.0, 2.0, 2.0], 2),
+        ([2.0, 1.0], [0.5, 2.0, 2.0, 2.0, 2.0], 4),
+        ([1.0, 2.0], [1.5, 1.5, 0.5], 2),
+    ],
+    ids=["unbroken", "waited before the break", "better after it", "not better after it"],
+)
+def test_patience_lasts_over_a_break(callbacks, model, before, further, n_epochs):
+    stop = callbacks.StopEarly(patience=3, before=before)
+    stop.set_model(model)
+    model.stop_training = False
+    stop.on_train_begin()
+    ran = 0
+    while not model.stop_training:
+        stop.on_epoch_end(len(before) + ran, {"val_loss": further[ran]})
+        ran += 1
+    assert ran == n_epochs

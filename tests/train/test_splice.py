@@ -1,5 +1,6 @@
 """Words are made of parts of other words."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -94,3 +95,9 @@ def test_only_so_many_clips_are_taken(words, tmp_path):
 def test_a_part_that_is_not_there_is_named(words, tmp_path, parts, says):
     with pytest.raises(ConfigError, match=says):
         splice(words, tmp_path, word="w", parts=parts)
+
+
+def test_a_stretch_from_long_to_short_is_refused(words, tmp_path):
+    message = "the lower number first. Received: --stretch 1.8 1. Give LOW and HIGH."
+    with pytest.raises(ConfigError, match=f"{re.escape(message)}$"):
+        splice(words, tmp_path, word="w", parts=[("no", "OW")], stretch=(1.8, 1.0))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kws.errors import ConfigError
-from kws.train.settings import CrnnRecipe, GruRecipe, LstmRecipe, TcResnetRecipe
+from kws.train.settings import BcResnetRecipe, CrnnRecipe, GruRecipe, LstmRecipe, TcResnetRecipe
 
 pytestmark = pytest.mark.slow  # TensorFlow has to be imported
 
@@ -43,9 +43,11 @@ def network(recipe, seed, labels=LABELS):
     return model
 
 
+FRAMES = np.random.default_rng(0).normal(size=(2, 64, 16)).astype(np.float32)
+
+
 def logits(model):
-    frames = np.random.default_rng(0).normal(size=(2, 64, 16)).astype(np.float32)
-    return np.array(model(frames))
+    return np.array(model(FRAMES))
 
 
 def widen(narrow, wide, labels=LABELS):
@@ -106,3 +108,24 @@ def test_what_is_not_wider_by_a_whole_number_cannot_be_begun_with(tensorflow, sm
     model = network(msgspec.structs.replace(small, **other), 1)
     with pytest.raises(ConfigError, match="a whole number of times narrower"):
         widen(network(small, 2), model)
+
+
+def test_a_training_begins_with_a_narrower_network(tensorflow):
+    from kws.train.fit import _begin_with
+
+    narrow, wide = (network(recipe, seed) for seed, recipe in enumerate(PAIRS["crnn"]))
+    _begin_with(wide, narrow, [(FRAMES,)], labels=(LABELS, LABELS))
+    assert np.abs(logits(wide) - logits(narrow)).max() < 1e-4
+
+
+@pytest.mark.parametrize("labels", [LABELS, LABELS[::-1]], ids=["same labels", "other labels"])
+def test_weights_that_fit_and_stand_for_something_else_are_refused(tensorflow, labels):
+    """Twice the sub-bands take twice as many statistics, in another order than a wider layer."""
+    from kws.train.fit import _begin_with
+
+    one, two = (
+        network(BcResnetRecipe(n_blocks=(1, 1, 1, 1), sub_bands=n), n, labels)
+        for n, labels in ((1, LABELS), (2, labels))
+    )
+    with pytest.raises(ConfigError, match=r"^A wider network must begin as the same function"):
+        _begin_with(two, one, [(FRAMES,)], labels=(labels, LABELS))
