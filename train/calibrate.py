@@ -1,4 +1,4 @@
-"""The calibration table of a model file: false alarms per hour to a threshold.
+"""The calibration table of a model file: false alarms per hour to a threshold for each keyword.
 
 It is measured on streams for tuning, never on those that figures are stated on: keyword clips of
 the validation split, between sentences that training left out.
@@ -6,17 +6,21 @@ the validation split, between sentences that training left out.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import soundfile
+from scipy.special import expit, logit
 
 from kws.errors import ConfigError, ModelError
 from kws.manifest import CalibrationBasis, CalibrationPoint, Manifest, read_manifest, repack
 from kws.train.align import read_alignment, train_speakers
 from kws.train.data import audio_matching, quiet_utterances, unaligned, validates
-from kws.train.det import Curve
+from kws.train.det import Curve, decide
 from kws.train.scoring import Heard
 from kws.train.settings import DataRecipe, SpeechCorpus
 from kws.train.streams import SnrRule, Stream, build_stream, keyword_clips
@@ -27,9 +31,38 @@ __all__ = ["RATES", "calibrate", "tail_threshold", "tuning_streams", "write_mani
 RATES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 """False alarms per hour that a table may hold."""
 
+Array: TypeAlias = npt.NDArray[np.floating[Any]]
+
 _TAIL, _TAIL_MEAN = 16.0, 0.4
 _SEEN, _SEEN_HOURS = 4.0, 0.4
-_HIGHEST = 0.995
+_LOWEST, _HIGHEST = 0.3, 0.995
+_N_LEVELS = 128
+_FROM = 0.7
+_USUAL_COUNT, _USUAL_EXCESS = 3.0, 10.0
+_PRICES, _N_PRICES = (20.0, 0.002), 180
+
+
+@dataclass(frozen=True)
+class _Tail:
+    """How a keyword's false alarms thin out: exponentially over the log odds of their scores.
+
+    Attributes
+    ----------
+    start : float
+        The score above which they were counted.
+    count : float
+        Their number, in units of the mean over keywords.
+    excess : float
+        Mean log odds above `start`.
+    """
+
+    start: float
+    count: float
+    excess: float
+
+    def count_above(self, scores: Array) -> Array:
+        """Return how many there are above each score."""
+        return self.count * np.exp((logit(self.start) - logit(scores)) / self.excess)
 
 
 def tuning_streams(
@@ -102,7 +135,8 @@ def calibrate(manifest: Manifest, heard: Heard, *, beyond: bool = False) -> Mani
     """Return the manifest with a table measured on streams for tuning, with the gate.
 
     A rate is in the table where the streams are long enough to see one such false alarm, and where
-    its threshold lets any keyword through.
+    its thresholds let any keyword through. Each keyword has a threshold of its own: what fires more
+    often, or more surely, where nobody says it must be surer.
 
     Parameters
     ----------
@@ -121,11 +155,21 @@ def calibrate(manifest: Manifest, heard: Heard, *, beyond: bool = False) -> Mani
     """
     if beyond:
         named = heard.by_condition()
-        curves, found = list(named.values()), list(_beyond(named, streams=heard.streams))
+        curves = list(named.values())
+        hours, n_words = (sum(getattr(one, of) for one in curves) for of in ("hours", "n_words"))
+        found = [
+            (rate, dict.fromkeys(manifest.keywords, round(threshold, 4)))
+            for rate, threshold in _beyond(named, streams=heard.streams)
+        ]
     else:
-        curves, found = [heard.gated_curve], list(_within(heard.gated_curve))
-    hours = sum(curve.hours for curve in curves)
-    points = [_row(manifest, rate, threshold) for rate, threshold in found]
+        hours = sum(stream.duration_s for stream in heard.streams) / 3600
+        said = Counter(word.word for stream in heard.streams for word in stream.words)
+        n_words = sum(said[keyword] for keyword in manifest.keywords)
+        found = list(_within(heard, hours=hours, n_words=n_words))
+    points = [
+        CalibrationPoint(false_alarms_per_hour=rate, thresholds=thresholds)
+        for rate, thresholds in found
+    ]
     if not points:
         raise ModelError(
             f"A model must hear keywords at {RATES[-1]:g} false alarms an hour to be calibrated. "
@@ -135,7 +179,7 @@ def calibrate(manifest: Manifest, heard: Heard, *, beyond: bool = False) -> Mani
     basis = CalibrationBasis(
         hours=round(hours, 2),
         speech_hours=round(_speech_hours(heard.streams), 2),
-        words=sum(curve.n_words for curve in curves),
+        words=n_words,
         conditions=tuple(dict.fromkeys(stream.name for stream in heard.streams)),
     )
     return msgspec.structs.replace(manifest, calibration=tuple(points), calibrated_on=basis)
@@ -161,12 +205,63 @@ def write_manifest(path: Path, manifest: Manifest, out: Path) -> None:
         ) from error
 
 
-def _within(curve: Curve) -> Iterator[tuple[float, float]]:
-    """Give the rates that a curve can tell, and their thresholds."""
+def _within(
+    heard: Heard, *, hours: float, n_words: int
+) -> Iterator[tuple[float, dict[str, float]]]:
+    """Give the rates that the streams can tell, and the thresholds that keep to them.
+
+    For a price of a false alarm, each keyword's threshold is the one at which misses and false
+    alarms cost least: false alarms as its own tail has them, misses as of all keywords together,
+    since streams for tuning have too few words of some. A row has the lowest price from which on no
+    more false alarms were counted than asked for.
+    """
+    levels = expit(np.linspace(logit(_LOWEST), logit(_HIGHEST), _N_LEVELS))
+    misses = np.array([_count(heard, float(level)).n_missed for level in levels]) / max(1, n_words)
+    false = {name: tail.count_above(levels) for name, tail in _tails(heard, levels).items()}
+    rows = [
+        {name: round(float(levels[np.argmin(misses + price * n)]), 4) for name, n in false.items()}
+        for price in np.geomspace(*_PRICES, _N_PRICES)
+    ]
+    counts = [_count(heard, row) for row in rows]
     for rate in RATES:
-        point = curve.at_budget(rate)
-        if rate * curve.hours >= 1 and point.fa_per_hour <= rate and point.miss_rate < 1.0:
-            yield rate, point.threshold
+        over = (i for i, n in enumerate(counts) if n.n_false > rate * hours)
+        n_kept = next(over, len(counts))
+        if rate * hours >= 1 and n_kept and counts[n_kept - 1].n_missed < n_words:
+            yield rate, rows[n_kept - 1]
+
+
+def _tails(heard: Heard, levels: Array) -> dict[str, _Tail]:
+    """Fit how each keyword's false alarms thin out above `_FROM`, when it is listened for alone.
+
+    Numbers and mean excesses of few false alarms are drawn to the mean over all keywords.
+    """
+    levels = levels[levels >= _FROM]
+    silent = dict.fromkeys(heard.manifest.keywords, np.inf)
+    counts = np.array(
+        [
+            [_count(heard, silent | {keyword: float(level)}).n_false for level in levels]
+            for keyword in silent
+        ]
+    )
+    counts = np.minimum.accumulate(counts, axis=1)
+    first, excess = counts[:, 0], counts[:, 1:] @ np.diff(logit(levels))
+    mean = (excess.sum() + _TAIL * _TAIL_MEAN) / (first.sum() + _TAIL)
+    ns = (first + _USUAL_COUNT) / (first.mean() + _USUAL_COUNT)
+    excesses = (excess + _USUAL_EXCESS * mean) / (first + _USUAL_EXCESS)
+    return {
+        keyword: _Tail(start=float(levels[0]), count=n, excess=mean)
+        for keyword, n, mean in zip(silent, ns.tolist(), excesses.tolist(), strict=True)
+    }
+
+
+class _Count(NamedTuple):
+    n_false: int
+    n_missed: int
+
+
+def _count(heard: Heard, thresholds: float | dict[str, float]) -> _Count:
+    outcome = decide(heard.gated, heard.streams, thresholds)
+    return _Count(sum(len(one.false) for one in outcome), sum(len(one.missed) for one in outcome))
 
 
 def _beyond(
@@ -179,13 +274,6 @@ def _beyond(
             tail_threshold(curve, rate, n_draws=n_draws[name]) for name, curve in curves.items()
         )
         yield rate, max(estimates)
-
-
-def _row(manifest: Manifest, rate: float, threshold: float) -> CalibrationPoint:
-    return CalibrationPoint(
-        false_alarms_per_hour=rate,
-        thresholds=dict.fromkeys(manifest.keywords, round(threshold, 4)),
-    )
 
 
 def tail_threshold(curve: Curve, rate: float, *, n_draws: int = 1) -> float:

@@ -13,14 +13,17 @@ from click.testing import CliRunner
 from kws.cli import cli
 from kws.config import DecisionSettings
 from kws.decision import thresholds_for
+from kws.demo import Word
 from kws.errors import ConfigError, ModelError
 from kws.manifest import CalibrationBasis, read_manifest, repack
 from kws.model import bundled_models, open_model
 from kws.train.calibrate import RATES, calibrate, tail_threshold, tuning_streams, write_manifest
 from kws.train.data import official_split, validates
-from kws.train.det import Curve
-from kws.train.scoring import evaluate_stream, hear
+from kws.train.det import Curve, decide
+from kws.train.scoring import Heard, evaluate_stream, hear
 from kws.train.settings import DataRecipe, SpeechCorpus, WordCorpus
+from kws.train.streams import Stream
+from kws.train.traces import Trace
 
 MODEL = bundled_models()["commands"]
 
@@ -30,54 +33,95 @@ def manifest():
     return read_manifest(MODEL)[0]
 
 
-def heard(curve, tones):
-    return SimpleNamespace(gated_curve=curve, streams=[tones])
+OUTPUT_S = 0.02
+SURENESS = np.linspace(0.5, 4.5, 40)  # log odds
 
 
-def test_a_row_holds_the_threshold_that_keeps_to_its_rate(manifest, tones):
-    curve = Curve(
-        np.array([0.5, 0.7, 0.9, 0.95, 0.99]),
-        n_false=np.array([60, 20, 10, 2, 0]),
-        n_missed=np.array([1, 2, 3, 4, 50]),
-        hours=2.0,
-        n_words=50,
-    )
-    made = calibrate(manifest, heard(curve, tones))
-    table = {one.false_alarms_per_hour: one.thresholds["stop"] for one in made.calibration}
-    # Rates below one false alarm in two hours cannot be told; at .99 no keyword is heard.
-    assert table == {1.0: 0.95, 2.0: 0.95, 5.0: 0.9, 10.0: 0.7, 20.0: 0.7}
+def heard(manifest, *, said=(), false=(), hours=2.0):
+    """What a model said whose scores peak as told, ten seconds apart: (keyword, log odds) each."""
+    peaks = [*((one, True) for one in said), *((one, False) for one in false)]
+    smoothed = np.zeros((round(3600 * hours / OUTPUT_S), len(manifest.keywords)), np.float32)
+    words = []
+    for i, ((keyword, log_odds), is_said) in enumerate(peaks):
+        at = round((10 + 10 * i) / OUTPUT_S)
+        smoothed[at, manifest.keywords.index(keyword)] = 1 / (1 + np.exp(-log_odds))
+        if is_said:
+            words.append(Word(word=keyword, start_s=9.5 + 10 * i, end_s=10.0 + 10 * i))
+    assert len(peaks) * 10 < 3600 * hours - 20
+    nothing = np.broadcast_to(np.int16(0), (round(3600 * hours) * 16_000,))
+    stream = Stream(nothing, tuple(words), name="clean")
+    trace = Trace(manifest, smoothed, n_outputs=2, duration_s=3600 * hours)
+    return Heard(manifest, [stream], [trace], [trace])
+
+
+def equally_sure(*keywords):
+    return [(keyword, log_odds) for keyword in keywords for log_odds in SURENESS]
+
+
+@pytest.fixture
+def fickle(manifest):
+    """*yes* is heard where nobody says it, often and surely; *stop* hardly ever, *go* never."""
+    false = [("yes", log_odds) for log_odds in np.linspace(0.9, 4.0, 50)]
+    return heard(manifest, said=equally_sure("yes", "stop", "go"), false=[*false, ("stop", 1.5)])
+
+
+def n_false(streams, thresholds):
+    return sum(len(one.false) for one in decide(streams.gated, streams.streams, thresholds))
+
+
+def test_a_row_keeps_to_its_rate_and_hardly_lower_thresholds_do_not(manifest, fickle):
+    made = calibrate(manifest, fickle)
+    table = {one.false_alarms_per_hour: one.thresholds for one in made.calibration}
+    assert list(table) == [0.5, 1.0, 2.0, 5.0, 10.0, 20.0], "less cannot be told in two hours"
+    for rate, thresholds in table.items():
+        assert n_false(fickle, thresholds) <= 2 * rate
+        lower = {word: threshold - 0.06 for word, threshold in thresholds.items()}
+        assert n_false(fickle, lower) > 2 * rate or rate > 10
     assert made.calibrated_on == CalibrationBasis(
-        hours=2.0, speech_hours=0.0, words=50, conditions=("clean",)
+        hours=2.0, speech_hours=0.0, words=120, conditions=("clean",)
     )
     between = thresholds_for(DecisionSettings(false_alarms_per_hour=3.0), made)
-    assert 0.9 < between["go"] < 0.95
+    assert table[5.0]["yes"] < between["yes"] < table[2.0]["yes"]
 
 
-def test_a_rate_whose_threshold_nothing_reaches_is_left_out(manifest, tones):
-    curve = Curve(np.array([0.9, 0.99]), np.array([5, 0]), np.array([1, 9]), hours=1.0, n_words=9)
-    made = calibrate(manifest, heard(curve, tones))
+def test_what_fires_falsely_must_be_surer_than_what_does_not(manifest, fickle):
+    for row in calibrate(manifest, fickle).calibration:
+        assert row.thresholds["yes"] > row.thresholds["stop"] >= row.thresholds["go"]
+        assert row.thresholds["go"] == row.thresholds["left"], "of which nothing is known either"
+
+
+def test_a_threshold_for_each_keyword_misses_less_than_one_for_all(manifest, fickle):
+    for row in calibrate(manifest, fickle).calibration[1:4]:
+        (own,) = decide(fickle.gated, fickle.streams, row.thresholds)
+        common = fickle.gated_curve.at_budget(row.false_alarms_per_hour)
+        assert len(own.missed) / 120 < common.miss_rate - 0.1
+
+
+def test_keywords_of_which_the_same_is_known_have_one_threshold(manifest):
+    false = [(word, log_odds) for word in manifest.keywords for log_odds in (1.0, 2.0, 3.0)]
+    alike = heard(manifest, said=equally_sure("yes", "stop"), false=false)
+    for row in calibrate(manifest, alike).calibration:
+        assert len(set(row.thresholds.values())) == 1
+
+
+def test_a_rate_whose_threshold_nothing_reaches_is_left_out(manifest):
+    sure = heard(manifest, said=equally_sure("yes"), false=5 * [("yes", 7.0)], hours=1.0)
+    made = calibrate(manifest, sure)
     assert [one.false_alarms_per_hour for one in made.calibration] == [5.0, 10.0, 20.0]
 
 
-def test_a_model_that_hears_nothing_is_not_calibrated(manifest, tones):
-    curve = Curve(np.array([0.9, 1.0]), np.array([0, 0]), np.array([9, 9]), hours=1.0, n_words=9)
+def test_a_model_that_hears_nothing_is_not_calibrated(manifest):
     message = (
         "A model must hear keywords at 20 false alarms an hour to be calibrated. Received: "
         "commands, which hears none in 1 hours. Train it longer, or listen for longer with "
         "--minutes."
     )
     with pytest.raises(ModelError, match=f"^{re.escape(message)}$"):
-        calibrate(manifest, heard(curve, tones))
+        calibrate(manifest, heard(manifest, said=[("yes", -3.0)], hours=1.0))
 
 
 def test_a_calibrated_file_is_the_same_model_and_takes_a_budget(tmp_path, manifest, pitch, tones):
-    made = calibrate(
-        manifest,
-        heard(
-            Curve(np.array([0.8, 0.9]), np.array([9, 1]), np.array([1, 2]), hours=2.0, n_words=9),
-            tones,
-        ),
-    )
+    made = calibrate(manifest, heard(manifest, said=equally_sure("go")[:9], false=[("go", 1.0)]))
     path = tmp_path / "model.tflite"
     shutil.copy(MODEL, path)
     write_manifest(path, made, path)
