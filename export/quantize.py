@@ -106,11 +106,14 @@ def _calls(
 def _windows(
     model: Windowed, examples: Sequence[npt.NDArray[np.float32]]
 ) -> Iterator[list[npt.NDArray[np.float32]]]:
-    """Give windows of the examples, two from each, as the runtime slides them."""
+    """Give all windows of the examples as the runtime slides them.
+
+    A word is answered in one or two of them, and there alone the last layers reach their greatest
+    values: what is not calibrated on these cuts them off.
+    """
     n_frames, hop = model.window_frames, model.time_stride
     for example in examples:
         before = np.repeat(example[:1], n_frames - hop, axis=0)
         padded = np.concatenate((before, example)).astype(np.float32)
-        last = (len(padded) - n_frames) // hop
-        for start in (last // 3 * hop, last * hop):
+        for start in range(0, len(padded) - n_frames + 1, hop):
             yield [padded[None, start : start + n_frames]]

@@ -36,10 +36,10 @@ Array: TypeAlias = npt.NDArray[np.floating[Any]]
 _TAIL, _TAIL_MEAN = 16.0, 0.4
 _SEEN, _SEEN_HOURS = 4.0, 0.4
 _LOWEST, _HIGHEST = 0.3, 0.995
-_N_LEVELS = 128
-_FROM = 0.7
-_USUAL_COUNT, _USUAL_EXCESS = 3.0, 10.0
-_PRICES, _N_PRICES = (20.0, 0.002), 180
+_N_LEVELS = 128  # thresholds to choose from
+_FROM = 0.7  # low enough that every keyword is heard falsely in some hours
+_USUAL_COUNT, _USUAL_EXCESS = 3.0, 10.0  # false alarms as of all keywords, added to a keyword's own
+_PRICES, _N_PRICES = (20.0, 0.002), 180  # of `_Tail.count` false alarms, as a share of all words
 
 
 @dataclass(frozen=True)

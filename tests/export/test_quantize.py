@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from kws.model import open_model
+from kws.train.settings import Conv1dLstmRecipe
 
 pytestmark = pytest.mark.slow
 
@@ -98,3 +99,47 @@ def test_conversion_gives_the_same_bytes_again(
 
     again = convert(tiny_network, quantization=quantization, n_frames=2, examples=tiny_examples)
     assert again == tiny_models(quantization)[0]
+
+
+def burst(random):
+    """Frames of a faint stream that is loud for a moment in its second half."""
+    frames = random.normal(0, 0.2, (80, 16)).astype(np.float32)
+    frames[44:50] += 4.0
+    return frames
+
+
+def said_by(flatbuffer, windows):
+    """Return what an int8 file for windows says to each of them."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=flatbuffer)
+    interpreter.allocate_tensors()
+    (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
+    posteriors = []
+    for window in windows:
+        scale, zero = taken["quantization"]
+        integers = np.clip(np.rint(window / scale) + zero, -128, 127).astype(np.int8)
+        interpreter.set_tensor(taken["index"], integers)
+        interpreter.invoke()
+        scale, zero = given["quantization"]
+        posteriors.append(scale * (interpreter.get_tensor(given["index"])[0, 0] - float(zero)))
+    return np.stack(posteriors)
+
+
+def test_what_is_sure_for_a_moment_is_as_sure_in_eight_bits(tensorflow):
+    import keras
+
+    from kws.export.quantize import convert
+    from kws.train import zoo
+
+    keras.utils.set_random_seed(1)
+    recipe = Conv1dLstmRecipe(window_frames=16, hop_frames=4, channels=8, lstm_units=8, dropout=0.0)
+    model = zoo.build(recipe, n_labels=3, mean=[0.0] * 16, std=[1.0] * 16)
+    random = np.random.default_rng(1)
+    examples = [burst(random) for _ in range(12)]
+    flatbuffer = convert(model, quantization="int8", n_frames=4, examples=examples)
+    frames = burst(random)
+    windows = [frames[None, start : start + 16] for start in range(0, 65, 4)]
+    wanted = np.stack([np.array(model.window(window))[0, 0] for window in windows])
+    assert np.ptp(wanted, axis=0).max() > 0.15, "the burst changes what the network says"
+    assert np.abs(said_by(flatbuffer, windows) - wanted).max() < 0.04
