@@ -248,15 +248,8 @@ def measure(recipe: Recipe, path: Path, run: Path, options: argparse.Namespace) 
         scores["clips"] = json.loads(kws("eval", "clips", path, test, "--json"))
     words = [f"--without={word}" for word in load_recipe(RECIPES / "crnn.toml").data.keywords]
     words.append(f"--minutes={options.stream_minutes}")
-    stream = [
-        "--keywords",
-        test,
-        "--background",
-        data / "librispeech",
-        "--noise",
-        data / "noise/esc10",
-    ]
-    stream.append("--noise-pattern=4-*")  # which the recipes leave out
+    stream = ["--keywords", test, "--background", data / "librispeech"]
+    stream += ["--noise", data / "noise/esc10", "--noise-pattern=4-*"]  # what recipes leave out
     scores["stream"] = json.loads(kws("eval", "stream", path, *stream, *words, "--json"))
     return scores
 

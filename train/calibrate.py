@@ -249,8 +249,8 @@ def _tails(heard: Heard, levels: Array) -> dict[str, _Tail]:
     ns = (first + _USUAL_COUNT) / (first.mean() + _USUAL_COUNT)
     excesses = (excess + _USUAL_EXCESS * mean) / (first + _USUAL_EXCESS)
     return {
-        keyword: _Tail(start=float(levels[0]), count=n, excess=mean)
-        for keyword, n, mean in zip(silent, ns.tolist(), excesses.tolist(), strict=True)
+        keyword: _Tail(start=float(levels[0]), count=n, excess=own)
+        for keyword, n, own in zip(silent, ns.tolist(), excesses.tolist(), strict=True)
     }
 
 
