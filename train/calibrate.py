@@ -6,9 +6,8 @@ the validation split, between sentences that training left out.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -20,7 +19,7 @@ from kws.errors import ConfigError, ModelError
 from kws.manifest import CalibrationBasis, CalibrationPoint, Manifest, read_manifest, repack
 from kws.train.align import read_alignment, train_speakers
 from kws.train.data import audio_matching, quiet_utterances, unaligned, validates
-from kws.train.det import Curve, decide
+from kws.train.det import Curve, count
 from kws.train.scoring import Heard
 from kws.train.settings import DataRecipe, SpeechCorpus
 from kws.train.streams import SnrRule, Stream, build_stream, keyword_clips
@@ -39,30 +38,7 @@ _LOWEST, _HIGHEST = 0.3, 0.995
 _N_LEVELS = 128  # thresholds to choose from
 _FROM = 0.7  # low enough that every keyword is heard falsely in some hours
 _USUAL_COUNT, _USUAL_EXCESS = 3.0, 10.0  # false alarms as of all keywords, added to a keyword's own
-_PRICES, _N_PRICES = (20.0, 0.002), 180  # of `_Tail.count` false alarms, as a share of all words
-
-
-@dataclass(frozen=True)
-class _Tail:
-    """How a keyword's false alarms thin out: exponentially over the log odds of their scores.
-
-    Attributes
-    ----------
-    start : float
-        The score above which they were counted.
-    count : float
-        Their number, in units of the mean over keywords.
-    excess : float
-        Mean log odds above `start`.
-    """
-
-    start: float
-    count: float
-    excess: float
-
-    def count_above(self, scores: Array) -> Array:
-        """Return how many there are above each score."""
-        return self.count * np.exp((logit(self.start) - logit(scores)) / self.excess)
+_PRICES, _N_PRICES = (20.0, 0.002), 180  # of `_false_alarms`, in shares of all words
 
 
 def tuning_streams(
@@ -153,18 +129,15 @@ def calibrate(manifest: Manifest, heard: Heard, *, beyond: bool = False) -> Mani
     ModelError
         If no rate is.
     """
+    hours = sum(stream.duration_s for stream in heard.streams) / 3600
+    said = Counter(word.word for stream in heard.streams for word in stream.words)
+    n_words = sum(said[keyword] for keyword in manifest.keywords)
     if beyond:
-        named = heard.by_condition()
-        curves = list(named.values())
-        hours, n_words = (sum(getattr(one, of) for one in curves) for of in ("hours", "n_words"))
         found = [
             (rate, dict.fromkeys(manifest.keywords, round(threshold, 4)))
-            for rate, threshold in _beyond(named, streams=heard.streams)
+            for rate, threshold in _beyond(heard.by_condition(), streams=heard.streams)
         ]
     else:
-        hours = sum(stream.duration_s for stream in heard.streams) / 3600
-        said = Counter(word.word for stream in heard.streams for word in stream.words)
-        n_words = sum(said[keyword] for keyword in manifest.keywords)
         found = list(_within(heard, hours=hours, n_words=n_words))
     points = [
         CalibrationPoint(false_alarms_per_hour=rate, thresholds=thresholds)
@@ -211,57 +184,52 @@ def _within(
     """Give the rates that the streams can tell, and the thresholds that keep to them.
 
     For a price of a false alarm, each keyword's threshold is the one at which misses and false
-    alarms cost least: false alarms as its own tail has them, misses as of all keywords together,
+    alarms cost least: false alarms as `_false_alarms` has them, misses as of all keywords together,
     since streams for tuning have too few words of some. A row has the lowest price from which on no
     more false alarms were counted than asked for.
     """
     levels = expit(np.linspace(logit(_LOWEST), logit(_HIGHEST), _N_LEVELS))
-    misses = np.array([_count(heard, float(level)).n_missed for level in levels]) / max(1, n_words)
-    false = {name: tail.count_above(levels) for name, tail in _tails(heard, levels).items()}
+    n_missed = [count(heard.gated, heard.streams, float(level))[1] for level in levels]
+    misses = np.array(n_missed) / max(1, n_words)
+    false = _false_alarms(heard, levels)
     rows = [
         {name: round(float(levels[np.argmin(misses + price * n)]), 4) for name, n in false.items()}
         for price in np.geomspace(*_PRICES, _N_PRICES)
     ]
-    counts = [_count(heard, row) for row in rows]
+    counts = [count(heard.gated, heard.streams, row) for row in rows]
     for rate in RATES:
-        over = (i for i, n in enumerate(counts) if n.n_false > rate * hours)
+        over = (i for i, (n_false, _) in enumerate(counts) if n_false > rate * hours)
         n_kept = next(over, len(counts))
-        if rate * hours >= 1 and n_kept and counts[n_kept - 1].n_missed < n_words:
+        if rate * hours >= 1 and n_kept and counts[n_kept - 1][1] < n_words:
             yield rate, rows[n_kept - 1]
 
 
-def _tails(heard: Heard, levels: Array) -> dict[str, _Tail]:
-    """Fit how each keyword's false alarms thin out above `_FROM`, when it is listened for alone.
+def _false_alarms(heard: Heard, levels: Array) -> dict[str, Array]:
+    """Fit how many false alarms a keyword makes by itself at each level, 1 being usual at `_FROM`.
 
-    Numbers and mean excesses of few false alarms are drawn to the mean over all keywords.
+    They thin out exponentially over the log odds of their scores. Numbers and mean excesses of few
+    are drawn to the mean over all keywords.
     """
-    levels = levels[levels >= _FROM]
+    odds = logit(levels[levels >= _FROM])
     silent = dict.fromkeys(heard.manifest.keywords, np.inf)
     counts = np.array(
         [
-            [_count(heard, silent | {keyword: float(level)}).n_false for level in levels]
+            [
+                count(heard.gated, heard.streams, silent | {keyword: float(level)})[0]
+                for level in levels[levels >= _FROM]
+            ]
             for keyword in silent
         ]
     )
     counts = np.minimum.accumulate(counts, axis=1)
-    first, excess = counts[:, 0], counts[:, 1:] @ np.diff(logit(levels))
+    first, excess = counts[:, 0], counts[:, 1:] @ np.diff(odds)
     mean = (excess.sum() + _TAIL * _TAIL_MEAN) / (first.sum() + _TAIL)
     ns = (first + _USUAL_COUNT) / (first.mean() + _USUAL_COUNT)
     excesses = (excess + _USUAL_EXCESS * mean) / (first + _USUAL_EXCESS)
     return {
-        keyword: _Tail(start=float(levels[0]), count=n, excess=own)
-        for keyword, n, own in zip(silent, ns.tolist(), excesses.tolist(), strict=True)
+        keyword: n * np.exp((odds[0] - logit(levels)) / own)
+        for keyword, n, own in zip(silent, ns, excesses, strict=True)
     }
-
-
-class _Count(NamedTuple):
-    n_false: int
-    n_missed: int
-
-
-def _count(heard: Heard, thresholds: float | dict[str, float]) -> _Count:
-    outcome = decide(heard.gated, heard.streams, thresholds)
-    return _Count(sum(len(one.false) for one in outcome), sum(len(one.missed) for one in outcome))
 
 
 def _beyond(

@@ -19,6 +19,7 @@ __all__ = [
     "BUDGETS",
     "Curve",
     "Point",
+    "count",
     "decide",
     "point",
     "poisson_interval",
@@ -135,13 +136,14 @@ def sweep(
     beyond = min(1.0, 1e-3 + float(levels[-1])) if len(levels) else 1.0
     wanted = [_LEAST, beyond, *([] if default is None else [default])]
     thresholds = np.unique(np.concatenate((rest, top, wanted)))
-    outcomes = [decide(traces, streams, float(threshold)) for threshold in thresholds]
+    counts = np.array([count(traces, streams, float(threshold)) for threshold in thresholds])
+    lowest = decide(traces, streams, float(thresholds[0]))
     return Curve(
         thresholds,
-        n_false=np.array([sum(len(one.false) for one in all_) for all_ in outcomes]),
-        n_missed=np.array([sum(len(one.missed) for one in all_) for all_ in outcomes]),
+        n_false=counts[:, 0],
+        n_missed=counts[:, 1],
         hours=sum(stream.duration_s for stream in streams) / 3600,
-        n_words=sum(len(one.hits) + len(one.missed) for one in outcomes[0]),
+        n_words=sum(len(one.hits) + len(one.missed) for one in lowest),
     )
 
 
@@ -153,6 +155,14 @@ def decide(
         match(stream.words, trace.detections(thresholds), keywords=trace.manifest.keywords)
         for trace, stream in zip(traces, streams, strict=True)
     ]
+
+
+def count(
+    traces: Sequence[Trace], streams: Sequence[Stream], thresholds: float | dict[str, float]
+) -> tuple[int, int]:
+    """Return the false alarms and the misses at these thresholds, over all streams together."""
+    outcomes = decide(traces, streams, thresholds)
+    return sum(len(one.false) for one in outcomes), sum(len(one.missed) for one in outcomes)
 
 
 def poisson_interval(n: int) -> tuple[float, float]:

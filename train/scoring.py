@@ -16,7 +16,7 @@ from kws.decision import thresholds_for
 from kws.demo import Matches
 from kws.manifest import CalibrationPoint, Manifest
 from kws.model import Model
-from kws.train.det import BUDGETS, Curve, Point, decide, point, sweep
+from kws.train.det import BUDGETS, Curve, Point, count, decide, point, sweep
 from kws.train.groups import Group, Metadata, group, on_background
 from kws.train.streams import Stream
 from kws.train.traces import Trace, listen
@@ -207,11 +207,11 @@ def _calibrated(heard: Heard, promised: CalibrationPoint) -> Point:
     budget = promised.false_alarms_per_hour
     settings = DecisionSettings(false_alarms_per_hour=budget)
     thresholds = thresholds_for(settings, heard.manifest)
-    matches = decide(heard.gated, heard.streams, thresholds)
+    n_false, n_missed = count(heard.gated, heard.streams, thresholds)
     same = len(set(thresholds.values())) == 1
     return point(
-        n_false=sum(len(one.false) for one in matches),
-        n_missed=sum(len(one.missed) for one in matches),
+        n_false=n_false,
+        n_missed=n_missed,
         hours=heard.curve.hours,
         n_words=heard.curve.n_words,
         threshold=next(iter(thresholds.values())) if same else float("nan"),
