@@ -10,7 +10,7 @@ from keras import ops
 
 from kws.train.settings import Precision
 
-__all__ = ["at_precision", "constants", "has_gpu", "prepare"]
+__all__ = ["at_precision", "batch_norm", "constants", "has_gpu", "prepare"]
 
 
 def prepare(*, seed: int) -> None:
@@ -47,6 +47,27 @@ def constants(make: Callable[[], Sequence[Any]]) -> list[np.ndarray]:
 
     with tf.init_scope():
         return [np.asarray(weight) for weight in make()]
+
+
+def batch_norm(x: Any, scale: Any, offset: Any, *, epsilon: float) -> tuple[Any, Any, Any]:
+    """Normalise a batch, float32 (batch, time, bands, channels), to a scale and offset per channel.
+
+    TensorFlow has one operation for it, with which a batch takes a third of the time.
+
+    Returns
+    -------
+    tensors
+        The batch, and mean and variance of each channel before.
+    """
+    if keras.backend.backend() != "tensorflow":
+        mean, variance = ops.moments(x, axes=(0, 1, 2))
+        options = {"axis": -1, "offset": offset, "scale": scale, "epsilon": epsilon}
+        return ops.batch_normalization(x, mean, variance, **options), mean, variance
+    import tensorflow as tf
+
+    y, mean, variance = tf.compat.v1.nn.fused_batch_norm(x, scale, offset, epsilon=epsilon)
+    n = ops.cast(ops.size(x) / x.shape[-1], variance.dtype)
+    return y, mean, variance * (1 - 1 / n)  # it estimates that of all there could be
 
 
 def has_gpu() -> bool:

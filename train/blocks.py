@@ -12,7 +12,7 @@ from keras import ops
 
 from kws.train.backend import constants
 from kws.train.layers import (
-    BATCH_NORM_MOMENTUM,
+    BatchNormalization,
     Causal,
     Recurrent,
     Shape,
@@ -114,7 +114,7 @@ class SubSpectral(Streaming):
     def __init__(self, n_groups: int, **options: Any) -> None:
         super().__init__(**options)
         self.n_groups = n_groups
-        self.norm = keras.layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM)
+        self.norm = BatchNormalization()
 
     def build(self, shape: Shape) -> None:
         """Build for (batch, time, bands, channels)."""

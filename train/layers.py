@@ -20,11 +20,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from kws.train.backend import constants, has_gpu
+from kws.train.backend import batch_norm, constants, has_gpu
 from kws.train.ranges import Ranges
 
 __all__ = [
     "GRU",
+    "BatchNormalization",
     "Causal",
     "Classify",
     "Flatten",
@@ -39,7 +40,27 @@ __all__ = [
 Tensor: TypeAlias = Any
 States: TypeAlias = list[Tensor]
 Shape: TypeAlias = tuple[Any, ...]
-BATCH_NORM_MOMENTUM = 0.9  # 0.99 lags behind on data sets of tens of thousands of clips
+
+
+class BatchNormalization(keras.layers.BatchNormalization):
+    """Keras's, per channel, the last axis; of four axes, training takes `backend.batch_norm`.
+
+    Its moving statistics have a momentum of 0.9: 0.99 lags behind on data sets of tens of thousands
+    of clips.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(momentum=0.9, **options)
+
+    def call(self, inputs: Tensor, training: bool | None = None, mask: None = None) -> Tensor:
+        """Normalise by the batch's statistics in training, by the moving ones else."""
+        if not (training and self.trainable and len(inputs.shape) == 4):
+            return super().call(inputs, training=training, mask=mask)
+        x = ops.cast(inputs, "float32")  # half precision overflows
+        y, mean, variance = batch_norm(x, self.gamma, self.beta, epsilon=self.epsilon)
+        for moving, now in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving * self.momentum + now * (1 - self.momentum))
+        return ops.cast(y, self.compute_dtype)
 
 
 class Streaming(keras.layers.Layer):
@@ -158,7 +179,7 @@ class Causal(Streaming):
         self.time_stride = stride[0]
         self.activation = activation
         self.points = ("convolved", "output") if activation == "swish" else ("output",)
-        self.norm = keras.layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM)
+        self.norm = BatchNormalization()
 
     def build(self, shape: Shape) -> None:
         """Create the kernel for inputs (batch, time, bands, channels)."""

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from kws.train.layers import BATCH_NORM_MOMENTUM, Normalize, Tensor
+from kws.train.layers import BatchNormalization, Normalize, Tensor
 from kws.train.settings import (
     BilstmRecipe,
     CnnLstmRecipe,
@@ -164,7 +164,7 @@ def _bilstm(frames: Tensor, recipe: BilstmRecipe) -> Tensor:
 
 
 def _normal(x: Tensor) -> Tensor:
-    return layers.ReLU()(layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM)(x))
+    return layers.ReLU()(BatchNormalization()(x))
 
 
 WINDOW_ARCHITECTURES: dict[str, Callable[[Tensor, Any], Tensor]] = {
