@@ -4,7 +4,7 @@
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -94,12 +94,17 @@ class StreamScores(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Heard:
-    """What a model said over streams, without the gate and with it."""
+    """What a model said over streams, with the gate and, where that is asked for, without it."""
 
     manifest: Manifest
     streams: Sequence[Stream]
-    traces: Sequence[Trace]
     gated: Sequence[Trace]
+    without_gate: Callable[[], Sequence[Trace]]
+
+    @cached_property
+    def traces(self) -> Sequence[Trace]:
+        """What the model said without the gate; heard when first asked for, which takes longest."""
+        return self.without_gate()
 
     @cached_property
     def curve(self) -> Curve:
@@ -131,22 +136,22 @@ class Heard:
     @cached_property
     def alone(self) -> "list[Heard]":
         """Return each stream by itself."""
-        return [
-            Heard(self.manifest, [stream], [trace], [gated])
-            for stream, trace, gated in zip(self.streams, self.traces, self.gated, strict=True)
-        ]
+        return [self._alone(i) for i in range(len(self.streams))]
+
+    def _alone(self, i: int) -> "Heard":
+        return Heard(self.manifest, [self.streams[i]], [self.gated[i]], lambda: [self.traces[i]])
 
     def _sweep(self, traces: Sequence[Trace], streams: Sequence[Stream]) -> Curve:
         return sweep(traces, streams, default=self.manifest.decision.threshold)
 
 
 def hear(model: Model, streams: Sequence[Stream]) -> Heard:
-    """Run the runtime's spotter over streams: the model once without the gate, once with it."""
+    """Run the runtime's spotter over streams, with the gate."""
     return Heard(
         model.manifest,
         streams,
-        [listen(model, stream.samples) for stream in streams],
         [listen(model, stream.samples, gate=GateSettings()) for stream in streams],
+        lambda: [listen(model, stream.samples) for stream in streams],
     )
 
 

@@ -51,7 +51,7 @@ def heard(manifest, *, said=(), false=(), hours=2.0):
     nothing = np.broadcast_to(np.int16(0), (round(3600 * hours) * 16_000,))
     stream = Stream(nothing, tuple(words), name="clean")
     trace = Trace(manifest, smoothed, n_outputs=2, duration_s=3600 * hours)
-    return Heard(manifest, [stream], [trace], [trace])
+    return Heard(manifest, [stream], [trace], lambda: [trace])
 
 
 def equally_sure(*keywords):

@@ -34,6 +34,18 @@ def test_the_delay_that_a_model_was_trained_for_is_part_of_the_latency(pitch, to
     assert evaluate_stream(hear(pitch, [tones])).latency_ms["p50"] == pytest.approx(free, abs=0.6)
 
 
+def test_without_the_gate_a_stream_is_heard_once_and_only_where_that_is_asked_for(pitch, tones):
+    heard = hear(pitch, [tones, tones])
+    n_said = pitch.n_calls
+    assert heard.gated_curve.n_words == 16
+    assert pitch.n_calls == n_said > 0
+    assert heard.curve.n_words == 16
+    n_said_twice = pitch.n_calls
+    assert n_said_twice > n_said
+    assert [one.curve.n_words for one in heard.alone] == [8, 8]
+    assert pitch.n_calls == n_said_twice
+
+
 def test_several_streams_are_counted_together_and_each_by_itself(pitch, tones):
     streams = [tones, type(tones)(tones.samples, tones.words, name="again")]
     scores = evaluate_stream(hear(pitch, streams))
