@@ -6,9 +6,7 @@ full disk or Ctrl-C costs the epoch under way, no more.
 
 import csv
 import math
-import multiprocessing
 import shutil
-import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -32,7 +30,6 @@ __all__ = [
     "finish",
     "go_on",
     "is_finished",
-    "leave_interrupts_to_parent",
     "save_whole",
     "write_whole",
 ]
@@ -256,12 +253,6 @@ def go_on(model: keras.Model, run: Path, *, n_epochs: int) -> None:
     """Bring a compiled model into the state that it was in after so many epochs."""
     model.optimizer.build(model.trainable_variables)
     model.load_weights(_state(run, n_epochs))
-
-
-def leave_interrupts_to_parent() -> None:
-    """Let a worker process go on at Ctrl-C, which its whole group gets; its parent ends it."""
-    if multiprocessing.parent_process() is not None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def write_whole(path: Path, text: str) -> None:

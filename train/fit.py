@@ -5,13 +5,14 @@ TensorBoard logs under tensorboard/, what export needs in examples.npz, pictures
 training has finished, what it goes on from under backup/.
 """
 
+import contextlib
 import csv
 import importlib.util
 import itertools
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,10 +21,11 @@ import msgspec
 import numpy as np
 
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
-from kws.errors import ConfigError
+from kws.errors import ConfigError, KwsError
 from kws.features import Features
 from kws.manifest import SILENCE, UNKNOWN
 from kws.train import augment, zoo
+from kws.train.ahead import Ahead
 from kws.train.backend import at_precision, prepare
 from kws.train.callbacks import (
     Backup,
@@ -35,7 +37,6 @@ from kws.train.callbacks import (
     finish,
     go_on,
     is_finished,
-    leave_interrupts_to_parent,
     save_whole,
     write_whole,
 )
@@ -73,7 +74,7 @@ class SceneBatches(keras.utils.PyDataset):
     """
 
     def __init__(self, scenes: Scenes, recipe: Recipe, *, n_scenes: int, training: bool) -> None:
-        super().__init__(workers=1, use_multiprocessing=training, max_queue_size=8)
+        super().__init__(workers=1)
         self.scenes, self.recipe, self.training = scenes, recipe, training
         self.n_batches = max(1, n_scenes // recipe.fit.batch_size)
         self.n_features = recipe.features.n_features
@@ -81,14 +82,15 @@ class SceneBatches(keras.utils.PyDataset):
         self._features = Features(recipe.features)
         self._kept: dict[int, Batch] = {}
         self._groups: dict[int, Batch] = {}
+        self._ahead: Ahead[Batch] | None = None
+        self._error: KwsError | None = None
 
     def __len__(self) -> int:
         return self.n_batches
 
     def __getitem__(self, index: int) -> Batch:
-        leave_interrupts_to_parent()
         if self.training:
-            return self._echoed(self.epoch * self.n_batches + index)
+            return self._from_ahead(self.epoch * self.n_batches + index)
         if index not in self._kept:  # validation scenes are the same in every epoch
             self._kept[index] = self._make(index, self.recipe.fit.batch_size)
         return self._kept[index]
@@ -96,6 +98,22 @@ class SceneBatches(keras.utils.PyDataset):
     def on_epoch_end(self) -> None:
         """Move on to the next epoch's scenes."""
         self.epoch += 1
+
+    @contextlib.contextmanager
+    def made_ahead(self) -> Iterator[None]:
+        """Make batches in a process of their own within this, while the model learns from others.
+
+        What goes wrong there is raised here: TensorFlow would make an error of its own of it.
+        """
+        try:
+            with Ahead(self._echoed) as self._ahead:
+                yield
+        except Exception:
+            if self._error:
+                raise self._error from None
+            raise
+        finally:
+            self._ahead = self._error = None
 
     def sources(self, epoch: int, index: int) -> list[Path]:
         """Return the files that a batch of an epoch is made of, by making it again."""
@@ -106,6 +124,16 @@ class SceneBatches(keras.utils.PyDataset):
         again.epoch = epoch
         again[index]
         return again.scenes.sources or []
+
+    def _from_ahead(self, step: int) -> Batch:
+        """Return the batch of a step of training, made beforehand where that is possible."""
+        if self._ahead is None:
+            return self._echoed(step)
+        try:
+            return self._ahead[step]
+        except KwsError as error:
+            self._error = error
+            raise
 
     def _echoed(self, step: int) -> Batch:
         """Put together the batch of a step of training."""
@@ -269,15 +297,16 @@ def fit(
     if history:
         go_on(model, run, n_epochs=len(history))
     stop = StopAtNaN(run, training=training.sources, validation=validation.sources)
-    model.fit(
-        training,
-        shuffle=False,  # scenes are random as it is, and a step is to be found again
-        validation_data=validation,
-        initial_epoch=len(history),
-        epochs=recipe.fit.epochs,
-        callbacks=[stop, *_callbacks(run, recipe, history), *callbacks],
-        verbose=1 if sys.stdout.isatty() else 2,
-    )
+    with training.made_ahead():
+        model.fit(
+            training,
+            shuffle=False,  # scenes are random as it is, and a step is to be found again
+            validation_data=validation,
+            initial_epoch=len(history),
+            epochs=recipe.fit.epochs,
+            callbacks=[stop, *_callbacks(run, recipe, history), *callbacks],
+            verbose=1 if sys.stdout.isatty() else 2,
+        )
     model.load_weights(_kept(run, recipe))
     if recipe.fit.start_share:
         _mix_in(model, begun_with, share=recipe.fit.start_share)

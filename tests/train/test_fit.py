@@ -2,6 +2,7 @@
 
 import csv
 import json
+import multiprocessing
 import re
 import resource
 import shutil
@@ -125,6 +126,21 @@ def interrupted(training, data, tmp_path_factory):
             training.fit(changed(epochs=2), data=data, run=run)
     assert [row["epoch"] for row in history_of(run)] == ["0"]
     return run
+
+
+def test_a_training_whose_scenes_cease_says_so_and_goes_on_later(training, data, tmp_path):
+    class Cease(training.keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                for child in multiprocessing.active_children():
+                    child.kill()
+
+    with pytest.raises(KwsError, match=r"^The process that makes scenes must live as long as the"):
+        training.fit(changed(epochs=99), data=data, run=tmp_path, callbacks=[Cease()])
+    done = history_of(tmp_path)  # a few batches were there already
+    assert 1 <= len(done) < 9
+    training.fit(changed(epochs=len(done) + 1), data=data, run=tmp_path)
+    assert history_of(tmp_path)[:-1] == done
 
 
 def test_an_interrupted_training_goes_on_as_if_it_had_not_been(
