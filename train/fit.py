@@ -5,14 +5,13 @@ TensorBoard logs under tensorboard/, what export needs in examples.npz, pictures
 training has finished, what it goes on from under backup/.
 """
 
-import contextlib
 import csv
 import importlib.util
 import itertools
 import json
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,11 +20,11 @@ import msgspec
 import numpy as np
 
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
-from kws.errors import ConfigError, KwsError
+from kws.errors import ConfigError
 from kws.features import Features
 from kws.manifest import SILENCE, UNKNOWN
 from kws.train import augment, zoo
-from kws.train.ahead import Ahead
+from kws.train.ahead import worked_ahead
 from kws.train.backend import at_precision, prepare
 from kws.train.callbacks import (
     Backup,
@@ -67,7 +66,9 @@ _ROUNDING = 0.05  # of the spread of logits: half precision, which a GPU may tra
 
 
 class SceneBatches(keras.utils.PyDataset):
-    """Batches of features, targets and weights; batch i of epoch e depends on the seed alone.
+    """Batches of features, targets and weights; batch i depends on the seed alone.
+
+    In training the batches of the next epochs follow those of the first: there is no last one.
 
     A batch is `echo` groups of scenes, the newest of its own and the others of the batches before,
     disturbed anew: data echoing (Choi et al. 2019), since scenes cost more than masks.
@@ -78,42 +79,19 @@ class SceneBatches(keras.utils.PyDataset):
         self.scenes, self.recipe, self.training = scenes, recipe, training
         self.n_batches = max(1, n_scenes // recipe.fit.batch_size)
         self.n_features = recipe.features.n_features
-        self.epoch = 0
         self._features = Features(recipe.features)
         self._kept: dict[int, Batch] = {}
         self._groups: dict[int, Batch] = {}
-        self._ahead: Ahead[Batch] | None = None
-        self._error: KwsError | None = None
 
     def __len__(self) -> int:
         return self.n_batches
 
     def __getitem__(self, index: int) -> Batch:
         if self.training:
-            return self._from_ahead(self.epoch * self.n_batches + index)
+            return self._echoed(index)
         if index not in self._kept:  # validation scenes are the same in every epoch
             self._kept[index] = self._make(index, self.recipe.fit.batch_size)
         return self._kept[index]
-
-    def on_epoch_end(self) -> None:
-        """Move on to the next epoch's scenes."""
-        self.epoch += 1
-
-    @contextlib.contextmanager
-    def made_ahead(self) -> Iterator[None]:
-        """Make batches in a process of their own within this, while the model learns from others.
-
-        What goes wrong there is raised here: TensorFlow would make an error of its own of it.
-        """
-        try:
-            with Ahead(self._echoed) as self._ahead:
-                yield
-        except Exception:
-            if self._error:
-                raise self._error from None
-            raise
-        finally:
-            self._ahead = self._error = None
 
     def sources(self, epoch: int, index: int) -> list[Path]:
         """Return the files that a batch of an epoch is made of, by making it again."""
@@ -121,19 +99,8 @@ class SceneBatches(keras.utils.PyDataset):
         again = SceneBatches(
             self.scenes.listening(), self.recipe, n_scenes=n_scenes, training=self.training
         )
-        again.epoch = epoch
-        again[index]
+        again[epoch * self.n_batches + index]
         return again.scenes.sources or []
-
-    def _from_ahead(self, step: int) -> Batch:
-        """Return the batch of a step of training, made beforehand where that is possible."""
-        if self._ahead is None:
-            return self._echoed(step)
-        try:
-            return self._ahead[step]
-        except KwsError as error:
-            self._error = error
-            raise
 
     def _echoed(self, step: int) -> Batch:
         """Put together the batch of a step of training."""
@@ -291,15 +258,16 @@ def fit(
     begun_with = model.get_weights()
     for layer in model.stack[: recipe.fit.frozen_layers] if before else ():
         layer.trainable = False
-    training.epoch = len(history)  # after the statistics, which are of the first epoch's scenes
     model.compile(optimizer=_optimizer(model, recipe, n_batches=len(training)), loss=_loss(recipe))
     _learn_from_teacher(model, recipe)
     if history:
         go_on(model, run, n_epochs=len(history))
     stop = StopAtNaN(run, training=training.sources, validation=validation.sources)
-    with training.made_ahead():
+    steps = itertools.count(len(history) * len(training))
+    with worked_ahead(training.__getitem__, steps) as batches:
         model.fit(
-            training,
+            batches,
+            steps_per_epoch=len(training),
             shuffle=False,  # scenes are random as it is, and a step is to be found again
             validation_data=validation,
             initial_epoch=len(history),

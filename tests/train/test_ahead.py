@@ -1,9 +1,9 @@
 """Work done beforehand in another process: the same results, and no process that stays behind."""
 
+import itertools
 import multiprocessing
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from kws.errors import FormatError, KwsError
-from kws.train.ahead import Ahead
+from kws.train.ahead import worked_ahead
 
 KEEPS_WORKING = """
 import multiprocessing, time
-from kws.train.ahead import Ahead
-with Ahead(lambda number: number):
+from kws.train.ahead import worked_ahead
+with worked_ahead(lambda number: number, [0]):
     print(multiprocessing.active_children()[0].pid, flush=True)
     time.sleep(60)
 """
@@ -37,11 +37,10 @@ def until(condition, *, within_s=10.0):
     return condition()
 
 
-def test_results_are_those_of_the_function_in_any_order():
-    with Ahead(lambda number: number * number, n_ahead=3) as squares:
-        assert [squares[i] for i in (0, 1, 2, 3, 0, 1, 40, 41, 5)] == [
-            i * i for i in (0, 1, 2, 3, 0, 1, 40, 41, 5)
-        ]
+def test_results_are_those_of_the_function_in_order():
+    numbers = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5]
+    with worked_ahead(lambda number: number * number, numbers, n_ahead=3) as squares:
+        assert list(squares) == [number * number for number in numbers]
 
 
 def test_the_next_few_are_worked_out_before_they_are_asked_for(tmp_path):
@@ -49,8 +48,8 @@ def test_the_next_few_are_worked_out_before_they_are_asked_for(tmp_path):
         (tmp_path / str(number)).touch()
         return os.getpid()
 
-    with Ahead(work, n_ahead=4) as done:
-        assert done[10] != os.getpid()
+    with worked_ahead(work, itertools.count(10), n_ahead=3) as done:
+        assert next(done) != os.getpid()
         assert until(lambda: len(list(tmp_path.iterdir())) == 4)
         time.sleep(0.1)
         assert {path.name for path in tmp_path.iterdir()} == {"10", "11", "12", "13"}
@@ -63,37 +62,60 @@ def test_what_the_work_remembers_stays_where_it_is_done():
         seen.append(number)
         return len(seen)
 
-    with Ahead(count, n_ahead=1) as counts:
-        assert [counts[0], counts[1]] == [1, 2]
+    with worked_ahead(count, range(3)) as counts:
+        assert list(counts) == [1, 2, 3]
     assert seen == []
 
 
-def test_what_is_raised_there_is_raised_here_and_the_others_go_on():
+def test_what_is_raised_there_is_raised_here_whatever_was_made_of_it():
     def refuse(number):
-        if number == 1:
-            raise FormatError("not one")
+        if number == 2:
+            raise FormatError("not two")
         return number
 
-    with Ahead(refuse) as numbers:
-        assert numbers[0] == 0
-        with pytest.raises(FormatError, match=r"^not one$"):
-            numbers[1]
-        assert numbers[2] == 2
+    def use():
+        with worked_ahead(refuse, itertools.count()) as numbers:
+            assert [next(numbers), next(numbers)] == [0, 1]
+            try:
+                next(numbers)
+            except FormatError as error:
+                raise RuntimeError("as frameworks do") from error
+
+    with pytest.raises(FormatError, match=r"^not two$"):
+        use()
+
+
+def test_what_else_is_raised_in_the_block_is_left_as_it_is():
+    def use():
+        with worked_ahead(lambda number: number, itertools.count()) as numbers:
+            next(numbers)
+            raise RuntimeError("something else")
+
+    with pytest.raises(RuntimeError, match=r"^something else$"):
+        use()
 
 
 def test_a_process_that_was_killed_is_told_of():
-    message = "The process that makes scenes must live as long as the training. Received: it was"
-    with Ahead(lambda number: number) as numbers:
-        assert numbers[0] == 0
-        for child in multiprocessing.active_children():
-            os.kill(child.pid, signal.SIGKILL)
-        with pytest.raises(KwsError, match=f"^{re.escape(message)}"):
-            [numbers[i] for i in range(1, 100)]
+    message = (
+        "The process that makes scenes must live as long as the training. Received: it was killed, "
+        "as happens where memory runs out. Free some, or take fewer clips or less speech; the same "
+        "command goes on after the last whole epoch."
+    )
+
+    def use():
+        with worked_ahead(lambda number: number, itertools.count()) as numbers:
+            assert next(numbers) == 0
+            for child in multiprocessing.active_children():
+                child.kill()
+            list(itertools.islice(numbers, 100))
+
+    with pytest.raises(KwsError, match=f"^{re.escape(message)}$"):
+        use()
 
 
 def test_the_process_ends_with_the_block():
-    with Ahead(lambda number: number) as numbers:
-        assert numbers[0] == 0
+    with worked_ahead(lambda number: number, itertools.count()) as numbers:
+        assert next(numbers) == 0
         (child,) = multiprocessing.active_children()
         assert is_running(child.pid)
     assert not is_running(child.pid)
