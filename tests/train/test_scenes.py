@@ -520,6 +520,16 @@ def test_the_words_of_a_phrase_belong_together(said, pause_ms, whole):
     assert abs(end - (after + 2400 if whole else 9000)) <= 320
 
 
+@pytest.mark.parametrize("click", [0, 14_800])
+def test_a_click_is_louder_than_the_word_and_is_not_the_word(click):
+    samples = np.random.default_rng(1).normal(0, 10, RATE_HZ).astype(np.int16)
+    samples[5000:10_000] += square(5000, 400, peak=3000)
+    samples[click : click + 1200] += square(1200, 400, peak=20_000)
+    start, end = speech_span(samples, said="no")
+    assert abs(start - 5000) <= 320
+    assert abs(end - 10_000) <= 320
+
+
 @pytest.mark.parametrize("n_samples", [1, 100, 160, 16_000])
 def test_digital_silence_spans_itself(n_samples):
     start, end = speech_span(np.zeros(n_samples, np.int16), said="up")
