@@ -49,8 +49,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
     of clips.
     """
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(momentum=0.9, **options)
+    def __init__(self, *, momentum: float = 0.9, **options: Any) -> None:
+        super().__init__(momentum=momentum, **options)
 
     def call(self, inputs: Tensor, training: bool | None = None, mask: None = None) -> Tensor:
         """Normalise by the batch's statistics in training, by the moving ones else."""
