@@ -175,7 +175,7 @@ class Lesson:
         self._words = [drill[i % len(drill)] for i in range(20)]
         pieces = [piece for _, piece in self._words]
         self._path = write_wav(folder / "lesson.wav", np.concatenate(pieces))
-        self._before = heard.n_open()
+        self._before = self._settled()
         self._n_words, self._missed, self._back_s = 0, [], []
         server.play(self._path)
 
@@ -205,9 +205,22 @@ class Lesson:
         assert max(self._back_s) <= BACK_S
         assert self._n_words >= n_words
         assert not self._missed
-        what = f"as many descriptors, threads and children as at first, {self._before}"
-        self._wait_for(lambda: self._heard.n_open() == self._before, what=what)
+        assert self._settled() == self._before  # descriptors, threads, children
         assert not [line for line in self._heard.log if "Traceback" in line]
+
+    def _settled(self):
+        """Return how much is open, once that has been the same for two seconds."""
+        last, since_s = None, time.monotonic()
+
+        def is_settled():
+            nonlocal last, since_s
+            time.sleep(0.1)  # a hook or a client of a moment
+            if (now := self._heard.n_open()) != last:
+                last, since_s = now, time.monotonic()
+            return time.monotonic() - since_s >= 2
+
+        self._wait_for(is_settled, what="as much open for two seconds")
+        return last
 
     def wait_for_stalls(self):
         """Wait until both sources have noticed the trouble."""
