@@ -52,17 +52,13 @@ def constants(make: Callable[[], Sequence[Any]]) -> list[np.ndarray]:
 def batch_norm(x: Any, scale: Any, offset: Any, *, epsilon: float) -> tuple[Any, Any, Any]:
     """Normalise a batch, float32 (batch, time, bands, channels), to a scale and offset per channel.
 
-    TensorFlow has one operation for it, with which a batch takes a third of the time.
+    By TensorFlow's one operation, which takes a third of the time of Keras's several.
 
     Returns
     -------
     tensors
         The batch, and mean and variance of each channel before.
     """
-    if keras.backend.backend() != "tensorflow":
-        mean, variance = ops.moments(x, axes=(0, 1, 2))
-        options = {"axis": -1, "offset": offset, "scale": scale, "epsilon": epsilon}
-        return ops.batch_normalization(x, mean, variance, **options), mean, variance
     import tensorflow as tf
 
     y, mean, variance = tf.compat.v1.nn.fused_batch_norm(x, scale, offset, epsilon=epsilon)

@@ -43,7 +43,7 @@ Shape: TypeAlias = tuple[Any, ...]
 
 
 class BatchNormalization(keras.layers.BatchNormalization):
-    """Keras's, per channel, the last axis; of four axes, training takes `backend.batch_norm`.
+    """Keras's, per channel; with TensorFlow, training over four axes takes `backend.batch_norm`.
 
     Its moving statistics have a momentum of 0.9: 0.99 lags behind on data sets of tens of thousands
     of clips.
@@ -54,7 +54,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     def call(self, inputs: Tensor, training: bool | None = None, mask: None = None) -> Tensor:
         """Normalise by the batch's statistics in training, by the moving ones else."""
-        if not (training and self.trainable and len(inputs.shape) == 4):
+        is_tensorflow = keras.backend.backend() == "tensorflow"
+        if not (is_tensorflow and training and self.trainable and len(inputs.shape) == 4):
             return super().call(inputs, training=training, mask=mask)
         x = ops.cast(inputs, "float32")  # half precision overflows
         y, mean, variance = batch_norm(x, self.gamma, self.beta, epsilon=self.epsilon)
