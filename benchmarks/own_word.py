@@ -4,17 +4,22 @@
 
 For each word of `data/wake_words`, whose last quarter by name is for the figures and the rest for
 training. Fold 4 of the noise is for the figures; what `kws new` begins with has not heard it. What
-was made before is found again.
+was made before is found again. With `--model` nothing is trained: that file is measured on the same
+streams.
 """
 
 from pathlib import Path
 
 import click
 
-from kws.new.make import make
+from kws.model import open_model
+from kws.new.gather import gather_noise
+from kws.new.make import make, streams_for_figures
+from kws.new.outcome import points_of
 from kws.new.work import Request, Work
 from kws.train.data import audio_below
 from kws.train.det import Point
+from kws.train.scoring import evaluate_stream, hear
 from kws.train.voices.discover import open_backends
 from kws.train.whole import link
 
@@ -31,6 +36,7 @@ _KINDS = {"text": 0, "text and 50 recordings": 50, "text and 300 recordings": 30
 @click.option("--recordings", "counts", multiple=True, type=int, default=tuple(_KINDS.values()))
 @click.option("--kokoro", type=(_PATH, _PATH), metavar="MODEL VOICES")
 @click.option("--cache", type=_PATH)
+@click.option("--model", type=_PATH, help="Of the word: measured, nothing is trained.")
 def main(
     data: Path,
     *,
@@ -41,9 +47,10 @@ def main(
     counts: tuple[int, ...],
     kokoro: tuple[Path, Path] | None,
     cache: Path | None,
+    model: Path | None,
 ) -> None:
     """Train and measure each word in each way; print a table."""
-    backends = open_backends(kokoro_files=kokoro)
+    backends = () if model else open_backends(kokoro_files=kokoro)
     noise = _noise(data / "noise", out)
     rows = []
     for n_recordings in counts:
@@ -59,10 +66,14 @@ def main(
                 minutes=minutes,
                 n_clips=n_clips,
             )
+            work = Work(out / f"{name}.work")
+            if model:
+                _measure(model, request, work)
+                continue
             result = make(
                 request,
                 out=out / f"{name}.tflite",
-                work=Work(out / f"{name}.work"),
+                work=work,
                 backends=backends,
                 cache=cache,
                 n_jobs=2,
@@ -83,10 +94,23 @@ def main(
                 f"{outcome.cpu_ms:.1f} ms | {outcome.minutes:.0f} |"
             )
             click.echo(rows[-1], err=True)
+    if model:
+        return
     columns = "missed, clean | missed, 10 dB | as set, clean | as set, 10 dB"
     click.echo(f"| from | word | {columns} | file | CPU | minutes |")
     click.echo("|---|---|---|---|---|---|---|---|---|")
     click.echo("\n".join(rows))
+
+
+def _measure(path: Path, request: Request, work: Work) -> None:
+    """Print what a model file comes to on the streams of a word, its own threshold last."""
+    work.begin(request)
+    for folder in request.noise:
+        gather_noise(folder, work.noise)
+    scores = evaluate_stream(hear(open_model(path), streams_for_figures(request, work)))
+    for stream, points in points_of(scores).items():
+        for point in points:
+            click.echo(f"{stream}, threshold {point.threshold:.3f}: missed {_cell(point)}")
 
 
 def _recordings(folder: Path, out: Path, n: int) -> tuple[Path, Path]:
