@@ -30,10 +30,10 @@ fast: .venv/workbench
 	.venv/bin/pytest -m "not slow and not system"
 
 # Check style, types and the direction of imports.
-lint: .venv/workbench layout
+lint: .venv/workbench
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .
-	cd .venv/layout && ../bin/mypy --config-file ../../pyproject.toml --package kws
-	cd .venv/layout && ../bin/lint-imports --config ../../pyproject.toml
+	.venv/bin/mypy kws train/kws_train export/kws_export
+	.venv/bin/lint-imports
 
 # Bring the code into the one format.
 format: .venv/workbench
@@ -45,7 +45,7 @@ docs: .venv/workbench
 
 # Train the bundled model anew: make train-commands DATA=folder. Goes on where it was interrupted.
 train-commands: .venv/workbench
-	PATH=.venv/bin:$$PATH train/recipes/commands.sh $(DATA) runs/commands kws/models/commands.tflite
+	PATH=.venv/bin:$$PATH train/kws_train/recipes/commands.sh $(DATA) runs/commands kws/models/commands.tflite
 
 # Train, export and measure every architecture, for docs/zoo.md: make zoo DATA=folder.
 zoo: .venv/workbench
@@ -57,7 +57,6 @@ bench: .venv/runtime
 
 # Build the wheel into dist/.
 wheel: .venv/bin/python
-	rm -rf build
 	.venv/bin/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 # Build a Debian package into dist/, for this machine or ARCHITECTURE=arm64.
@@ -83,10 +82,7 @@ clean:
 	.venv/bin/python -m pip install --quiet --editable '.[test]'
 	@touch $@ .venv/runtime
 
-.PHONY: debian-packages layout
+.PHONY: debian-packages
 debian-packages:
 	@PYTHON=$(PYTHON) tests/debian-packages
 
-layout: | .venv/bin/python
-	@rm -rf .venv/layout/kws && mkdir -p .venv/layout
-	@cp -Rp kws .venv/layout/kws && cp -Rp train export new .venv/layout/kws/

@@ -10,9 +10,9 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from kws.manifest import DataSource, read_manifest
-from kws.new.work import Work
-from kws.train.calibrate import write_manifest
-from kws.train.data import audio_below
+from kws_train.data.corpus import audio_below
+from kws_train.evaluate.calibrate import write_manifest
+from kws_train.own_word.workspace import Work
 
 MODELS = Path(__file__).parent.parent / "kws/models"
 

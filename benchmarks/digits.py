@@ -15,7 +15,7 @@ from pathlib import Path
 
 from zoo import RECIPES, digit_clips
 
-from kws.train.settings import load_recipe
+from kws_train.recipe import load_recipe
 
 
 def main() -> None:

@@ -20,15 +20,15 @@ import numpy as np
 import soundfile
 
 from kws.audio import SAMPLE_RATE_HZ
+from kws.commands.enroll import _PAD, _read, enroll
 from kws.embedding import embed
-from kws.enroll import _PAD, _read, enroll
-from kws.head import TemplateHead
 from kws.manifest import read_manifest
 from kws.model import backbone_path, open_model
-from kws.train.align import train_speakers
-from kws.train.data import audio_below
-from kws.train.voices.backend import Line
-from kws.train.voices.kokoro import Kokoro
+from kws.templates import TemplateHead
+from kws_train.data.align import train_speakers
+from kws_train.data.corpus import audio_below
+from kws_train.synth.voices.backend import Line
+from kws_train.synth.voices.kokoro import Kokoro
 
 STEPS_PER_S, BUDGET = 25, 0.5
 WORDS = ("computer", "snowboy", "view_glass")

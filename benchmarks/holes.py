@@ -27,17 +27,17 @@ import soundfile
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.features import Samples
 from kws.manifest import UNKNOWN
-from kws.train.align import Utterance, read_alignment, train_speakers
-from kws.train.callbacks import is_finished
-from kws.train.data import Spoken, audio_below, read_samples
-from kws.train.evaluate import labelled_clips
-from kws.train.fit import fit, labels_of, restore
-from kws.train.hard_examples import mine, name_of
-from kws.train.settings import Recipe, WordCorpus, load_recipe
-from kws.train.validation import sort_clips
+from kws_train.data.align import Utterance, read_alignment, train_speakers
+from kws_train.data.corpus import Spoken, audio_below, read_samples
+from kws_train.evaluate.clips import labelled_clips
+from kws_train.evaluate.training_plots import sort_clips
+from kws_train.fit.checkpoints import is_finished
+from kws_train.fit.hard_negatives import mine, name_of
+from kws_train.fit.training import fit, labels_of, restore
+from kws_train.recipe import Recipe, WordCorpus, load_recipe
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ROOT / "train/recipes/commands.toml"
+COMMANDS = ROOT / "train/kws_train/recipes/commands.toml"
 HOLES = ("on", "off")
 REAL = ("speech_commands",)
 SYNTHETIC = (*REAL, "speech_commands_tts")
@@ -98,7 +98,7 @@ def train_base(runs: Path, data: Path) -> Path:
     """Train on real clips alone, from nothing and then with clips as files hold them."""
     real = {"words": REAL}
     first, base = runs / "nothing", runs / "base"
-    recipe = load_recipe(ROOT / "train/recipes/crnn.toml")
+    recipe = load_recipe(ROOT / "train/kws_train/recipes/crnn.toml")
     fitting = msgspec.structs.replace(recipe.fit, epochs=5, cosine_epochs=5, validation_scenes=640)
     recipe = msgspec.structs.replace(with_sources(recipe, real), fit=fitting)
     train(recipe, data=data, run=first)

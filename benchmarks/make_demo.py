@@ -13,10 +13,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from kws.demo import Labels
-from kws.train.align import train_speakers
-from kws.train.data import RATE_HZ, quiet_utterances
-from kws.train.streams import build_stream
+from kws.commands.demo import Labels
+from kws_train.data.align import train_speakers
+from kws_train.data.corpus import RATE_HZ, quiet_utterances
+from kws_train.evaluate.build_stream import build_stream
 
 KEYWORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
 OTHERS = ("happy", "seven", "marvin", "house", "visual", "follow")

@@ -13,15 +13,15 @@ from pathlib import Path
 import click
 
 from kws.model import open_model
-from kws.new.gather import gather_noise
-from kws.new.make import make, streams_for_figures
-from kws.new.outcome import points_of
-from kws.new.work import Request, Work
-from kws.train.data import audio_below
-from kws.train.det import Point
-from kws.train.scoring import evaluate_stream, hear
-from kws.train.voices.discover import open_backends
-from kws.train.whole import link
+from kws_train.atomic import link
+from kws_train.data.corpus import audio_below
+from kws_train.evaluate.det import Point
+from kws_train.evaluate.stream import evaluate_stream, hear
+from kws_train.own_word.figures import points_of
+from kws_train.own_word.pipeline import make, streams_for_figures
+from kws_train.own_word.prepare import gather_noise
+from kws_train.own_word.workspace import Request, Work
+from kws_train.synth.voices.discover import open_backends
 
 _PATH = click.Path(path_type=Path)
 _KINDS = {"text": 0, "text and 50 recordings": 50, "text and 300 recordings": 300}

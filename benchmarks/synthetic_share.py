@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from kws.manifest import UNKNOWN
-from kws.train.data import Clip, load_corpus
-from kws.train.settings import load_recipe
+from kws_train.data.corpus import Clip, load_corpus
+from kws_train.recipe import load_recipe
 
 
 def main(path: Path, data: Path) -> None:

@@ -23,21 +23,21 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import msgspec
 import numpy as np
+from ctc_words import build_utterances, evaluate_sequences
+from scene_cache import CachedBatches, Kept, keep
 
-from kws.bench import cpu_by_stage, recording
+from kws.commands.bench import cpu_by_stage, recording
 from kws.features import Features
 from kws.model import Model, open_model
-from kws.train import zoo
-from kws.train.cache import CachedBatches, Kept, keep
-from kws.train.callbacks import finish, is_finished
-from kws.train.ctc import CtcLoss
-from kws.train.data import load_corpus
-from kws.train.evaluate import posteriors_of
-from kws.train.fit import labels_of, restore
-from kws.train.losses import SetLoss
-from kws.train.scenes import Scenes
-from kws.train.sequences import SequenceScenes
-from kws.train.settings import (
+from kws_train.data.corpus import load_corpus
+from kws_train.evaluate.build_stream import keyword_clips
+from kws_train.evaluate.clips import posteriors_of
+from kws_train.fit.checkpoints import finish, is_finished
+from kws_train.fit.ctc import CtcLoss
+from kws_train.fit.losses import SetLoss
+from kws_train.fit.training import labels_of, restore
+from kws_train.networks import architectures
+from kws_train.recipe import (
     MODEL_RECIPES,
     CtcRecipe,
     DeepCnnRecipe,
@@ -45,11 +45,11 @@ from kws.train.settings import (
     StepRecipe,
     load_recipe,
 )
-from kws.train.spelling import build_utterances, evaluate_sequences
-from kws.train.streams import keyword_clips
+from kws_train.scenes.ctc_scenes import SequenceScenes
+from kws_train.scenes.scenes import Scenes
 
 ROOT = Path(__file__).parents[1]
-RECIPES = ROOT / "train/recipes"
+RECIPES = ROOT / "train/kws_train/recipes"
 BITS = {"lstm": "int16x8"}
 """An LSTM's cell sums up small changes over a long time: eight bits lose them."""
 TEMPERATURE = 2.0
@@ -93,7 +93,7 @@ def main() -> None:
 def train(recipe: Recipe, run: Path, options: argparse.Namespace) -> None:
     """Train for as many epochs as the CPU time is enough for; write a run folder."""
     training, validation, labels = scenes_of(recipe, options)
-    stride = zoo.time_stride(recipe.model)
+    stride = architectures.time_stride(recipe.model)
     batches, held_out = (
         CachedBatches(kept, recipe, labels=labels, time_stride=stride, training=kept is training)
         for kept in (training, validation)
@@ -102,9 +102,11 @@ def train(recipe: Recipe, run: Path, options: argparse.Namespace) -> None:
     mean, std = sample.mean(axis=0).tolist(), (sample.std(axis=0) + 1e-3).tolist()
     loss = CtcLoss() if isinstance(recipe.model, CtcRecipe) else SetLoss()
 
-    def fresh(n_steps: int) -> zoo.Network:
+    def fresh(n_steps: int) -> architectures.Network:
         keras.utils.set_random_seed(recipe.fit.seed)
-        model = zoo.build(recipe.model, n_labels=len(labels_of(recipe)), mean=mean, std=std)
+        model = architectures.build(
+            recipe.model, n_labels=len(labels_of(recipe)), mean=mean, std=std
+        )
         rate = keras.optimizers.schedules.CosineDecay(
             recipe.fit.learning_rate / 20,
             n_steps,
@@ -166,7 +168,7 @@ def write_examples(
     )
 
 
-def seconds_a_step(model: zoo.Network, batches: CachedBatches) -> float:
+def seconds_a_step(model: architectures.Network, batches: CachedBatches) -> float:
     """Return the CPU time of a step of training, batch included, once all is compiled."""
     for i in range(2):
         model.train_on_batch(*batches[i])

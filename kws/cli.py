@@ -138,7 +138,7 @@ def listen(config: Path | None, as_json: bool, **options: Any) -> None:
 
     Raw 16 kHz mono s16le, or a WAV, is read from standard input with `--input -`.
     """
-    from kws.listen import deliver_to, hear, open_spotter, summary
+    from kws.commands.listen import deliver_to, hear, open_spotter, summary
     from kws.sinks.hooks import Hooks
     from kws.sinks.jsonl import JsonLines
     from kws.sinks.text import Text
@@ -209,8 +209,8 @@ def status(socket: Path | None, as_json: bool) -> None:
     """Say what the daemon hears and does, and what went wrong."""
     import msgspec
 
-    from kws.daemon.client import ask, find_socket
-    from kws.daemon.table import status_tables
+    from kws.daemon.status_client import ask, find_socket
+    from kws.daemon.status_view import status_tables
 
     snapshot = ask(socket or find_socket())
     if as_json:
@@ -227,7 +227,7 @@ def status(socket: Path | None, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines only.")
 def tail(socket: Path | None, as_json: bool) -> None:
     """Print the daemon's events as they come, until it ends."""
-    from kws.daemon.client import find_socket, follow
+    from kws.daemon.status_client import find_socket, follow
     from kws.events import to_json
     from kws.sinks.text import describe
 
@@ -263,7 +263,7 @@ def doctor(ctx: click.Context, config: Path) -> None:
 
     Microphones are heard for a second, of which nothing is kept.
     """
-    from kws.doctor import examine, report
+    from kws.commands.doctor import examine, report
 
     checks = list(examine(config))
     click.echo(report(checks))
@@ -288,7 +288,7 @@ def info(model: str, as_json: bool) -> None:
     """Say everything that MODEL, a bundled name or a .tflite, says about itself."""
     import msgspec
 
-    from kws.info import facts
+    from kws.commands.info import facts
     from kws.manifest import read_manifest
     from kws.model import model_path
 
@@ -314,9 +314,9 @@ def bench(model: str, as_json: bool) -> None:
     """Measure CPU by stage, memory and start-up time on this machine."""
     import msgspec
 
-    from kws.bench import measure, table
+    from kws.commands.bench import measure, table
+    from kws.commands.listen import open_model_for
     from kws.config import ModelSettings
-    from kws.listen import open_model_for
     from kws.model import model_path
 
     measured = measure(open_model_for(ModelSettings(name=model)), path=model_path(model))
@@ -326,9 +326,9 @@ def bench(model: str, as_json: bool) -> None:
 @cli.command()
 def demo() -> None:
     """Hear the bundled recording with the bundled model, and count hits and misses."""
+    from kws.commands.demo import load_demo, play
+    from kws.commands.listen import open_spotter
     from kws.config import ModelSettings, SourceSettings
-    from kws.demo import load_demo, play
-    from kws.listen import open_spotter
     from kws.sources import open_source
 
     labels, recording = load_demo()
@@ -361,8 +361,8 @@ def record(
     word: str, *, out: Path, takes: int, speaker: str, source: str, device: str | None
 ) -> None:
     """Record WORD several times, each take checked at once; what is there already counts."""
+    from kws.commands.record import record as take
     from kws.config import SourceSettings
-    from kws.record import record as take
     from kws.sources import open_source
 
     def show(line: str) -> None:
@@ -384,8 +384,8 @@ def record(
 @click.option("--backbone", type=click.Path(path_type=Path), help="Default: the bundled one.")
 def enroll(word: str, recordings: tuple[Path, ...], *, out: Path, backbone: Path | None) -> None:
     """Make a model of your WORD out of 3 to 10 RECORDINGS of your own voice, or their folder."""
-    from kws.enroll import enroll as make
-    from kws.enroll import recordings_in
+    from kws.commands.enroll import enroll as make
+    from kws.commands.enroll import recordings_in
 
     done = make(word, recordings_in(recordings), out, backbone=backbone)
     for path, reason in done.refused.items():
@@ -415,9 +415,9 @@ def calibrate(
 
     Listens to the microphone, or to FILE. Other talk, music and machines should go on as usual.
     """
+    from kws.commands.calibrate_room import fragment, measure_room
+    from kws.commands.listen import open_model_for
     from kws.config import ModelSettings, SourceSettings
-    from kws.listen import open_model_for
-    from kws.room import fragment, measure_room
     from kws.sources import open_source
 
     if out and out.exists():

@@ -166,7 +166,7 @@ class Template(_Part, frozen=True, kw_only=True):
 
 
 class Head(_Part, frozen=True, kw_only=True):
-    """What `kws.head` makes posteriors of embeddings with; in a backbone it has no templates."""
+    """Settings of `kws.templates`; in a backbone, without templates."""
 
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()

@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from kws.errors import ModelError, did_you_mean
-from kws.head import TemplateHead
 from kws.manifest import Head, Manifest, read_manifest
-from kws.quiet import quiet_stderr
+from kws.stderr import quiet_stderr
+from kws.templates import TemplateHead
 
 __all__ = [
     "EnrolledModel",

@@ -18,13 +18,13 @@ import numpy.typing as npt
 from msgspec.structs import replace
 
 from kws.config import DecisionSettings, GateSettings
+from kws.ctc_decision import PhraseDecision, phrases_for
 from kws.decision import Decision, Hit, thresholds_for
 from kws.events import Detection, NearMiss
 from kws.features import Features
 from kws.gate import Gate
 from kws.model import Model
-from kws.peaks import Peaks
-from kws.phrases import PhraseDecision, phrases_for
+from kws.near_misses import Peaks
 
 __all__ = ["Spotter"]
 

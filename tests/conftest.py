@@ -64,8 +64,8 @@ def tensorflow():
 @pytest.fixture(scope="session")
 def tiny_network(tensorflow, unsettle):
     """An untrained crnn of a few hundred weights; its normalisations have seen something."""
-    from kws.train.settings import CrnnRecipe
-    from kws.train.zoo import build
+    from kws_train.networks.architectures import build
+    from kws_train.recipe import CrnnRecipe
 
     tensorflow.keras.utils.set_random_seed(3)
     recipe = CrnnRecipe(channels=(4, 6, 8), n_blocks=1, kernel_frames=3, gru_units=8)
@@ -120,7 +120,7 @@ def tiny_manifest(network, *, quantization="int8", n_frames=2):
 @pytest.fixture(scope="session")
 def tiny_models(tiny_network, tiny_examples):
     """Convert the tiny network to a number format, once; returns flatbuffer and manifest."""
-    from kws.export.quantize import convert
+    from kws_export.quantize import convert
 
     made = {}
 

@@ -16,7 +16,7 @@ import pytest
 import soundfile
 
 import kws.config as runtime
-import kws.train.settings as recipes
+import kws_train.recipe as recipes
 from kws.cli import cli
 from kws.config import load_config, parse_config
 from kws.events import Detection, to_json
@@ -112,7 +112,9 @@ def test_configurations_in_the_docs_are_valid():
 
 
 def test_parts_of_recipes_in_the_docs_are_valid(tmp_path):
-    whole = (ROOT / "train/recipes/commands.toml").read_text("utf-8").partition("[[then]]")[0]
+    whole = (
+        (ROOT / "train/kws_train/recipes/commands.toml").read_text("utf-8").partition("[[then]]")[0]
+    )
     parts = _blocks(ROOT / "docs/training.md", "toml")
     assert len(parts) >= 2
     (tmp_path / "recipe.toml").write_text("\n".join([whole, *parts]), encoding="utf-8")

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import venv
@@ -15,21 +14,13 @@ import pytest
 pytestmark = [pytest.mark.slow, pytest.mark.system]
 
 ROOT = Path(__file__).parents[1]
-SOURCES = ("kws", "train", "export", "new", "pyproject.toml", "README.md", "LICENSE", "NOTICE")
 UNWANTED = {"tensorflow", "keras", "scipy", "matplotlib", "joblib", "pocketsphinx", "pytest"}
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """Build from a copy: what an earlier build left in the checkout would get into the wheel."""
-    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
-    for name in SOURCES:
-        if (ROOT / name).is_dir():
-            ignore = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(ROOT / name, source / name, ignore=ignore)
-        else:
-            shutil.copy(ROOT / name, source / name)
-    _run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", out, source, cwd=out)
+    out = tmp_path_factory.mktemp("dist")
+    _run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", out, ROOT, cwd=out)
     (path,) = out.glob("kws-*.whl")
     return path
 
@@ -49,19 +40,16 @@ def test_the_wheel_holds_the_package_its_licence_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     info = f"{'-'.join(wheel.name.split('-')[:2])}.dist-info"
-    assert {name.partition("/")[0] for name in names} == {"kws", info}
+    assert {name.partition("/")[0] for name in names} == {"kws", "kws_train", "kws_export", info}
     assert {f"{info}/licenses/LICENSE", f"{info}/licenses/NOTICE"} <= names
-    rooms = {"kws": ROOT / "kws"} | {
-        f"kws/{room}": ROOT / room for room in ("train", "export", "new")
-    }
     modules = {
-        f"{at}/{path.relative_to(room)}"
-        for at, room in rooms.items()
-        for path in room.rglob("*.py")
+        path.relative_to(ROOT / root).as_posix()
+        for root, package in (("", "kws"), ("train", "kws_train"), ("export", "kws_export"))
+        for path in (ROOT / root / package).rglob("*.py")
     }
-    assert modules - names == set(), "List their package in `[tool.setuptools] packages`."
-    assert {"kws/train/recipes/commands.toml", "kws/models/commands.tflite"} <= names
-    assert "kws/new/backbone.npz" in names
+    assert modules - names == set()
+    assert {"kws_train/recipes/commands.toml", "kws/models/commands.tflite"} <= names
+    assert "kws_train/own_word/pretrained.npz" in names
     assert "kws/py.typed" in names
 
 
@@ -83,7 +71,7 @@ def test_the_installed_command_plays_the_demonstration(installed, tmp_path):
 
 
 def test_the_installed_command_listens_to_a_file(installed, tmp_path):
-    code = "from kws.demo import load_demo; print(load_demo()[1])"
+    code = "from kws.commands.demo import load_demo; print(load_demo()[1])"
     recording = _run(installed / "python", "-c", code, cwd=tmp_path).strip()
     assert Path(recording).is_relative_to(installed.parent)
     printed = _run(installed / "kws", "listen", "--input", recording, "--json", cwd=tmp_path)

@@ -17,16 +17,16 @@ import msgspec
 
 from kws.config import SourceSettings
 from kws.daemon.backlog import Piece
-from kws.daemon.channel import Channel
-from kws.daemon.ear import Ear, wall_time
-from kws.daemon.log_outlet import logs_in_a_thread
+from kws.daemon.capture_process import CAPTURE
+from kws.daemon.listeners import Channel
+from kws.daemon.loaded_config import Setup
+from kws.daemon.log_queue import logs_in_a_thread
 from kws.daemon.logs import LogFormat
-from kws.daemon.notify import Notifier
-from kws.daemon.outlet import Outlet
-from kws.daemon.recorder import CAPTURE
-from kws.daemon.report import Reporter
-from kws.daemon.setup import Setup
-from kws.daemon.worker import in_thread
+from kws.daemon.monitoring import Reporter
+from kws.daemon.sink_queue import Outlet
+from kws.daemon.source_supervisor import Ear, wall_time
+from kws.daemon.systemd import Notifier
+from kws.daemon.threads import in_thread
 from kws.errors import AudioError, KwsError
 from kws.events import Detection, Event, StateChange
 from kws.sinks import Sink

@@ -28,7 +28,7 @@ from kws.config import HookSettings
 from kws.errors import HookError, did_you_mean
 from kws.events import Detection, End, Event, NearMiss, StateChange, rfc3339, to_json
 from kws.sinks.account import account_of
-from kws.sinks.command import command_words, play_words, program_file
+from kws.sinks.hook_command import command_words, play_words, program_file
 from kws.sinks.process_group import ProcessGroup
 
 __all__ = ["HookCounts", "Hooks"]

@@ -9,7 +9,6 @@ import shutil
 import stat
 from pathlib import Path
 
-from kws.conditioning import is_conditioned
 from kws.config import SourceSettings
 from kws.errors import AudioError, ConfigError, FormatError, did_you_mean
 from kws.sources import arecord, pyaudio_
@@ -19,6 +18,7 @@ from kws.sources.conditioned import ConditionedSource
 from kws.sources.microphone import Device
 from kws.sources.network import TcpSource, UdpSource, is_address
 from kws.sources.pcm import Layout
+from kws.sources.preprocessing import is_conditioned
 from kws.sources.pyaudio_ import PyAudioSource
 from kws.sources.soundfile_ import SoundFileSource
 from kws.sources.source import Source

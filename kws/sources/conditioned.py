@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from kws.audio import Samples
-from kws.conditioning import Conditioner
 from kws.config import SourceSettings
+from kws.sources.preprocessing import Conditioner
 from kws.sources.source import Source, chunk_samples, cut
 
 __all__ = ["ConditionedSource"]

@@ -7,8 +7,8 @@ from typing import Any
 
 from kws.audio import SAMPLE_RATE_HZ
 from kws.errors import DeviceError
-from kws.quiet import quiet_stderr
 from kws.sources.microphone import STALL_S, Device, Microphone, ambiguous, matching, unknown
+from kws.stderr import quiet_stderr
 
 __all__ = ["PyAudioSource", "is_installed", "list_devices"]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from kws.demo import load_demo
+from kws.commands.demo import load_demo
 from kws.model import bundled_models, open_model
 from kws.spotter import Spotter
 

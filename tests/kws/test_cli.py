@@ -430,13 +430,13 @@ def test_without_microphones_devices_points_to_the_doctor(kws, monkeypatch):
 def test_the_demo_plays_the_bundled_recording_to_the_bundled_model(
     kws, model, recording, monkeypatch
 ):
-    from kws.demo import Labels, Word
+    from kws.commands.demo import Labels, Word
 
     first, second = (Word(word="stop", start_s=at, end_s=at + 0.4) for at in WORDS_AT_S)
     other = Word(word="go", start_s=2.5, end_s=2.8)
     labels = Labels(recording="demo.wav", duration_s=3.0, words=[first, second, other])
     monkeypatch.setattr("kws.model.bundled_models", lambda: {"commands": model})
-    monkeypatch.setattr("kws.demo.load_demo", lambda: (labels, recording))
+    monkeypatch.setattr("kws.commands.demo.load_demo", lambda: (labels, recording))
     monkeypatch.setattr("webrtcvad.Vad.is_speech", lambda *block: True)
     code, out, err = kws("demo")
     assert (code, err) == (0, "")

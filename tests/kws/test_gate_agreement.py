@@ -5,8 +5,8 @@ import wave
 import numpy as np
 import pytest
 
+from kws.commands.demo import load_demo
 from kws.config import DecisionSettings, GateSettings
-from kws.demo import load_demo
 from kws.model import model_path, open_model
 from kws.spotter import Spotter
 

@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kws.commands.demo import load_demo
+from kws.commands.listen import open_spotter
 from kws.config import DecisionSettings, ModelSettings
-from kws.demo import load_demo
-from kws.listen import open_spotter
 
 RATE_HZ = 16_000
 FORMAT = ("rate=16000", "channels=1", "format=s16le")

@@ -16,7 +16,7 @@ MOST_S = 40  # for all hooks to end, on a machine as busy as they make it
 SERVICE = """
 import asyncio, json, os, sys, threading, time
 from pathlib import Path
-from kws.daemon.channel import Channel
+from kws.daemon.listeners import Channel
 from kws.daemon.service import Daemon
 from kws.events import Detection
 from kws.sinks.jsonl import JsonLines

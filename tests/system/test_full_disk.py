@@ -10,7 +10,7 @@ import pytest
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
 
-pytest.importorskip("kws.sinks.recording", reason="this kws records no activations")
+pytest.importorskip("kws.sinks.clip_recorder", reason="this kws records no activations")
 
 SERVICE = """
 import asyncio, logging, os, sys
@@ -19,8 +19,10 @@ from kws.daemon.service import Daemon
 from kws.sinks.jsonl import JsonLines
 logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
 from kws.config import load_config
-from kws.daemon import channel, service, setup
-from kws.sinks.recording import Recording
+from kws.daemon import service
+from kws.daemon import listeners as channel
+from kws.daemon import loaded_config as setup
+from kws.sinks.clip_recorder import Recording
 
 # A daemon that does not record yet does it here as it will.
 if not any(hasattr(it, "Recording") for it in (service, setup, channel)):

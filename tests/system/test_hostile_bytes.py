@@ -30,9 +30,9 @@ from kws.config import Config, parse_config
 from kws.errors import AudioError, ConfigError, HookError, ModelError
 from kws.manifest import Manifest, pack, read_manifest
 from kws.model import bundled_models, open_model
+from kws.model_check import check_model
 from kws.sources.riff import read_frames, read_header
 from kws.sources.wav import WavSource
-from kws.trial import check_model
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(7200)]
 
@@ -235,8 +235,8 @@ def test_a_model_with_a_spoilt_archive_is_read_or_refused(bounded, tmp_path_fact
         read_manifest(path)
 
 
-# A process that opens each model in a copy of itself, as `kws.trial` does in a new one, and then
-# uses it. What ends the copy before T is what the trial refuses; nothing may end it after.
+# A process that opens each model in a copy of itself, as `kws.model_check` does in a new one, and
+# then uses it. What ends the copy before T is what the trial refuses; nothing may end it after.
 ZYGOTE = """
 import os, resource, signal, struct, sys
 import numpy as np
@@ -245,7 +245,7 @@ from kws.config import DecisionSettings
 from kws.errors import KwsError
 from kws.model import open_model
 from kws.spotter import Spotter
-from kws.trial import open_bounded
+from kws.model_check import open_bounded
 import ai_edge_litert.interpreter
 
 path = Path(sys.argv[1])

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from kws.daemon.snapshot import Snapshot
-from kws.daemon.status import StatusServer
+from kws.daemon.status_server import StatusServer
 from kws.events import Detection
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(3600)]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kws.config import SourceSettings
-from kws.daemon.ear import Ear
+from kws.daemon.source_supervisor import Ear
 
 OPENED = """echo '{"report": "opened", "name": "a fake"}' >&2\n"""
 LIMIT_S = 30.0

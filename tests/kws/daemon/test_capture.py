@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kws.config import SourceSettings
-from kws.daemon.recorder import CAPTURE, Recorder
+from kws.daemon.capture_process import CAPTURE, Recorder
 from kws.sources import open_source
 
 from .conftest import is_alive, lines_of, said, until

@@ -15,11 +15,11 @@ import wave
 import msgspec
 import pytest
 
-from kws.daemon.ear import Ear
-from kws.daemon.notify import Notifier
-from kws.daemon.recorder import CAPTURE
+from kws.daemon.capture_process import CAPTURE
 from kws.daemon.service import Daemon
 from kws.daemon.snapshot import Snapshot
+from kws.daemon.source_supervisor import Ear
+from kws.daemon.systemd import Notifier
 from kws.errors import AudioError, ConfigError, HookError, ModelError
 from kws.events import Detection, End, StateChange
 

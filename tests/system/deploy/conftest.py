@@ -21,7 +21,6 @@ SOURCES = (
     "kws",
     "train",
     "export",
-    "new",
     "deploy",
     "pyproject.toml",
     "README.md",

@@ -1,0 +1,109 @@
+"""How well does a model hear sequences of words? Measured with the runtime that ships.
+
+Utterances are clips of single words laid one after another; the word error rate and the share of
+utterances heard without a mistake are the figures.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import msgspec
+import numpy as np
+
+from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
+from kws.config import DecisionSettings, GateSettings
+from kws.ctc import greedy, prefix_beam
+from kws.features import Features, Samples
+from kws.manifest import SILENCE
+from kws.model import Model
+from kws.spotter import Spotter
+from kws_train.data.corpus import read_samples
+from kws_train.evaluate.clips import posteriors_of
+from kws_train.fit.ctc import edit_distance, word_error_rate
+from kws_train.scenes.scenes import speech_span
+
+__all__ = ["SpellingScores", "Utterance", "build_utterances", "evaluate_sequences"]
+
+Utterance: TypeAlias = tuple[tuple[str, ...], Samples]
+
+_MARGIN_S = 0.05
+_TAIL_S = 0.6
+_BEAM = 8
+
+
+class SpellingScores(msgspec.Struct, frozen=True, kw_only=True):
+    """Word error rates and shares of whole utterances heard right, 0..1.
+
+    Attributes
+    ----------
+    n : int
+        Utterances.
+    n_words : int
+    word_error_rate, sequence_accuracy : dict of str to float
+        `greedy` and `beam` decode all outputs of an utterance; `runtime` is what the whole pipeline
+        says, at a threshold of 0 and without the gate.
+    """
+
+    n: int
+    n_words: int
+    word_error_rate: dict[str, float]
+    sequence_accuracy: dict[str, float]
+
+
+def build_utterances(
+    clips: Sequence[tuple[str, Path]], *, n: int, most_words: int = 5, seed: int = 1
+) -> list[Utterance]:
+    """Lay clips of words one after another: one to `most_words` words, 0.1 to 0.3 s between them.
+
+    Parameters
+    ----------
+    clips : sequence of (word, path)
+    n : int
+        Utterances.
+    """
+    random = np.random.default_rng(seed)
+    utterances = []
+    for _ in range(n):
+        chosen = random.integers(len(clips), size=int(random.integers(1, most_words + 1)))
+        pieces = [np.zeros(int(0.3 * RATE_HZ), np.int16)]
+        for i in chosen:
+            clip = read_samples(clips[i][1])
+            start, end = speech_span(clip, said=clips[i][0])
+            margin = int(_MARGIN_S * RATE_HZ)
+            pieces.append(clip[max(0, start - margin) : end + margin])
+            pieces.append(np.zeros(int(random.uniform(0.0, 0.2) * RATE_HZ), np.int16))
+        pieces.append(np.zeros(int(_TAIL_S * RATE_HZ), np.int16))
+        utterances.append((tuple(clips[i][0] for i in chosen), np.concatenate(pieces)))
+    return utterances
+
+
+def evaluate_sequences(model: Model, utterances: Sequence[Utterance]) -> SpellingScores:
+    """Decode utterances greedily, with a beam, and with the whole pipeline."""
+    labels, keywords = model.manifest.labels, model.manifest.keywords
+    blank = labels.index(SILENCE)
+    features = Features(model.manifest.features)
+    settings = DecisionSettings(threshold=0.0)
+    spotter = Spotter(model, gate=GateSettings(enabled=False), decision=settings)
+    heard: dict[str, list[list[str]]] = {"greedy": [], "beam": [], "runtime": []}
+    for _, samples in utterances:
+        posteriors = posteriors_of(model, features.whole(samples))
+        log_probs = np.log(np.maximum(posteriors, 1e-7))
+        found = {
+            "greedy": greedy(log_probs, blank=blank),
+            "beam": prefix_beam(log_probs, beam=_BEAM, blank=blank)[0][0],
+        }
+        for how, sequence in found.items():
+            heard[how].append([labels[i] for i in sequence if labels[i] in keywords])
+        detections = [*spotter.process(samples), *spotter.flush()]
+        heard["runtime"].append([word for one in detections for word in one.keyword.split()])
+    said = [list(words) for words, _ in utterances]
+    return SpellingScores(
+        n=len(said),
+        n_words=sum(len(words) for words in said),
+        word_error_rate={how: word_error_rate(said, one) for how, one in heard.items()},
+        sequence_accuracy={
+            how: float(np.mean([not edit_distance(*pair) for pair in zip(said, one, strict=True)]))
+            for how, one in heard.items()
+        },
+    )

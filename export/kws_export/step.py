@@ -1,0 +1,147 @@
+"""The step of a trained model as a TensorFlow function that converts to TensorFlow Lite.
+
+The function takes `frames` (1, n_frames, n_features) and one tensor per state, and gives the
+posteriors (1, outputs, labels) and the states after them. Weights are constants in it, with batch
+normalisation folded in; recurrent layers are unrolled over the outputs of one call. A network for
+windows becomes a function of one window, recurrent layers unrolled over it.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from kws_train.networks.architectures import Spotting
+from kws_train.networks.blocks import LSTM
+from kws_train.networks.fake_quant import at_mode, ranges_of
+from kws_train.networks.layers import Recurrent
+from kws_train.networks.window_models import Windowed
+
+__all__ = ["cell_ranges", "concrete_step", "concrete_window", "run_float"]
+
+
+def concrete_step(
+    model: Spotting,
+    *,
+    n_frames: int,
+    n_features: int,
+    state_bits: int | None,
+    cell_ranges: Sequence[float] = (),
+) -> Any:
+    """Trace the step for `n_frames` frames a call.
+
+    With `state_bits` the range of a recurrent state is fixed to what that many bits of symmetric
+    fixed point hold, so that the tensor that comes out is quantised as the one that goes in. The
+    cells of LSTMs have no range of their own: `cell_ranges` gives each, first layer first. A
+    quantisation-aware model has ranges for all tensors, which are fixed with eight bits of state
+    and left out else.
+
+    Returns
+    -------
+    concrete function
+        Inputs `frames`, `state_0` ...; outputs posteriors, then states, in that order.
+    """
+    if not ranges_of(model):
+        _bound_recurrent_states(model, state_bits, cell_ranges)
+    shapes = model.state_shapes()
+
+    def step(frames: Any, *states: Any) -> tuple[Any, ...]:
+        posteriors, after = model.step(frames, list(states))
+        return (posteriors, *after)
+
+    signature = [tf.TensorSpec((1, n_frames, n_features), tf.float32, name="frames")]
+    signature += [
+        tf.TensorSpec(shape, tf.float32, name=f"state_{i}") for i, shape in enumerate(shapes)
+    ]
+    with at_mode(model, "hold" if state_bits == 8 else "off"):
+        return tf.function(step, autograph=False).get_concrete_function(*signature)
+
+
+def run_float(
+    step: Any, model: Spotting, frames: npt.NDArray[np.float32], *, n_frames: int
+) -> tuple[npt.NDArray[np.float32], list[list[npt.NDArray[np.float32]]]]:
+    """Step through a sequence; return posteriors (outputs, labels) and every call's inputs.
+
+    Parameters
+    ----------
+    frames : float32 [shape=(k, n_features)]
+        Frames beyond the last whole call are left out.
+    """
+    states = [np.zeros(shape, np.float32) for shape in model.state_shapes()]
+    posteriors, inputs = [], []
+    for start in range(0, len(frames) - n_frames + 1, n_frames):
+        call = [frames[None, start : start + n_frames].astype(np.float32), *states]
+        inputs.append(call)
+        out, *after = step(*(tf.constant(value) for value in call))
+        states = [state.numpy() for state in after]
+        posteriors.append(out.numpy()[0])
+    return np.concatenate(posteriors), inputs
+
+
+def cell_ranges(
+    model: Spotting, examples: Sequence[npt.NDArray[np.float32]], *, n_frames: int
+) -> list[float]:
+    """Return the greatest magnitude that the cell of each LSTM reaches over examples."""
+    if not examples or not any(isinstance(layer, LSTM) for layer in model.stack):
+        return []
+    step = concrete_step(model, n_frames=n_frames, n_features=examples[0].shape[1], state_bits=None)
+    calls = [call for one in examples for call in run_float(step, model, one, n_frames=n_frames)[1]]
+    ranges, at = [], 1  # the frames come first
+    for layer in model.stack:
+        if isinstance(layer, LSTM):
+            ranges.append(max(float(np.abs(call[at + 1]).max()) for call in calls))
+        at += len(layer.state_shapes())
+    return ranges
+
+
+def concrete_window(model: Windowed, *, n_features: int) -> Any:
+    """Trace a network for windows: `frames` (1, window_frames, features) to (1, 1, labels)."""
+    from tensorflow.python.framework.convert_to_constants import (
+        convert_variables_to_constants_v2,
+    )
+
+    frames = tf.TensorSpec((1, model.window_frames, n_features), tf.float32, name="frames")
+    with _unrolled(model.net):
+        window = tf.function(model.window, autograph=False)
+        return convert_variables_to_constants_v2(window.get_concrete_function(frames))
+
+
+@contextmanager
+def _unrolled(net: keras.Model) -> Iterator[None]:
+    """Unroll recurrent layers: TensorFlow Lite has loops, but does not quantise them."""
+    found = [layer for layer in net._flatten_layers() if isinstance(layer, keras.layers.RNN)]
+    for layer in found:
+        layer.unroll = True
+    try:
+        yield
+    finally:
+        for layer in found:
+            layer.unroll = False
+
+
+def _bound_recurrent_states(
+    model: Spotting, n_bits: int | None, cell_ranges: Sequence[float]
+) -> None:
+    """Fix h's range to [-1, 1): a tanh and averages of it never leave that; and the cells'."""
+
+    def bound_to(most: float) -> Any:
+        def bound(state: Any) -> Any:
+            if n_bits is None:
+                return state
+            greatest = most * (1 - 2.0 ** (1 - n_bits))
+            return tf.quantization.fake_quant_with_min_max_args(
+                state, -most, greatest, num_bits=n_bits
+            )
+
+        return bound
+
+    ranges = iter(cell_ranges)
+    for layer in model.stack:
+        if isinstance(layer, Recurrent):
+            layer.bound = bound_to(1.0)  # type: ignore[method-assign]
+        if isinstance(layer, LSTM):
+            layer.bound_cell = bound_to(next(ranges, 1.0))  # type: ignore[method-assign]

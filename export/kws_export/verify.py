@@ -1,0 +1,110 @@
+"""Does the file that ships say what the trained model says? Asked in a process of its own.
+
+A broken flatbuffer can abort the interpreter, and with it the process: run as
+``python -m kws_export.verify MODEL EXPECTED``, it takes only itself down.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from kws.errors import KwsError, ModelError
+from kws.model import open_model
+
+__all__ = ["Agreement", "compare", "verify"]
+
+_LONGEST_S = 600
+
+
+class Agreement(msgspec.Struct, frozen=True):
+    """How the outputs of two models compare.
+
+    Attributes
+    ----------
+    argmax : float
+        Share of outputs whose most probable label is the same, 0..1.
+    largest_difference : float
+        Of any posterior.
+    n_outputs : int
+    """
+
+    argmax: float
+    largest_difference: float
+    n_outputs: int
+
+
+def verify(model: Path, expected: Path) -> Agreement:
+    """Run a model file over stored frames in a subprocess and compare with stored posteriors.
+
+    Parameters
+    ----------
+    model : Path
+    expected : Path
+        An .npz with `frames` float32 [shape=(clips, frames, features)] and `posteriors` float32
+        [shape=(clips, outputs, labels)].
+
+    Raises
+    ------
+    ModelError
+        If the process dies or finds the file unusable.
+    """
+    command = [sys.executable, "-m", "kws_export.verify", str(model), str(expected)]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_LONGEST_S, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ModelError(
+            f"An exported model must run. Received: no answer within {_LONGEST_S} s from {model}. "
+            f"Export it with another `--quantize`."
+        ) from error
+    if done.returncode:
+        reason = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
+        raise ModelError(
+            f"An exported model must run. Received: {reason[0]} from {model}. "
+            f"Export it with another `--quantize`."
+        )
+    return msgspec.json.decode(done.stdout, type=Agreement)
+
+
+def compare(model: Path, expected: Path) -> Agreement:
+    """Do what `verify` does, in this process."""
+    stored = np.load(expected)
+    runtime = open_model(model)
+    n_frames = runtime.manifest.hop_frames
+    same: list[npt.NDArray[np.bool_]] = []
+    largest = 0.0
+    for frames, posteriors in zip(stored["frames"], stored["posteriors"], strict=True):
+        runtime.reset()
+        starts = range(0, len(frames) - n_frames + 1, n_frames)
+        out = np.concatenate([runtime.step(frames[start : start + n_frames]) for start in starts])
+        wanted = posteriors[: len(out)]
+        same.append(_most_probable(out) == _most_probable(wanted))
+        largest = max(largest, float(np.abs(out - wanted).max()))
+    agreed = np.concatenate(same)
+    return Agreement(float(agreed.mean()), largest, len(agreed))
+
+
+def _most_probable(posteriors: npt.NDArray[np.float32]) -> npt.NDArray[np.intp]:
+    """Return the index of each output's label; of one label alone, whether it is or not."""
+    if posteriors.shape[1] == 1:
+        return np.rint(posteriors[:, 0]).astype(np.intp)
+    return posteriors.argmax(axis=1)
+
+
+def _main(model: str, expected: str) -> int:
+    try:
+        print(json.dumps(msgspec.to_builtins(compare(Path(model), Path(expected)))))
+    except (KwsError, OSError, ValueError, RuntimeError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main(*sys.argv[1:]))

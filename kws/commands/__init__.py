@@ -1,0 +1,1 @@
+"""What the commands of `kws` do, one module each."""

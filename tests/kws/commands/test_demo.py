@@ -1,0 +1,192 @@
+import json
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kws.commands.demo import Labels, Matcher, Word, load_demo, match, play
+from kws.config import GateSettings
+from kws.errors import ConfigError
+from kws.events import Detection
+from kws.manifest import DecisionDefaults, FeatureSettings, Manifest
+from kws.spotter import Spotter
+
+KEYWORDS = ("stop", "go")
+
+
+def said(word, start_s, end_s):
+    return Word(word=word, start_s=start_s, end_s=end_s)
+
+
+def heard(keyword, end_s):
+    return Detection(keyword=keyword, score=0.9, start_s=end_s, end_s=end_s, model="m")
+
+
+def counts(words, detections, **options):
+    matches = match(words, detections, keywords=KEYWORDS, **options)
+    return len(matches.hits), len(matches.missed), len(matches.false)
+
+
+@pytest.mark.parametrize(
+    ("end_s", "expected"),
+    [(0.99, (0, 1, 1)), (1.0, (1, 0, 0)), (2.0, (1, 0, 0)), (2.01, (0, 1, 1))],
+    ids=["before", "at the start", "half a second after the end", "later"],
+)
+def test_a_hit_lies_between_the_words_start_and_half_a_second_after_its_end(end_s, expected):
+    assert counts([said("stop", 1.0, 1.5)], [heard("stop", end_s)]) == expected
+
+
+def test_a_word_is_hit_only_once():
+    assert counts([said("stop", 1, 1.5)], [heard("stop", 1.4), heard("stop", 1.6)]) == (1, 0, 1)
+
+
+def test_another_keyword_does_not_hit():
+    assert counts([said("stop", 1, 1.5)], [heard("go", 1.4)]) == (0, 1, 1)
+
+
+def test_words_that_are_no_keywords_cannot_be_missed():
+    assert counts([said("house", 1, 1.5)], []) == (0, 0, 0)
+    assert counts([said("house", 1, 1.5)], [heard("stop", 1.4)]) == (0, 0, 1)
+
+
+def test_two_detections_in_the_overlap_of_two_words_hit_both():
+    words = [said("go", 1.0, 1.8), said("go", 1.1, 1.3)]
+    assert counts(words, [heard("go", 1.2), heard("go", 2.2)]) == (2, 0, 0)
+
+
+def test_the_tolerance_can_be_chosen():
+    assert counts([said("stop", 1, 1.5)], [heard("stop", 1.6)], tolerance_s=0.05) == (0, 1, 1)
+
+
+def test_marks_tell_a_mistaken_word_from_a_detection_out_of_nothing():
+    words = [said("stop", 1, 1.5), said("house", 3, 3.5)]
+    matcher = Matcher(words, keywords=KEYWORDS)
+    times = [("stop", 1.4), ("stop", 1.6), ("go", 1.7), ("go", 3.2), ("go", 6.0)]
+    marks = [matcher.mark(heard(*it)) for it in times]
+    assert marks == ["ok", "false", "wrong", "wrong", "false"]
+    assert len(matcher.result().false) == 4
+
+
+SPANS = st.lists(st.tuples(st.sampled_from(KEYWORDS), st.integers(0, 12), st.integers(1, 4)))
+TIMES = st.lists(st.tuples(st.sampled_from(KEYWORDS), st.integers(0, 18)), max_size=5)
+
+
+@given(SPANS.map(lambda spans: spans[:5]), TIMES)
+def test_no_other_pairing_hits_more_words(spans, times):
+    words = [said(word, start, start + length) for word, start, length in spans]
+    detections = [heard(word, at) for word, at in times]
+
+    def most(left, remaining):
+        if not remaining:
+            return 0
+        first, *rest = remaining
+        fits = [
+            i
+            for i, word in enumerate(left)
+            if word.word == first.keyword and word.start_s <= first.end_s <= word.end_s + 0.5
+        ]
+        return max([most(left, rest)] + [1 + most(left[:i] + left[i + 1 :], rest) for i in fits])
+
+    matches = match(words, detections, keywords=KEYWORDS)
+    assert len(matches.hits) == most(words, detections)
+    assert len(matches.hits) + len(matches.missed) == len(words)
+    assert len(matches.hits) + len(matches.false) == len(detections)
+
+
+def write_demo(folder, text):
+    (folder / "demo.json").write_text(text)
+
+
+def test_labels_and_recording_are_found_and_unknown_keys_ignored(tmp_path):
+    word = {"word": "stop", "start_s": 1, "end_s": 1.5, "speaker": 7}
+    text = {"recording": "demo.wav", "duration_s": 3.0, "words": [word], "voice": "x"}
+    write_demo(tmp_path, json.dumps(text))
+    labels, recording = load_demo(tmp_path)
+    assert labels == Labels(recording="demo.wav", duration_s=3.0, words=[said("stop", 1.0, 1.5)])
+    assert recording == tmp_path / "demo.wav"
+
+
+def test_missing_and_damaged_labels_are_a_fault_of_the_installation(tmp_path):
+    with pytest.raises(ConfigError) as missing:
+        load_demo(tmp_path)
+    assert str(missing.value) == (
+        f"The demo needs its labels, demo.json. Received: [Errno 2] No such file or directory: "
+        f"'{tmp_path / 'demo.json'}'. Run `pip install --force-reinstall kws`."
+    )
+    write_demo(tmp_path, '{"recording": 3}')
+    with pytest.raises(ConfigError, match=re.escape("Received: Expected `str`, got `int` - at")):
+        load_demo(tmp_path)
+
+
+class LoudIsStop:
+    """A model without a network: a frame of more than so much energy is `stop`."""
+
+    n_outputs = 1
+    manifest = Manifest(
+        name="loud",
+        labels=("_silence_", "stop", "go"),
+        kind="step",
+        features=FeatureSettings(),
+        n_frames=1,
+        hop_frames=1,
+        decision=DecisionDefaults(smoothing_ms=20),
+    )
+
+    def reset(self):
+        pass
+
+    def step(self, frames):
+        return np.eye(3, dtype=np.float32)[[int(frames[0, 0] > 15)]]
+
+
+def test_the_demo_prints_a_line_for_each_detection_each_miss_and_the_totals():
+    samples = np.zeros(4 * 16_000, np.int16)
+    tone = (9000 * np.sin(np.arange(4000) / 5)).astype(np.int16)
+    for start_s in (0.5, 2.0):
+        samples[int(start_s * 16_000) :][:4000] = tone
+    words = [said("stop", 0.5, 0.8), said("go", 1.0, 1.2), said("go", 3.2, 3.5)]
+    labels = Labels(recording="demo.wav", duration_s=4.0, words=words)
+    spotter = Spotter(LoudIsStop(), gate=GateSettings(enabled=False))
+    printed = []
+    matches = play(np.split(samples, 50), spotter, labels, echo=printed.append)
+    assert (len(matches.hits), len(matches.missed), len(matches.false)) == (1, 2, 1)
+    assert [line.split()[0:1] + line.split()[2:] for line in printed[:4]] == [
+        ["0.51", "stop", "0.50", "ok"],
+        ["2.00", "stop", "0.50", "false"],
+        ["1.20", "go", "missed"],
+        ["3.50", "go", "missed"],
+    ]
+    assert re.fullmatch(
+        r"1 matched, 2 missed, 1 false; \d+\.\d ms CPU per second of audio", printed[4]
+    )
+
+
+def test_a_word_at_the_very_end_of_the_recording_is_heard():
+    tone = (9000 * np.sin(np.arange(420) / 5)).astype(np.int16)
+    labels = Labels(recording="demo.wav", duration_s=0.1, words=[said("stop", 0.0, 0.02)])
+    spotter = Spotter(LoudIsStop(), gate=GateSettings(enabled=False))
+    assert spotter.process(tone[:399]) == []
+    spotter.reset()
+    assert len(play([tone[:399]], spotter, labels, echo=str).hits) == 1
+
+
+def test_detections_are_printed_as_they_are_found():
+    """Not at the end: the line is there before the next chunk is asked for."""
+    printed, seen = [], []
+
+    def chunks():
+        yield np.zeros(16_000, np.int16)
+        yield (9000 * np.sin(np.arange(4000) / 5)).astype(np.int16)
+        seen.extend(printed)
+
+    labels = SimpleNamespace(words=[said("stop", 1.0, 1.2)])
+    play(
+        chunks(),
+        Spotter(LoudIsStop(), gate=GateSettings(enabled=False)),
+        labels,
+        echo=printed.append,
+    )
+    assert len(seen) == 1

@@ -1,0 +1,295 @@
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from kws.cli import cli
+from kws.commands import doctor
+from kws.commands.doctor import Check
+from kws.config import SourceSettings
+from kws.errors import DeviceError
+from kws.manifest import FeatureSettings, Manifest, pack
+from kws.sources import Device
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A file that says what a model says; nothing in it can run."""
+    manifest = Manifest(
+        name="small",
+        labels=("_silence_", "stop"),
+        kind="step",
+        features=FeatureSettings(),
+        n_frames=1,
+        hop_frames=1,
+    )
+    path = tmp_path / "small.tflite"
+    path.write_bytes(pack(b"\x1c\0\0\0TFL3" + bytes(64), manifest))
+    return path
+
+
+@pytest.mark.parametrize(("found", "ok"), [((3, 10, 9), False), ((3, 11, 0), True)])
+def test_python_must_be_new_enough(found, ok):
+    check = doctor.python_version(found)
+    assert check.ok is ok
+    assert check.detail.startswith(".".join(map(str, found)))
+    assert check.remedy == "kws needs Python 3.11 or newer: sudo apt install python3.11"
+
+
+def test_a_package_that_is_there_is_shown_with_its_version():
+    check = doctor.package("numpy", package="numpy")
+    assert check.ok
+    assert re.fullmatch(r"\d+\.\d+\.\d+", check.detail)
+
+
+def test_a_missing_package_is_needed_unless_it_has_a_purpose_of_its_own():
+    assert doctor.package("nowhere_at_all", package="nowhere") == Check(
+        "nowhere_at_all", False, "No module named 'nowhere_at_all'", "pip install nowhere"
+    )
+    assert doctor.package("nowhere_at_all", package="nowhere", purpose="FLAC") == Check(
+        "nowhere_at_all",
+        False,
+        "No module named 'nowhere_at_all'; needed for FLAC",
+        "pip install nowhere",
+        needed=False,
+    )
+
+
+def test_a_package_without_its_c_library_counts_as_missing(tmp_path, monkeypatch):
+    (tmp_path / "half_there.py").write_text("raise OSError('libhalf.so not found')")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert doctor.package("half_there", package="half").detail == "libhalf.so not found"
+
+
+def test_nothing_else_is_looked_at_when_a_basic_package_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "webrtcvad", None)
+    checks = list(doctor.examine(tmp_path / "kws.toml"))
+    assert [check.name for check in checks] == ["Python", "numpy", "msgspec", "webrtcvad"]
+    assert checks[-1].remedy == "pip install webrtcvad-wheels"
+
+
+def test_everything_is_looked_at_in_turn(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "_RUN_ONCE", "")
+    monkeypatch.setattr(doctor, "microphones", lambda: Check("microphones", False, "none", ""))
+    config = tmp_path / "kws.toml"
+    names = ["Python", "numpy", "msgspec", "webrtcvad", "interpreter", "recorder", "microphones"]
+    names += ["permission"] if sys.platform == "linux" else []
+    names += ["soundfile", "soxr"]
+    assert [check.name for check in doctor.examine(config)] == names
+    config.write_text("")
+    assert [check.name for check in doctor.examine(config)] == [*names, "kws.toml"]
+
+
+def test_an_interpreter_that_crashes_does_not_take_the_doctor_with_it(monkeypatch):
+    monkeypatch.setattr(doctor, "_RUN_ONCE", "import os; os.abort()")
+    check = doctor.interpreter_runs()
+    assert not check.ok
+    assert check.detail == f"{doctor.interpreter()}: it ended with -6"
+    assert "pip install" in check.remedy
+
+
+def test_an_interpreter_that_hangs_is_given_up(monkeypatch):
+    monkeypatch.setattr(doctor, "_RUN_ONCE", "import time; time.sleep(60)")
+    monkeypatch.setattr(doctor, "_RUN_LIMIT_S", 0.2)
+    check = doctor.interpreter_runs()
+    assert not check.ok
+    assert check.detail == f"{doctor.interpreter()}: no answer from `commands` in 0.2 s"
+
+
+def test_a_model_that_cannot_run_is_said_in_one_line(monkeypatch):
+    monkeypatch.setattr(doctor, "_MODEL", "no-such-model")
+    check = doctor.interpreter_runs()
+    assert not check.ok
+    assert "Received: no-such-model." in check.detail
+    assert "\n" not in check.detail
+
+
+@pytest.mark.parametrize(
+    ("is_installed", "program", "ok", "detail"),
+    [
+        (True, None, True, "PyAudio"),
+        (False, "/usr/bin/arecord", True, "/usr/bin/arecord"),
+        (False, None, False, "neither PyAudio nor arecord"),
+    ],
+)
+def test_either_pyaudio_or_arecord_records(monkeypatch, is_installed, program, ok, detail):
+    monkeypatch.setattr("kws.sources.pyaudio_.is_installed", lambda: is_installed)
+    monkeypatch.setattr("shutil.which", lambda name: program)
+    check = doctor.recorder()
+    assert (check.ok, check.detail, check.needed) == (ok, detail, False)
+    assert ok or check.remedy == (
+        "sudo apt install alsa-utils, or sudo apt install portaudio19-dev && pip install 'kws[mic]'"
+    )
+
+
+def test_microphones_are_named(monkeypatch):
+    found = [Device(id="0", name="USB Audio", default=True, source="pyaudio")]
+    monkeypatch.setattr("kws.sources.list_devices", lambda: found)
+    check = doctor.microphones()
+    assert (check.ok, check.detail, check.needed) == (True, "USB Audio", False)
+
+
+def test_no_microphone_is_a_warning(monkeypatch):
+    monkeypatch.setattr("kws.sources.list_devices", list)
+    check = doctor.microphones()
+    assert (check.ok, check.detail, check.needed) == (False, "none found", False)
+    assert check.remedy == "plug one in, then run kws devices"
+
+
+def test_a_sound_system_that_fails_is_a_warning(monkeypatch):
+    def fail():
+        raise DeviceError("no sound today")
+
+    monkeypatch.setattr("kws.sources.list_devices", fail)
+    check = doctor.microphones()
+    assert (check.ok, check.detail, check.needed) == (False, "no sound today", False)
+
+
+def test_capture_devices_that_may_not_be_opened_call_for_the_group_audio(tmp_path, monkeypatch):
+    assert doctor.audio_group(tmp_path).ok
+    (tmp_path / "pcmC0D0c").touch()
+    (tmp_path / "pcmC0D0p").touch()
+    assert doctor.audio_group(tmp_path).detail == "may record"
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert doctor.audio_group(tmp_path) == Check(
+        "permission",
+        False,
+        f"{tmp_path / 'pcmC0D0c'} may not be opened",
+        "sudo usermod -aG audio $USER, then log in again",
+        needed=False,
+    )
+
+
+def test_a_machine_without_a_sound_card_has_nothing_to_permit(tmp_path):
+    missing = tmp_path / "snd"
+    assert doctor.audio_group(missing).detail == f"no {missing}: this system has no sound card"
+
+
+def test_settings_are_checked_with_their_model_and_hooks(tmp_path, model):
+    path = tmp_path / "kws.toml"
+    path.write_text(f"[model]\nname = '{model}'\n[[hooks]]\nkeyword = 'stop'\ncommand = 'true'\n")
+    assert doctor.settings(path) == Check("kws.toml", True, "model `small`, hooks: 1")
+
+
+def test_several_models_are_checked_each_with_its_decision(tmp_path, model):
+    path = tmp_path / "kws.toml"
+    text = f"[[models]]\nname = '{model}'\n[[models]]\nname = 'commands'\n"
+    path.write_text(text + "[[hooks]]\nkeyword = 'yes'\ncommand = 'true'\n")
+    assert doctor.settings(path).detail == "model `small`, model `commands`, hooks: 1"
+    path.write_text(text + "[models.decision]\nthresholds = { nope = 0.5 }\n")
+    assert "Received: `nope`" in doctor.settings(path).detail
+
+
+@pytest.mark.parametrize(
+    ("audio", "ok", "detail", "remedy"),
+    [
+        ("yes", True, r"`\S+`: -2\d dBFS", ""),
+        ("cat /dev/zero", False, r"`\S+`: nothing but silence", "unmute it: alsamixer, "),
+        ("echo busy >&2; exit 1", False, r"The command of a .* busy\..*", ""),
+    ],
+)
+def test_a_source_is_heard_for_a_second(tmp_path, audio, ok, detail, remedy):
+    program = tmp_path / "microphone"
+    program.write_text(f"#!/bin/sh\n{audio}\n")
+    program.chmod(0o755)
+    check = doctor.sound(SourceSettings(name="desk", command=[str(program)]))
+    assert (check.name, check.ok, check.needed) == ("sound (desk)", ok, False)
+    assert re.fullmatch(detail, check.detail)
+    assert check.remedy.startswith(remedy)
+
+
+def test_a_microphone_that_hangs_is_given_up(monkeypatch):
+    monkeypatch.setattr(doctor, "_HEAR_ONCE", "import time; time.sleep(60)")
+    monkeypatch.setattr(doctor, "_HEAR_LIMIT_S", 0.2)
+    assert doctor.sound(SourceSettings(device="USB")).detail == "no answer from USB in 0.2 s"
+
+
+def test_the_sources_of_the_settings_are_heard_but_no_files_and_ports(tmp_path, monkeypatch):
+    found = [Device(id="0", name="USB Audio", default=True, source="alsa")]
+    monkeypatch.setattr("kws.sources.list_devices", lambda: found)
+    monkeypatch.setattr(doctor, "_RUN_ONCE", "")
+    monkeypatch.setattr(doctor, "sound", lambda source: Check(f"sound of {source.label}", True, ""))
+    config = tmp_path / "kws.toml"
+
+    def heard():
+        names = [check.name for check in doctor.examine(config)]
+        return [name.removeprefix("sound of ") for name in names if name.startswith("sound of")]
+
+    assert heard() == ["mic"]
+    sources = ["device = 'USB'", "command = 'parec'", "input = 'a.wav'", "input = 'udp://h:1'"]
+    config.write_text("".join(f"[[sources]]\n{one}\n" for one in sources))
+    assert heard() == ["USB", "parec"]
+    monkeypatch.setattr("kws.sources.list_devices", list)
+    assert heard() == ["parec"]
+    config.write_text("[nonsense]")
+    assert heard() == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[gaet]\n", "Received: `gaet` in the top level. Did you mean `gate`?"),
+        ("[model]\nname = 'MODEL'\n[[hooks]]\nkeyword = 'stpo'\ncommand = 'true'\n", "`stop`"),
+        ("[model]\nname = 'MODEL'\n[decision.thresholds]\nstpo = 0.5\n", "Received: `stpo`"),
+        ("[model]\nname = 'nowhere.tflite'\n", "Received: nowhere.tflite"),
+    ],
+)
+def test_settings_that_break_a_rule_fail(tmp_path, model, text, said):
+    path = tmp_path / "kws.toml"
+    path.write_text(text.replace("MODEL", str(model)))
+    check = doctor.settings(path)
+    assert (check.ok, check.needed, check.remedy) == (False, True, f"edit {path}")
+    assert said in check.detail
+
+
+def test_the_report_puts_the_remedy_under_what_failed():
+    checks = [
+        Check("numpy", True, "2.0", "pip install numpy"),
+        Check("recorder", False, "none", "sudo apt install alsa-utils", needed=False),
+    ]
+    assert doctor.report(checks) == (
+        "ok  numpy     2.0\n"
+        "!!  recorder  none\n"
+        "              -> sudo apt install alsa-utils\n"
+        "Listening to a file works; for a microphone mend recorder first."
+    )
+    assert doctor.report([Check("numpy", True, "2")]).endswith("\nListening to a file works.")
+    heard = [Check(name, True, "") for name in ("recorder", "microphones", "sound (desk)")]
+    assert doctor.report(heard).endswith("\nListening to a microphone works.")
+    assert doctor.report([Check("soxr", False, "gone", "x"), Check("y", False, "z")]).endswith(
+        "Listening does not work yet: mend soxr, y first."
+    )
+
+
+@pytest.mark.parametrize(("needed", "code"), [(False, 0), (True, 1)])
+def test_only_what_a_file_needs_makes_the_command_fail(monkeypatch, needed, code):
+    checks = [Check("thing", False, "gone", "get it", needed=needed)]
+    monkeypatch.setattr("kws.commands.doctor.examine", lambda config: iter(checks))
+    result = CliRunner().invoke(cli, ["doctor"])
+    assert result.exit_code == code
+    assert "-> get it" in result.stdout
+
+
+def test_the_program_that_runs_a_model_once_runs_a_real_one(tmp_path):
+    """It is given to another Python as text, where no type checker sees it."""
+    compile(doctor._RUN_ONCE, "run_once", "exec")
+    run = subprocess.run(
+        [sys.executable, "-c", doctor._RUN_ONCE, str(tmp_path / "none.tflite")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 1
+    assert run.stderr.startswith("A model must be a bundled model's name or a file.")
+
+
+@pytest.mark.slow
+def test_a_model_runs_in_another_process(tiny_file, monkeypatch):
+    monkeypatch.setattr(doctor, "_MODEL", str(tiny_file()))
+    check = doctor.interpreter_runs()
+    assert check.ok, check.detail
+    assert Path(doctor._MODEL).name in check.detail

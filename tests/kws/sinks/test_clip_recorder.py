@@ -1,0 +1,357 @@
+import errno
+import json
+import os
+import re
+import stat
+import sys
+import time
+import wave
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from kws.config import Config, RecordingSettings, SourceSettings
+from kws.errors import ConfigError
+from kws.events import Detection, End, NearMiss
+from kws.sinks import clip_folder as clips_module
+from kws.sinks.clip_folder import ClipFolder
+from kws.sinks.clip_recorder import Recording, RecordingCounts
+
+RAMP = np.arange(16_000 * 10).astype(np.int16)  # wraps around: each second differs
+NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
+
+
+class Clock:
+    def __init__(self):
+        self.now_s = NOON.timestamp()
+
+    def __call__(self):
+        self.now_s += 1.0
+        return self.now_s
+
+
+def detection(start_s, end_s, *, keyword="stop", source="kitchen"):
+    return Detection(
+        keyword=keyword, score=0.9, start_s=start_s, end_s=end_s, model="m", source=source
+    )
+
+
+def near_miss(score):
+    return NearMiss(
+        keyword="stop", score=score, start_s=1.0, end_s=1.5, model="m", source="kitchen"
+    )
+
+
+@pytest.fixture
+def recorder(tmp_path):
+    opened = []
+
+    def open_recording(*, config=None, **settings):
+        settings = {"folder": str(tmp_path / "clips")} | settings
+        opened.append(Recording(RecordingSettings(**settings), config=config, clock=Clock()))
+        return opened[-1]
+
+    yield open_recording
+    for one in opened:
+        one.close()
+
+
+def play(recording, samples, *, step=1_280, source="kitchen", start=0):
+    for i in range(0, len(samples), step):
+        recording.hear(source, samples[i : i + step].tobytes(), start_sample=start + i)
+
+
+def files(folder, ending="*"):
+    return sorted(path.name for path in Path(folder).glob(f"*.{ending}"))
+
+
+def wait_until(happened):
+    deadline_s = time.monotonic() + 30
+    while not happened():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+
+
+def test_nothing_is_recorded_unless_a_folder_is_set(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    recording = Recording(RecordingSettings())
+    play(recording, RAMP)
+    recording.send(detection(1.0, 1.5))
+    recording.close()
+    assert (recording.is_on, list(tmp_path.iterdir()), caplog.messages) == (False, [], [])
+
+
+def test_a_detection_is_kept_with_what_came_before_and_after(recorder, tmp_path, caplog):
+    source = SourceSettings(name="kitchen", gain_db=3.0)
+    recording = recorder(config=Config(source=source), pre_roll_s=0.5, post_roll_s=0.25)
+    play(recording, RAMP[:27_000])
+    recording.send(detection(1.0, 1.5))
+    play(recording, RAMP[27_000:40_000], start=27_000)
+    recording.close()
+    stem = "20260102T120002.000Z_kitchen_stop"
+    assert files(tmp_path / "clips") == [f"{stem}.json", f"{stem}.wav"]
+    with wave.open(str(tmp_path / "clips" / f"{stem}.wav")) as file:
+        assert (file.getnchannels(), file.getsampwidth(), file.getframerate()) == (1, 2, 16_000)
+        heard = np.frombuffer(file.readframes(10**6), "<i2")
+    np.testing.assert_array_equal(heard, RAMP[8_000:28_000])
+    about = json.loads((tmp_path / "clips" / f"{stem}.json").read_text())
+    assert about["event"] == {
+        "event": "detection",
+        "keyword": "stop",
+        "score": 0.9,
+        "start_s": 1.0,
+        "end_s": 1.5,
+        "model": "m",
+        "source": "kitchen",
+    }
+    assert about["time"] == "2026-01-02T12:00:02.000Z"
+    assert about["clip"] == {"rate_hz": 16_000, "start_s": 0.5, "duration_s": 1.25}
+    assert about["settings"]["sources"][0]["gain_db"] == 3.0
+    assert "hooks" not in about["settings"]
+    assert caplog.messages == [
+        f"Recording is on: what is heard is kept in {tmp_path}/clips, at most 1000 clips, 30 days, "
+        f"500 MB."
+    ]
+    assert recording.counts == RecordingCounts(written=1)
+
+
+def test_files_are_for_their_owner_alone(recorder, tmp_path):
+    old = os.umask(0)
+    try:
+        recording = recorder()
+        play(recording, RAMP)
+        recording.send(detection(1.0, 1.5))
+        recording.close()
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((tmp_path / "clips").stat().st_mode) == 0o700
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "clips").iterdir()}
+    assert modes == {0o600}
+
+
+def test_flac_holds_the_same_samples(recorder, tmp_path):
+    recording = recorder(format="flac", pre_roll_s=0.0, post_roll_s=0.0)
+    play(recording, RAMP)
+    recording.send(detection(1.0, 1.5))
+    recording.close()
+    (name,) = files(tmp_path / "clips", "flac")
+    heard, rate_hz = soundfile.read(tmp_path / "clips" / name, dtype="int16")
+    np.testing.assert_array_equal(heard, RAMP[16_000:24_000])
+    assert rate_hz == 16_000
+
+
+def test_near_misses_are_kept_from_a_score_on(recorder, tmp_path):
+    recording = recorder(min_score=0.4)
+    play(recording, RAMP)
+    for event in (near_miss(0.39), near_miss(0.4), End(audio_s=1.0, detections=0, cpu_s=0.1)):
+        recording.send(event)
+    recording.close()
+    assert files(tmp_path / "clips", "wav") == ["20260102T120002.000Z_kitchen_near-miss_stop.wav"]
+
+
+def test_without_a_score_no_near_miss_is_kept(recorder, tmp_path):
+    recording = recorder()
+    play(recording, RAMP)
+    recording.send(near_miss(0.99))
+    recording.close()
+    assert recording.counts == RecordingCounts()
+
+
+def test_a_gap_and_the_end_cut_clips_short(recorder, tmp_path):
+    recording = recorder(pre_roll_s=0.0, post_roll_s=5.0)
+    play(recording, RAMP[:32_000])
+    recording.send(detection(1.0, 1.5))
+    play(recording, RAMP[:3_200], start=64_000)
+    recording.send(detection(4.0, 4.1))
+    recording.close()
+    sizes = [
+        soundfile.info(tmp_path / "clips" / n).frames for n in files(tmp_path / "clips", "wav")
+    ]
+    assert sizes == [16_000, 3_200]
+
+
+def test_sources_do_not_mix_and_names_are_harmless(recorder, tmp_path):
+    recording = recorder(pre_roll_s=0.0, post_roll_s=0.0)
+    play(recording, RAMP, source="../../a b")
+    play(recording, -RAMP, source="hall")
+    recording.send(detection(1.0, 1.1, source="../../a b", keyword="ö/.."))
+    recording.send(detection(1.0, 1.1, source="hall"))
+    recording.send(detection(1.0, 1.1, source="never heard"))
+    recording.close()
+    names = files(tmp_path / "clips", "wav")
+    assert [name[21:] for name in names] == ["a-b_-.wav", "hall_stop.wav"]
+    heard, _ = soundfile.read(tmp_path / "clips" / names[1], dtype="int16")
+    np.testing.assert_array_equal(heard, -RAMP[16_000:17_600])
+
+
+def test_memory_is_bounded(recorder):
+    recording = recorder(pre_roll_s=1.0, post_roll_s=1.0)
+    for start in range(0, 16_000 * 600, 16_000):
+        recording.hear("kitchen", bytes(32_000), start_sample=start)
+    (tape,) = recording._tapes.values()
+    assert len(tape._audio) <= 2 * 16_000 * 12
+    for _ in range(100):
+        recording.send(detection(598.0, 599.9))
+    assert len(tape.pending) == 32
+    assert recording.counts.dropped == 68
+
+
+def test_a_slow_disk_delays_nobody_and_what_is_too_much_is_dropped(recorder, monkeypatch):
+    recording = recorder(pre_roll_s=0.0, post_roll_s=0.0)
+    write = clips_module._write_new
+
+    def slow(path, content):
+        time.sleep(0.1)
+        write(path, content)
+
+    monkeypatch.setattr(clips_module, "_write_new", slow)
+    play(recording, RAMP)
+    before_s = time.monotonic()
+    for _ in range(30):
+        recording.send(detection(1.0, 1.1))
+    assert time.monotonic() - before_s < 0.1
+    recording.close()
+    assert recording.counts.dropped >= 20
+    assert recording.counts.written + recording.counts.dropped == 30
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_disk_that_is_full_or_read_only_is_told_once_and_so_is_its_return(
+    recorder, tmp_path, monkeypatch, caplog, number
+):
+    recording = recorder(pre_roll_s=0.0, post_roll_s=0.0)
+    play(recording, RAMP)
+    with monkeypatch.context() as patch:
+
+        def fail(path, content):
+            path.write_bytes(content[:10])
+            raise OSError(number, os.strerror(number))
+
+        patch.setattr(clips_module, "_write_new", fail)
+        for n in range(1, 4):
+            recording.send(detection(1.0, 1.1))
+            wait_until(lambda n=n: recording.counts.failed == n)
+        assert list((tmp_path / "clips").iterdir()) == []
+    for _ in range(2):
+        recording.send(detection(1.0, 1.1))
+    recording.close()
+    assert recording.counts == RecordingCounts(written=2, failed=3)
+    assert caplog.messages[1:] == [
+        f"Clips cannot be recorded: [Errno {number}] {os.strerror(number)}. Listening goes on, and "
+        f"recording when it can.",
+        "Recording goes on; 3 clips were lost.",
+    ]
+
+
+def test_a_folder_that_vanishes_is_made_again(recorder, tmp_path):
+    recording = recorder()
+    play(recording, RAMP)
+    recording.send(detection(1.0, 1.1))
+    wait_until(lambda: recording.counts.written == 1)
+    for path in (tmp_path / "clips").iterdir():
+        path.unlink()
+    (tmp_path / "clips").rmdir()
+    recording.send(detection(1.0, 1.1))
+    recording.close()
+    assert len(files(tmp_path / "clips", "wav")) == 1
+
+
+def test_a_folder_that_others_may_enter_is_refused(tmp_path):
+    (tmp_path / "open").mkdir(mode=0o755)
+    (tmp_path / "open").chmod(0o755)
+    message = (
+        f"`[recording] folder` must be one that only its owner may enter. Received: "
+        f"{tmp_path}/open with mode 755. Run `chmod 700 {tmp_path}/open`, or name one that is not "
+        f"there yet."
+    )
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        Recording(RecordingSettings(folder=str(tmp_path / "open")))
+
+
+def test_flac_without_soundfile_names_its_package(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "soundfile", None)
+    message = (
+        '`[recording] format = "flac"` needs soundfile. Received: import of soundfile halted; None '
+        "in sys.modules. Run `pip install 'kws[files]'`, or record wav."
+    )
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        Recording(RecordingSettings(folder=str(tmp_path / "clips"), format="flac"))
+
+
+def folder_of(tmp_path, **limits):
+    limits = {"max_clips": 1_000, "max_bytes": 10**9, "max_days": 1_000.0} | limits
+    return ClipFolder(tmp_path, **limits)
+
+
+def write(folder, n, *, n_bytes=100):
+    for i in range(n):
+        now = NOON + timedelta(seconds=i)
+        folder.write("stop", {"wav": bytes(n_bytes), "json": b"{}"}, now=now)
+
+
+def test_no_more_clips_than_allowed_and_the_oldest_go_first_also_those_of_before(tmp_path):
+    write(folder_of(tmp_path), 10)
+    (tmp_path / "mine.wav").write_bytes(bytes(1_000))
+    folder = folder_of(tmp_path, max_clips=3)
+    folder.write("go", {"wav": b"x"}, now=NOON + timedelta(hours=1))
+    assert files(tmp_path, "wav") == [
+        "20260102T120008.000Z_stop.wav",
+        "20260102T120009.000Z_stop.wav",
+        "20260102T130000.000Z_go.wav",
+        "mine.wav",
+    ]
+    assert len(files(tmp_path, "json")) == 2
+    assert folder.n_removed == 8
+
+
+def test_bytes_are_never_more_than_allowed_not_even_while_writing(tmp_path, monkeypatch):
+    most = []
+    write_new = clips_module._write_new
+
+    def watch(path, content):
+        write_new(path, content)
+        most.append(sum(file.stat().st_size for file in tmp_path.iterdir()))
+
+    monkeypatch.setattr(clips_module, "_write_new", watch)
+    write(folder_of(tmp_path, max_bytes=1_000), 50, n_bytes=123)
+    assert 875 <= max(most) <= 1_000
+    with pytest.raises(OSError, match="more than `max_mb` allows"):
+        write(folder_of(tmp_path, max_bytes=1_000), 1, n_bytes=2_000)
+    assert len(files(tmp_path, "wav")) == 8
+
+
+def test_old_clips_go_without_new_ones(tmp_path):
+    folder = folder_of(tmp_path, max_days=1.0)
+    write(folder, 3)
+    folder.sweep(now=NOON + timedelta(days=1, seconds=1.5))
+    assert files(tmp_path, "wav") == ["20260102T120002.000Z_stop.wav"]
+
+
+def test_what_a_crash_left_half_written_is_removed(tmp_path):
+    (tmp_path / ".20260102T120002.000Z_stop.wav.part").write_bytes(b"half")
+    (tmp_path / ".mine.part").write_bytes(b"not ours")
+    write(folder_of(tmp_path), 1)
+    assert (tmp_path / ".mine.part").exists()
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_clips_of_the_same_moment_are_all_kept(tmp_path):
+    folder = folder_of(tmp_path)
+    stems = [folder.write("stop", {"wav": b"x"}, now=NOON) for _ in range(3)]
+    assert len(set(stems)) == 3
+    assert len(files(tmp_path, "wav")) == 3
+
+
+def test_room_that_cannot_be_made_keeps_a_clip_from_being_written(tmp_path, monkeypatch):
+    write(folder_of(tmp_path), 3)
+
+    def refuse(self, missing_ok=False):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(OSError, match="Read-only"):
+        write(folder_of(tmp_path, max_clips=3), 1)
+    assert len(files(tmp_path, "wav")) == 3

@@ -1,0 +1,205 @@
+import contextlib
+import io
+import logging
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+import wave
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from kws.daemon.logs import configure
+from kws.events import Detection
+from kws.terminal import Meter, live_meter
+
+LOUD = np.tile(np.array([-8000, 8000], np.int16), 640)
+SPOTTER = SimpleNamespace(
+    gate_open=True,
+    posteriors={"go": 0.25, "stop": 0.9, "no": 0.1, "a very long keyword": 0.5},
+    thresholds={"go": 0.6, "stop": 0.5, "no": 0.6, "a very long keyword": 0.7},
+)
+
+
+def detection(keyword="stop"):
+    return Detection(keyword=keyword, score=0.93, start_s=1.0, end_s=1.5, model="m")
+
+
+@pytest.fixture
+def clock():
+    return SimpleNamespace(now_s=0.0)
+
+
+@pytest.fixture
+def meter(clock):
+    meter = Meter(lambda: clock.now_s)
+    meter.hear(LOUD, SPOTTER)
+    return meter
+
+
+def lines(meter, width=60, **options):
+    return meter.draw(width, **options).plain.split("\n")
+
+
+def test_level_gate_posteriors_and_detections_are_shown(meter):
+    meter.detect(detection())
+    assert lines(meter, 50, ascii_only=True) == [
+        "level     ####################|.....  -12 dBFS",
+        "gate      open",
+        "stop      #############|#########... 0.90 /0.50",
+        "a very lo #############.....|....... 0.50 /0.70",
+        "go        ######.........|.......... 0.25 /0.60",
+        "heard     stop 0.93",
+    ]
+
+
+@pytest.mark.parametrize("width", [20, 39, 40, 79, 300])
+def test_no_line_is_longer_than_the_terminal(meter, width):
+    for keyword in ("stop", "another", "a very long keyword"):
+        meter.detect(detection(keyword))
+    assert max(map(len, lines(meter, width))) <= width
+
+
+def test_the_peak_is_held_for_a_while(meter, clock):
+    def peak():
+        return lines(meter)[0].index("│")
+
+    at_loud = peak()
+    clock.now_s = 1.4
+    meter.hear(LOUD // 100, SPOTTER)
+    assert peak() == at_loud
+    clock.now_s = 1.6
+    meter.hear(LOUD // 100, SPOTTER)
+    assert peak() < at_loud
+
+
+def test_a_detection_is_shown_for_ten_seconds(meter, clock):
+    meter.detect(detection())
+    clock.now_s = 9.9
+    assert lines(meter)[-1] == "heard     stop 0.93"
+    clock.now_s = 10.0
+    assert lines(meter)[-1].strip() == "heard"
+
+
+def test_without_utf8_it_is_ascii(meter):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    console = Console(file=stream, force_terminal=True)
+    assert console.options.ascii_only
+    console.print(meter.draw(40, ascii_only=console.options.ascii_only))
+    stream.flush()
+
+
+def test_logs_appear_above_the_meter_and_the_terminal_is_left_clean(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    leader, follower = pty.openpty()
+    with os.fdopen(follower, "w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        configure()
+        with pytest.raises(OSError, match="it broke"):
+            _fail_below_a_meter()
+        assert sys.stderr is stream
+    written = read_to_end(leader).decode()
+    os.close(leader)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    assert "WARNING: in the way\r\n" in written
+    assert written.count("\x1b[?25l") == written.count("\x1b[?25h") > 0
+    assert written.rindex("\x1b[?25h") > written.rindex("\x1b[?25l")
+
+
+def _fail_below_a_meter():
+    with live_meter() as (hear, make_way):
+        hear(LOUD, SPOTTER)
+        logging.getLogger("kws").warning("in the way")
+        make_way(detection())
+        raise OSError("it broke")
+
+
+def read_to_end(leader):
+    """Read all that was written to a terminal that nobody holds open any more."""
+    written = b""
+    with contextlib.suppress(OSError):  # Linux says so of the end
+        while part := os.read(leader, 65_536):
+            written += part
+    return written
+
+
+class Terminal:
+    """`kws listen --input -` in a terminal of its own, given silence for ever."""
+
+    def __init__(self, model, *options, columns=80, **environment):
+        leader, follower = pty.openpty()
+        self._leader = leader
+        known = {"TERM": "xterm", "COLUMNS": str(columns), "LANG": "C.UTF-8"}
+        command = (sys.executable, "-m", "kws", "listen", "--no-vad", "--model", str(model))
+        self._process = subprocess.Popen(
+            [*command, "--input", "-", *options],
+            stdin=subprocess.PIPE,
+            stdout=follower,
+            stderr=follower,
+            env={**os.environ, **known, **environment},
+        )
+        os.close(follower)
+
+    def run(self, audio, *, end, limit_s=60):
+        """Give audio, wait until something is written, interrupt; return all and the exit code."""
+        written = b""
+        self._process.stdin.write(audio)
+        self._process.stdin.flush()
+        deadline_s = time.monotonic() + limit_s
+        while end not in written and time.monotonic() < deadline_s:
+            if select.select([self._leader], [], [], 0.1)[0]:
+                written += os.read(self._leader, 65_536)
+        self._process.send_signal(signal.SIGINT)
+        written += read_to_end(self._leader)
+        code = self._process.wait(30)
+        self._process.stdin.close()
+        os.close(self._leader)
+        return written.decode(), code
+
+
+@pytest.fixture
+def audio(recording):
+    with wave.open(str(recording)) as file:
+        return file.readframes(file.getnframes())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", [40, 80])
+def test_in_a_terminal_the_meter_is_shown_and_ctrl_c_leaves_it_clean(model, audio, columns):
+    shown, code = Terminal(model, columns=columns).run(audio, end=b"1.81 s")
+    assert code == 130
+    assert "gate" in shown
+    assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h")
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
+    assert "0.53\r\n" in plain
+    assert (
+        max(len(line.split("\r")[-1]) for line in plain.rstrip("\r\n").split("\n")[1:]) <= columns
+    )
+    assert "Traceback" not in shown
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [("--json", "xterm"), ("--no-vad", "dumb")])
+def test_with_json_or_in_a_dumb_terminal_lines_are_plain(model, audio, how):
+    option, term = how
+    shown, code = Terminal(model, option, TERM=term).run(audio, end=b"1.8")
+    assert code == 130
+    assert "\x1b" not in shown
+    assert "gate" not in shown
+
+
+@pytest.mark.slow
+def test_without_colour_the_meter_has_none(model, audio):
+    shown, _ = Terminal(model, NO_COLOR="1").run(audio, end=b"heard")
+    assert "gate" in shown
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", shown)

@@ -1,0 +1,69 @@
+"""Clips are sorted right, and counted right: read-out, confusion, reliability."""
+
+import re
+
+import numpy as np
+import pytest
+
+from kws.errors import ConfigError
+from kws_train.evaluate.clips import evaluate_clips, labelled_clips, read_out, reliability
+
+LABELS = ("_silence_", "_unknown_", "go", "stop")
+LOW_HZ, MIDDLE_HZ, HIGH_HZ = 300, 1300, 5000
+
+
+def test_a_word_is_read_out_by_its_peak_and_silence_by_its_lowest_point():
+    posteriors = np.zeros((20, 4))
+    posteriors[:, 0] = 1.0
+    assert read_out(posteriors, LABELS) == (0, pytest.approx(1.0))
+    posteriors[8:14] = [0.1, 0.1, 0.1, 0.7]
+    assert read_out(posteriors, LABELS) == (3, pytest.approx(0.7))
+
+
+def test_one_frame_is_not_enough_to_be_read_out():
+    posteriors = np.zeros((20, 4))
+    posteriors[:, 0] = 1.0
+    posteriors[9] = [0.1, 0.0, 0.9, 0.0]
+    assert read_out(posteriors, LABELS)[0] == 0
+
+
+def test_clips_are_counted_by_true_and_heard_label(tmp_path, make_tone, pitch):
+    make_tone(tmp_path / "go" / "a.wav", hz=LOW_HZ)
+    make_tone(tmp_path / "go" / "b.wav", hz=MIDDLE_HZ)
+    make_tone(tmp_path / "_silence_" / "1.wav", hz=LOW_HZ, amplitude=0)
+    (tmp_path / "go" / "c.wav").write_bytes(b"not audio")
+    scores = evaluate_clips(pitch, tmp_path, split="all", model_bytes=7)
+    assert scores.n == 3
+    assert scores.accuracy == pytest.approx(2 / 3)
+    assert scores.recall == {"_silence_": 1.0, "go": 0.5}
+    assert scores.confusion[2] == [0, 0, 1, 1]
+    assert scores.unreadable == [str(tmp_path / "go" / "c.wav")]
+    assert scores.model_bytes == 7
+
+
+def test_folders_of_other_words_are_unknown(tmp_path, make_tone, pitch):
+    make_tone(tmp_path / "bird" / "a.wav", hz=HIGH_HZ)
+    assert labelled_clips(tmp_path, labels=LABELS, split="all")[0][1] == "_unknown_"
+
+
+def test_a_folder_without_clips_is_refused(tmp_path, make_tone, pitch):
+    message = (
+        "A folder to evaluate on must hold word/clip files of the split `test`. Received: "
+        f"{tmp_path} with none. Give another folder, or `--split all`."
+    )
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        labelled_clips(tmp_path, labels=LABELS, split="test")
+
+
+def test_reliability_compares_scores_with_how_often_they_are_right():
+    scores = reliability([0.95, 0.95, 0.95, 0.95, 0.25], [True, True, True, False, False])
+    assert [(one.low, one.n, one.accuracy) for one in scores.bins] == [
+        (0.2, 1, 0.0),
+        (0.9, 4, 0.75),
+    ]
+    assert scores.expected_error == pytest.approx((4 * 0.2 + 0.25) / 5)
+
+
+def test_a_score_of_one_is_in_the_last_bin_and_no_scores_are_no_error():
+    assert reliability([1.0], [True]).bins[0].high == 1.0
+    assert reliability([], []).expected_error == 0.0

@@ -1,0 +1,119 @@
+"""Hard examples are found where a model is wrong, and scenes are made of them."""
+
+import dataclasses
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
+from kws.manifest import FeatureSettings
+from kws_train.data.corpus import Corpus, Spoken
+from kws_train.fit.hard_negatives import Moment, in_noise, mine, read_moments, write_moments
+from kws_train.fit.training import _mined
+from kws_train.recipe import AugmentRecipe, DataRecipe, Recipe, WordCorpus
+
+LABELS = ["_silence_", "_unknown_", "yes", "no"]
+TONE_AT = (3 * RATE_HZ, 3 * RATE_HZ + 4800)
+
+
+class HearsTones:
+    """Says `no` where the upper bands are loud, and is silent elsewhere."""
+
+    time_stride = 2
+
+    def predict_on_batch(self, frames):
+        loud = frames[:, ::2, 30:].mean(axis=-1) > 10.0
+        logits = np.zeros((*loud.shape, 4), np.float32)
+        logits[..., 0] = 8.0
+        logits[..., 3] = np.where(loud, 11.0, 0.0)
+        return logits
+
+
+@pytest.fixture
+def recipe():
+    data = DataRecipe(keywords=["yes", "no"], words=[WordCorpus(path=".")], homophones={})
+    return Recipe(name="tones", data=data, features=FeatureSettings(kind="logmel", n_mels=40))
+
+
+def spoken(words, seconds=30):
+    samples = np.zeros(seconds * RATE_HZ, np.int16)
+    t = np.arange(TONE_AT[1] - TONE_AT[0])
+    samples[slice(*TONE_AT)] = (9000 * np.sin(2 * np.pi * 5500 * t / RATE_HZ)).astype(np.int16)
+    return Spoken(Path("a.flac"), samples, words)
+
+
+def test_a_moment_is_where_the_model_is_wrong(recipe):
+    (moment, *others) = mine(HearsTones(), recipe, LABELS, [spoken((("note", *TONE_AT),))])
+    assert moment.utterance == "a.flac"
+    assert moment.keyword == "no"
+    assert moment.posterior == pytest.approx(0.952, abs=0.01)
+    assert all(TONE_AT[0] <= one.at <= TONE_AT[1] + 800 for one in (moment, *others))
+
+
+def test_a_keyword_that_is_said_is_no_moment(recipe):
+    assert not mine(HearsTones(), recipe, LABELS, [spoken((("no", *TONE_AT),))])
+    elsewhere = (("no", 10 * RATE_HZ, 11 * RATE_HZ),)
+    assert mine(HearsTones(), recipe, LABELS, [spoken(elsewhere)])
+
+
+def test_recordings_of_any_length_are_heard_together_as_they_are_one_by_one(recipe):
+    many = [
+        dataclasses.replace(spoken((), seconds=seconds), path=Path(f"{seconds}.flac"))
+        for seconds in (*range(4, 40), 400)  # one alone has several batches
+    ]
+    together = mine(HearsTones(), recipe, LABELS, many)
+    assert {moment.utterance for moment in together} == {one.path.name for one in many}
+    alone = [moment for one in many for moment in mine(HearsTones(), recipe, LABELS, [one])]
+    assert sorted(together) == sorted(alone)
+
+
+def test_moments_are_kept_in_a_file(tmp_path):
+    moments = [Moment("a.flac", 320, "no", 0.9), Moment("b, c.flac", 0, "yes", 0.1)]
+    write_moments(moments, tmp_path / "mined.csv")
+    assert read_moments(tmp_path / "mined.csv") == moments
+
+
+def corpus(speech=()):
+    """Two recordings of noise of the same name, in the first of which the tone sounds."""
+    samples = spoken(()).samples
+    paths = [Path("data/fan/1.wav"), Path("data/car/1.wav")]
+    return Corpus({}, list(speech), [samples, np.zeros_like(samples)], {}, paths)
+
+
+def test_noise_is_heard_as_speech_is_and_found_again(recipe, tmp_path):
+    recipe = msgspec.structs.replace(recipe, augment=AugmentRecipe(mined_share=0.3))
+    moments = _mined(tmp_path, recipe, HearsTones(), corpus())
+    assert moments
+    assert {heard.path for heard, _ in moments} == {Path("data/fan/1.wav")}
+    assert all(abs(at - TONE_AT[1]) < RATE_HZ for _, at in moments)
+    again = _mined(tmp_path, recipe, HearsTones(), corpus())  # reads mined.csv
+    assert [(heard.path, at) for heard, at in again] == [(heard.path, at) for heard, at in moments]
+    gone = Corpus({}, [], [], {}, [])
+    assert _mined(tmp_path, recipe, HearsTones(), gone) == []
+
+
+def test_speech_is_heard_in_noise_too_and_taken_without_it(recipe, tmp_path):
+    recipe = msgspec.structs.replace(recipe, augment=AugmentRecipe(mined_share=0.3))
+    low = 3000 * np.sin(2 * np.pi * 200 * np.arange(30 * RATE_HZ) / RATE_HZ)
+    said = Spoken(Path("book/1.flac"), low.astype(np.int16), ())
+    assert not mine(HearsTones(), recipe, LABELS, [said])
+    moments = _mined(tmp_path, recipe, HearsTones(), corpus([said]))
+    assert any(heard is said for heard, _ in moments)
+
+
+def test_noise_is_mixed_at_the_ratio_asked_for_and_by_the_seed():
+    random = np.random.default_rng(1)
+    said, noise = (
+        Spoken(Path(f"{name}.flac"), random.normal(0, 2000, RATE_HZ).astype(np.int16), ())
+        for name in ("said", "noise")
+    )
+    (mixed,) = in_noise([said], [noise], snr_db=(10.0, 10.0), seed=1)
+    added = mixed.samples.astype(float) - said.samples
+    ratio = np.mean(said.samples.astype(float) ** 2) / np.mean(added**2)
+    assert 10 * np.log10(ratio) == pytest.approx(10.0, abs=0.05)
+    (again,) = in_noise([said], [noise], snr_db=(10.0, 10.0), seed=1)
+    np.testing.assert_array_equal(mixed.samples, again.samples)
+    assert (mixed.path, mixed.words) == (said.path, said.words)
+    assert list(in_noise([said], [], snr_db=(10.0, 10.0), seed=1)) == []

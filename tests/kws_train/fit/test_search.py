@@ -1,0 +1,282 @@
+"""Searches whose trainings are made up, and one that really trains, in two processes at once."""
+
+import csv
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from kws.errors import ConfigError
+from kws_train.recipe import SearchRange, load_recipe, write_recipe
+
+pytestmark = pytest.mark.slow  # TensorFlow has to be imported
+
+TOML = """
+name = "tone_words"
+[data]
+keywords = ["low", "high"]
+words = [{ path = "words" }]
+[features]
+kind = "logmel"
+n_mels = 8
+floor = 1.0
+[model]
+channels = [4, 4, 8]
+n_blocks = 1
+kernel_frames = 3
+gru_units = 8
+[augment]
+scene_s = 1.6
+[fit]
+epochs = 1
+scenes_per_epoch = 16
+validation_scenes = 8
+batch_size = 8
+[[then]]
+fit = { epochs = 3 }
+[search]
+"fit.learning_rate" = { low = 1e-4, high = 1e-1, log = true }
+"model.gru_units" = { low = 4, high = 12, step = 4 }
+"augment.room" = { choices = ["polack", "pyroomacoustics"] }
+"""
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    path = tmp_path_factory.mktemp("recipe") / "recipe.toml"
+    path.write_text(TOML, encoding="utf-8")
+    return load_recipe(path)
+
+
+@pytest.fixture(scope="module")
+def searching(tensorflow):
+    from kws_train.fit import search
+
+    return search
+
+
+def make_up(monkeypatch, searching):
+    """Put trainings of five epochs in place that are worse the farther the rate is from 0.01."""
+    trained = []
+
+    def fit(recipe, *, data, run, start, validate, callbacks):
+        trained.append((recipe, run, validate))
+        for epoch in range(5):
+            loss = abs(recipe.fit.learning_rate - 0.01) + 1 / (epoch + 1)
+            for callback in callbacks:
+                callback.on_epoch_end(epoch, {"val_loss": loss})
+
+    monkeypatch.setattr(searching, "fit", fit)
+    return trained
+
+
+@pytest.fixture
+def made_up(searching, monkeypatch):
+    return make_up(monkeypatch, searching)
+
+
+@pytest.fixture(scope="module")
+def memory():
+    """A folder in memory, where there is one: a database waits for the disk at every step."""
+    place = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=place if place.is_dir() else None) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def tmp_path(memory):
+    return Path(tempfile.mkdtemp(dir=memory))
+
+
+@pytest.fixture(scope="module")
+def searched(searching, recipe, memory):
+    """Fourteen trials: what each trained, the run folder, and the best recipe."""
+    run = memory / "searched"
+    with pytest.MonkeyPatch.context() as patch:
+        trained = make_up(patch, searching)
+        best = searching.search(recipe, data=run, run=run, n_trials=14)
+    return trained, run, best
+
+
+def trials_of(run):
+    with (run / "trials.csv").open(newline="") as rows:
+        return list(csv.DictReader(rows))
+
+
+def test_the_best_trial_becomes_a_recipe(recipe, searched):
+    _, run, best = searched
+    trials = trials_of(run)
+    assert [int(trial["trial"]) for trial in trials] == list(range(14))
+    ended = [trial for trial in trials if trial["state"] == "complete"]
+    least = min(ended, key=lambda trial: float(trial["val_loss"]))
+    assert best.fit.learning_rate == float(least["fit.learning_rate"])
+    assert best.model.gru_units == int(least["model.gru_units"])
+    assert best.then == recipe.then
+    assert load_recipe(run / "best.toml") == msgspec.structs.replace(best, search={})
+
+
+def test_values_stay_in_their_ranges(searched):
+    trained, _, _ = searched
+    assert all(1e-4 <= trial.fit.learning_rate <= 1e-1 for trial, _, _ in trained)
+    assert {trial.model.gru_units for trial, _, _ in trained} == {4, 8, 12}
+    assert {trial.augment.room for trial, _, _ in trained} == {"polack", "pyroomacoustics"}
+    assert len({run for _, run, _ in trained}) == 14
+
+
+def test_every_trial_is_one_stage_and_validates_on_the_same_scenes(recipe, searched):
+    for trial, _, validate in searched[0]:
+        assert (trial.then, trial.search) == ([], {})
+        assert validate.augment == recipe.augment
+        assert validate.fit == recipe.fit
+        assert validate.model == trial.model
+
+
+def test_a_trial_worse_than_the_median_is_cut_off(searched):
+    trials = trials_of(searched[1])
+    assert {trial["state"] for trial in trials[:5]} == {"complete"}, "a median needs a few"
+    pruned = [float(trial["val_loss"]) for trial in trials if trial["state"] == "pruned"]
+    assert pruned
+    complete = [float(trial["val_loss"]) for trial in trials if trial["state"] == "complete"]
+    assert min(pruned) > min(complete)
+
+
+def test_the_same_command_goes_on_with_the_study(searching, made_up, recipe, tmp_path):
+    run = tmp_path / "run"
+    searching.search(recipe, data=tmp_path, run=run, n_trials=1)
+    searching.search(recipe, data=tmp_path, run=run, n_trials=3)
+    assert len(made_up) == len(trials_of(run)) == 3
+    assert len({trial.fit.learning_rate for trial, _, _ in made_up}) == 3
+    searching.search(recipe, data=tmp_path, run=run, n_trials=3)
+    assert len(made_up) == 3, "enough is enough"
+
+
+def test_the_same_seed_searches_the_same(searching, made_up, recipe, tmp_path):
+    for run in ("first", "again"):
+        searching.search(recipe, data=tmp_path, run=tmp_path / run, n_trials=2)
+    drawn = [trial for trial, _, _ in made_up]
+    assert drawn[:2] == drawn[2:]
+
+
+def test_a_loss_that_is_not_finite_ends_the_trial_alone(searching, recipe, tmp_path, monkeypatch):
+    from kws_train.fit.checkpoints import NotFiniteError
+
+    calls = []
+
+    def fit(recipe, *, callbacks, **where):
+        calls.append(recipe)
+        if len(calls) == 1:
+            raise NotFiniteError("as it happens")
+        callbacks[0].on_epoch_end(0, {"val_loss": 1.0})
+
+    monkeypatch.setattr(searching, "fit", fit)
+    best = searching.search(recipe, data=tmp_path, run=tmp_path / "run", n_trials=2)
+    assert [trial["state"] for trial in trials_of(tmp_path / "run")] == ["pruned", "complete"]
+    assert best.fit.learning_rate == calls[1].fit.learning_rate
+
+
+def test_other_errors_end_the_search(searching, recipe, tmp_path, monkeypatch):
+    def fit(recipe, **where):
+        raise ConfigError("no data")
+
+    monkeypatch.setattr(searching, "fit", fit)
+    with pytest.raises(ConfigError, match=r"^no data$"):
+        searching.search(recipe, data=tmp_path, run=tmp_path / "run", n_trials=2)
+    assert [trial["state"] for trial in trials_of(tmp_path / "run")] == ["fail"]
+
+
+@pytest.mark.parametrize(
+    ("ranges", "message"),
+    [
+        (
+            {},
+            "A search needs ranges to search in. Received: a recipe without `[search]`. Add it, "
+            "as in docs/training.md.",
+        ),
+        (
+            {"fit.rate": SearchRange(low=1, high=2)},
+            "`[search]` must name settings as `table.key`. Received: `fit.rate`. "
+            "docs/training.md lists every key.",
+        ),
+        (
+            {"fit.loss": SearchRange(choices=["set", "focal"])},
+            "A search compares losses, so the loss must be the same in every trial. Received: "
+            "`fit.loss` in `[search]`. Take it out, and search once for each loss.",
+        ),
+        (
+            {"fit.batch_size": SearchRange(low=0, high=2)},
+            "`[search]` must stay within the rules of recipes. Received: Expected `int` >= 1 - at "
+            "`$.fit.batch_size`, for {'fit.batch_size': 0}. Mend its ranges.",
+        ),
+    ],
+)
+def test_ranges_that_cannot_be_searched_are_refused(searching, recipe, tmp_path, ranges, message):
+    recipe = msgspec.structs.replace(recipe, search=ranges)
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        searching.search(recipe, data=tmp_path, run=tmp_path / "run", n_trials=1)
+
+
+@pytest.mark.parametrize("url", ["nonsense", "sqlite:////no/such/folder/study.db"])
+def test_a_storage_that_cannot_be_opened_is_refused(searching, recipe, tmp_path, url):
+    with pytest.raises(ConfigError) as error:
+        searching.search(recipe, data=tmp_path, run=tmp_path / "run", n_trials=1, storage=url)
+    assert re.fullmatch(
+        rf"--storage must be the URL of a database that can be opened\. Received: "
+        rf"{re.escape(url)} \(.+\)\. Give one such as sqlite:///study\.db or "
+        rf"postgresql://user@host/name\.",
+        str(error.value),
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{ low = 1 }",
+        "{ low = 2, high = 2 }",
+        "{ low = 1, high = 2, choices = [1] }",
+        "{ }",
+    ],
+)
+def test_a_range_has_two_ends_or_choices(tmp_path, line):
+    path = tmp_path / "recipe.toml"
+    path.write_text(TOML.partition("[search]")[0] + f"[search]\n'fit.epochs' = {line}\n")
+    with pytest.raises(ConfigError, match="either `choices`, or `low` and a greater `high`"):
+        load_recipe(path)
+
+
+def test_a_written_recipe_is_read_as_the_same(recipe, tmp_path):
+    write_recipe(tmp_path / "written.toml", recipe)
+    assert load_recipe(tmp_path / "written.toml") == recipe
+
+
+def test_two_processes_share_a_study(tensorflow, tone_words, tmp_path):
+    config = tmp_path / "recipe.toml"
+    config.write_text(TOML, encoding="utf-8")
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    started = [
+        subprocess.Popen(
+            [
+                Path(sys.executable).with_name("kws"),
+                *("train", "--config", config, "--data", tone_words, "--out", tmp_path / name),
+                *("--search", "3", "--storage", storage, "--study", "shared"),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for name in ("one", "two")
+    ]
+    outputs = [process.communicate(timeout=300)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0], outputs
+    runs = [tmp_path / "one", tmp_path / "two"]
+    numbers = [{path.name for path in run.glob("trial-*")} for run in runs]
+    assert all(numbers), "both have trained"
+    assert not numbers[0] & numbers[1], "and none the same"
+    assert 3 <= len(numbers[0] | numbers[1]) <= 4
+    trials = max((trials_of(run) for run in runs), key=len)
+    assert {trial["state"] for trial in trials} <= {"complete", "pruned", "running"}
+    for run in runs:
+        assert load_recipe(run / "best.toml").name == "tone_words"

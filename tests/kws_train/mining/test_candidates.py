@@ -1,0 +1,222 @@
+"""Candidates: where a model's posterior rises, what the daemon recorded, nothing heard twice."""
+
+import json
+import shutil
+
+import msgspec
+import numpy as np
+import pytest
+import soundfile
+
+from kws.commands.demo import load_demo
+from kws.errors import ConfigError, FormatError
+from kws.events import Detection, NearMiss
+from kws.model import bundled_models
+from kws_train.evaluate.traces import Trace
+from kws_train.mining import candidates
+from kws_train.mining.candidates import hear, read_stretch, recordings_in
+from kws_train.mining.peaks import rises_in
+from kws_train.parallel import Failure
+
+RATE_HZ = 16_000
+MODEL = bundled_models()["commands"]
+WORDS = dict.fromkeys(("yes", "left", "go"), 0.8)
+
+
+@pytest.fixture
+def trace(manifest):
+    """Return a trace with triangles of 100 ms about (second, column, height)."""
+
+    def make(*peaks, n_outputs=500):
+        smoothed = np.zeros((n_outputs, 2), np.float32)
+        for at_s, column, height in peaks:
+            top = round(at_s / 0.02)
+            for i in range(-5, 6):
+                smoothed[top + i, column] = height * (1 - abs(i) / 5)
+        return Trace(manifest, smoothed, 1, n_outputs * 0.02)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """Twelve seconds of the demonstration, in which `yes` and `left` are said, and where."""
+    labels, path = load_demo()
+    sound, _ = soundfile.read(path, dtype="int16")
+    excerpt = tmp_path_factory.mktemp("demo") / "demo.wav"
+    soundfile.write(excerpt, sound[24 * RATE_HZ : 36 * RATE_HZ], RATE_HZ)
+    ends = {word.word: word.end_s - 24 for word in labels.words if word.word in ("yes", "left")}
+    return ends, excerpt
+
+
+def heard(folder, *paths, thresholds=WORDS, **options):
+    found = hear(paths, MODEL, folder / "heard.jsonl", thresholds=thresholds, **options)
+    return list(found)
+
+
+def beside(path, event, *, start_s):
+    about = {"event": msgspec.to_builtins(event), "clip": {"start_s": start_s, "rate_hz": RATE_HZ}}
+    path.with_suffix(".json").write_text(json.dumps(about))
+
+
+def test_each_rise_is_one_candidate_of_the_keyword_that_is_highest(trace):
+    found = rises_in(
+        trace((2.0, 0, 0.9), (2.1, 1, 0.6), (5.0, 1, 0.5), (7.0, 0, 0.2), (8.0, 0, 0.05)),
+        {"go": 0.8, "stop": 0.8},
+    )
+    assert [(one.keyword, round(one.score, 2), one.kind) for one in found] == [
+        ("go", 0.9, "detection"),
+        ("stop", 0.5, "near_miss"),
+        ("go", 0.2, "peak"),
+    ]
+    assert [one.end_s for one in found] == pytest.approx([2.0, 5.0, 7.0], abs=0.1)
+
+
+def test_rises_are_kept_apart_and_the_higher_one_stays(trace):
+    found = rises_in(trace((2.0, 0, 0.5), (2.5, 0, 0.7), (3.5, 0, 0.6)), {"go": 0.8})
+    assert [one.score for one in found] == pytest.approx([0.7, 0.6])
+
+
+def test_a_keyword_that_is_not_wanted_is_no_candidate(trace):
+    assert rises_in(trace((2.0, 1, 0.9)), {"go": 0.8}) == []
+
+
+def test_words_are_found_in_a_recording(demo, tmp_path):
+    ends, path = demo
+    (one,) = heard(tmp_path, path)
+    sure = {rise.keyword: rise.end_s for rise in one.rises if rise.kind == "detection"}
+    assert sure == {word: pytest.approx(end_s, abs=0.25) for word, end_s in ends.items()}
+    assert len({len(rise.embedding) for rise in one.rises}) == 1
+    assert one.seconds == 12.0
+
+
+def test_a_file_heard_in_stretches_gives_the_same(demo, tmp_path, monkeypatch):
+    (whole,) = heard(tmp_path, demo[1])
+    monkeypatch.setattr(candidates, "_STRETCH_S", 5.0)
+    (tmp_path / "again").mkdir()
+    (parts,) = heard(tmp_path / "again", demo[1])
+    assert [one.keyword for one in parts.rises] == [one.keyword for one in whole.rises]
+    for one, other in zip(parts.rises, whole.rises, strict=True):
+        assert one.end_s == pytest.approx(other.end_s, abs=0.1)
+        assert one.score == pytest.approx(other.score, abs=0.15)
+
+
+def test_a_file_is_heard_once_and_again_when_it_changes(demo, tmp_path, monkeypatch):
+    path = shutil.copy(demo[1], tmp_path / "a.wav")
+    first = heard(tmp_path, path)
+    with monkeypatch.context() as patched:
+        patched.setattr(candidates, "listen", None)  # whoever listens, fails
+        assert heard(tmp_path, path) == first
+    soundfile.write(path, np.zeros(RATE_HZ, np.int16), RATE_HZ)
+    (again,) = heard(tmp_path, path)
+    assert (again.rises, again.seconds) == ([], 1.0)
+
+
+def test_other_thresholds_are_another_question(demo, tmp_path):
+    heard(tmp_path, demo[1])
+    (one,) = heard(tmp_path, demo[1], thresholds={"left": 0.5})
+    assert {rise.keyword for rise in one.rises} == {"left"}
+
+
+def test_a_list_cut_short_by_a_power_cut_costs_one_file(demo, tmp_path):
+    paths = [shutil.copy(demo[1], tmp_path / name) for name in ("a.wav", "b.wav")]
+    first = heard(tmp_path, *paths)
+    kept = tmp_path / "heard.jsonl"
+    kept.write_bytes(kept.read_bytes()[:-40])
+    assert heard(tmp_path, *paths) == first
+    assert heard(tmp_path, *paths) == first
+
+
+def test_what_cannot_be_read_is_a_failure_and_the_rest_is_heard(demo, tmp_path):
+    bad, empty = tmp_path / "bad.wav", tmp_path / "empty.wav"
+    bad.write_bytes(b"no audio at all")
+    soundfile.write(empty, np.zeros(0, np.int16), RATE_HZ)
+    found = heard(tmp_path, bad, empty, demo[1])
+    failures = [one for one in found if isinstance(one, Failure)]
+    assert [one.item for one in failures] == [bad, empty]
+    assert failures[0].reason.startswith(f"A recording must be audio. Received: {bad} (")
+    assert failures[1].reason == (
+        f"A recording must hold samples. Received: none in {empty}. Remove it."
+    )
+    assert len(found) == 3
+
+
+def test_what_the_daemon_recorded_is_a_candidate_however_low_it_scores(tmp_path):
+    path = tmp_path / "clip.wav"
+    soundfile.write(path, np.zeros(3 * RATE_HZ, np.int16), RATE_HZ)
+    event = NearMiss(keyword="go", score=0.7, start_s=101.2, end_s=101.8, model="another")
+    beside(path, event, start_s=100.0)
+    (one,) = heard(tmp_path, path)
+    assert [(rise.keyword, rise.kind, rise.score) for rise in one.rises] == [
+        ("go", "near_miss", pytest.approx(0.0, abs=0.05))
+    ]
+    assert (one.rises[0].start_s, one.rises[0].end_s) == pytest.approx((1.2, 1.8))
+
+
+def test_the_daemons_own_score_counts_for_the_same_model(tmp_path):
+    path = tmp_path / "clip.wav"
+    soundfile.write(path, np.zeros(3 * RATE_HZ, np.int16), RATE_HZ)
+    event = Detection(keyword="go", score=0.83, start_s=1.2, end_s=1.8, model="commands")
+    beside(path, event, start_s=0.0)
+    (one,) = heard(tmp_path, path)
+    assert [(rise.kind, rise.score) for rise in one.rises] == [("detection", 0.83)]
+
+
+def test_an_event_of_a_keyword_that_is_not_wanted_adds_nothing(tmp_path):
+    path = tmp_path / "clip.wav"
+    soundfile.write(path, np.zeros(3 * RATE_HZ, np.int16), RATE_HZ)
+    event = Detection(keyword="banana", score=0.83, start_s=1.2, end_s=1.8, model="m")
+    beside(path, event, start_s=0.0)
+    assert heard(tmp_path, path)[0].rises == []
+
+
+@pytest.mark.parametrize("text", ["", "[1, 2]", '{"event": {"event": "end"}}', "\xff"])
+def test_a_json_of_something_else_is_remarked_and_passed_over(demo, tmp_path, text):
+    path = shutil.copy(demo[1], tmp_path / "a.wav")
+    path.with_suffix(".json").write_bytes(text.encode("latin-1"))
+    (one,) = heard(tmp_path, path)
+    assert one.rises
+    assert one.remark.startswith("heard without a.json, which the daemon did not write: ")
+
+
+def test_a_copy_has_the_same_content(demo, tmp_path):
+    paths = [shutil.copy(demo[1], tmp_path / name) for name in ("a.wav", "b.wav")]
+    one, other = heard(tmp_path, *paths)
+    assert (one.content, one.rises) == (other.content, other.rises)
+
+
+def test_stereo_of_another_rate_is_read_as_mono_at_16_khz(tmp_path):
+    path = tmp_path / "a.wav"
+    t = np.arange(48_000 * 2) / 48_000
+    wave = (5000 * np.sin(2 * np.pi * 440 * t)).astype(np.int16)
+    soundfile.write(path, np.stack([wave, wave], axis=1), 48_000)
+    samples = read_stretch(path, start_s=0.5, end_s=5.0)
+    assert samples.dtype == np.int16
+    assert len(samples) == pytest.approx(1.5 * RATE_HZ, abs=2)
+    assert np.abs(samples[1000:-1000]).max() == pytest.approx(5000, rel=0.02)
+    assert len(read_stretch(path, start_s=3.0)) == 0
+
+
+def test_a_file_that_is_gone_is_said(tmp_path):
+    with pytest.raises(FormatError, match=r"^A recording must be audio\. Received: .*gone\.wav"):
+        read_stretch(tmp_path / "gone.wav")
+
+
+def test_folders_and_files_are_taken_once_and_by_name(tmp_path):
+    for name in ("b.wav", "a.FLAC", "notes.txt", "deep/c.ogg"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    found = recordings_in([tmp_path, tmp_path / "b.wav"])
+    assert [path.name for path in found] == ["a.FLAC", "b.wav", "c.ogg"]
+
+
+@pytest.mark.parametrize(("name", "what"), [("there", "none in it"), ("gone", "no such folder")])
+def test_a_folder_without_recordings_is_said(tmp_path, name, what):
+    (tmp_path / "there").mkdir()
+    with pytest.raises(ConfigError) as raised:
+        recordings_in([tmp_path / name])
+    assert str(raised.value) == (
+        f"What is mined must be recordings (.flac, .ogg, .opus, .wav). Received: "
+        f"{tmp_path / name}, {what}. Give the folder of `[recording]`, or of your own recordings."
+    )

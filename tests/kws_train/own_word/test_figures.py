@@ -1,0 +1,68 @@
+"""The figures of a new model, and how they are put in words."""
+
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+
+from kws.model import bundled_models, open_model
+from kws_train.evaluate.det import point
+from kws_train.own_word.figures import Outcome, confusers, describe
+
+CHOSEN = point(n_false=0, n_missed=1, hours=1.0, n_words=9, threshold=0.6, budget=0.5)
+SET = point(n_false=1, n_missed=0, hours=1.0, n_words=9, threshold=0.55, budget=None)
+
+
+@pytest.fixture
+def firing(monkeypatch, tmp_path):
+    """Clips by word; those whose names begin with `fires` do."""
+    monkeypatch.setattr("kws_train.own_word.figures.read_samples", lambda path: path.name)
+    monkeypatch.setattr(
+        "kws_train.own_word.figures.listen",
+        lambda _, name: SimpleNamespace(
+            detections=lambda thresholds: [thresholds] if name.startswith("fires") else []
+        ),
+    )
+
+    def clips(n, n_all):
+        return [tmp_path / f"{'fires' if i < n else 'rests'}-{i}.flac" for i in range(n_all)]
+
+    return clips
+
+
+def test_what_is_taken_for_the_phrase_comes_with_counts_the_surest_first(firing):
+    said = {
+        "once_of_one": firing(1, 1),
+        "nearly_always": firing(5, 6),
+        "hardly": firing(1, 20),
+        "never": firing(0, 9),
+    }
+    model = open_model(bundled_models()["computer"])
+    found = confusers(model, said, budget=0.5)
+    assert list(found.items()) == [("nearly always", (5, 6)), ("once of one", (1, 1))]
+
+
+def test_an_outcome_is_put_in_words_and_comes_back_from_json(tmp_path):
+    outcome = Outcome(
+        keywords=("robot",),
+        tested_on="recordings",
+        n_words=9,
+        hours=1.0,
+        points={"clean": (CHOSEN, SET)},
+        thresholds={"robot": 0.5},
+        budget=0.5,
+        confused_by={"row but": (3, 4)},
+        n_bytes=90_000,
+        cpu_ms=1.5,
+        minutes=3.0,
+    )
+    assert msgspec.json.decode(msgspec.json.encode(outcome), type=Outcome) == outcome
+    text = describe(outcome, model=tmp_path / "a.tflite", report=tmp_path / "report.html")
+    assert " clean  0.5 false alarms/h:  11.1 % [2.0, 43.5] from 0.600 on\n" in text
+    set_to = "as it is set, 0.550:   0.0 % [0.0, 29.9] at 1.00 false alarms/h [0.03, 5.57]\n"
+    assert f" clean  {set_to}" in text
+    assert "confused by: row but (3 of 4)" in text
+    none = msgspec.structs.replace(outcome, confused_by={})
+    assert "confused by: none of the words tried" in describe(
+        none, model=tmp_path / "a.tflite", report=tmp_path / "report.html"
+    )

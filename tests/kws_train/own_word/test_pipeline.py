@@ -1,0 +1,136 @@
+"""From a request to a model that runs, with everything shortened but nothing left out."""
+
+import hashlib
+
+import numpy as np
+import pytest
+import soundfile
+
+from kws.manifest import read_manifest
+from kws.model import open_model
+from kws.spotter import Spotter
+from kws_train.own_word import pipeline as making
+from kws_train.own_word import recipe as recipes
+from kws_train.own_word.figures import describe
+from kws_train.own_word.pipeline import make
+from kws_train.own_word.workspace import Request, Work
+
+RATE_HZ = 16_000
+
+
+class Buzzer:
+    """Says each text with formants of its own; 24 voices differ in pitch."""
+
+    name, version, n_voices = "buzzer", "1", 24
+
+    def draw_voice(self, random: np.random.Generator, /) -> str:
+        return f"voice{random.integers(self.n_voices)}"
+
+    def speak(self, line, /) -> np.ndarray:
+        text = "".join(filter(str.isalpha, line.text.lower()))
+        seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
+        formants_hz = np.random.default_rng(seed).uniform(300, 3000, 2)
+        return buzz(80 + 7 * int(line.voice[5:]), formants_hz, seconds=0.6 / line.speed)
+
+
+def buzz(pitch_hz: float, formants_hz: np.ndarray, *, seconds: float) -> np.ndarray:
+    t = np.arange(round(seconds * RATE_HZ)) / RATE_HZ
+    wave = np.zeros(len(t))
+    for k in range(1, int(4000 / pitch_hz)):
+        near = np.exp(-(((k * pitch_hz - formants_hz) / 150) ** 2)).sum()
+        wave += (near + 0.02) * np.sin(2 * np.pi * k * pitch_hz * t)
+    return (12_000 * wave / np.abs(wave).max()).astype(np.int16)
+
+
+@pytest.fixture
+def shortened(monkeypatch):
+    """Three stages of an epoch of few scenes."""
+    monkeypatch.setattr(recipes, "_EPOCHS", (2, 1, 1))
+    monkeypatch.setattr(recipes, "_BATCH", 16)
+    monkeypatch.setattr(recipes, "_SCENES_PER_EPOCH", (64, 64))
+    monkeypatch.setattr(recipes, "_PROBED_SCENES", 32)
+    monkeypatch.setattr(making, "_N_SENTENCES", 60)
+
+
+@pytest.fixture
+def speech(tmp_path):
+    """Five minutes of buzzing, a file a minute."""
+    random = np.random.default_rng(1)
+    folder = tmp_path / "radio"
+    folder.mkdir()
+    for i in range(5):
+        words = [
+            buzz(random.uniform(80, 250), random.uniform(300, 3000, 2), seconds=0.5)
+            for _ in range(60)
+        ]
+        pauses = np.zeros(RATE_HZ // 2, np.int16)
+        samples = np.concatenate([part for word in words for part in (word, pauses)])
+        soundfile.write(folder / f"{i:02d}.flac", samples, RATE_HZ)
+    return folder
+
+
+@pytest.mark.slow
+def test_text_becomes_a_model_with_figures_and_a_report(tmp_path, shortened, speech):
+    said: list[str] = []
+    request = Request(phrases=("hey robot", "Lights out"), speech=(speech,), minutes=1, n_clips=60)
+    work = Work(tmp_path / "work")
+    everything = {"out": tmp_path / "robot.tflite", "work": work, "backends": [Buzzer()]}
+    result = make(request, **everything, cache=tmp_path / "cache", say=said.append)
+
+    manifest, _ = read_manifest(result.model)
+    assert manifest.keywords == ("hey_robot", "lights_out")
+    assert [point.false_alarms_per_hour for point in manifest.calibration][:4] == [0.1, 0.2, 0.5, 1]
+    outcome = result.outcome
+    assert set(outcome.points) == {"clean", "10 dB"}
+    assert (
+        outcome.tested_on == "synthetic voices kept from training; people will be missed more often"
+    )
+    assert 0.3 <= outcome.thresholds["hey_robot"] < 1
+    assert outcome.n_bytes == result.model.stat().st_size < 100_000
+    assert "no noise was given: white, pink and brown noise are used" in said
+    assert {"hey_robot", "lights_out"} <= {folder.name for folder in work.test.iterdir()}
+    assert "lights_out" in result.report.read_text(encoding="utf-8")
+    assert 0 < outcome.minutes < 10
+    text = describe(outcome, model=result.model, report=result.report)
+    assert "false_alarms_per_hour = 0.5" in text
+    Spotter(open_model(result.model)).process(np.zeros(RATE_HZ, np.int16))
+
+    spoken = list((tmp_path / "cache").rglob("*.flac"))
+    weights = (work.run / "model.weights.h5").stat().st_mtime_ns
+    result.model.unlink()
+    again = make(request, **everything, cache=tmp_path / "cache", say=said.append)
+    assert said[-1] == "this was made before; nothing is done again"
+    assert again.outcome == outcome
+    assert again.model.stat().st_size == outcome.n_bytes
+
+    # Interrupted while it measured: what was trained and spoken before is found again.
+    work.outcome.unlink()
+    again = make(request, **everything, cache=tmp_path / "cache", say=said.append)
+    assert (work.run / "model.weights.h5").stat().st_mtime_ns == weights
+    assert list((tmp_path / "cache").rglob("*.flac")) == spoken
+    assert again.outcome.points == outcome.points
+
+
+@pytest.mark.slow
+def test_recordings_alone_will_do_in_any_language(tmp_path, shortened, speech):
+    for i in range(12):
+        word = buzz(90 + 10 * i, np.array([500.0, 1800.0]), seconds=0.6)
+        quiet = np.random.default_rng(i).normal(0, 5, RATE_HZ // 3).astype(np.int16)
+        path = tmp_path / "recordings" / f"{i:02d}.wav"
+        path.parent.mkdir(exist_ok=True)
+        soundfile.write(path, np.concatenate((quiet, word, quiet)), RATE_HZ)
+    said: list[str] = []
+    request = Request(
+        phrases=("schön",), language="de", recordings=path.parent, speech=(speech,), minutes=1
+    )
+    result = make(
+        request,
+        out=tmp_path / "a.tflite",
+        work=Work(tmp_path / "work"),
+        backends=[],
+        say=said.append,
+    )
+    assert result.outcome.keywords == ("schön",)
+    assert result.outcome.tested_on == "recordings kept from training"
+    assert result.outcome.n_words == 2
+    assert any(line.endswith("9 for train, 1 for validation, 2 for test") for line in said)

@@ -1,0 +1,139 @@
+"""Utterances of square waves, whose pitch says which word it is."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from kws.manifest import SILENCE, UNKNOWN, FeatureSettings
+from kws_train.data.corpus import Clip, Corpus, Spoken
+from kws_train.recipe import AugmentRecipe, DataRecipe
+from kws_train.scenes.ctc_scenes import SequenceScenes
+
+RATE_HZ = 16_000
+LABELS = [SILENCE, UNKNOWN, "yes", "no"]
+PITCHES_HZ = {1: 400, 2: 1000, 3: 2000}
+BARE = AugmentRecipe(
+    scene_s=3.6,
+    silence_share=0.0,
+    speech_word_share=0.0,
+    noise_share=0.0,
+    room_share=0.0,
+    speed=(1.0, 1.0),
+    gain_db=(0.0, 0.0),
+)
+
+
+def square(n_samples, hz):
+    half = RATE_HZ // (2 * hz)
+    return np.where(np.arange(n_samples) // half % 2, 3000, -3000).astype(np.int16)
+
+
+def clip(label):
+    samples = np.zeros(RATE_HZ, np.int16)
+    samples[3000:9000] = square(6000, PITCHES_HZ[label])
+    word = LABELS[label]
+    return Clip(word, word, Path(f"{word}.wav"), samples, span=(3000, 9000))
+
+
+def sequences(*, speech=(), **changes):
+    corpus = Corpus({LABELS[i]: [clip(i)] for i in PITCHES_HZ}, list(speech), [], [])
+    return SequenceScenes(
+        corpus,
+        DataRecipe(keywords=["yes", "no"], words=[], homophones={"no": ["know"]}),
+        msgspec.structs.replace(BARE, **changes),
+        labels=LABELS,
+        features=FeatureSettings(window_samples=480),
+        time_stride=2,
+    )
+
+
+def heard(samples):
+    """Return the labels of the sounds in order, by their pitch."""
+    sounds = np.flatnonzero(np.abs(samples) > 300)
+    pieces = np.split(sounds, np.flatnonzero(np.diff(sounds) > 250) + 1)
+    labels = []
+    for piece in pieces if len(sounds) else []:
+        sound = samples[piece[0] : piece[-1] + 1]
+        hz = np.count_nonzero(np.diff(np.sign(sound[200:-200]))) * RATE_HZ / 2 / (len(sound) - 400)
+        labels.append(min(PITCHES_HZ, key=lambda label: abs(PITCHES_HZ[label] - hz)))
+    return labels
+
+
+def spelt(scene):
+    return scene.words[scene.words > 0].tolist()
+
+
+def test_the_target_is_the_words_in_the_order_they_are_said():
+    maker = sequences()
+    made = [maker.make(np.random.default_rng(seed)) for seed in range(40)]
+    assert {len(spelt(scene)) for scene in made} == {1, 2, 3, 4, 5}
+    assert {label for scene in made for label in spelt(scene)} == {1, 2, 3}
+    for scene in made:
+        assert heard(scene.samples) == spelt(scene)
+        assert scene.words.shape == (24,)
+        assert not scene.words[len(spelt(scene)) :].any()
+
+
+def test_a_sentence_is_spelt_word_by_word_homophones_as_their_keyword(monkeypatch):
+    monkeypatch.setattr("kws_train.scenes.ctc_scenes._KEYWORD_UTTERANCES", 0.0)
+    said = [("hello", 1), ("know", 3), ("yes", 2), ("there", 1)]
+    words, pieces = [], []
+    for i, (word, label) in enumerate(said):
+        pieces += [square(6000, PITCHES_HZ[label]), np.zeros(2000, np.int16)]
+        words.append((word, 8000 * i, 8000 * i + 6000))
+    maker = sequences(speech=[Spoken(Path("a"), np.concatenate(pieces), tuple(words))])
+    made = [maker.make(np.random.default_rng(seed)) for seed in range(12)]
+    wanted = [label for _, label in said]
+    for scene in made:
+        assert spelt(scene) in [wanted[i:] for i in range(4)]
+        assert heard(scene.samples) == spelt(scene)
+    assert wanted in [spelt(scene) for scene in made]
+
+
+def test_an_utterance_may_hold_nothing():
+    scene = sequences(silence_share=1.0).make(np.random.default_rng(1))
+    assert not scene.words.any()
+    assert not scene.samples.any()
+
+
+def test_a_seed_decides_the_utterance():
+    one, same, other = (sequences().make(np.random.default_rng(seed)) for seed in (3, 3, 4))
+    assert np.array_equal(one.samples, same.samples)
+    assert not np.array_equal(one.samples, other.samples)
+
+
+@pytest.fixture(scope="module")
+def ctc(tensorflow):
+    from kws_train.fit import ctc
+
+    return ctc
+
+
+@pytest.mark.slow
+def test_the_loss_is_the_log_probability_over_all_alignments(ctc, random):
+    from kws.ctc import log_probability
+
+    logits = random.normal(0, 2, (3, 7, 4)).astype(np.float32)
+    words = np.array([[1, 2, 2], [3, 0, 0], [0, 0, 0]])
+    losses = np.asarray(ctc.CtcLoss(reduction=None)(words, logits))
+    log_probs = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    for i, sequence in enumerate([(1, 2, 2), (3,), ()]):
+        wanted = -log_probability(log_probs[i], sequence) / 7
+        assert losses[i] == pytest.approx(wanted, abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("said", "heard", "wanted"),
+    [("abc", "abc", 0), ("abc", "axc", 1), ("abc", "bc", 1), ("abc", "abcc", 1), ("", "ab", 2)],
+)
+def test_the_edit_distance_counts_changes(ctc, said, heard, wanted):
+    assert ctc.edit_distance(list(said), list(heard)) == wanted
+
+
+@pytest.mark.slow
+def test_the_word_error_rate_is_over_the_words_said(ctc):
+    said, heard = [["one", "two"], ["three", "four"]], [["one"], ["three", "four", "one"]]
+    assert ctc.word_error_rate(said, heard) == 0.5

@@ -1,0 +1,1 @@
+"""Evaluation on clips and on continuous audio: scores, calibration, plots, reports."""

@@ -1,0 +1,1 @@
+"""Training: loop, batches, losses, checkpoints, hard negatives, hyper-parameter search."""

@@ -1,0 +1,226 @@
+"""Search for the settings of a recipe that train best: many short trainings, the poor ones cut off.
+
+Each trial trains the first stage of the recipe with values drawn from the ranges of its `[search]`
+table, in a folder of its own. What counts is the least validation loss, of scenes that are made as
+the recipe itself says, whatever a trial trains on. Several machines share one study by giving the
+same storage URL.
+"""
+
+import csv
+import logging
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import keras
+import msgspec
+
+from kws.errors import ConfigError
+from kws_train.fit.checkpoints import BACKUP, NotFiniteError
+from kws_train.fit.training import fit
+from kws_train.optional import load_library
+from kws_train.recipe import Recipe, SearchRange, write_recipe
+
+__all__ = ["changed", "search"]
+
+log = logging.getLogger("kws.search")
+
+_YARDSTICK = {"fit.loss", "fit.label_smoothing", "fit.focal_gamma"}
+_WARM_UP_EPOCHS = 3  # losses of the first epochs say little about the last
+_TRIES, _PAUSE_S = 4, 0.5
+
+_Made = TypeVar("_Made")
+
+
+def search(
+    recipe: Recipe,
+    *,
+    data: Path,
+    run: Path,
+    n_trials: int,
+    storage: str | None = None,
+    study: str | None = None,
+    start: Path | None = None,
+) -> Recipe:
+    """Train until the study has `n_trials` that ended or were cut off; return the best recipe.
+
+    Values are drawn by the tree-structured Parzen estimator; a trial that is worse than the median
+    of the others at the same epoch is cut off. `run` gets a folder a trial, `trials.csv` and
+    `best.toml`. The same command goes on with the same study.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        With ranges in `[search]`.
+    data, start : Path
+        As in `fit`.
+    run : Path
+    n_trials : int
+        In all, those of other machines included.
+    storage : str, optional
+        Where the study is kept: an URL as SQLAlchemy takes it. By default a file in `run`.
+    study : str, optional
+        Its name; by default the recipe's.
+
+    Raises
+    ------
+    ConfigError
+        If `[search]` is empty, names what is no setting or changes the loss itself, Optuna is not
+        installed, the storage cannot be used, or no trial came to its end.
+    """
+    if not recipe.search:
+        raise ConfigError(
+            "A search needs ranges to search in. Received: a recipe without `[search]`. Add it, as "
+            "in docs/training.md."
+        )
+    if moved := sorted(_YARDSTICK & set(recipe.search)):
+        raise ConfigError(
+            f"A search compares losses, so the loss must be the same in every trial. Received: "
+            f"`{moved[0]}` in `[search]`. Take it out, and search once for each loss."
+        )
+    for key, range_ in recipe.search.items():
+        changed(recipe, {key: range_.choices[0] if range_.choices else range_.low})
+    run.mkdir(parents=True, exist_ok=True)
+    url = storage or f"sqlite:///{run.resolve() / 'study.db'}"
+    opened = _open_study(recipe, url, study, shared=storage is not None)
+    try:
+        while _n_done(opened) < n_trials:
+            opened.optimize(lambda trial: _try(trial, recipe, data=data, run=run, start=start), 1)
+    finally:
+        _write_trials(run / "trials.csv", opened, list(recipe.search))
+    try:
+        values = {key: opened.best_params[key] for key in recipe.search}
+    except (ValueError, KeyError) as error:
+        raise ConfigError(
+            f"A search must have a trial that came to its end with a loss. Received: {n_trials} "
+            f"without, or with other ranges; see {run / 'trials.csv'}. Narrow `[search]`, or give "
+            f"another --study."
+        ) from error
+    best = changed(recipe, values)
+    write_recipe(run / "best.toml", msgspec.structs.replace(best, search={}))
+    return best
+
+
+def changed(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
+    """Return a recipe with other values for keys such as `fit.learning_rate`.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such setting, or the recipe breaks a rule with these values.
+    """
+    tables = msgspec.to_builtins(recipe)
+    for key, value in values.items():
+        *path, last = key.split(".")
+        table = tables
+        for name in path:
+            table = table.get(name) if isinstance(table, dict) else None
+        if not path or not isinstance(table, dict) or last not in table:
+            raise ConfigError(
+                f"`[search]` must name settings as `table.key`. Received: `{key}`. "
+                f"docs/training.md lists every key."
+            )
+        table[last] = value
+    try:
+        return msgspec.convert(tables, Recipe)
+    except msgspec.ValidationError as error:
+        raise ConfigError(
+            f"`[search]` must stay within the rules of recipes. Received: {error}, for {values}. "
+            f"Mend its ranges."
+        ) from error
+
+
+def _open_study(recipe: Recipe, url: str, name: str | None, *, shared: bool) -> Any:
+    optuna = load_library("optuna", purpose="`kws train --search`")
+    sqlalchemy = load_library("sqlalchemy", purpose="`kws train --search`")
+    optuna.logging.disable_default_handler()
+    try:
+        database = _made_by_one(lambda: optuna.storages.RDBStorage(url), sqlalchemy.exc.DBAPIError)
+        study = optuna.create_study(
+            storage=database,
+            study_name=name or recipe.name,
+            load_if_exists=True,
+            pruner=optuna.pruners.MedianPruner(n_warmup_steps=_WARM_UP_EPOCHS),
+        )
+    except (ValueError, ImportError, sqlalchemy.exc.SQLAlchemyError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"--storage must be the URL of a database that can be opened. Received: {url} "
+            f"({reason}). Give one such as sqlite:///study.db or postgresql://user@host/name."
+        ) from error
+    # Machines that share a study must not draw the same values.
+    seed = None if shared else (recipe.fit.seed + len(study.trials)) % 2**32
+    study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=shared)
+    return study
+
+
+def _made_by_one(make: Callable[[], _Made], taken: type[Exception]) -> _Made:
+    """Make what several machines may be making just now: another may be quicker, so try again."""
+    for _ in range(_TRIES - 1):
+        try:
+            return make()
+        except taken:
+            time.sleep(_PAUSE_S)
+    return make()
+
+
+def _n_done(study: Any) -> int:
+    """Count the trials that came to their end or were cut off; failed ones are tried again."""
+    return sum(trial.state.name in ("COMPLETE", "PRUNED") for trial in study.get_trials())
+
+
+def _try(trial: Any, recipe: Recipe, *, data: Path, run: Path, start: Path | None) -> float:
+    """Train once; return the least validation loss."""
+    pruned = load_library("optuna", purpose="`kws train --search`").TrialPruned
+    values = {key: _draw(trial, key, range_) for key, range_ in recipe.search.items()}
+    log.info("trial %d: %s", trial.number, values)
+    drawn = msgspec.structs.replace(changed(recipe, values), then=[], search={})
+    alike = msgspec.structs.replace(recipe, features=drawn.features, model=drawn.model)
+    folder = run / f"trial-{trial.number}"
+    report = _Report(trial, pruned)
+    keras.backend.clear_session()
+    try:
+        fit(drawn, data=data, run=folder, start=start, validate=alike, callbacks=[report])
+    except NotFiniteError as error:
+        log.warning("trial %d: %s", trial.number, error)
+        raise pruned(str(error)) from error
+    finally:
+        shutil.rmtree(folder / BACKUP, ignore_errors=True)
+    return min(report.losses)
+
+
+def _draw(trial: Any, key: str, range_: SearchRange) -> Any:
+    if range_.choices:
+        return trial.suggest_categorical(key, range_.choices)
+    step = {} if range_.step is None else {"step": range_.step}
+    if isinstance(range_.low, int) and isinstance(range_.high, int):
+        return trial.suggest_int(key, range_.low, range_.high, log=range_.log, **step)
+    return trial.suggest_float(key, range_.low, range_.high, log=range_.log, **step)
+
+
+class _Report(keras.callbacks.Callback):
+    """Tell the study each epoch's validation loss, and stop where it says so."""
+
+    def __init__(self, trial: Any, pruned: type[Exception]) -> None:
+        super().__init__()
+        self.trial, self.pruned = trial, pruned
+        self.losses: list[float] = []
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.losses.append(float(logs["val_loss"]))
+        self.trial.report(self.losses[-1], epoch)
+        if self.trial.should_prune():
+            log.info("trial %d: cut off after epoch %d", self.trial.number, epoch + 1)
+            raise self.pruned
+
+
+def _write_trials(path: Path, study: Any, keys: Sequence[str]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(("trial", "state", "val_loss", *keys))
+        for trial in study.get_trials():
+            drawn = (trial.params.get(key, "") for key in keys)
+            loss = "" if trial.value is None else trial.value
+            rows.writerow((trial.number, trial.state.name.lower(), loss, *drawn))

@@ -1,0 +1,99 @@
+"""`kws mine`. Thin; the work is in `gather`, `labeller` and `folder`."""
+
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from kws_train.mining.folder import MinedFolder
+
+__all__ = ["mine"]
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("model", required=False)
+@click.argument("recordings", metavar="[DIR]...", nargs=-1, type=_PATH)
+@click.option("--out", required=True, type=_PATH, help="Folder of clips, labels and words.")
+@click.option("--keyword", metavar="WORD", help="Only this one of MODEL's.")
+@click.option("--n", default=200, show_default=True, type=click.IntRange(1), help="Clips at most.")
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    metavar="P",
+    help="What kws.toml sets; default: the model's own.",
+)
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
+@click.option("--label/--no-label", default=None, help="Label now; default: in a terminal.")
+@click.option("--player", metavar="COMMAND", help="Plays a WAV; default: pw-play, paplay, aplay.")
+def mine(
+    model: str | None,
+    recordings: Sequence[Path],
+    *,
+    out: Path,
+    keyword: str | None,
+    n: int,
+    threshold: float | None,
+    jobs: int,
+    label: bool | None,
+    player: str | None,
+) -> None:
+    """Find in recordings what MODEL is unsure of, and label it by ear.
+
+    DIR holds what `[recording]` of the daemon kept, or recordings of any length. The same command
+    goes on; without MODEL and DIR, what --out holds is labelled. `kws train --fine-tune` learns
+    from the labels.
+    """
+    from kws_train.mining.folder import MinedFolder
+    from kws_train.mining.gather import gather
+
+    in_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    if label and not in_terminal:
+        raise click.UsageError("--label needs a terminal. Run it in one, or leave --label out.")
+    if threshold is not None and not math.isfinite(threshold):
+        raise click.UsageError(f"--threshold must be a number from 0 to 1. Received: {threshold}.")
+    if bool(model) != bool(recordings):
+        raise click.UsageError("Give MODEL and DIR, or neither to label what --out holds.")
+    if model:
+        found = gather(
+            model,
+            recordings,
+            out,
+            keyword=keyword,
+            threshold=threshold,
+            n=n,
+            n_jobs=jobs,
+            progress=sys.stderr.isatty(),
+        )
+        click.echo(
+            f"{out}: {found.n_files} files heard, {found.hours:.2f} h; {found.n_found} moments, "
+            f"{len(found.candidates)} chosen; {found.n_labelled} labelled before; "
+            f"{len(found.left_out)} files left out"
+        )
+    folder = MinedFolder(out)
+    if label is None:
+        label = in_terminal
+    if label and any(one.id not in folder.labels() for one in folder.candidates()):
+        _label(folder, player)
+    counts = folder.write_words()
+    said = ", ".join(f"{word} {count}" for word, count in counts.items())
+    click.echo(f"{folder.words}: {said or 'no clip yet, nothing is labelled'}")
+    if counts:
+        click.echo(f"Next: kws train --fine-tune {out} --start RUN --data DATA --out RUN2")
+
+
+def _label(folder: "MinedFolder", player: str | None) -> None:
+    from rich.console import Console
+
+    from kws_train.mining.labeller import keys_of, label, player_words
+
+    words = player_words(player)
+    with keys_of(sys.stdin) as key:
+        n_left = label(folder, player=words, console=Console(), key=key)
+    if n_left:
+        click.echo(f"{n_left} are not labelled; the same command goes on.")

@@ -1,0 +1,278 @@
+"""Labelling by ear, in a terminal: each candidate is played, a key says what it is."""
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import tempfile
+import termios
+import tty
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TextIO
+
+import soundfile
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.text import Text
+
+from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
+from kws.errors import ConfigError, FormatError
+from kws.manifest import UNKNOWN
+from kws.player import find_player
+from kws_train.data.corpus import read_samples
+from kws_train.mining.folder import UNSURE, Answers, Candidate, MinedFolder
+
+__all__ = ["Player", "keys_of", "label", "player_words"]
+
+_FAILS_WITHIN_S = 0.25
+_ENDS_WITHIN_S = 1.0
+_DIGITS = "1234567890"
+_SHOWN_ERROR = 200
+
+
+class Player:
+    """Plays clips, one at a time, while keys are waited for.
+
+    Parameters
+    ----------
+    words : sequence of str
+        A program and its options; the name of a WAV is added.
+    folder : Path
+        For that WAV: not every player knows FLAC.
+    """
+
+    def __init__(self, words: Sequence[str], folder: Path) -> None:
+        self._words, self._wav = list(words), folder / "clip.wav"
+        self._errors = folder / "errors"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def play(self, clip: Path) -> str:
+        """Begin to play a clip; return what is wrong, an empty string if nothing is."""
+        self.stop()
+        try:
+            soundfile.write(self._wav, read_samples(clip), RATE_HZ, subtype="PCM_16")
+        except FormatError as error:
+            return str(error)
+        try:
+            with self._errors.open("wb") as errors:
+                self._process = subprocess.Popen(
+                    [*self._words, str(self._wav)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=errors,
+                )
+        except OSError as error:
+            return f"{self._words[0]} cannot be run: {error.strerror}"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_FAILS_WITHIN_S)
+        return self._problem()
+
+    def stop(self) -> None:
+        """Stop playing."""
+        if self._process:
+            self._process.terminate()
+            try:
+                self._process.wait(_ENDS_WITHIN_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        self._process = None
+
+    def _problem(self) -> str:
+        if not self._process or not self._process.poll():
+            return ""
+        said = " ".join(self._errors.read_text(errors="replace").split())[:_SHOWN_ERROR]
+        return f"{self._words[0]} ended with {self._process.returncode}: {said}"
+
+
+def player_words(command: str | None) -> list[str]:
+    """Return the program that plays clips, and its options.
+
+    Raises
+    ------
+    ConfigError
+        If none is named and none is found, or what is named is ill-quoted or empty.
+    """
+    try:
+        words = shlex.split(command) if command is not None else find_player()
+    except ValueError as error:
+        raise ConfigError(
+            f"`--player` must have its quotes in pairs. Received: `{command}` ({error}). Mend it."
+        ) from error
+    if not words:
+        received = "an empty --player" if command is not None else "none of pw-play, paplay, aplay"
+        raise ConfigError(
+            f"Labelling needs a program that plays sounds. Received: {received}. Run `sudo apt "
+            f"install alsa-utils`, or name another, such as --player 'ffplay -nodisp -autoexit'; "
+            f"--no-label stops before."
+        )
+    return words
+
+
+@contextlib.contextmanager
+def keys_of(stream: TextIO) -> Iterator[Callable[[], str]]:
+    """Give a function that waits for a key; what is typed in the meantime is not lost.
+
+    Neither is Ctrl-C: the function raises it when it is next called. Raised at any moment, it could
+    hit where Python drops exceptions, such as the end of a player's process object.
+
+    Parameters
+    ----------
+    stream : text stream
+        Of a terminal, which is put in order at the end.
+    """
+    descriptor = stream.fileno()
+    waits = is_interrupted = False
+
+    def interrupt(signum: int, frame: object) -> None:
+        nonlocal is_interrupted
+        is_interrupted = True
+        if waits:
+            raise KeyboardInterrupt
+
+    def key() -> str:
+        nonlocal waits
+        waits = True
+        try:
+            if is_interrupted:
+                raise KeyboardInterrupt
+            if not (pressed := os.read(descriptor, 1)):
+                raise EOFError
+        finally:
+            waits = False
+        return pressed.decode("latin-1")
+
+    before, handler = termios.tcgetattr(descriptor), signal.signal(signal.SIGINT, interrupt)
+    try:
+        tty.setcbreak(descriptor, termios.TCSADRAIN)
+        yield key
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+        signal.signal(signal.SIGINT, handler)
+
+
+def label(
+    folder: MinedFolder,
+    *,
+    player: Sequence[str],
+    console: Console,
+    key: Callable[[], str],
+) -> int:
+    """Offer what is not labelled until all is, or `q`, Ctrl-C or Ctrl-D; return how many are left.
+
+    Every answer is on the disk before the next candidate is shown.
+
+    Parameters
+    ----------
+    folder : MinedFolder
+    player : sequence of str
+        As of `player_words`.
+    console : Console
+    key : callable
+        Waits for a key and returns it, as of `keys_of`.
+    """
+    with (
+        folder.answering() as answers,
+        tempfile.TemporaryDirectory(prefix="kws-mine-") as temporary,
+        Live(console=console, auto_refresh=False, transient=True) as live,
+    ):
+        speaker = Player(player, Path(temporary))
+        session = _Session(folder, speaker, answers)
+        try:
+            while session.goes_on:
+                live.update(session.screen(), refresh=True)
+                if session.play():
+                    live.update(session.screen(), refresh=True)
+                session.press(key())
+        except (KeyboardInterrupt, EOFError):
+            pass
+        finally:
+            speaker.stop()
+        return session.n_left
+
+
+class _Session:
+    """Where one is in the list."""
+
+    def __init__(self, folder: MinedFolder, player: Player, answers: Answers) -> None:
+        labels = folder.labels()
+        self._folder, self._player, self._answers = folder, player, answers
+        self._keywords = dict(zip(_DIGITS, folder.keywords(), strict=False))
+        self._todo = [one for one in folder.candidates() if one.id not in labels]
+        self._given: list[str] = []
+        self._taken_back = self._problem = ""
+        self._ended, self._is_new = False, True
+
+    @property
+    def n_left(self) -> int:
+        return len(self._todo) - len(self._given)
+
+    @property
+    def goes_on(self) -> bool:
+        return self.n_left > 0 and not self._ended
+
+    def press(self, key: str) -> None:
+        """Do what a key stands for, if it stands for anything."""
+        answers = {"y": self._on.keyword, "n": UNKNOWN, "u": UNSURE, **self._keywords}
+        if key in answers:
+            self._answers.keep(self._on, answers[key])
+            self._given.append(answers[key])
+            self._taken_back = self._problem = ""
+        elif key == "b" and self._given:
+            self._taken_back = self._given.pop()
+            self._answers.keep(self._on, None)
+        elif key != " ":
+            self._ended = key in {"q", "\x04"}
+            return
+        self._is_new = True
+
+    def play(self) -> str:
+        """Play the clip of a candidate that came on, or is asked for; return what is wrong."""
+        if self._is_new:
+            self._is_new = False
+            self._problem = self._player.play(self._folder.path / self._on.clip)
+        return self._problem
+
+    def screen(self) -> Group:
+        """Draw the candidate that is on."""
+        one = self._on
+        what = f"  {one.kind.replace('_', ' ')}, {one.score:.2f}"
+        where = f"{Path(one.source).name}, {_clock(one.end_s)}"
+        lines = [
+            Text.assemble((f"{one.keyword}?", "bold"), what),
+            Text(where, style="dim", overflow="ellipsis", no_wrap=True),
+        ]
+        if self._taken_back:
+            lines.append(Text(f"Taken back: {_said(self._taken_back)}", style="yellow"))
+        if self._problem:
+            lines.append(Text(f"Not played: {self._problem}", style="red"))
+        bar = ProgressBar(total=len(self._todo), completed=len(self._given))
+        title = f"{len(self._given) + 1} of {len(self._todo)}"
+        return Group(Panel(Group(*lines, bar), title=title, title_align="left"), self._keys())
+
+    @property
+    def _on(self) -> Candidate:
+        return self._todo[len(self._given)]
+
+    def _keys(self) -> Text:
+        keys = {"space": "play", "y": self._on.keyword, "n": "no keyword in it"}
+        if len(self._keywords) > 1:
+            keys |= self._keywords
+        keys |= {"u": "unsure", "b": "back", "q": "quit"}
+        text = Text()
+        for name, what in keys.items():
+            text.append(f" {name} ", style="reverse").append(f" {what}  ")
+        return text
+
+
+def _said(label: str) -> str:
+    return {UNKNOWN: "no keyword", UNSURE: "unsure"}.get(label, label)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(seconds, 60)
+    return f"{int(minutes)}:{rest:04.1f}"

@@ -1,0 +1,1 @@
+"""Streaming layers and the network architectures built from them."""

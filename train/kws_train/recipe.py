@@ -1,0 +1,516 @@
+"""A training recipe: every setting of a run, as read from a TOML file.
+
+A recipe says what is trained and from which folders; where the data lies is given with `--data`.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias, get_args
+
+import msgspec
+import tomli_w
+from msgspec import Meta
+
+from kws.audio import SAMPLE_RATE_HZ
+from kws.errors import ConfigError, did_you_mean
+from kws.manifest import DataSource, DecisionDefaults, FeatureSettings
+
+__all__ = [
+    "MODEL_RECIPES",
+    "AugmentRecipe",
+    "BcResnetRecipe",
+    "BilstmRecipe",
+    "CnnLstmRecipe",
+    "Codec",
+    "Conv1dLstmRecipe",
+    "CrnnRecipe",
+    "CtcRecipe",
+    "DataRecipe",
+    "DeepCnnRecipe",
+    "DsCnnRecipe",
+    "FitRecipe",
+    "GruRecipe",
+    "LossName",
+    "LstmRecipe",
+    "ModelRecipe",
+    "Precision",
+    "Recipe",
+    "SearchRange",
+    "SpeechCorpus",
+    "StepRecipe",
+    "TcResnetRecipe",
+    "WindowRecipe",
+    "WordCorpus",
+    "load_recipe",
+    "write_recipe",
+]
+
+Codec: TypeAlias = Literal["telephone", "gsm", "opus", "mp3"]
+Precision: TypeAlias = Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"]
+LossName: TypeAlias = Literal["set", "focal", "max_pooling"]
+
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+Count = Annotated[int, Meta(ge=0)]
+Speed = Annotated[float, Meta(ge=0.25, le=4.0)]
+Semitones = Annotated[float, Meta(ge=-12.0, le=12.0)]
+Voices = Annotated[int, Meta(ge=1, le=64)]
+Size = Annotated[int, Meta(ge=1, le=1024)]
+Frames = Annotated[int, Meta(ge=1, le=256)]
+
+
+class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of a recipe."""
+
+
+class WordCorpus(_Table, frozen=True, kw_only=True):
+    """A folder of isolated words: `word/speaker_nohash_n.*` or any `word/clip.*`."""
+
+    path: str
+    """Relative to the data folder."""
+    split: Literal["hash", "train", "validation"] = "hash"
+    """`hash`: by the official speaker hash; `train`, `validation`: all of it is for that."""
+    unknown: bool = False
+    """True: no word in here is a keyword, whatever its folder is called."""
+    optional: bool = False
+    """True: train without it, saying so, where the folder is missing."""
+    weight: Annotated[float, Meta(gt=0.0)] = 1.0
+    """How often a clip is drawn, against clips of the same word in other corpora."""
+    synthetic: bool = False
+    first: Share = 1.0
+    """With `split = "train"`: which part of each word's clips, by name; the rest is kept apart."""
+
+
+class SpeechCorpus(_Table, frozen=True, kw_only=True):
+    """A folder of continuous speech: LibriSpeech-shaped or, without an alignment, of any shape."""
+
+    path: str
+    alignment: str | None = None
+    """Word times, made by `kws align`, relative to the data folder; None: no word is known."""
+    speakers: Literal["first", "all"] = "first"
+    """`first`: the first half by SPEAKERS.TXT, the second being kept for evaluation; folders
+    without transcripts are used whole."""
+    word_weight: Annotated[float, Meta(ge=0.0)] = 1.0
+    """Weight of keywords cut out of this corpus; 0 leaves them out."""
+
+
+class DataRecipe(_Table, frozen=True, kw_only=True):
+    """`[data]`: what is learned from."""
+
+    keywords: list[str]
+    words: list[WordCorpus]
+    speech: list[SpeechCorpus] = []
+    noise: list[str] = []
+    """Folders, or patterns of files such as `noise/esc10/[123]-*`."""
+    homophones: dict[str, list[str]] = {}
+    """Words of the speech corpora that sound like a keyword and so are neither it nor unknown."""
+    sources: list[DataSource] = []
+    """What the manifest and the card say about the data."""
+
+    def __post_init__(self) -> None:
+        if not self.keywords or len(set(self.keywords)) != len(self.keywords):
+            raise ValueError("keywords must be present and differ from one another")
+        if len({keyword.casefold() for keyword in self.keywords}) < len(self.keywords):
+            raise ValueError("keywords must not differ in case alone")
+        if any(keyword.startswith("_") for keyword in self.keywords):
+            raise ValueError("keywords must not begin with an underscore")
+        if not all(keyword and keyword.isprintable() for keyword in self.keywords):
+            raise ValueError("keywords must be printable text")
+        if strange := set(self.homophones) - set(self.keywords):
+            raise ValueError(f"homophones must be of keywords; received `{min(strange)}`")
+
+
+class _Architecture(_Table, frozen=True, kw_only=True, tag_field="architecture"):
+    """`[model]`: an architecture and its sizes."""
+
+    dropout: Share = 0.1
+
+    @property
+    def architecture(self) -> str:
+        """Its name in recipes."""
+        return str(self.__struct_config__.tag)
+
+
+class CrnnRecipe(_Architecture, frozen=True, kw_only=True, tag="crnn"):
+    """Causal depthwise-separable CNN with a GRU on top."""
+
+    channels: tuple[Size, Size, Size] = (16, 24, 64)
+    """2-D front, 2-D middle, 1-D width."""
+    n_blocks: Annotated[int, Meta(ge=0, le=32)] = 3
+    kernel_frames: Annotated[int, Meta(ge=1, le=64)] = 9
+    gru_units: Size = 80
+
+
+class CtcRecipe(CrnnRecipe, frozen=True, kw_only=True, tag="ctc"):
+    """The CRNN, trained on sequences of words (connectionist temporal classification)."""
+
+
+class GruRecipe(_Architecture, frozen=True, kw_only=True, tag="gru"):
+    """Gated recurrent units one above the other."""
+
+    units: tuple[Size, ...] = (80, 80)
+    stack_frames: Frames = 2
+    """Frames that are put together before the first layer."""
+
+
+class LstmRecipe(_Architecture, frozen=True, kw_only=True, tag="lstm"):
+    """Long short-term memory, one layer above the other."""
+
+    units: tuple[Size, ...] = (64, 64)
+    stack_frames: Frames = 2
+
+
+class DsCnnRecipe(_Architecture, frozen=True, kw_only=True, tag="ds_cnn"):
+    """Depthwise-separable CNN (Zhang et al. 2017)."""
+
+    channels: Size = 64
+    n_blocks: Annotated[int, Meta(ge=0, le=32)] = 4
+    pool_outputs: Frames = 30
+    """Outputs that the running average goes over."""
+
+
+class TcResnetRecipe(_Architecture, frozen=True, kw_only=True, tag="tc_resnet"):
+    """Temporal-convolution ResNet (Choi et al. 2019)."""
+
+    channels: tuple[Size, ...] = (16, 24, 32, 48)
+    """Of the first layer and of each residual block; each block halves the frame rate."""
+    kernel_frames: Frames = 9
+    pool_outputs: Frames = 8
+
+
+class BcResnetRecipe(_Architecture, frozen=True, kw_only=True, tag="bc_resnet"):
+    """Broadcasted-residual network (Kim et al. 2021)."""
+
+    width: Annotated[float, Meta(gt=0.0, le=8.0)] = 1.0
+    """Multiplies all numbers of channels: BC-ResNet-1, -1.5, -2 …"""
+    n_blocks: tuple[Frames, Frames, Frames, Frames] = (2, 2, 4, 4)
+    sub_bands: Frames = 5
+    """Into which sub-spectral normalisation divides the bands; must divide their number by 8."""
+    stride_frames: Frames = 2
+    """Of the first layer; 1 as published, 2 for half the work."""
+    pool_outputs: Frames = 30
+
+
+class _Window(_Architecture, frozen=True, kw_only=True):
+    """What is run on a whole window of frames at a time."""
+
+    window_frames: Annotated[int, Meta(ge=8, le=1024)] = 96
+    hop_frames: Frames = 16
+    """Frames from one window to the next."""
+
+
+class Conv1dLstmRecipe(_Window, frozen=True, kw_only=True, tag="conv1d_lstm"):
+    """1-D convolution, pooling, LSTM, dropout, dense."""
+
+    channels: Size = 64
+    kernel_frames: Frames = 5
+    pool_frames: Frames = 4
+    lstm_units: Size = 64
+
+
+class CnnLstmRecipe(_Window, frozen=True, kw_only=True, tag="cnn_lstm"):
+    """2-D CNN over a spectrogram, then an LSTM over its columns."""
+
+    channels: tuple[Size, Size, Size] = (8, 16, 24)
+    lstm_units: Size = 64
+
+
+class DeepCnnRecipe(_Window, frozen=True, kw_only=True, tag="deep_cnn"):
+    """Four blocks of 2-D convolution and pooling, dense; one keyword, a sigmoid."""
+
+    channels: tuple[Size, Size, Size, Size] = (8, 16, 24, 32)
+    dense_units: Size = 32
+
+
+class BilstmRecipe(_Window, frozen=True, kw_only=True, tag="bilstm"):
+    """LSTM over the window in both directions."""
+
+    units: Size = 48
+    stack_frames: Frames = 4
+
+
+StepRecipe: TypeAlias = (
+    CrnnRecipe | GruRecipe | LstmRecipe | DsCnnRecipe | TcResnetRecipe | BcResnetRecipe
+)
+WindowRecipe: TypeAlias = Conv1dLstmRecipe | CnnLstmRecipe | DeepCnnRecipe | BilstmRecipe
+ModelRecipe: TypeAlias = StepRecipe | WindowRecipe | CtcRecipe
+MODEL_RECIPES = {str(model.__struct_config__.tag): model for model in get_args(ModelRecipe)}
+"""Every architecture, by its name in recipes."""
+
+
+class AugmentRecipe(_Table, frozen=True, kw_only=True):
+    """`[augment]`: how a scene is made from clips."""
+
+    scene_s: Annotated[float, Meta(gt=0.5, le=30.0)] = 2.4
+    keyword_share: Share = 0.6
+    """Share of isolated words that are keywords; all keywords are equally frequent."""
+    speech_share: Share = 0.2
+    """Share of scenes other than clips that are continuous speech alone."""
+    silence_share: Share = 0.08
+    """Share of scenes, clips too, that hold no speech at all."""
+    clip_share: Share = 0.0
+    """Share of scenes that are one clip as a file holds it and then digital silence; its word is
+    asked for between its middle and 320 ms after its end, so only for `loss = "max_pooling"`."""
+    context_share: Share = 0.35
+    """Share of word scenes with other speech before and after the word."""
+    speech_word_share: Share = 0.4
+    """Share of unknown words that are cut out of the speech corpora."""
+    mined_share: Share = 0.0
+    """Share of continuous speech around what the weights begun with take for a keyword."""
+    noise_share: Share = 0.7
+    snr_db: tuple[float, float] = (0.0, 25.0)
+    gain_db: tuple[float, float] = (-18.0, 6.0)
+    speed: tuple[Speed, Speed] = (0.87, 1.15)
+    room_share: Share = 0.35
+    room: Literal["polack", "pyroomacoustics"] = "polack"
+    """Noise that decays, drawn anew for each scene, or image sources in a bank of shoeboxes."""
+    room_bank: Size = 100
+    """How many rooms the bank of `pyroomacoustics` has."""
+    cut_share: Share = 0.15
+    """Share of scenes that fall into digital silence after the last word, as a file that ends."""
+    warp: tuple[Speed, Speed] = (1.0, 1.0)
+    """Vocal tract length perturbation of whole scenes, for features over mel bands."""
+    pitch_share: Share = 0.0
+    """Share of isolated words whose pitch is changed, apart from what their speed does to it."""
+    pitch_semitones: tuple[Semitones, Semitones] = (-3.0, 3.0)
+    babble_share: Share = 0.0
+    """Share of scenes in which other people talk, all at once, in the background."""
+    babble_voices: tuple[Voices, Voices] = (3, 8)
+    babble_snr_db: tuple[float, float] = (0.0, 20.0)
+    microphone_share: Share = 0.0
+    """Share of scenes recorded with a random cheap microphone: a band, resonances, notches."""
+    codec_share: Share = 0.0
+    """Share of scenes sent through a lossy codec."""
+    codecs: tuple[Codec, ...] = ("telephone", "gsm", "mp3")
+    tilt_db: float = 8.0
+    """Greatest deviation of the random microphone response from flat."""
+    time_masks: Count = 1
+    time_mask_frames: Count = 20
+    band_masks: Count = 2
+    bands_per_mask: Count = 6
+    mixup_share: Share = 0.0
+    """Share of scenes that are mixed with another one, targets with targets."""
+    mixup_alpha: Annotated[float, Meta(gt=0.0, le=100.0)] = 0.4
+
+    def __post_init__(self) -> None:
+        if self.codec_share and not self.codecs:
+            raise ValueError("codecs must name one at least where codec_share is above 0")
+        if self.clip_share and self.scene_s < 1.5:
+            raise ValueError(
+                f"scene_s must be at least 1.5 where clip_share is above 0: a clip has a second, "
+                f"and its answer half of one; received {self.scene_s}"
+            )
+        if self.babble_voices[0] > self.babble_voices[1]:
+            raise ValueError("babble_voices must be the fewest and the most, in this order")
+
+
+class FitRecipe(_Table, frozen=True, kw_only=True):
+    """`[fit]`: optimisation."""
+
+    seed: Annotated[int, Meta(ge=0, le=2**32 - 1)] = 1
+    epochs: Annotated[int, Meta(ge=1)] = 50
+    cosine_epochs: Annotated[int, Meta(ge=1)] | None = None
+    """Epochs after which the learning rate would be zero; by default the last one."""
+    scenes_per_epoch: Annotated[int, Meta(ge=1)] = 12_800
+    validation_scenes: Annotated[int, Meta(ge=1)] = 2_560
+    batch_size: Annotated[int, Meta(ge=1)] = 128
+    echo: Annotated[int, Meta(ge=1, le=16)] = 1
+    """Consecutive batches that a scene is in, each time with other masks, warp and tilt."""
+    learning_rate: Annotated[float, Meta(gt=0.0)] = 2e-3
+    average: Annotated[float, Meta(gt=0.0, lt=1.0)] | None = None
+    """Momentum of a running average over weights, which is what is validated and kept."""
+    weight_decay: Annotated[float, Meta(ge=0.0)] = 0.01
+    loss: LossName = "set"
+    label_smoothing: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.0
+    focal_gamma: Annotated[float, Meta(ge=0.0)] = 2.0
+    """Of `loss = "focal"`."""
+    pooled_outputs: Annotated[int, Meta(ge=1, le=15)] = 1
+    """Of `loss = "max_pooling"`: outputs whose mean posterior counts, an odd number of them."""
+    teacher: str | None = None
+    """A run folder whose larger model's posteriors are learned from too, for the same labels."""
+    teacher_share: Share = 0.5
+    temperature: Annotated[float, Meta(ge=1.0)] = 2.0
+    precision: Precision = "auto"
+    """Of the computation; weights are float32. `auto`: mixed_float16 on a GPU."""
+    frozen_layers: Count = 0
+    """How many layers, from the first, keep the weights that are begun with."""
+    quantize_aware: bool = False
+    """True: compute as the int8 model will, with ranges that are learned and exported."""
+    keep: Literal["best", "last"] = "best"
+    """Which epoch's weights the run ends with: that of least validation loss, or the last."""
+    start_share: Share = 0.0
+    """Share of the weights begun with in those that the run ends with."""
+    patience: Annotated[int, Meta(ge=1)] = 15
+    """Epochs without a better validation loss before training stops."""
+
+
+class SearchRange(_Table, frozen=True, kw_only=True):
+    """A table of `[search]`: what `kws train --search` may draw for one setting."""
+
+    low: int | float | None = None
+    high: int | float | None = None
+    """Both ends are included. Where both are whole numbers, only such are drawn."""
+    step: Annotated[float, Meta(gt=0.0)] | Annotated[int, Meta(gt=0)] | None = None
+    log: bool = False
+    """Draw evenly on a logarithmic scale."""
+    choices: list[Any] = []
+    """In place of a range: the values themselves."""
+
+    def __post_init__(self) -> None:
+        ends = (self.low, self.high)
+        if self.choices and ends == (None, None):
+            return
+        if self.choices or self.low is None or self.high is None or self.low >= self.high:
+            raise ValueError("a range must have either `choices`, or `low` and a greater `high`")
+        if self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError("a range with `log` must begin above 0 and have no `step`")
+
+
+class Recipe(_Table, frozen=True, kw_only=True):
+    """The whole recipe."""
+
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z")]
+    """As in the manifest, which it goes into."""
+    description: str = ""
+    licence: str = ""
+    data: DataRecipe
+    features: FeatureSettings
+    model: ModelRecipe = CrnnRecipe()
+    augment: AugmentRecipe = AugmentRecipe()
+    fit: FitRecipe = FitRecipe()
+    decision: DecisionDefaults = DecisionDefaults()
+    then: list[dict[Literal["data", "model", "augment", "fit", "decision"], dict[str, Any]]] = []
+    """`[[then]]`: further stages, each begun with the one before; their tables hold changes.
+
+    Of `model` that is the dropout: weights go from stage to stage, and so do their shapes.
+    """
+    search: dict[str, SearchRange] = {}
+    """`[search]`: ranges of settings, by keys such as `"fit.learning_rate"`."""
+
+    def __post_init__(self) -> None:
+        if self.features.sample_rate_hz != SAMPLE_RATE_HZ:
+            raise ValueError(
+                f"features.sample_rate_hz must be {SAMPLE_RATE_HZ}, as every clip is read at; "
+                f"received {self.features.sample_rate_hz}"
+            )
+
+        if self.fit.quantize_aware and isinstance(self.model, WindowRecipe):
+            raise ValueError(
+                f"fit.quantize_aware must stay false for {self.model.architecture}: only step "
+                f"models can be trained so"
+            )
+        if self.fit.frozen_layers and isinstance(self.model, WindowRecipe):
+            raise ValueError(
+                f"fit.frozen_layers must stay 0 for {self.model.architecture}: only the layers of "
+                f"step models are counted"
+            )
+        if self.fit.pooled_outputs % 2 == 0:
+            raise ValueError(f"fit.pooled_outputs must be odd; received {self.fit.pooled_outputs}")
+        if self.augment.clip_share and self.fit.loss != "max_pooling":
+            raise ValueError(
+                f"augment.clip_share must stay 0 unless fit.loss is max_pooling: other losses "
+                f"would ask for the word all the time; received {self.fit.loss}"
+            )
+        if self.fit.quantize_aware and self.fit.precision.startswith("mixed"):
+            raise ValueError(
+                f"fit.precision must be float32 or auto with fit.quantize_aware; received "
+                f"{self.fit.precision}"
+            )
+        if isinstance(self.model, DeepCnnRecipe) and len(self.data.keywords) != 1:
+            raise ValueError(
+                f"deep_cnn must have one keyword; received {len(self.data.keywords)} in data"
+            )
+
+    def stages(self) -> list["Recipe"]:
+        """Return the recipe of each stage, first to last; none of them has stages of its own."""
+        recipes = [msgspec.structs.replace(self, then=[])]
+        for stage in self.then:
+            tables = msgspec.to_builtins(recipes[-1])
+            for name, changes in stage.items():
+                tables[name] |= changes
+            if set(stage.get("model", {})) - {"dropout"}:
+                raise msgspec.ValidationError(
+                    f"`model` in `[[then]]` must change `dropout` alone; received "
+                    f"{', '.join(stage['model'])}"
+                )
+            recipes.append(msgspec.convert(tables, Recipe))
+        return recipes
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read, is not TOML, or breaks a rule; the message names the key.
+    """
+    try:
+        recipe = msgspec.convert(_tables(path), Recipe)
+        recipe.stages()
+    except OSError as error:
+        raise ConfigError(
+            f"The recipe must be a readable file. Received: {path} ({error.strerror}). "
+            f"Give its path with --config; bundled ones lie in train/kws_train/recipes/."
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} must be TOML. Received: {error}. Mend that line.") from error
+    except msgspec.ValidationError as error:
+        raise ConfigError(
+            f"{path} breaks a rule of recipes. Received: {error}.{_nearest(str(error))} "
+            f"docs/training.md lists every key."
+        ) from error
+    return recipe
+
+
+def write_recipe(path: Path, recipe: Recipe) -> None:
+    """Write a recipe with all its values, so that `load_recipe` gives the same one."""
+    path.write_text(tomli_w.dumps(_set_values(msgspec.to_builtins(recipe))), encoding="utf-8")
+
+
+def _set_values(value: Any) -> Any:
+    """Leave out what is None, which TOML has no word for."""
+    if isinstance(value, dict):
+        return {key: _set_values(one) for key, one in value.items() if one is not None}
+    return [_set_values(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _tables(path: Path, *, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Read a recipe's tables, over those of the recipe beside it that it names as its `base`."""
+    tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    if isinstance(model := tables.get("model"), dict):
+        model.setdefault("architecture", "crnn")
+    if not isinstance(base := tables.pop("base", None), str):
+        return tables
+    beside = path.with_name(Path(base).name)
+    if not beside.is_file() or beside in (*above, path):
+        raise msgspec.ValidationError(
+            f"`base` must be another recipe in the same folder; received `{base}`"
+        )
+    merged = _tables(beside, above=(*above, path))
+    for key, value in tables.items():
+        if key != "model" and isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] |= value
+        else:
+            merged[key] = value
+    return merged
+
+
+def _nearest(message: str) -> str:
+    tables = (
+        Recipe,
+        DataRecipe,
+        WordCorpus,
+        SpeechCorpus,
+        *MODEL_RECIPES.values(),
+        AugmentRecipe,
+        FitRecipe,
+        FeatureSettings,
+        DecisionDefaults,
+        SearchRange,
+    )
+    known = [key for table in tables for key in table.__struct_fields__]
+    if key := message.partition("unknown field `")[2].partition("`")[0]:
+        return did_you_mean(key, known)
+    if message.endswith("`$.model.architecture`"):
+        return did_you_mean(message.split("'")[1], MODEL_RECIPES)
+    return ""

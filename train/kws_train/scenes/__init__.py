@@ -1,0 +1,1 @@
+"""Scenes: continuous audio mixed from clips, speech and noise, with targets, for training."""

@@ -1,0 +1,104 @@
+"""Sequences: utterances of several words, and the words in their order as the only target.
+
+For models with a CTC head (`kws_train.fit.ctc`), which find out by themselves when a word is said.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
+from kws_train.scenes import augment
+from kws_train.scenes.augment import Random, Wave
+from kws_train.scenes.scenes import Scenes
+
+__all__ = ["MOST_WORDS", "Sequence", "SequenceScenes"]
+
+MOST_WORDS = 5
+_MOST_TARGETS = 24
+_LEAST_GAP_S, _LONGEST_GAP_S = 0.02, 0.3
+_KEYWORD_UTTERANCES = 0.85  # of utterances that hold words at all; the others are sentences
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """Audio, float32 on the scale of 16-bit samples, and its words.
+
+    Attributes
+    ----------
+    samples : float32 [shape=(n,)]
+    words : uint8 [shape=(24,)]
+        Indices of the words' labels in the order in which they are said; 0 behind the last.
+    """
+
+    samples: Wave
+    words: npt.NDArray[np.uint8]
+
+
+class SequenceScenes(Scenes):
+    """Make utterances of one to five isolated words, of sentences, or of nothing.
+
+    Words that are no keyword are in between, as the label of unknown words. Parameters are those of
+    `Scenes`.
+    """
+
+    def make(self, random: Random) -> Sequence:  # type: ignore[override]
+        """Make one utterance."""
+        samples = np.zeros(self.n_samples, np.float32)
+        words: list[int] = []
+        if random.random() > self.recipe.silence_share:
+            if random.random() < _KEYWORD_UTTERANCES or not self._speech:
+                words = self._add_sequence(samples, random)
+            else:
+                words = self._add_sentence(samples, random)
+        if random.random() < self.recipe.room_share:
+            samples = augment.reverberate(
+                samples,
+                t60_s=random.uniform(0.1, 0.7),
+                direct_db=random.uniform(-2, 12),
+                random=random,
+            )
+        samples = np.clip(
+            self._add_background(samples, random, noise_share=self.recipe.noise_share),
+            -32768,
+            32767,
+        )
+        targets = np.zeros(_MOST_TARGETS, np.uint8)
+        targets[: len(words)] = words[:_MOST_TARGETS]
+        return Sequence(samples, targets)
+
+    def _add_sequence(self, samples: Wave, random: Random) -> list[int]:
+        """Lay words one after another, as many as were drawn and find room."""
+        words: list[int] = []
+        at = int(random.uniform(0.05, 0.5) * RATE_HZ)
+        for _ in range(int(random.integers(1, MOST_WORDS + 1))):
+            label, wave, (start, end), _ = self._draw(random)
+            if at + end - start + 0.2 * RATE_HZ > self.n_samples:
+                break
+            first = max(0, at - start)
+            piece = wave[max(0, start - at) :][: self.n_samples - first]
+            samples[first : first + len(piece)] += piece
+            words.append(self.labels.index(label))
+            at += end - start + int(random.uniform(_LEAST_GAP_S, _LONGEST_GAP_S) * RATE_HZ)
+        return words
+
+    def _add_sentence(self, samples: Wave, random: Random) -> list[int]:
+        """Put a stretch of whole words of continuous speech into the utterance."""
+        spoken = self._speech[int(random.integers(len(self._speech)))]
+        if not spoken.words:
+            return []
+        first = int(random.integers(len(spoken.words)))
+        start = spoken.words[first][1]
+        room = self.n_samples - int(0.3 * RATE_HZ)
+        said = [word for word in spoken.words[first:] if word[2] - start <= room][:_MOST_TARGETS]
+        if not said:
+            return []
+        piece = augment.fade(spoken.samples[start : said[-1][2]].astype(np.float32))
+        at = int(random.uniform(0.05, 0.2) * RATE_HZ)
+        samples[at : at + len(piece)] += piece[: self.n_samples - at]
+        return [self._label(word) for word, *_ in said]
+
+    def _label(self, word: str) -> int:
+        keywords = self._ambiguous.get(word)
+        return self.labels.index(keywords[0]) if keywords else self._unknown

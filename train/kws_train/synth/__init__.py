@@ -1,0 +1,1 @@
+"""Synthetic speech: voices, phrases, confusable negatives, and quality checks of the clips."""

@@ -1,0 +1,119 @@
+"""Phrases as people type them, made into words that voices and dictionaries know."""
+
+import functools
+import re
+import unicodedata
+from typing import Any
+
+import msgspec
+
+from kws.errors import ConfigError
+from kws_train.optional import load_library
+
+__all__ = ["Phrase"]
+
+_MOST_WORDS = 8
+_MOST_LETTERS = 60
+_TOKENS = re.compile(
+    r"\d+(?:\.\d+)?(?:st|nd|rd|th)?(?![^\W\d_])|\d+(?:\.\d+)?|[^\W\d_]+(?:'[^\W\d_]+)*"
+)
+_VOWELS = set("aeiouy")
+
+
+class Phrase(msgspec.Struct, frozen=True):
+    """A phrase in its one form.
+
+    Attributes
+    ----------
+    words : tuple of str
+        In lower case, numbers written out, without punctuation but for apostrophes within words.
+    language : str
+        Such as `en`.
+    """
+
+    words: tuple[str, ...]
+    language: str = "en"
+
+    @property
+    def text(self) -> str:
+        """What voices are given, but for variation: single letters are capitals, to be spelled."""
+        alone = {"a", "i", "o"} if self.language == "en" else set()
+        capitals = (w.upper() if len(w) == 1 and w not in alone else w for w in self.words)
+        return " ".join(capitals)
+
+    @property
+    def label(self) -> str:
+        """The name of the keyword, and of the folder of its clips, such as `hey_computer`."""
+        return "_".join(self.words).replace("'", "")
+
+    @classmethod
+    def of(cls, text: str, /, *, language: str = "en") -> "Phrase":
+        """Bring a text into that form.
+
+        Case is dropped; `&` is read as a word; hyphens and other punctuation divide words. In
+        English, numbers are written out (`7th` is `seventh`, `R2D2` is `r two d two`), accents are
+        dropped (`Café` is `cafe`), and a word of consonants alone is spelled (`KWS` is `k w s`)
+        where the dictionary does not have it. In other languages letters keep their accents, and
+        digits are left for the voice to read.
+
+        Raises
+        ------
+        ConfigError
+            If nothing is left to say, it is too long, or English has no such letters.
+        """
+        plain = unicodedata.normalize("NFKC", text).casefold().replace("’", "'")
+        if language == "en":
+            plain = _without_accents(plain).replace("&", " and ")
+        words = tuple(
+            word for token in _TOKENS.findall(plain) for word in _spoken(token, language=language)
+        )
+        _check(text, words, language=language)
+        return cls(words, language)
+
+
+def _check(text: str, words: tuple[str, ...], *, language: str) -> None:
+    if not any(character.isalnum() for character in "".join(words)):
+        raise ConfigError(
+            f"A phrase must have letters or digits, to be said. Received: {text!r}. "
+            f"Write it as it is spoken."
+        )
+    if len(words) > _MOST_WORDS or sum(map(len, words)) > _MOST_LETTERS:
+        raise ConfigError(
+            f"A phrase must have at most {_MOST_WORDS} words and {_MOST_LETTERS} letters. "
+            f"Received: {text!r}, {len(words)} words. Two or three words are best."
+        )
+    foreign = sorted({one for one in "".join(words) if not one.isascii()})
+    if language == "en" and foreign:
+        raise ConfigError(
+            f"English has the letters a to z. Received: {text!r}, with {', '.join(foreign)}. "
+            f"Write it in Latin letters as it sounds, or name its language: `--language`."
+        )
+
+
+def _without_accents(text: str) -> str:
+    decomposed = unicodedata.normalize("NFD", text)
+    return "".join(one for one in decomposed if not unicodedata.combining(one))
+
+
+def _spoken(token: str, *, language: str) -> list[str]:
+    """Return the words that a token is said as."""
+    if language != "en":
+        return [token]
+    if token[0].isdigit():
+        written: str = _numbers().number_to_words(token, andword="")
+        return re.findall(r"[a-z]+", written)
+    if token.isascii() and not _VOWELS & set(token) and token not in _dictionary_words():
+        return [letter for letter in token if letter != "'"]
+    return [token]
+
+
+@functools.cache
+def _numbers() -> Any:
+    return load_library("inflect", purpose="A number in a phrase").engine()
+
+
+@functools.cache
+def _dictionary_words() -> frozenset[str]:
+    from kws_train.synth.phonemes import dictionary
+
+    return frozenset(dictionary())
