@@ -13,13 +13,12 @@ import numpy as np
 
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.config import DecisionSettings, GateSettings
-from kws.ctc import greedy, prefix_beam
+from kws.ctc_decision import greedy, prefix_beam
 from kws.features import Features, Samples
 from kws.manifest import SILENCE
 from kws.model import Model
 from kws.spotter import Spotter
 from kws_train.data.corpus import read_samples
-from kws_train.evaluate.clips import posteriors_of
 from kws_train.fit.ctc import edit_distance, word_error_rate
 from kws_train.scenes.scenes import speech_span
 
@@ -87,7 +86,7 @@ def evaluate_sequences(model: Model, utterances: Sequence[Utterance]) -> Spellin
     spotter = Spotter(model, gate=GateSettings(enabled=False), decision=settings)
     heard: dict[str, list[list[str]]] = {"greedy": [], "beam": [], "runtime": []}
     for _, samples in utterances:
-        posteriors = posteriors_of(model, features.whole(samples))
+        posteriors = model.run(features.whole(samples))
         log_probs = np.log(np.maximum(posteriors, 1e-7))
         found = {
             "greedy": greedy(log_probs, blank=blank),

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from kws.commands.demo import Labels
+from kws.matching import LabelledRecording
 from kws_train.data.align import train_speakers
 from kws_train.data.corpus import RATE_HZ, quiet_utterances
 from kws_train.evaluate.build_stream import build_stream
@@ -43,7 +43,9 @@ def main(data: Path, out: Path) -> None:
     with wave.open(str(out / "demo.wav"), "wb") as file:
         file.setparams((1, 2, RATE_HZ, 0, "NONE", ""))
         file.writeframes(stream.samples.tobytes())
-    labels = Labels(recording="demo.wav", duration_s=stream.duration_s, words=list(stream.words))
+    labels = LabelledRecording(
+        recording="demo.wav", duration_s=stream.duration_s, words=list(stream.words)
+    )
     (out / "demo.json").write_bytes(msgspec.json.format(msgspec.json.encode(labels), indent=1))
     print(f"{stream.duration_s:.1f} s, {len(stream.words)} words: {[w.word for w in stream.words]}")
 

@@ -12,8 +12,8 @@ import msgspec
 import pvporcupine
 
 from kws.audio import SAMPLE_RATE_HZ
-from kws.commands.demo import match
 from kws.events import Detection
+from kws.matching import match
 from kws_train.evaluate.det import poisson_interval, wilson_interval
 from kws_train.own_word.pipeline import streams_for_figures
 from kws_train.own_word.workspace import Request, Work

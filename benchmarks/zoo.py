@@ -31,7 +31,6 @@ from kws.features import Features
 from kws.model import Model, open_model
 from kws_train.data.corpus import load_corpus
 from kws_train.evaluate.build_stream import keyword_clips
-from kws_train.evaluate.clips import posteriors_of
 from kws_train.fit.checkpoints import finish, is_finished
 from kws_train.fit.ctc import CtcLoss
 from kws_train.fit.losses import SetLoss
@@ -264,7 +263,7 @@ def agreement(run: Path, model: Model) -> float:
     clips = clips[:, : clips.shape[1] // network.time_stride * network.time_stride]
     logits = keras.ops.softmax(network.predict(clips, verbose=0))
     wanted = keras.ops.convert_to_numpy(logits)
-    found = np.stack([posteriors_of(model, clip) for clip in clips])
+    found = np.stack([model.run(clip) for clip in clips])
     if isinstance(recipe.model, DeepCnnRecipe):
         return float(np.mean((found[..., 0] > 0.5) == (wanted[..., -1] > 0.5)))
     return float(np.mean(found.argmax(axis=-1) == wanted.argmax(axis=-1)))

@@ -1,4 +1,4 @@
-"""Turns samples of any width, rate and channels into what every stage hears: int16, mono, 16 kHz.
+"""Conversion of samples of any width, rate and channels to int16, mono, 16 kHz.
 
 On the way samples are float32 on the scale of int16, so that 16-bit audio stays exact: what is
 16 kHz mono int16 already comes out bit for bit as it went in.
@@ -6,7 +6,7 @@ On the way samples are float32 on the scale of int16, so that 16-bit audio stays
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from kws.errors import AudioError, FormatError
 
 __all__ = [
     "SAMPLE_RATE_HZ",
+    "AnySamples",
     "Converter",
     "Encoding",
     "Frames",
@@ -26,12 +27,15 @@ __all__ = [
     "level_dbfs",
     "sample_bytes",
     "to_int16",
+    "to_samples",
 ]
 
 SAMPLE_RATE_HZ = 16_000
 
 Encoding = Literal["u8", "s16", "s24", "s32", "f32", "f64"]
 """How a sample lies in bytes, little endian."""
+AnySamples: TypeAlias = npt.NDArray[Any] | bytes | bytearray | memoryview
+"""What `to_samples` takes: int16, floats in -1..1, or bytes of s16le [shape=(n,)]."""
 Samples = npt.NDArray[np.int16]
 """Mono at 16 kHz [shape=(n,)]."""
 Frames = npt.NDArray[np.float32]
@@ -41,6 +45,7 @@ _SAMPLE_BYTES: dict[Encoding, int] = {"u8": 1, "s16": 2, "s24": 3, "s32": 4, "f3
 _RATES_HZ = range(1_000, 768_001)
 # Far above full scale, far below where float32 sums and filters overflow.
 _LOUDEST = np.float32(2**31)
+_LOUDEST_FLOAT = 2.0  # of full scale 1: filters overshoot; integers as floats are far above
 
 
 class Converter:
@@ -228,6 +233,49 @@ def down_mix(frames: Frames, /) -> Frames:
 def to_int16(mono: Frames, /) -> Samples:
     """Round to the nearest int16, halves to even; what lies beyond full scale saturates."""
     return np.clip(np.rint(mono), -32_768, 32_767).astype(np.int16)
+
+
+def to_samples(samples: AnySamples, /) -> Samples:
+    """Convert what users have in memory to int16; int16 passes unchanged.
+
+    Parameters
+    ----------
+    samples : int16 or float [shape=(n,)], or bytes
+        Floats in -1..1, where a little more saturates; bytes are s16le.
+
+    Returns
+    -------
+    int16 [shape=(n,)]
+
+    Raises
+    ------
+    FormatError
+        If it is anything else: other types, more than one dimension, an odd number of bytes,
+        floats on the scale of integers, NaN.
+    """
+    if isinstance(samples, bytes | bytearray | memoryview):
+        if len(samples) % 2:
+            raise _no_samples(f"{len(samples)} bytes, which end within a sample")
+        return np.frombuffer(samples, "<i2").astype(np.int16, copy=False)
+    if not isinstance(samples, np.ndarray):
+        raise _no_samples(f"a {type(samples).__name__}")
+    if samples.ndim != 1:
+        raise _no_samples(f"{samples.ndim}-dimensional {samples.dtype}", "Mix down to mono first.")
+    if samples.dtype == np.int16:
+        return samples
+    if samples.dtype.kind != "f":
+        raise _no_samples(f"{samples.dtype}")
+    peak = float(np.abs(samples).max(initial=0.0))
+    if not peak <= _LOUDEST_FLOAT:
+        raise _no_samples(f"floats up to {peak:g}", "Divide them by their full scale.")
+    return to_int16(samples.astype(np.float32) * np.float32(32_768))
+
+
+def _no_samples(received: str, remedy: str = "Convert them, for example by numpy.") -> FormatError:
+    return FormatError(
+        f"Samples must be one-dimensional int16, floats in -1..1, or bytes of s16le. "
+        f"Received: {received}. {remedy}"
+    )
 
 
 def level_dbfs(samples: Samples, /) -> float:

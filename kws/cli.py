@@ -138,14 +138,15 @@ def listen(config: Path | None, as_json: bool, **options: Any) -> None:
 
     Raw 16 kHz mono s16le, or a WAV, is read from standard input with `--input -`.
     """
-    from kws.commands.listen import deliver_to, hear, open_spotter, summary
+    from kws.commands.listen import deliver_to, listen_to, summary
     from kws.sinks.hooks import Hooks
     from kws.sinks.jsonl import JsonLines
     from kws.sinks.text import Text
     from kws.sources import open_source
+    from kws.spotter import Spotter
 
     settings = _settings(config, **options)
-    spotter = open_spotter(settings.model, gate=settings.gate, decision=settings.decision)
+    spotter = Spotter(settings.model, gate=settings.gate, decision=settings.decision)
     keywords = spotter.keywords
     hooks = Hooks(settings.hooks, keywords=keywords)
     printer = JsonLines(sys.stdout) if as_json else Text(sys.stdout, keywords=keywords)
@@ -153,7 +154,7 @@ def listen(config: Path | None, as_json: bool, **options: Any) -> None:
         at_exit.callback(hooks.close, kill=True)
         if source.live and not as_json:
             click.echo(f"Listening to {source.name} for {', '.join(keywords)}.", err=True)
-        end, failure = hear(
+        end, failure = listen_to(
             source,
             spotter,
             deliver_to(hooks.send, printer.send),
@@ -315,11 +316,10 @@ def bench(model: str, as_json: bool) -> None:
     import msgspec
 
     from kws.commands.bench import measure, table
-    from kws.commands.listen import open_model_for
-    from kws.config import ModelSettings
     from kws.model import model_path
+    from kws.spotter import open_for_sources
 
-    measured = measure(open_model_for(ModelSettings(name=model)), path=model_path(model))
+    measured = measure(open_for_sources(model), path=model_path(model))
     click.echo(msgspec.json.encode(measured).decode() if as_json else table(measured))
 
 
@@ -327,12 +327,12 @@ def bench(model: str, as_json: bool) -> None:
 def demo() -> None:
     """Hear the bundled recording with the bundled model, and count hits and misses."""
     from kws.commands.demo import load_demo, play
-    from kws.commands.listen import open_spotter
-    from kws.config import ModelSettings, SourceSettings
+    from kws.config import SourceSettings
     from kws.sources import open_source
+    from kws.spotter import Spotter
 
     labels, recording = load_demo()
-    spotter = open_spotter(ModelSettings())
+    spotter = Spotter()
     with open_source(SourceSettings(input=str(recording))) as source:
         play(source, spotter, labels, echo=click.echo)
 
@@ -416,13 +416,13 @@ def calibrate(
     Listens to the microphone, or to FILE. Other talk, music and machines should go on as usual.
     """
     from kws.commands.calibrate_room import fragment, measure_room
-    from kws.commands.listen import open_model_for
-    from kws.config import ModelSettings, SourceSettings
+    from kws.config import SourceSettings
     from kws.sources import open_source
+    from kws.spotter import open_for_sources
 
     if out and out.exists():
         raise ConfigError(f"A new file must be written. Received: {out}, which exists. Remove it.")
-    opened = open_model_for(ModelSettings(name=model))
+    opened = open_for_sources(model)
     with open_source(SourceSettings(input=recording or "mic", device=device)) as source:
         click.echo(
             f"Hearing {source.name}; do not say {' or '.join(opened.manifest.keywords)}.", err=True

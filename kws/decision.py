@@ -1,4 +1,4 @@
-"""Posteriors in, detections out: smoothing, thresholds, rising edge, refractory time."""
+"""Decision on words: smoothing, threshold, rising edge and refractory time."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -14,12 +14,12 @@ __all__ = ["Decision", "Hit", "thresholds_for"]
 
 
 class Hit(NamedTuple):
-    """A keyword whose smoothed posterior has just risen over its threshold."""
+    """A keyword whose smoothed posterior has just risen above its threshold."""
 
     keyword: str
     score: float
     n_since_start: int | None = None
-    """Outputs since its first sound; None: not known."""
+    """Outputs since its first sound; None: unknown."""
     n_since_end: int = 0
     """Outputs since its last sound."""
 
@@ -27,10 +27,10 @@ class Hit(NamedTuple):
 class Decision:
     """Turn a stream of posteriors into hits.
 
-    A keyword fires when the moving average of its posterior rises over its threshold; of several at
-    once, the one furthest above its own. It can fire again only after the average has fallen below
-    the threshold and the refractory time, which holds for all keywords, is over; what rises during
-    that time is not reported later.
+    A keyword fires when the moving average of its posterior rises above its threshold; of several
+    at once, the one furthest above its own. It can fire again only after the average has fallen
+    below the threshold and the refractory time, which is common to all keywords, is over. A rise
+    during that time is not reported later.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class Decision:
         n_refractory: int,
     ) -> None:
         self._labels = labels
-        # What is no keyword can never rise over its threshold.
+        # Labels that are no keywords never rise above their threshold.
         self._thresholds = np.array([thresholds.get(one, np.inf) for one in labels], np.float32)
         self._n_smoothing = max(1, n_smoothing)
         self.n_refractory = n_refractory
@@ -90,10 +90,13 @@ class Decision:
     def reset(self) -> None:
         """Forget all posteriors and the refractory time."""
         self._refractory = 0
+        self._rising: dict[int, float] = {}
+        self._peaks: list[tuple[str, float]] = []
         self.restart()
 
     def restart(self) -> None:
-        """Forget the posteriors, as after a gap in them, but not that something fired just now."""
+        """Forget the posteriors, as after a gap in them, but not the refractory time."""
+        self.end_rises()
         self._recent = np.zeros((self._n_smoothing, len(self._labels)), np.float32)
         self._at = 0
         self._armed = np.ones(len(self._labels), bool)
@@ -101,11 +104,11 @@ class Decision:
         self.smoothed = np.zeros(len(self._labels), np.float32)
 
     def skip(self, n_steps: int) -> None:
-        """Let time pass without posteriors."""
+        """Advance the refractory time by outputs without posteriors."""
         self._refractory = max(0, self._refractory - n_steps)
 
     def step(self, posteriors: npt.NDArray[Any], /) -> Hit | None:
-        """Take the posteriors of one step.
+        """Process the posteriors of one output.
 
         Parameters
         ----------
@@ -123,25 +126,48 @@ class Decision:
         above = self.smoothed - self._thresholds
         if max(above.tolist()) < 0:  # nearly always
             self._all_armed = True
+            if self._rising:
+                self.end_rises()
             return None
         fires = (above >= 0) & (self._all_armed | self._armed)
         self._armed = above < 0
         self._all_armed = False
+        if self._rising:
+            self._follow(self._armed)
         if resting or not fires.any():
             return None
         i = int(np.where(fires, above, -1.0).argmax())
         self._refractory = self.n_refractory
-        return Hit(self._labels[i], float(self.smoothed[i]))
+        self._rising[i] = float(self.smoothed[i])
+        return Hit(self._labels[i], self._rising[i])
+
+    def take_peaks(self) -> list[tuple[str, float]]:
+        """Return keyword and peak of each hit whose rise has ended since the last call."""
+        taken, self._peaks = self._peaks, []
+        return taken
+
+    def end_rises(self) -> None:
+        """End the rises under way, as before a gap."""
+        self._peaks += [(self._labels[i], peak) for i, peak in self._rising.items()]
+        self._rising = {}
+
+    def _follow(self, is_below: npt.NDArray[np.bool_]) -> None:
+        """Update the peaks of the rises under way, and end those that are over."""
+        for i, peak in tuple(self._rising.items()):
+            if is_below[i]:
+                self._peaks.append((self._labels[i], self._rising.pop(i)))
+            else:
+                self._rising[i] = max(peak, float(self.smoothed[i]))
 
 
 def thresholds_for(settings: DecisionSettings, manifest: Manifest) -> dict[str, float]:
-    """Return the threshold of each keyword: named ones first, then the budget, then the default.
+    """Return the threshold of each keyword: by name, by budget, or the default.
 
     Raises
     ------
     ConfigError
-        If a named keyword is not the model's, both a threshold and a budget are given, or the
-        budget lies outside the calibration table.
+        If a named keyword is not one of the model, if both a threshold and a budget are given, or
+        if the budget lies outside the calibration table.
     """
     for keyword in settings.thresholds:
         if keyword not in manifest.keywords:

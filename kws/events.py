@@ -1,19 +1,21 @@
-"""What kws says: a keyword was heard; a file has ended; the daemon hears, or no longer does.
+"""Events: detections, near misses, peaks, the end of a file, states of the daemon.
 
-Every event is one JSON object with its kind under `event`; the field order is part of the contract.
-What is None is left out.
+Every event is one JSON object with its kind under `event`. The field order is part of the contract.
+Fields that are not set are left out; an unknown `start_s` is null.
 """
 
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal, Self
 
 import msgspec
+from msgspec.structs import asdict, replace
 
 __all__ = [
     "Detection",
     "End",
     "Event",
     "NearMiss",
+    "Peak",
     "StateChange",
     "from_json",
     "rfc3339",
@@ -25,47 +27,83 @@ class _Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_
     """Immutable, and tagged with its kind."""
 
 
-class _Heard(_Event, frozen=True, kw_only=True):
+class _Spotted(_Event, frozen=True, kw_only=True):
+    """A keyword at a place in the stream."""
+
     keyword: str
     score: float
-    start_s: float
+    start_s: float | None
     end_s: float
     model: str
     source: str | None = None
 
+    def fields(self) -> dict[str, Any]:
+        """Return all fields by name."""
+        return asdict(self)
 
-class Detection(_Heard, frozen=True, kw_only=True, tag="detection"):
-    """A keyword was heard.
+    def shifted(self, by_s: float) -> Self:
+        """Return the same event in a stream that began `by_s` seconds earlier."""
+        start_s = None if self.start_s is None else round(self.start_s + by_s, 3)
+        return replace(self, start_s=start_s, end_s=round(self.end_s + by_s, 3))
+
+    def until(self, last_s: float) -> Self:
+        """Return the same event with no time after `last_s` seconds."""
+        start_s = None if self.start_s is None else min(self.start_s, last_s)
+        return replace(self, start_s=start_s, end_s=min(self.end_s, last_s))
+
+
+class Detection(_Spotted, frozen=True, kw_only=True, tag="detection"):
+    """A keyword was detected.
 
     Attributes
     ----------
     keyword : str
-        The label that fired.
+        The label, or the phrase, that was detected.
     score : float
-        The smoothed posterior at the moment of detection, 0..1.
-    start_s, end_s : float
-        Where the word lies, in seconds from the first sample of the stream. `end_s` is the moment
-        of detection less the model's usual delay; `start_s` is `end_s` less the usual length of
-        its words, and never before the end of the detection before it.
+        The smoothed posterior at the moment of detection, 0..1: just above the threshold. How far
+        it rose is known later: see `Peak`.
+    start_s : float or None
+        Estimated start of the word, in seconds from the first sample of the stream: the onset of
+        the speech that the word ends. None where that says nothing: within running speech, or
+        without a gate. A model of phrases knows the start of an utterance.
+    end_s : float
+        Estimated end of the word: the moment of detection less the model's usual delay.
     model : str
-        Name of the model that fired.
+        Name of the model.
     source : str or None
-        Which source it was heard on; set by the daemon, which may have several.
+        Name of the source; set by the daemon, which may have several.
     """
 
 
-class NearMiss(_Heard, frozen=True, kw_only=True, tag="near_miss"):
-    """A keyword's smoothed posterior rose far, and fell again without a detection.
+class Peak(_Spotted, frozen=True, kw_only=True, tag="peak"):
+    """The smoothed posterior of a detection has fallen again; its greatest value is known.
 
-    With a model that hears sequences: an utterance ended in one that was not sure enough.
+    It comes after its detection, with the same fields, typically by 100 to 300 ms.
+
+    Attributes
+    ----------
+    keyword, score, start_s, end_s, model, source
+        As in the `Detection`.
+    peak : float
+        The greatest smoothed posterior from the detection until it fell below the threshold, 0..1.
+        For a model of phrases, the score.
+    """
+
+    peak: float
+
+
+class NearMiss(_Spotted, frozen=True, kw_only=True, tag="near_miss"):
+    """A keyword's smoothed posterior rose close to its threshold, and fell without a detection.
+
+    For a model of phrases: an utterance whose most probable phrase stayed below the threshold.
 
     Attributes
     ----------
     keyword : str
     score : float
-        The highest that the smoothed posterior came, or the posterior of the sequence, 0..1.
-    start_s, end_s : float
-        Where the word would lie, as with a detection at that moment.
+        The greatest smoothed posterior of the rise, or the posterior of the phrase, 0..1.
+    start_s, end_s
+        Of the word, as for a detection at that moment.
     model : str
     source : str or None
         As in `Detection`.
@@ -78,13 +116,13 @@ class End(_Event, frozen=True, kw_only=True, tag="end"):
     Attributes
     ----------
     audio_s : float
-        Seconds of audio heard.
+        Seconds of audio processed.
     detections : int
         Detections made.
     cpu_s : float
         CPU seconds spent on the audio, all stages.
     source : str or None
-        Which source it was; set by the daemon.
+        Name of the source; set by the daemon.
     """
 
     audio_s: float
@@ -94,20 +132,20 @@ class End(_Event, frozen=True, kw_only=True, tag="end"):
 
 
 class StateChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The daemon, or one of its sources, is in another state.
+    """The state of the daemon, or of one of its sources, has changed.
 
     Attributes
     ----------
     event : str
-        `start` and `stop`: of the daemon. `listening`: the first audio of a source has come.
-        `stalled`: a source gives none any more. `recovered`: it does again. `error`: anything else
-        that went wrong, such as a configuration that was refused.
+        `start` and `stop`: of the daemon. `listening`: first audio of a source. `stalled`: no more
+        audio from a source. `recovered`: audio again. `error`: any other failure, such as a
+        refused configuration.
     time : str
         When, RFC 3339 in UTC.
     source : str or None
-        Which source; None is the daemon as a whole.
+        Name of the source; None: the daemon as a whole.
     detail : str or None
-        What happened, for people.
+        What happened, as text.
     """
 
     event: Literal["start", "listening", "stalled", "recovered", "error", "stop"]
@@ -116,12 +154,17 @@ class StateChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     detail: str | None = None
 
 
-Event = Detection | End | NearMiss | StateChange
-_KINDS: dict[str, type[Event]] = {"detection": Detection, "end": End, "near_miss": NearMiss}
+Event = Detection | End | NearMiss | Peak | StateChange
+_KINDS: dict[str, type[Event]] = {
+    "detection": Detection,
+    "end": End,
+    "near_miss": NearMiss,
+    "peak": Peak,
+}
 
 
 def rfc3339(moment: datetime) -> str:
-    """Return a moment of UTC as events and logs tell it: `2026-01-31T12:00:00.000Z`."""
+    """Format a time in UTC as in events and logs: `2026-01-31T12:00:00.000Z`."""
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -136,7 +179,7 @@ def from_json(line: str | bytes) -> Event:
     Raises
     ------
     msgspec.DecodeError
-        If it is no JSON, or no event.
+        If it is not JSON, or not an event.
     """
     kind = msgspec.json.decode(line, type=_Kind).event
     return msgspec.json.decode(line, type=_KINDS.get(kind, StateChange))

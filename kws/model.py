@@ -1,12 +1,13 @@
-"""The neural network on the device: a TensorFlow Lite file run frame by frame.
+"""A TensorFlow Lite network, run step by step on feature frames.
 
-`open_model` reads the file and gives a `StepModel`, which keeps the network's recurrent states
-between calls, or a `WindowModel`, which slides a whole window over the frames. LiteRT runs both;
-tflite-runtime serves where LiteRT has no wheel.
+`open_model` reads a file and returns a `StepModel`, which keeps the network's states between calls,
+or a `WindowModel`, which slides a whole window over the frames. LiteRT runs both; tflite-runtime
+where LiteRT has no wheel.
 """
 
 import importlib
 import math
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from importlib.resources import files
@@ -29,6 +30,7 @@ __all__ = [
     "WindowModel",
     "backbone_path",
     "bundled_models",
+    "mean_embeddings",
     "model_path",
     "open_model",
 ]
@@ -43,13 +45,15 @@ _INTERPRETER_ERRORS = (ValueError, RuntimeError, MemoryError, TypeError, Arithme
 
 
 class Model(ABC):
-    """What both kinds share: the interpreter and the quantisation of what goes in and comes out.
+    """A model and its interpreter; inputs are quantised and outputs dequantised.
 
     Attributes
     ----------
     manifest : Manifest
     latency_samples : int
-        A call's posteriors are out as soon as its last frame is in: none beyond the frames' own.
+        0: posteriors are out as soon as the last frame of a call is in.
+    n_outputs : int
+        Vectors of posteriors, or embeddings, that a call gives.
     """
 
     latency_samples = 0
@@ -80,7 +84,7 @@ class Model(ABC):
         self._posteriors_out = self._output["index"]
 
     def try_step(self) -> None:
-        """Take a step and forget it: some models open, and fail when they are run."""
+        """Run one step and reset: some models open, and fail when they are run."""
         features = self.manifest.features.n_features
         self.step(np.zeros((self.manifest.hop_frames, features), np.float32))
         self._interpreter.reset_all_variables()
@@ -92,7 +96,7 @@ class Model(ABC):
 
     @abstractmethod
     def step(self, frames: Array, /) -> Posteriors:
-        """Take the next `hop_frames` frames.
+        """Process the next `hop_frames` frames.
 
         Parameters
         ----------
@@ -104,6 +108,24 @@ class Model(ABC):
             Posteriors, oldest first.
         """
 
+    def run(self, frames: Array, /) -> Posteriors:
+        """Reset, then process whole frames of a signal, as many as fill steps.
+
+        Parameters
+        ----------
+        frames : float32 [shape=(k, n_features)]
+
+        Returns
+        -------
+        float32 [shape=(k // hop_frames * n_outputs, labels)]
+            Posteriors, or embeddings of a model without labels, oldest first.
+        """
+        self.reset()
+        hop = self.manifest.hop_frames
+        steps = [self.step(frames[i : i + hop]) for i in range(0, len(frames) - hop + 1, hop)]
+        n_values = self.manifest.embedding or len(self.manifest.labels)
+        return np.concatenate(steps) if steps else np.empty((0, n_values), np.float32)
+
     def _invoke(self, frames: Array, /) -> Posteriors:
         quantised = self._input_scale.to_integers(frames).reshape(self._input["shape"])
         self._interpreter.set_tensor(self._frames_in, quantised)
@@ -113,7 +135,7 @@ class Model(ABC):
 
 
 class _State(NamedTuple):
-    """A state's tensors, its first value, and what brings it to the input's scale, if it must."""
+    """A state: input and output tensor, initial value, and a rescaling if their scales differ."""
 
     taken: int
     given: int
@@ -122,7 +144,7 @@ class _State(NamedTuple):
 
 
 class StepModel(Model):
-    """A network with external states: each call takes a few new frames."""
+    """A network with external states; each call takes a few new frames."""
 
     def __init__(
         self, manifest: Manifest, content: bytes, *, n_threads: int, reference: bool
@@ -136,12 +158,12 @@ class StepModel(Model):
         self.reset()
 
     def reset(self) -> None:
-        """Put every state to zero, which in a quantised tensor is its zero point."""
+        """Set every state to zero, which in a quantised tensor is the zero point."""
         for taken, _, zero, _ in self._states:
             self._interpreter.set_tensor(taken, zero)
 
     def step(self, frames: Array, /) -> Posteriors:
-        """Take the next frames and carry the states over; see `Model.step`."""
+        """Process the next frames and carry the states over; see `Model.step`."""
         posteriors = self._invoke(frames)
         interpreter = self._interpreter
         for taken, given, _, rescale in self._states:
@@ -172,7 +194,7 @@ class StepModel(Model):
 
 
 class EnrolledModel(StepModel):
-    """A network that gives embeddings, and the head that makes one vector of posteriors a call."""
+    """A network that gives embeddings, and templates that turn them into posteriors."""
 
     def __init__(
         self, manifest: Manifest, content: bytes, *, n_threads: int, reference: bool
@@ -188,12 +210,12 @@ class EnrolledModel(StepModel):
         self._head.reset()
 
     def step(self, frames: Array, /) -> Posteriors:
-        """Embed the next frames and match the mean of that; see `Model.step`."""
+        """Match the mean embedding of the next frames to the templates; see `Model.step`."""
         return self._head.step(super().step(frames).mean(axis=0))[None]
 
 
 class WindowModel(Model):
-    """A network that sees a whole window at a time; the window slides by `hop_frames`.
+    """A network that takes a whole window of frames; the window slides by `hop_frames`.
 
     Until the window is full it is padded in front with copies of the first frame.
     """
@@ -211,31 +233,34 @@ class WindowModel(Model):
         self._window: Array | None = None
 
     def step(self, frames: Array, /) -> Posteriors:
-        """Slide the window on by `hop_frames` and run the network on it; see `Model.step`."""
+        """Slide the window by `hop_frames` and run the network on it; see `Model.step`."""
         if self._window is None:
             self._window = np.repeat(frames[:1], self.manifest.n_frames, axis=0)
         self._window = np.concatenate((self._window[len(frames) :], frames))
         return self._invoke(self._window)
 
 
-def open_model(path: Path, *, n_threads: int = 1, reference: bool = False) -> Model:
+def open_model(
+    path: str | os.PathLike[str], *, n_threads: int = 1, reference: bool = False
+) -> Model:
     """Open a model file.
 
     Parameters
     ----------
-    path : Path
+    path : str or path
+        A bundled model's name or a file.
     n_threads : int
         Threads of the interpreter.
     reference : bool
-        True runs the built-in kernels alone: slower, and bit for bit the same on every machine.
+        True runs the built-in kernels only: slower, but bit for bit the same on every machine.
 
     Raises
     ------
     ModelError
-        If the file is not a model, disagrees with its manifest, cannot take a step, or no
+        If the file is not a model, contradicts its manifest or fails in a step, or if no
         interpreter is installed.
     """
-    manifest, content = read_manifest(path)
+    manifest, content = read_manifest(model_path(path))
     kind: type[Model] = StepModel if manifest.kind == "step" else WindowModel
     if manifest.head and manifest.head.templates:
         kind = EnrolledModel
@@ -251,11 +276,28 @@ def open_model(path: Path, *, n_threads: int = 1, reference: bool = False) -> Mo
     return model
 
 
+def mean_embeddings(model: Model, frames: Array, /) -> Posteriors:
+    """Run a model of embeddings from a fresh state; return the mean embedding of each step.
+
+    Parameters
+    ----------
+    model : Model
+    frames : float32 [shape=(k, n_features)]
+
+    Returns
+    -------
+    float32 [shape=(k // hop_frames, n_values)]
+    """
+    embeddings = model.run(frames)
+    means: Posteriors = embeddings.reshape(-1, model.n_outputs, embeddings.shape[-1]).mean(axis=1)
+    return means
+
+
 def bundled_models() -> dict[str, Path]:
-    """Return the models that come with kws, by name."""
+    """Return the files of the bundled models by name."""
     folder = Path(str(files("kws.models")))
     found = {path.stem: path for path in sorted(folder.glob("*.tflite"))}
-    found.pop(_BACKBONE, None)  # it hears no word by itself
+    found.pop(_BACKBONE, None)  # it has no keywords
     return found
 
 
@@ -264,7 +306,7 @@ def backbone_path() -> Path:
     return Path(str(files("kws.models"))) / f"{_BACKBONE}.tflite"
 
 
-def model_path(name: str) -> Path:
+def model_path(name: str | os.PathLike[str]) -> Path:
     """Return the file of a bundled model's name, or the path itself.
 
     Raises
@@ -272,6 +314,12 @@ def model_path(name: str) -> Path:
     ModelError
         If it is neither.
     """
+    try:
+        name = os.fspath(name)
+    except TypeError:
+        raise ModelError(
+            f'A model is named by str or path. Received: {name!r}. Pass "commands", for example.'
+        ) from None
     bundled = bundled_models()
     if name in bundled:
         return bundled[name]

@@ -1,18 +1,44 @@
-"""Smoothed posteriors in, near misses out: what rose far, and fell again without a detection."""
+"""Near misses: what rose close to a threshold and fell again without a detection.
+
+`RisesBelow` finds them in smoothed posteriors, `RejectedPhrases` in what a CTC decision rejected;
+`near_misses_of` chooses by the model's manifest.
+"""
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from kws.decision import Hit
+from kws.ctc_decision import PhraseDecision
+from kws.decision import Decision, Hit
+from kws.manifest import Manifest
 
-__all__ = ["Peaks"]
+__all__ = ["NearMisses", "RejectedPhrases", "RisesBelow", "near_misses_of"]
 
 
-class Peaks:
-    """Find the highest point of each rise over `least` in which nothing fired.
+class NearMisses(Protocol):
+    """Finds near misses, output by output."""
+
+    def reset(self) -> None:
+        """Forget the stream."""
+
+    def step(self, decision: Any, /, *, has_fired: bool) -> list[Hit]:
+        """Return the near misses that ended at the decision's last output.
+
+        Parameters
+        ----------
+        decision : Decision or PhraseDecision
+        has_fired : bool
+            Whether the last output gave a detection.
+        """
+
+    def finish(self) -> list[Hit]:
+        """Return the near misses under way as if they ended here, and forget them."""
+
+
+class RisesBelow:
+    """Find the highest point of each rise over `least` without a detection.
 
     Parameters
     ----------
@@ -26,7 +52,7 @@ class Peaks:
 
     def __init__(self, labels: Sequence[str], *, keywords: Collection[str], least: float) -> None:
         self._labels = labels
-        # What is no keyword can never rise so far.
+        # Labels that are no keywords never rise so far.
         self._least = np.array([least if one in keywords else np.inf for one in labels])
         self.reset()
 
@@ -36,20 +62,9 @@ class Peaks:
         self._rises: dict[int, tuple[float, int]] = {}
         self._fired: set[int] = set()
 
-    def step(self, smoothed: npt.NDArray[Any], /, *, has_fired: bool) -> list[Hit]:
-        """Take the smoothed posteriors of one step.
-
-        Parameters
-        ----------
-        smoothed : float [shape=(labels,)]
-        has_fired : bool
-            Whether a detection was made in this step: what is high now belongs to it.
-
-        Returns
-        -------
-        list of Hit
-            Rises that ended here, each with the steps since its highest point in `n_since_end`.
-        """
+    def step(self, decision: Decision, /, *, has_fired: bool) -> list[Hit]:
+        """Return the rises that ended here, with the outputs since their peak in `n_since_end`."""
+        smoothed = decision.smoothed
         self._n_steps += 1
         is_high = smoothed >= self._least
         if not self._rises and not self._fired and not is_high.any():  # nearly always
@@ -59,14 +74,7 @@ class Peaks:
         for i in ended:
             self._rises.pop(i, None)
             self._fired.discard(i)
-        high = np.flatnonzero(is_high).tolist()
-        if has_fired:
-            self._fired.update(high)
-            self._rises.clear()
-        for i in high:
-            score = float(smoothed[i])
-            if i not in self._fired and score > self._rises.get(i, (0.0, 0))[0]:
-                self._rises[i] = (score, self._n_steps)
+        self._follow(smoothed, np.flatnonzero(is_high).tolist(), has_fired=has_fired)
         return found
 
     def finish(self) -> list[Hit]:
@@ -76,6 +84,60 @@ class Peaks:
         self._fired.clear()
         return found
 
+    def _follow(self, smoothed: npt.NDArray[Any], high: list[int], *, has_fired: bool) -> None:
+        """Update the peaks of what is high; with a detection, all of it belongs to that."""
+        if has_fired:
+            self._fired.update(high)
+            self._rises.clear()
+        for i in high:
+            score = float(smoothed[i])
+            if i not in self._fired and score > self._rises.get(i, (0.0, 0))[0]:
+                self._rises[i] = (score, self._n_steps)
+
     def _hit(self, i: int) -> Hit:
         score, at = self._rises[i]
         return Hit(self._labels[i], score, n_since_end=self._n_steps - at)
+
+
+class RejectedPhrases:
+    """Find utterances whose most probable phrase had a posterior of `least` or more.
+
+    Parameters
+    ----------
+    least : float
+        Posterior of a phrase, 0..1.
+    """
+
+    def __init__(self, *, least: float) -> None:
+        self._least = least
+
+    def reset(self) -> None:
+        """Do nothing: the decision holds the utterance."""
+
+    def step(self, decision: PhraseDecision, /, *, has_fired: bool) -> list[Hit]:
+        """Return the phrase that the last output rejected, if it came near."""
+        rejected = decision.rejected
+        return [rejected] if rejected and not has_fired and rejected.score >= self._least else []
+
+    def finish(self) -> list[Hit]:
+        """Return nothing: an utterance that did not end has no posterior."""
+        return []
+
+
+class _Off(RejectedPhrases):
+    """Find none."""
+
+    def __init__(self) -> None:
+        super().__init__(least=np.inf)
+
+    def step(self, decision: Decision | PhraseDecision, /, *, has_fired: bool) -> list[Hit]:
+        return []
+
+
+def near_misses_of(manifest: Manifest, *, least: float | None) -> NearMisses:
+    """Return what finds the near misses of a model; None for `least`: it finds none."""
+    if least is None:
+        return _Off()
+    if manifest.decision.kind == "ctc":
+        return RejectedPhrases(least=least)
+    return RisesBelow(manifest.labels, keywords=manifest.keywords, least=least)

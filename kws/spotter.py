@@ -5,137 +5,179 @@
     samples ─┬─▶ Gate ───────── open? ──┐
              └─▶ Features ─ frames ─▶ Model ─ posteriors ─▶ Decision ─▶ Detection
 
-`Spotter` is synchronous and deterministic: no thread, no clock, no randomness, no I/O. Time is a
-sample index, and the detections do not depend on how the samples were cut into chunks.
+`Spotter.process` is synchronous and deterministic: no thread, no clock, no randomness, no I/O. Time
+is a sample index, and the detections do not depend on how the samples were cut into chunks.
 """
 
-from collections import deque
-from collections.abc import Iterator
-from typing import Any
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 from msgspec.structs import replace
 
-from kws.config import DecisionSettings, GateSettings
-from kws.ctc_decision import PhraseDecision, phrases_for
-from kws.decision import Decision, Hit, thresholds_for
-from kws.events import Detection, NearMiss
+from kws.audio import SAMPLE_RATE_HZ, AnySamples, Samples, to_samples
+from kws.config import DecisionSettings, GateSettings, ModelSettings, SourceSettings
+from kws.detector import Detector
+from kws.errors import AudioError, ConfigError, ModelError, did_you_mean
+from kws.events import Detection, NearMiss, Peak
 from kws.features import Features
 from kws.gate import Gate
-from kws.model import Model
-from kws.near_misses import Peaks
+from kws.manifest import Manifest
+from kws.model import Model, model_path, open_model
+from kws.model_check import check_model
 
-__all__ = ["Spotter"]
+__all__ = ["AudioSource", "ModelSource", "Spotter", "open_for_sources"]
 
-_BLOCK_S = 1  # longer input is worked through in blocks, so that memory stays bounded
-_MOST_NEAR_MISSES = 256
+ModelSource: TypeAlias = str | os.PathLike[str] | ModelSettings | Model
+"""A bundled model's name, a path, settings, or an opened model."""
+AudioSource: TypeAlias = str | os.PathLike[str] | SourceSettings | AnySamples | Iterable[AnySamples]
+"""`"mic"`, a file, `"-"`, `"udp://..."`, settings, samples, or chunks of samples."""
+
+_BLOCK_S = 1  # longer input is processed in blocks, so that memory stays bounded
 _TAIL_S = 0.6  # a model answers up to half a second after a word's end
 
 
 class Spotter:
-    """Listen to one stream of samples.
+    """Detect keywords in one stream of audio.
 
     Parameters
     ----------
-    model : Model
-        Opened by `open_model`; the spotter is its only user.
-    gate : GateSettings
-        With `enabled` false the model sees every frame.
-    decision : DecisionSettings
-        What the user wants otherwise than the model's manifest says.
+    model : str, path, ModelSettings, Model, or a sequence of these
+        A bundled model's name (`kws models` lists them), the path of a .tflite, or a model opened
+        by `open_model`, which the spotter then uses alone. Several models share one gate, and the
+        features where their settings are equal.
+    threshold : float or None
+        Smoothed posterior at which any keyword fires, 0..1; None: as `decision` says.
+    false_alarms_per_hour : float or None
+        A budget in place of a threshold, converted by the model's calibration table.
+    gate : GateSettings, bool or None
+        Voice activity detection; False runs the model on every frame, None and True are the
+        defaults.
+    decision : DecisionSettings or None
+        What overrides the decision settings in the model's manifest.
     near_miss_score : float or None
-        From which score on near misses are gathered, 0..1; None gathers none. It is a smoothed
-        posterior, and with a model that hears sequences that of the best rejected one.
+        Least score of the near misses that are collected, 0..1; None collects none.
 
     Raises
     ------
+    ModelError
+        If a model cannot be used.
     ConfigError
-        If thresholds name unknown keywords, or a budget was never calibrated, or phrases are not
-        the model's.
+        If a setting breaks its rule, names an unknown keyword, or does not fit the model.
 
     Attributes
     ----------
     keywords : tuple of str
-        What can be detected: the model's keywords, or the phrases asked for.
+        What can be detected.
     thresholds : dict of str to float
-        Of each of the model's keywords.
-    gate_open : bool
-        Whether the model ran on the last frames.
+        Threshold of each keyword.
+    manifests : tuple of Manifest
+        One for each model.
+    sample_rate_hz : int
+        Of the samples that `process` takes: 16,000 for all models opened by name or path.
+
+    Examples
+    --------
+    ::
+
+        spotter = kws.Spotter("computer")
+        for detection in spotter.listen("recording.wav"):
+            print(detection.keyword, detection.score, detection.end_s)
     """
 
     def __init__(
         self,
-        model: Model,
+        model: ModelSource | Sequence[ModelSource] = "commands",
         *,
-        gate: GateSettings | None = None,
+        threshold: float | None = None,
+        false_alarms_per_hour: float | None = None,
+        gate: GateSettings | bool | None = None,
         decision: DecisionSettings | None = None,
         near_miss_score: float | None = None,
     ) -> None:
-        manifest = model.manifest
-        gate, decision = gate or GateSettings(), decision or DecisionSettings()
-        self.manifest = manifest
-        self.sample_rate_hz = manifest.features.sample_rate_hz
-        self._model = model
-        self._features = Features(manifest.features)
+        gate = _gate_settings(gate)
+        decision = _decision_settings(decision, threshold, false_alarms_per_hour)
+        _check_score(near_miss_score)
+        models = [open_for_sources(one) for one in _as_list(model)]
+        self.manifests: tuple[Manifest, ...] = tuple(one.manifest for one in models)
+        self.sample_rate_hz = _common_rate_hz(self.manifests)
         self._gate = Gate(gate, sample_rate_hz=self.sample_rate_hz) if gate.enabled else None
-        self._step_samples = manifest.call_samples
-        self._output_samples = self._step_samples // model.n_outputs
-        self.keywords = phrases_for(decision, manifest) or manifest.keywords
-        decide = PhraseDecision if manifest.decision.kind == "ctc" else Decision
-        self.thresholds = thresholds_for(decision, manifest)
-        self._decision: Decision | PhraseDecision = decide.of(
-            manifest,
-            thresholds=self.thresholds,
-            settings=decision,
-            n_outputs=model.n_outputs,
-        )
-        self._least_score = near_miss_score
-        self._peaks: Peaks | None = None
-        if near_miss_score is not None and isinstance(self._decision, Decision):
-            self._peaks = Peaks(manifest.labels, keywords=manifest.keywords, least=near_miss_score)
-        self._near_misses: deque[NearMiss] = deque(maxlen=_MOST_NEAR_MISSES)
-        n_kept = round(gate.pre_roll_ms / manifest.call_ms)
-        self._backlog: deque[npt.NDArray[Any]] = deque(maxlen=n_kept)
-        self.reset()
+        self._features = {
+            manifest.features: Features(manifest.features) for manifest in self.manifests
+        }
+        self._detectors = [
+            Detector(
+                one,
+                gate=self._gate,
+                pre_roll_ms=gate.pre_roll_ms,
+                decision=_of_model(decision, one.manifest, self.manifests),
+                near_miss_score=near_miss_score,
+            )
+            for one in models
+        ]
+        self.keywords = tuple(dict.fromkeys(k for one in self._detectors for k in one.keywords))
+        self.thresholds = _merged(one.thresholds for one in self._detectors)
+        self._n_samples = 0
 
     def reset(self) -> None:
         """Start a new stream at time zero."""
         if self._gate:
             self._gate.reset()
-        self._features.reset()
-        self._model.reset()
-        self._decision.reset()
-        if self._peaks:
-            self._peaks.reset()
-        self._backlog.clear()
-        self._frames = np.empty((0, self.manifest.features.n_features), np.float32)
-        self._verdicts: deque[bool] = deque()
-        self._n_blocks_passed = 0
+        for features in self._features.values():
+            features.reset()
+        for detector in self._detectors:
+            detector.reset()
         self._n_samples = 0
-        self._n_steps = 0
-        self._n_skipped = 0
-        self._last_end_s = 0.0
-        self._now_sample = 0
-        self.gate_open = False
 
     @property
     def posteriors(self) -> dict[str, float]:
-        """The last smoothed posterior of each of the model's keywords; 0 while the gate is closed.
+        """The last smoothed posterior of each keyword; 0 while the gate is closed."""
+        return _merged(one.posteriors for one in self._detectors)
 
-        A model that hears sequences has no smoothing: it is the last posterior then.
-        """
-        values = self._decision.smoothed.tolist() if self.gate_open else ()
-        known = dict(zip(self.manifest.labels, values, strict=False))
-        return {keyword: known.get(keyword, 0.0) for keyword in self.manifest.keywords}
+    @property
+    def gate_open(self) -> bool:
+        """Whether the models ran on the last frames."""
+        return any(one.gate_open for one in self._detectors)
 
-    def process(self, samples: npt.NDArray[np.int16], /) -> list[Detection]:
-        """Consume any number of samples; return what was heard in them.
+    def listen(self, source: AudioSource, /) -> Iterator[Detection]:
+        """Process a source to its end, and yield each detection as soon as it is made.
+
+        The stream starts anew; a source that ends is flushed.
 
         Parameters
         ----------
-        samples : int16 [shape=(n,)]
-            Mono PCM at `sample_rate_hz`; any `n`, including 0.
+        source : str, path, SourceSettings, samples, or an iterable of samples
+            `"mic"`, a file, `"-"`, `"udp://HOST:PORT"`, `"tcp://..."`, settings of a source; or
+            samples as `process` takes them, in one piece or in chunks.
+
+        Yields
+        ------
+        Detection
+
+        Raises
+        ------
+        AudioError
+            If the source cannot be opened or read. What was read before is processed first.
+        """
+        self.reset()
+        if isinstance(source, str | os.PathLike):
+            source = SourceSettings(input=os.fspath(source))
+        if isinstance(source, SourceSettings):
+            from kws.sources import open_source
+
+            with open_source(source) as opened:
+                yield from self._listen(opened)
+        else:
+            yield from self._listen(_chunks(source))
+
+    def process(self, samples: AnySamples, /) -> list[Detection]:
+        """Consume any number of samples; return the detections that they complete.
+
+        Parameters
+        ----------
+        samples : int16 or float [shape=(n,)], or bytes
+            Mono at `sample_rate_hz`; floats in -1..1; bytes are s16le. Any `n`, including 0.
 
         Returns
         -------
@@ -145,143 +187,200 @@ class Spotter:
         Raises
         ------
         FormatError
-            If `samples` is not one-dimensional int16.
+            If `samples` is anything else.
         """
+        samples = to_samples(samples)
         detections: list[Detection] = []
         block = _BLOCK_S * self.sample_rate_hz
         for start in range(0, max(1, len(samples)), block):
-            piece = samples[start : start + block]
-            frames = self._features.process(piece)
-            self._n_samples += len(piece)
-            if self._gate:
-                self._verdicts.extend(self._gate.process(piece))
-            for step in self._steps(frames):
-                detections += self._gated(step)
+            detections += self._process_block(samples[start : start + block])
         return detections
 
     def flush(self) -> list[Detection]:
-        """End the stream: let it fall silent, return what is still heard, and reset.
+        """End the stream: append silence, return what is still detected, and reset.
 
         No detection ends after the stream's last sample.
         """
         duration_s = round(self._n_samples / self.sample_rate_hz, 3)
         detections = self.process(np.zeros(int(_TAIL_S * self.sample_rate_hz), np.int16))
-        self._end_rises()
+        for detector in self._detectors:
+            detector.finish()
         self.reset()
-        return [
-            replace(one, start_s=min(one.start_s, duration_s), end_s=min(one.end_s, duration_s))
-            for one in detections
-        ]
+        return [one.until(duration_s) for one in detections]
 
     def take_near_misses(self) -> list[NearMiss]:
         """Return the near misses that have ended since the last call, oldest first.
 
-        At most 256 are kept. Like detections they do not depend on how the samples were cut.
+        At most 256 of each model are kept. They do not depend on how the samples were cut.
         """
-        taken = list(self._near_misses)
-        self._near_misses.clear()
-        return taken
+        return _taken([one.near_misses for one in self._detectors])
 
-    def _steps(self, frames: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
-        """Gather frames until they fill a step of the model."""
-        if len(self._frames):
-            frames = np.concatenate((self._frames, frames))
-        hop = self.manifest.hop_frames
-        n_ready = len(frames) // hop
-        self._frames = frames[n_ready * hop :]
-        for i in range(n_ready):
-            yield frames[i * hop : (i + 1) * hop]
+    def take_peaks(self) -> list[Peak]:
+        """Return the peaks of the detections whose posterior has fallen since the last call.
 
-    def _gated(self, frames: npt.NDArray[Any]) -> list[Detection]:
-        """Run the model if the gate is open, first on the frames before the opening.
-
-        After a short closure nothing was lost: the model goes on where it stopped. After a longer
-        one it starts anew from the pre-roll.
+        At most 256 of each model are kept. They do not depend on how the samples were cut.
         """
-        step = self._n_steps
-        self._n_steps += 1
-        self.gate_open = self._is_open(step)
-        if not self.gate_open:
-            self._backlog.append(frames)
-            self._n_skipped += 1
-            return []
-        if n_lost := self._n_skipped - len(self._backlog):
-            self._end_rises()
-            self._model.reset()
-            self._decision.restart()
-            self._decision.skip(n_lost * self._model.n_outputs)
-        detections: list[Detection] = []
-        for i, late in enumerate(self._backlog, start=step - len(self._backlog)):
-            detections += self._run(late, i)
-        self._backlog.clear()
-        self._n_skipped = 0
-        detections += self._run(frames, step)
-        return detections
+        return _taken([one.peaks for one in self._detectors])
 
-    def _is_open(self, step: int) -> bool:
-        """Return the verdict on the last block that was complete when the step's last frame was."""
-        if self._gate is None:
-            return True
-        block = self._end_sample(step, self._model.n_outputs - 1) // self._gate.block_samples - 1
-        if block < 0:
-            return False
-        while self._n_blocks_passed < block:
-            self._verdicts.popleft()
-            self._n_blocks_passed += 1
-        return self._verdicts[0]
+    def _listen(self, chunks: Iterable[AnySamples]) -> Iterator[Detection]:
+        failure = None
+        try:
+            for chunk in chunks:
+                yield from self.process(chunk)
+        except AudioError as error:
+            failure = error
+        yield from self.flush()
+        if failure:
+            raise failure
 
-    def _run(self, frames: npt.NDArray[Any], step: int) -> Iterator[Detection]:
-        for output, posteriors in enumerate(self._model.step(frames)):
-            hit = self._decision.step(posteriors)
-            self._now_sample = self._end_sample(step, output)
-            missed = self._missed(has_fired=hit is not None)
-            self._near_misses.extend(map(self._near_miss, missed))
-            if hit:
-                yield self._detection(hit, self._now_sample)
+    def _process_block(self, samples: Samples) -> list[Detection]:
+        frames = {settings: one.process(samples) for settings, one in self._features.items()}
+        self._n_samples += len(samples)
+        verdicts = self._gate.process(samples) if self._gate else ()
+        spotted = [
+            one
+            for detector in self._detectors
+            for one in detector.process(frames[detector.manifest.features], verdicts)
+        ]
+        if len(self._detectors) > 1:
+            spotted.sort(key=lambda one: one.known_sample)
+        return [one.detection for one in spotted]
 
-    def _missed(self, *, has_fired: bool) -> list[Hit]:
-        """Return what has come near a detection, as the last output shows."""
-        if isinstance(self._decision, PhraseDecision):
-            rejected, least = self._decision.rejected, self._least_score
-            is_near = rejected and least is not None and rejected.score >= least
-            return [rejected] if rejected and is_near else []
-        return self._peaks.step(self._decision.smoothed, has_fired=has_fired) if self._peaks else []
 
-    def _end_sample(self, step: int, output: int) -> int:
-        """Return where the last frame ends that an output has seen."""
-        n_seen = step * self._step_samples + (output + 1) * self._output_samples
-        settings = self.manifest.features
-        return n_seen - settings.hop_samples + settings.window_samples
+def open_for_sources(model: Any) -> Model:
+    """Open a model for the audio of sources; an opened one is returned as it is.
 
-    def _end_rises(self) -> None:
-        if self._peaks:
-            self._near_misses.extend(map(self._near_miss, self._peaks.finish()))
+    Files that do not come with kws are run in a process of their own first.
 
-    def _near_miss(self, peak: Hit) -> NearMiss:
-        return NearMiss(**self._heard(peak, *self._place(peak, self._now_sample)))
+    Parameters
+    ----------
+    model : str, path, ModelSettings or Model
 
-    def _place(self, hit: Hit, now_sample: int) -> tuple[float, float]:
-        """Return where in the stream the word of a hit begins and ends, in seconds."""
-        defaults = self.manifest.decision
-        rate_hz = self.sample_rate_hz
-        end_sample = now_sample - hit.n_since_end * self._output_samples
-        end_s = max(0.0, end_sample / rate_hz - defaults.delay_ms / 1000)
-        if hit.n_since_start is None:
-            start_s = end_s - defaults.word_ms / 1000
-        else:
-            start_s = (now_sample - hit.n_since_start * self._output_samples) / rate_hz
-        return min(end_s, max(self._last_end_s, start_s)), end_s
+    Raises
+    ------
+    ModelError
+        If it cannot be used, has no keywords, or takes another sample rate than sources give.
+    """
+    if isinstance(model, str | os.PathLike):
+        model = ModelSettings(name=os.fspath(model))
+    if not isinstance(model, ModelSettings):
+        if not hasattr(model, "manifest"):
+            raise ConfigError(
+                f"A model must be a bundled name, a path, ModelSettings or what `kws.open_model` "
+                f'returns. Received: {model!r}. Pass "commands", for example.'
+            )
+        return model  # type: ignore[no-any-return]
+    path = model_path(model.name)
+    check_model(path, n_threads=model.n_threads)
+    opened = open_model(path, n_threads=model.n_threads)
+    if not opened.manifest.keywords:
+        raise ModelError(
+            f"A model that detects keywords must have some. Received: {model.name}, which gives "
+            f"embeddings only. Enroll a word on it with `kws enroll`."
+        )
+    if (rate_hz := opened.manifest.features.sample_rate_hz) != SAMPLE_RATE_HZ:
+        raise ModelError(
+            f"A model must take audio at {SAMPLE_RATE_HZ} Hz, the rate of every source. "
+            f"Received: `{opened.manifest.name}` at {rate_hz} Hz. Train it again at that rate."
+        )
+    return opened
 
-    def _detection(self, hit: Hit, now_sample: int) -> Detection:
-        start_s, end_s = self._place(hit, now_sample)
-        self._last_end_s = end_s
-        return Detection(**self._heard(hit, start_s, end_s))
 
-    def _heard(self, hit: Hit, start_s: float, end_s: float) -> dict[str, Any]:
-        return {
-            "keyword": hit.keyword,
-            "score": round(hit.score, 3),
-            "start_s": round(start_s, 3),
-            "end_s": round(end_s, 3),
-            "model": self.manifest.name,
-        }
+def _as_list(model: Any) -> list[ModelSource]:
+    models = list(model) if isinstance(model, list | tuple) else [model]
+    if not models:
+        raise ConfigError("A spotter needs a model. Received: none. Name at least one.")
+    return models
+
+
+def _common_rate_hz(manifests: Sequence[Manifest]) -> int:
+    rates_hz = {one.features.sample_rate_hz for one in manifests}
+    if len(rates_hz) > 1:
+        raise ModelError(
+            f"Models of one spotter must take one sample rate. Received: {sorted(rates_hz)} Hz. "
+            f"Use a spotter for each."
+        )
+    return rates_hz.pop()
+
+
+def _gate_settings(gate: Any) -> GateSettings:
+    if gate is None or isinstance(gate, bool):
+        return GateSettings(enabled=gate is not False)
+    if not isinstance(gate, GateSettings):
+        raise ConfigError(
+            f"`gate` must be GateSettings, True or False. Received: {gate!r}. "
+            f"Pass GateSettings(hangover_ms=500), for example."
+        )
+    return gate
+
+
+def _check_score(near_miss_score: Any) -> None:
+    is_number = isinstance(near_miss_score, int | float)
+    if near_miss_score is not None and not (is_number and 0 <= near_miss_score <= 1):
+        raise ConfigError(
+            f"`near_miss_score` must lie in 0..1. Received: {near_miss_score!r}. "
+            f"Pass half of the threshold, for example."
+        )
+
+
+def _decision_settings(
+    decision: Any, threshold: float | None, false_alarms_per_hour: float | None
+) -> DecisionSettings:
+    """Put the thresholds over the settings: they replace all thresholds in them."""
+    decision = DecisionSettings() if decision is None else decision
+    if not isinstance(decision, DecisionSettings):
+        raise ConfigError(
+            f"`decision` must be DecisionSettings. Received: {decision!r}. "
+            f"Pass DecisionSettings(refractory_ms=1000), for example."
+        )
+    if threshold is None and false_alarms_per_hour is None:
+        return decision
+    return replace(
+        decision, threshold=threshold, thresholds={}, false_alarms_per_hour=false_alarms_per_hour
+    )
+
+
+def _of_model(
+    decision: DecisionSettings, manifest: Manifest, manifests: Sequence[Manifest]
+) -> DecisionSettings:
+    """Leave to one of several models the thresholds of its own keywords."""
+    if len(manifests) == 1:
+        return decision
+    known = [keyword for one in manifests for keyword in one.keywords]
+    for keyword in decision.thresholds:
+        if keyword not in known:
+            raise ConfigError(
+                f"`thresholds` must name keywords of the models. Received: `{keyword}`."
+                f"{did_you_mean(keyword, known)} They know: {', '.join(known)}."
+            )
+    own = {k: p for k, p in decision.thresholds.items() if k in manifest.keywords}
+    return replace(decision, thresholds=own)
+
+
+def _merged(values: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Join what is told by keyword; where models share one, the greater value."""
+    merged: dict[str, float] = {}
+    for one in values:
+        for keyword, value in one.items():
+            merged[keyword] = max(value, merged.get(keyword, value))
+    return merged
+
+
+def _chunks(source: Any) -> Iterable[AnySamples]:
+    """Return chunks of samples; samples in one piece are one chunk."""
+    if isinstance(source, np.ndarray | bytes | bytearray | memoryview):
+        return (source,)
+    if not isinstance(source, Iterable):
+        raise ConfigError(
+            f"A source must be `mic`, a file, a URL, SourceSettings, samples, or an iterable of "
+            f'samples. Received: {source!r}. Pass "mic", for example.'
+        )
+    return source
+
+
+def _taken(queues: Sequence[Any]) -> list[Any]:
+    """Empty the queues; return what was in them by its end."""
+    taken = [one for queue in queues for one in queue]
+    for queue in queues:
+        queue.clear()
+    return sorted(taken, key=lambda one: one.end_s) if len(queues) > 1 else taken

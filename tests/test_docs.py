@@ -165,7 +165,7 @@ def test_the_commands_of_the_readme_run(tmp_path):
         "kws listen --input recording.wav --json",
         "kws listen --config kws.toml --input recording.wav",
         "tail -c +45 recording.wav | kws listen --input -",
-        f"{shlex.quote(sys.executable)} {ROOT}/examples/spot_file.py recording.wav",
+        f"{shlex.quote(sys.executable)} {ROOT}/examples/file.py recording.wav",
     ):
         done = _run(line, cwd=tmp_path)
         assert done.returncode == 0, f"{line}\n{done.stderr}"
@@ -178,18 +178,6 @@ def test_the_python_of_the_readme_runs(tmp_path):
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_the_example_hook_writes_what_was_heard(tmp_path):
-    event = Detection(keyword="stop", score=0.97, start_s=12.34, end_s=12.81, model="commands")
-    subprocess.run(
-        [sys.executable, ROOT / "examples/heard.py"],
-        input=to_json(event),
-        cwd=tmp_path,
-        text=True,
-        check=True,
-    )
-    assert (tmp_path / "heard.csv").read_text() == "stop,0.97,12.34,12.81\n"
 
 
 def _documented(page, tables):

@@ -19,7 +19,7 @@ from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.errors import ConfigError, ModelError
 from kws.features import Features
 from kws.manifest import DecisionDefaults, Head, Manifest, StateTensor, pack
-from kws.model import Model, open_model
+from kws.model import mean_embeddings, open_model
 from kws.templates import pack_vectors, unit_vectors
 from kws_export.quantize import Quantization, convert
 from kws_export.verify import Agreement, verify
@@ -179,7 +179,7 @@ def export_embedding(
         candidate = Path(folder) / "model.tflite"
         candidate.write_bytes(pack(flatbuffer, plain))
         step = open_model(candidate)
-        heard = [_embedded(step, frames) for frames in _speech(speech, recipe, seed=seed)]
+        heard = [mean_embeddings(step, frames) for frames in _speech(speech, recipe, seed=seed)]
     out.parent.mkdir(parents=True, exist_ok=True)
     head = _head(np.concatenate(heard), seed=seed)
     manifest = replace(plain, labels=(), embedding=n_values, head=head)
@@ -213,14 +213,6 @@ def _write_background(path: Path, heard: Sequence[np.ndarray], head: Head, *, se
     book_bytes = np.rint(np.stack(books) * 127).astype(np.int8)
     lengths = np.array([len(one) for one in heard], np.uint16)
     np.savez_compressed(path, codes=np.stack(codes, 1), books=book_bytes, lengths=lengths)
-
-
-def _embedded(model: Model, frames: np.ndarray) -> np.ndarray:
-    """Return the mean embedding of each call."""
-    model.reset()
-    hop = model.manifest.hop_frames
-    calls = range(0, len(frames) - hop + 1, hop)
-    return np.array([model.step(frames[i : i + hop]).mean(axis=0) for i in calls])
 
 
 def _head(embeddings: np.ndarray, *, seed: int) -> Head:

@@ -63,11 +63,11 @@ def measure_room(
             f"A room is measured with a model of words. Received: `{manifest.name}`, of sequences. "
             f"Set its `threshold` in kws.toml by hand."
         )
-    # No threshold is ever reached: all is one rise over 0, whose highest point is the near miss.
+    # All is one rise over 0, whose highest point is a near miss; only a posterior of 1 would fire.
     spotter = Spotter(
         model,
         gate=GateSettings(enabled=False),
-        decision=DecisionSettings(threshold=math.inf),
+        decision=DecisionSettings(threshold=1.0),
         near_miss_score=0.0,
     )
     levels: list[float] = []
@@ -84,8 +84,9 @@ def measure_room(
         if n_samples >= seconds * SAMPLE_RATE_HZ:
             break
     spotter.flush()
-    highest = {one.keyword: one.score for one in spotter.take_near_misses()}
-    scores = dict.fromkeys(manifest.keywords, 0.0) | highest
+    scores = dict.fromkeys(manifest.keywords, 0.0)
+    for one in (*spotter.take_near_misses(), *spotter.take_peaks()):
+        scores[one.keyword] = max(scores[one.keyword], one.score)
     heard_s = n_samples / SAMPLE_RATE_HZ
     if heard_s < _LEAST_S:
         raise AudioError(

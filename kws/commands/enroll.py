@@ -17,11 +17,10 @@ from msgspec.structs import replace
 from kws.audio import SAMPLE_RATE_HZ, Samples
 from kws.commands.record import check_take
 from kws.config import SourceSettings
-from kws.embedding import embed
 from kws.errors import ConfigError
 from kws.features import Features
 from kws.manifest import DecisionDefaults, Head, Manifest, Template, read_manifest, repack
-from kws.model import Model, backbone_path, open_model
+from kws.model import Model, backbone_path, mean_embeddings, open_model
 from kws.sources import open_source
 from kws.templates import TemplateHead, pack_vectors, unit_vectors
 
@@ -180,7 +179,8 @@ def _read(path: Path) -> Samples:
 
 
 def _embedded(model: Model, samples: Samples) -> npt.NDArray[np.float32]:
-    return embed(model, np.concatenate((_PAD, samples, _PAD)))
+    padded = np.concatenate((_PAD, samples, _PAD))
+    return mean_embeddings(model, Features(model.manifest.features).whole(padded))
 
 
 def _levels(samples: Samples, manifest: Manifest) -> npt.NDArray[np.float32]:

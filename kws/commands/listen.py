@@ -1,4 +1,4 @@
-"""Listening from end to end: a source through the spotter to the sinks, with a bar or a meter."""
+"""`kws listen`: one source through a spotter to the sinks, with a progress bar or a live meter."""
 
 import contextlib
 import logging
@@ -10,102 +10,69 @@ from collections.abc import Callable, Iterator
 import click
 
 from kws.audio import SAMPLE_RATE_HZ, Samples
-from kws.config import DecisionSettings, GateSettings, ModelSettings
-from kws.errors import AudioError, ModelError
+from kws.errors import AudioError
 from kws.events import Detection, End, Event
-from kws.model import Model, model_path, open_model
-from kws.model_check import check_model
 from kws.sources import Source
 from kws.spotter import Spotter
 
-__all__ = ["deliver_to", "hear", "open_model_for", "open_spotter", "summary"]
+__all__ = ["deliver_to", "listen_to", "summary"]
 
 _log = logging.getLogger("kws")
 
 
-def open_spotter(
-    model: ModelSettings,
-    *,
-    gate: GateSettings | None = None,
-    decision: DecisionSettings | None = None,
-    near_miss_score: float | None = None,
-) -> Spotter:
-    """Open a model and the pipeline around it; errors as in `open_model_for` and `Spotter`."""
-    return Spotter(
-        open_model_for(model), gate=gate, decision=decision, near_miss_score=near_miss_score
-    )
-
-
-def open_model_for(settings: ModelSettings) -> Model:
-    """Open a model that takes what every source gives.
-
-    Raises
-    ------
-    ModelError
-        If it cannot be used, or is for another sample rate.
-    """
-    path = model_path(settings.name)
-    check_model(path, n_threads=settings.n_threads)
-    model = open_model(path, n_threads=settings.n_threads)
-    if not model.manifest.keywords:
-        raise ModelError(
-            f"A model that listens must have keywords. Received: {settings.name}, which only gives "
-            f"embeddings. Make a word of it with `kws enroll`."
-        )
-    if (rate_hz := model.manifest.features.sample_rate_hz) != SAMPLE_RATE_HZ:
-        raise ModelError(
-            f"A model must take audio at {SAMPLE_RATE_HZ} Hz, which every source gives. "
-            f"Received: `{model.manifest.name}` at {rate_hz} Hz. Train it again at that rate."
-        )
-    return model
-
-
-def hear(
-    source: Source, spotter: Spotter, send: Callable[[Detection], None], *, metered: bool = False
+def listen_to(
+    source: Source, spotter: Spotter, send: Callable[[Event], None], *, metered: bool = False
 ) -> tuple[End, AudioError | None]:
-    """Listen to the end; return the balance, and what was wrong with the audio there.
+    """Process a source to its end; return the final event, and the audio error that ended it.
 
     Parameters
     ----------
     source : Source
     spotter : Spotter
     send : callable
-        Takes the detections.
+        Takes detections and their peaks.
     metered : bool
         Show a live meter for a source without a known end, where standard error is a terminal.
     """
-    n_samples = n_detections = 0
-    n_lost_said = 0
+    n_samples = n_detections = n_lost_logged = 0
     failure = None
+
+    def chunks() -> Iterator[Samples]:
+        nonlocal n_samples, n_lost_logged
+        for chunk in source:
+            yield chunk  # comes back here once its detections were sent
+            if not n_samples:
+                _log.info("Processed the first chunk of %s.", source.name)
+            n_samples += len(chunk)
+            advance(chunk)
+            send_peaks()
+            if source.dropped_chunks > 2 * n_lost_logged:
+                n_lost_logged = source.dropped_chunks
+                _log.warning("%s: %d chunks of audio were lost.", source.name, n_lost_logged)
+
+    def send_peaks() -> None:
+        for peak in spotter.take_peaks():
+            send(peak)
+
     started_s = time.process_time()
     with _display(source, spotter, metered=metered) as (advance, make_way):
         try:
-            for chunk in source:
-                for detection in spotter.process(chunk):
-                    n_detections += 1
-                    make_way(detection)
-                    send(detection)
-                if not n_samples:
-                    _log.info("Heard the first chunk of %s.", source.name)
-                n_samples += len(chunk)
-                advance(chunk)
-                if source.dropped_chunks > 2 * n_lost_said:
-                    n_lost_said = source.dropped_chunks
-                    _log.warning("%s: %d chunks of audio were lost.", source.name, n_lost_said)
+            for detection in spotter.listen(chunks()):
+                n_detections += 1
+                make_way(detection)
+                send(detection)
         except AudioError as error:
             failure = error
-    for detection in spotter.flush():
-        n_detections += 1
-        send(detection)
+    send_peaks()
     cpu_s = round(time.process_time() - started_s, 6)
     audio_s = round(n_samples / SAMPLE_RATE_HZ, 3)
     return End(audio_s=audio_s, detections=n_detections, cpu_s=cpu_s), failure
 
 
 def deliver_to(*sends: Callable[[Event], None]) -> Callable[[Event], None]:
-    """Return what hands an event to every sink, of which none can stop the audio.
+    """Return a function that sends an event to every sink; a failing sink does not stop the audio.
 
-    Only when nobody reads standard output any more there is nothing left to listen for.
+    A closed standard output does: nobody reads the detections any more.
     """
 
     def deliver(event: Event) -> None:
@@ -115,13 +82,13 @@ def deliver_to(*sends: Callable[[Event], None]) -> Callable[[Event], None]:
             except BrokenPipeError:
                 raise
             except OSError as error:
-                _log.warning("An event could not be handed on: %s.", error)
+                _log.warning("A sink failed on an event: %s.", error)
 
     return deliver
 
 
 def summary(end: End) -> str:
-    """Return the balance of a file in a line."""
+    """Format the final event of a file as one line."""
     per_s = 1000 * end.cpu_s / end.audio_s if end.audio_s else 0.0
     noun = "detection" if end.detections == 1 else "detections"
     return (
@@ -134,9 +101,9 @@ def summary(end: End) -> str:
 def _display(
     source: Source, spotter: Spotter, *, metered: bool
 ) -> Iterator[tuple[Callable[[Samples], None], Callable[[Detection], None]]]:
-    """Show what is going on, where standard error is a terminal: how far a file is, or a meter.
+    """Show a progress bar for a file, or a meter, where standard error is a terminal.
 
-    Gives what takes each chunk, and what makes way on the screen for the line of a detection.
+    Yields a function for each chunk, and one that clears the line before a detection is printed.
     """
     is_terminal = sys.stderr is not None and sys.stderr.isatty()
     if is_terminal and source.duration_s is not None:

@@ -8,7 +8,6 @@ import numpy as np
 from msgspec.structs import replace
 
 from kws.audio import SAMPLE_RATE_HZ, level_dbfs
-from kws.commands.listen import open_spotter
 from kws.config import Config, GateSettings, ListenerSettings
 from kws.daemon.backlog import Piece
 from kws.daemon.source_supervisor import Ear
@@ -50,14 +49,14 @@ class Listener:
     def __init__(self, spotter: Spotter, voice: Voice) -> None:
         self.spotter = spotter
         self.voice = voice
-        self.name = spotter.manifest.name
+        (self.name,) = (one.name for one in spotter.manifests)
         self._start_sample = 0
 
     @classmethod
     def open(cls, voice: Voice) -> "Listener":
-        """Open the model; errors as in `open_spotter`."""
+        """Open the model; errors as in `Spotter`."""
         settings = voice.settings
-        spotter = open_spotter(
+        spotter = Spotter(
             settings,
             gate=voice.gate,
             decision=settings.decision,
@@ -73,7 +72,7 @@ class Listener:
 
     def hear(self, audio: bytes) -> list[Detection]:
         """Return what is heard in mono s16le."""
-        return self._placed(self.spotter.process(np.frombuffer(audio, "<i2").astype(np.int16)))
+        return self._placed(self.spotter.process(audio))
 
     def near_misses(self) -> list[NearMiss]:
         """Return what came near a detection since the last call."""
@@ -81,12 +80,7 @@ class Listener:
 
     def _placed(self, detections: list[_Word]) -> list[_Word]:
         start_s = self._start_sample / SAMPLE_RATE_HZ
-        return [
-            replace(
-                one, start_s=round(one.start_s + start_s, 3), end_s=round(one.end_s + start_s, 3)
-            )
-            for one in detections
-        ]
+        return [one.shifted(start_s) for one in detections]
 
 
 class Channel:

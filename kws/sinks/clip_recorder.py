@@ -29,6 +29,7 @@ __all__ = ["Recording", "RecordingCounts"]
 
 _RATE_HZ = 16_000
 _LONGEST_WORD_S = 10.0
+_WORD_S = 0.6  # before the end of a word whose start is unknown
 """How long before now a word may begin whose clip is still whole."""
 _MOST_PENDING = 32
 _MOST_QUEUED = 8
@@ -147,7 +148,8 @@ class Recording:
             if len(tape.pending) >= _MOST_PENDING:
                 self.counts.dropped += 1
                 return
-            first = round((event.start_s - self._settings.pre_roll_s) * _RATE_HZ)
+            start_s = event.end_s - _WORD_S if event.start_s is None else event.start_s
+            first = round((start_s - self._settings.pre_roll_s) * _RATE_HZ)
             last = round((event.end_s + self._settings.post_roll_s) * _RATE_HZ)
             tape.pending.append(_Pending(event, now, max(0, first), last))
             self._finish(tape, tape.end_sample)

@@ -26,7 +26,7 @@ from typing import Literal, TypeAlias
 
 from kws.config import HookSettings
 from kws.errors import HookError, did_you_mean
-from kws.events import Detection, End, Event, NearMiss, StateChange, rfc3339, to_json
+from kws.events import Detection, End, Event, NearMiss, Peak, StateChange, rfc3339, to_json
 from kws.sinks.account import account_of
 from kws.sinks.hook_command import command_words, play_words, program_file
 from kws.sinks.process_group import ProcessGroup
@@ -111,7 +111,7 @@ class Hooks:
 
         A hook that cannot run, or not now, is logged and counted. After `close` nothing starts.
         """
-        if isinstance(event, End | NearMiss) or self._closed:
+        if isinstance(event, End | NearMiss | Peak) or self._closed:
             return
         environment = _environment(event, wall_s=self._clock())
         for hook in self._hooks:
@@ -346,7 +346,7 @@ def _environment(event: Detection | StateChange, *, wall_s: float) -> dict[bytes
             "KWS_EVENT": "detection",
             "KWS_KEYWORD": event.keyword,
             "KWS_SCORE": str(event.score),
-            "KWS_START_S": str(event.start_s),
+            "KWS_START_S": "" if event.start_s is None else str(event.start_s),
             "KWS_END_S": str(event.end_s),
             "KWS_TIME": rfc3339(datetime.fromtimestamp(wall_s, UTC)),
         }

@@ -4,7 +4,7 @@ import io
 from collections.abc import Collection
 from typing import TextIO
 
-from kws.events import Detection, End, Event, NearMiss
+from kws.events import Detection, End, Event, NearMiss, Peak
 
 __all__ = ["Text", "describe"]
 
@@ -39,8 +39,9 @@ class Text:
             If nobody reads the stream any more.
         """
         if isinstance(event, Detection):
+            start = "" if event.start_s is None else f"{event.start_s:.2f} - "
             self._stream.write(
-                f"{event.start_s:8.2f} - {event.end_s:7.2f} s  "
+                f"{start:>11}{event.end_s:7.2f} s  "
                 f"{event.keyword:<{self._width}}  {event.score:.2f}\n"
             )
             self._stream.flush()
@@ -52,10 +53,11 @@ class Text:
 def describe(event: Event) -> str:
     """Return an event of the daemon in a line."""
     where = event.source or "daemon"
-    if isinstance(event, Detection):
-        return f"{where}: {event.keyword} {event.score:.2f}, {event.start_s}-{event.end_s} s"
-    if isinstance(event, NearMiss):
-        return f"{where}: nearly {event.keyword} {event.score:.2f}, {event.start_s}-{event.end_s} s"
+    if isinstance(event, Detection | NearMiss | Peak):
+        span = "-".join(str(at) for at in (event.start_s, event.end_s) if at is not None)
+        what = {Detection: "", NearMiss: "near miss of ", Peak: "peak of "}[type(event)]
+        score = event.peak if isinstance(event, Peak) else event.score
+        return f"{where}: {what}{event.keyword} {score:.2f}, {span} s"
     if isinstance(event, End):
         return f"{where}: ended after {event.audio_s:.1f} s, {event.detections} detections"
     return " ".join(filter(None, (f"{where}: {event.event}", event.time, event.detail)))

@@ -154,8 +154,8 @@ def test_a_phrase_of_unknown_words_is_refused():
 
 def test_phrases_need_a_model_that_hears_sequences():
     message = (
-        "`[decision] phrases` needs a model that hears sequences of words. Received: `count`, "
-        "which hears single ones. Choose another model, or remove the key."
+        "`[decision] phrases` needs a model of word sequences. Received: `count`, a model of "
+        "single words. Choose another model, or remove the key."
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         phrases_for(DecisionSettings(phrases=["one"]), manifest(kind="words"))

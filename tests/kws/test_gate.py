@@ -94,3 +94,32 @@ def test_a_rate_that_the_detector_does_not_know_is_refused():
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         Gate(GateSettings(), sample_rate_hz=22_050)
+
+
+def test_the_onset_of_speech_is_where_its_first_voiced_block_began(voiced):
+    one = gate(hangover_ms=0)
+    one.process(np.concatenate((silence(1), voiced[: 320 * 40], silence(1))))
+    onset = one.onset_sample(int(1.5 * RATE_HZ))
+    assert onset == pytest.approx(RATE_HZ, abs=0.08 * RATE_HZ)
+    assert onset % one.block_samples == 0
+    assert one.onset_sample(RATE_HZ // 2) is None, "before it"
+    assert one.onset_sample(int(2.7 * RATE_HZ)) is None, "long after it"
+
+
+def test_a_short_pause_is_bridged_and_a_longer_one_begins_anew(voiced):
+    word = voiced[: 320 * 25]
+    for pause_s, is_bridged in ((0.06, True), (0.6, False)):
+        one = gate(hangover_ms=0)
+        one.process(np.concatenate((silence(0.5), word, silence(pause_s), word)))
+        onset = one.onset_sample(int((0.5 + 0.5 + pause_s + 0.4) * RATE_HZ))
+        assert (onset < 0.7 * RATE_HZ) is is_bridged
+
+
+@given(n_after=st.integers(0, 40_000))
+def test_what_comes_after_a_sample_does_not_change_the_onset_at_it(voiced, n_after):
+    sound = np.concatenate((silence(0.5), voiced[:16_000], silence(0.3), voiced, silence(1)))
+    at = int(1.6 * RATE_HZ)
+    known, later = gate(), gate()
+    known.process(sound[: at + 320])
+    later.process(sound[: at + 320 + n_after])
+    assert later.onset_sample(at) == known.onset_sample(at)

@@ -1,13 +1,16 @@
+from types import SimpleNamespace
+
 import numpy as np
 
-from kws.near_misses import Peaks
+from kws.near_misses import RisesBelow
 
 
 def peaks(rows, *, fired=()):
-    finder = Peaks(("_silence_", "go", "stop"), keywords=("go", "stop"), least=0.3)
+    finder = RisesBelow(("_silence_", "go", "stop"), keywords=("go", "stop"), least=0.3)
     found = []
     for i, row in enumerate(rows):
-        hits = finder.step(np.array(row, np.float32), has_fired=i in fired)
+        decision = SimpleNamespace(smoothed=np.array(row, np.float32))
+        hits = finder.step(decision, has_fired=i in fired)
         found += [(i - hit.n_since_end, hit.keyword, round(hit.score, 2)) for hit in hits]
     return found, [hit.keyword for hit in finder.finish()]
 

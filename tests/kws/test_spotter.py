@@ -6,12 +6,13 @@ import wave
 
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kws.config import DecisionSettings, GateSettings
-from kws.errors import ConfigError, FormatError
-from kws.events import Detection
+from kws.config import DecisionSettings, GateSettings, SourceSettings
+from kws.errors import AudioError, ConfigError, FormatError, KwsError
+from kws.events import Detection, Peak
 from kws.features import Features
 from kws.manifest import DecisionDefaults, FeatureSettings, Manifest
 from kws.model import open_model
@@ -99,6 +100,9 @@ class LoudGate:
 
     def reset(self):
         self.pending = np.empty(0, np.int16)
+
+    def onset_sample(self, sample):
+        return None
 
     def process(self, samples):
         self.pending = np.concatenate((self.pending, samples))
@@ -245,14 +249,12 @@ def test_the_refractory_time_runs_on_behind_a_closed_gate():
     assert ends == {500: [0.035, 0.735], 800: [0.035, 0.935], 5000: [0.035]}
 
 
-@pytest.mark.parametrize(
-    ("step", "end_s", "start_s"), [(0, 0.035, 0.0), (9, 0.215, 0.0), (49, 1.015, 0.415)]
-)
-def test_a_detection_ends_where_the_last_frame_of_its_step_does(step, end_s, start_s):
+@pytest.mark.parametrize(("step", "end_s"), [(0, 0.035), (9, 0.215), (49, 1.015)])
+def test_a_detection_ends_where_the_last_frame_of_its_step_does(step, end_s):
     """Step k of two frames ends 2 (k + 1) hops of 10 ms and 15 ms of window in."""
     spotter = Spotter(Script({step: 0.8}, smoothing_ms=0), gate=OFF)
     assert spotter.process(silence(1.1)) == [
-        Detection(keyword="low", score=0.8, start_s=start_s, end_s=end_s, model="fake")
+        Detection(keyword="low", score=0.8, start_s=None, end_s=end_s, model="fake")
     ]
 
 
@@ -265,14 +267,58 @@ def test_each_output_of_a_step_has_its_own_time():
 def test_the_models_delay_is_taken_off_the_time():
     model = Script({0: 0.9, 1: 0.0, 49: 0.9}, smoothing_ms=0, delay_ms=120)
     events = Spotter(model, gate=OFF).process(silence(1.1))
-    assert [(event.start_s, event.end_s) for event in events] == [(0.0, 0.0), (0.295, 0.895)]
+    assert [(event.start_s, event.end_s) for event in events] == [(None, 0.0), (None, 0.895)]
+
+
+def test_a_start_is_the_onset_of_the_speech_that_the_word_ends():
+    sound = np.r_[silence(1), voice(0.5, 130), silence(0.5)]
+    model = Script({20: 0.9}, smoothing_ms=0)
+    (event,) = Spotter(model, gate=GateSettings(pre_roll_ms=0)).process(sound)
+    assert event.start_s == pytest.approx(1.0, abs=0.08)
+    assert event.end_s == pytest.approx(1.4, abs=0.1)
+
+
+def test_within_running_speech_and_without_a_gate_no_start_is_claimed():
+    sound = np.r_[silence(1), voice(3, 130)]
+    model = Script({130: 0.9}, smoothing_ms=0, word_ms=600)
+    (event,) = Spotter(model, gate=GateSettings(pre_roll_ms=0)).process(sound)
+    assert event.start_s is None
+    (event,) = Spotter(Script({130: 0.9}, smoothing_ms=0), gate=False).process(sound)
+    assert event.start_s is None
 
 
 def test_a_detection_never_starts_before_the_one_before_it_ends():
-    model = Script({29: 0.9, 30: 0.0, 49: 0.9}, smoothing_ms=0, word_ms=800, refractory_ms=0)
-    first, second = Spotter(model, gate=OFF).process(silence(1.1))
-    assert (first.start_s, first.end_s) == (0.0, 0.615)
-    assert (second.start_s, second.end_s) == (0.615, 1.015)
+    model = Script({5: 0.9, 6: 0.0, 25: 0.9}, smoothing_ms=0, word_ms=800, refractory_ms=0)
+    spotter = Spotter(model, gate=GateSettings(pre_roll_ms=0))
+    first, second = spotter.process(np.r_[silence(1), voice(1, 130)])
+    assert first.start_s == pytest.approx(1.0, abs=0.08)
+    assert second.start_s == first.end_s < second.end_s
+
+
+def test_the_peak_of_a_detection_is_told_when_its_rise_is_over():
+    script = {9: 0.6, 10: 0.8, 11: 0.95, 12: 0.7, 13: 0.2}
+    spotter = Spotter(Script(script, smoothing_ms=0), gate=False)
+    (detection,) = spotter.process(silence(0.27))  # up to output 11
+    assert detection.score == 0.6
+    assert spotter.take_peaks() == []
+    assert spotter.process(silence(0.1)) == []
+    assert spotter.take_peaks() == [Peak(**detection.fields(), peak=0.95)]
+    assert spotter.take_peaks() == []
+
+
+@pytest.mark.parametrize("gate", [OFF, GateSettings(hangover_ms=100, pre_roll_ms=300)], ids=str)
+@given(cuts=st.lists(st.integers(0, 9000), max_size=14))
+def test_peaks_do_not_depend_on_how_samples_are_cut(gate, cuts):
+    spotter = Spotter(Ears(), gate=gate)
+    n_detections = len(spotter.process(SOUND) + spotter.flush())
+    whole = spotter.take_peaks()
+    assert len(whole) == n_detections
+    assert all(one.peak >= one.score for one in whole)
+    edges = np.minimum(np.cumsum([0, *cuts]), len(SOUND))
+    for a, b in zip(edges, [*edges[1:], len(SOUND)], strict=True):
+        spotter.process(SOUND[a:b])
+    spotter.flush()
+    assert spotter.take_peaks() == whole
 
 
 def test_settings_go_before_what_the_manifest_says():
@@ -333,18 +379,24 @@ def test_five_minutes_in_one_piece_take_no_more_memory_than_seconds(gate):
 @pytest.mark.parametrize(
     ("samples", "received"),
     [
-        (np.zeros(3200, np.float32), "1-dimensional float32"),
-        (np.zeros((3200, 2), np.int16), "2-dimensional int16"),
+        (np.zeros((3200, 2), np.int16), "2-dimensional int16. Mix down to mono first."),
+        (np.zeros(3200, np.int32), "int32. Convert them, for example by numpy."),
+        (np.full(3200, 900.0), "floats up to 900. Divide them by their full scale."),
+        (np.full(3200, np.nan), "floats up to nan. Divide them by their full scale."),
+        (b"odd", "3 bytes, which end within a sample. Convert them, for example by numpy."),
+        ([0, 1, 2], "a list. Convert them, for example by numpy."),
+        (None, "a NoneType. Convert them, for example by numpy."),
     ],
+    ids=str,
 )
-def test_other_samples_than_mono_int16_are_refused_without_a_trace(samples, received):
+def test_other_samples_are_refused_without_a_trace(samples, received):
     spotter = Spotter(Ears())
     whole = spotter.process(SOUND)
     spotter.reset()
     before = spotter.process(SOUND[:20_000])
     message = (
-        f"Samples must be one-dimensional int16. Received: {received}. "
-        f"Convert them to 16-bit mono first."
+        f"Samples must be one-dimensional int16, floats in -1..1, or bytes of s16le. "
+        f"Received: {received}"
     )
     with pytest.raises(FormatError, match=f"^{re.escape(message)}$"):
         spotter.process(samples)
@@ -358,6 +410,91 @@ def test_refused_samples_do_not_count_as_heard():
         spotter.process(np.zeros((3200, 2), np.int16))
     (event,) = spotter.flush()
     assert event.end_s == 1.0
+
+
+def test_floats_and_bytes_give_the_same_events_as_integers():
+    whole = Spotter(Ears()).process(SOUND)
+    assert whole
+    assert Spotter(Ears()).process(SOUND.astype("<i2").tobytes()) == whole
+    for dtype in (np.float32, np.float64):
+        assert Spotter(Ears()).process(SOUND.astype(dtype) / 32_768) == whole
+
+
+def test_listening_processes_and_flushes_any_kind_of_source(recording, model):
+    whole = list(Spotter(model, gate=False).listen(recording))
+    assert [one.keyword for one in whole] == ["stop", "stop"]
+    samples, _ = soundfile.read(recording, dtype="int16")
+    chunks = np.array_split(samples, 17)
+    for source in (
+        str(recording),
+        SourceSettings(input=str(recording)),
+        samples,
+        samples.tobytes(),
+        chunks,
+        (chunk.tobytes() for chunk in chunks),
+        (chunk / 32_768 for chunk in chunks),
+    ):
+        assert list(Spotter(str(model), gate=False).listen(source)) == whole
+
+
+def test_what_was_read_before_a_source_failed_is_processed_first(model, recording):
+    samples, _ = soundfile.read(recording, dtype="int16")
+
+    def broken():
+        yield samples[:16_000]
+        raise AudioError("The disk is gone.")
+
+    found = []
+    with pytest.raises(AudioError, match=r"^The disk is gone\.$"):
+        found.extend(Spotter(model, gate=False).listen(broken()))
+    assert len(found) == 1
+
+
+def test_several_models_share_one_stream_and_keep_their_own_thresholds():
+    low, high = Script({20: 0.9}, smoothing_ms=0), Ears()
+    one, two = Spotter(low, gate=False), Spotter(Ears(), gate=False)
+    both = Spotter([Script({20: 0.9}, smoothing_ms=0), high], gate=False)
+    apart = sorted(one.process(SOUND) + two.process(SOUND), key=lambda event: event.end_s)
+    assert both.process(SOUND) == apart
+    assert both.keywords == ("low", "high")
+    assert [manifest.name for manifest in both.manifests] == ["fake", "fake"]
+    assert len(both._features) == 1, "equal features are computed once"
+
+
+@given(cuts=st.lists(st.integers(0, 9000), max_size=14))
+def test_events_of_several_models_do_not_depend_on_how_samples_are_cut(cuts):
+    gate = GateSettings(hangover_ms=100, pre_roll_ms=300)
+    spotter = Spotter([Ears(hop_frames=3), Ears(hop_frames=4, n_outputs=2)], gate=gate)
+    whole = spotter.process(SOUND) + spotter.flush()
+    edges = np.minimum(np.cumsum([0, *cuts]), len(SOUND))
+    pieces = [SOUND[a:b] for a, b in zip(edges, [*edges[1:], len(SOUND)], strict=True)]
+    cut = [event for piece in pieces for event in spotter.process(piece)]
+    assert cut + spotter.flush() == whole
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Spotter(5), "A model must be a bundled name, a path, ModelSettings or what"),
+        (lambda: Spotter([]), "A spotter needs a model. Received: none."),
+        (lambda: Spotter("comptuer"), "A model must be a bundled model's name or a file."),
+        (lambda: Spotter(Ears(), threshold=5), "`threshold` of DecisionSettings: expected"),
+        (lambda: Spotter(Ears(), threshold="high"), "`threshold` of DecisionSettings: expected"),
+        (lambda: Spotter(Ears(), near_miss_score=2), "`near_miss_score` must lie in 0..1."),
+        (lambda: Spotter(Ears(), false_alarms_per_hour=-1), "`false_alarms_per_hour` of"),
+        (lambda: Spotter(Ears(), gate="on"), "`gate` must be GateSettings, True or False."),
+        (lambda: Spotter(Ears(), decision={}), "`decision` must be DecisionSettings."),
+        (
+            lambda: Spotter([Ears(), Ears()], decision=DecisionSettings(thresholds={"lo": 0.5})),
+            "`thresholds` must name keywords of the models. Received: `lo`. Did you mean `low`?",
+        ),
+        (lambda: list(Spotter(Ears()).listen(7)), "A source must be `mic`, a file, a URL,"),
+        (lambda: list(Spotter(Ears()).listen("none.wav")), "The input must be"),
+    ],
+)
+def test_wrong_arguments_get_an_error_that_says_what_to_pass(make, message):
+    with pytest.raises(KwsError, match=f"^{re.escape(message)}"):
+        make()
 
 
 def test_a_threshold_for_an_unknown_keyword_is_refused_at_once():

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from kws.commands.demo import Word
 from kws.errors import ConfigError, ModelError
 from kws.manifest import FeatureSettings, Manifest
+from kws.matching import Word
 from kws_export.bundle import export
 from kws_export.cli import export as export_command
 from kws_train.cli import align, train

@@ -21,8 +21,7 @@ import numpy as np
 import pytest
 
 from kws.commands.demo import load_demo
-from kws.commands.listen import open_spotter
-from kws.config import DecisionSettings, ModelSettings
+from kws.spotter import Spotter
 
 RATE_HZ = 16_000
 FORMAT = ("rate=16000", "channels=1", "format=s16le")
@@ -354,7 +353,7 @@ def heard_in():
 
     @functools.cache
     def spotter(threshold):
-        return open_spotter(ModelSettings(), decision=DecisionSettings(threshold=threshold))
+        return Spotter(threshold=threshold)
 
     def hear(samples, *, threshold=None):
         one = spotter(threshold)

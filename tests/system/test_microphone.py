@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from kws.commands.demo import match
+from kws.matching import match
 from kws.sources.pyaudio_ import is_installed
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]

@@ -125,7 +125,7 @@ def test_memory_that_the_system_does_not_tell_is_unknown():
 def test_with_json_one_object_is_printed_with_units_in_its_keys(monkeypatch, tmp_path):
     path = tmp_path / "m.tflite"
     path.touch()
-    monkeypatch.setattr("kws.commands.listen.open_model_for", lambda settings: CountingModel())
+    monkeypatch.setattr("kws.spotter.open_for_sources", lambda model: CountingModel())
     monkeypatch.setattr("kws.commands.bench.measure", lambda model, path: MEASURED)
     result = CliRunner().invoke(cli, ["bench", "--json", "--model", str(path)])
     assert result.exit_code == 0

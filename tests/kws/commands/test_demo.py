@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kws.commands.demo import Labels, Matcher, Word, load_demo, match, play
+from kws.commands.demo import load_demo, play
 from kws.config import GateSettings
 from kws.errors import ConfigError
 from kws.events import Detection
 from kws.manifest import DecisionDefaults, FeatureSettings, Manifest
+from kws.matching import LabelledRecording, Matcher, Word, match
 from kws.spotter import Spotter
 
 KEYWORDS = ("stop", "go")
@@ -105,7 +106,9 @@ def test_labels_and_recording_are_found_and_unknown_keys_ignored(tmp_path):
     text = {"recording": "demo.wav", "duration_s": 3.0, "words": [word], "voice": "x"}
     write_demo(tmp_path, json.dumps(text))
     labels, recording = load_demo(tmp_path)
-    assert labels == Labels(recording="demo.wav", duration_s=3.0, words=[said("stop", 1.0, 1.5)])
+    assert labels == LabelledRecording(
+        recording="demo.wav", duration_s=3.0, words=[said("stop", 1.0, 1.5)]
+    )
     assert recording == tmp_path / "demo.wav"
 
 
@@ -148,7 +151,7 @@ def test_the_demo_prints_a_line_for_each_detection_each_miss_and_the_totals():
     for start_s in (0.5, 2.0):
         samples[int(start_s * 16_000) :][:4000] = tone
     words = [said("stop", 0.5, 0.8), said("go", 1.0, 1.2), said("go", 3.2, 3.5)]
-    labels = Labels(recording="demo.wav", duration_s=4.0, words=words)
+    labels = LabelledRecording(recording="demo.wav", duration_s=4.0, words=words)
     spotter = Spotter(LoudIsStop(), gate=GateSettings(enabled=False))
     printed = []
     matches = play(np.split(samples, 50), spotter, labels, echo=printed.append)
@@ -166,7 +169,9 @@ def test_the_demo_prints_a_line_for_each_detection_each_miss_and_the_totals():
 
 def test_a_word_at_the_very_end_of_the_recording_is_heard():
     tone = (9000 * np.sin(np.arange(420) / 5)).astype(np.int16)
-    labels = Labels(recording="demo.wav", duration_s=0.1, words=[said("stop", 0.0, 0.02)])
+    labels = LabelledRecording(
+        recording="demo.wav", duration_s=0.1, words=[said("stop", 0.0, 0.02)]
+    )
     spotter = Spotter(LoudIsStop(), gate=GateSettings(enabled=False))
     assert spotter.process(tone[:399]) == []
     spotter.reset()

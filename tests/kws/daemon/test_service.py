@@ -319,7 +319,7 @@ def test_a_bad_configuration_is_refused_and_the_old_one_kept(write, fifo, record
     assert len(fifo.pids()) == 1
     refused = [record.message for record in caplog.records if record.levelname == "ERROR"]
     assert len(refused) == 3
-    assert "`threshold` in [decision] of" in refused[1]
+    assert "`decision.threshold` in" in refused[1]
     assert all(line.startswith("The new configuration is refused, and") for line in refused)
 
 

@@ -56,7 +56,7 @@ def test_a_reader_that_left_is_a_broken_pipe(broken_pipe):
 
 def test_a_near_miss_of_the_daemon_is_described_in_a_line():
     event = NearMiss(keyword="go", score=0.4, start_s=1.0, end_s=1.5, model="m", source="hall")
-    assert describe(event) == "hall: nearly go 0.40, 1.0-1.5 s"
+    assert describe(event) == "hall: near miss of go 0.40, 1.0-1.5 s"
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ import pytest
 from click.testing import CliRunner
 
 from kws.cli import cli
-from kws.commands.demo import Word
 from kws.config import DecisionSettings
 from kws.decision import thresholds_for
 from kws.errors import ConfigError, ModelError
 from kws.manifest import CalibrationBasis, read_manifest, repack
+from kws.matching import Word
 from kws.model import bundled_models, open_model
 from kws_train.data.corpus import official_split, validates
 from kws_train.evaluate.build_stream import Stream

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 import kws.models
-from kws.commands.demo import Word
 from kws.errors import ConfigError
+from kws.matching import Word
 from kws_train.evaluate.label_files import labelled_stream, read_labels
 
 MODELS = Path(kws.models.__path__[0])

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
-from kws.commands.demo import Word
 from kws.errors import ConfigError
 from kws.features import Samples
+from kws.matching import Word
 from kws_train.data.corpus import (
     AUDIO_SUFFIXES,
     SplitName,

@@ -24,7 +24,6 @@ __all__ = [
     "Reliability",
     "evaluate_clips",
     "labelled_clips",
-    "posteriors_of",
     "read_out",
     "reliability",
 ]
@@ -124,7 +123,7 @@ def evaluate_clips(
             unreadable.append(str(path))
             continue
         padded = np.concatenate((samples, np.zeros(TAIL_SAMPLES, np.int16)))
-        posteriors = posteriors_of(model, features.whole(padded))
+        posteriors = model.run(features.whole(padded))
         said, score = read_out(posteriors, labels, output_ms=output_ms)
         confusion[labels.index(label), said] += 1
         scores.append(score)
@@ -166,14 +165,6 @@ def reliability(scores: Sequence[float], right: Sequence[bool]) -> Reliability:
     ]
     off = sum(one.n * abs(one.score - one.accuracy) for one in bins)
     return Reliability(expected_error=off / max(1, len(scores)), bins=bins)
-
-
-def posteriors_of(model: Model, frames: npt.NDArray[Any]) -> Posteriors:
-    """Run a model over frames from a fresh state; return posteriors [shape=(outputs, labels)]."""
-    model.reset()
-    hop = model.manifest.hop_frames
-    starts = range(0, len(frames) - hop + 1, hop)
-    return np.concatenate([model.step(frames[start : start + hop]) for start in starts])
 
 
 def read_out(

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from kws.commands.demo import Matches, match
+from kws.matching import Matches, match
 from kws_train.evaluate.build_stream import Stream
 from kws_train.evaluate.traces import Trace
 

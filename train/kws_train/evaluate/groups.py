@@ -12,9 +12,9 @@ from typing import NamedTuple, TypeAlias
 
 import msgspec
 
-from kws.commands.demo import TOLERANCE_S, Matches, Word
 from kws.errors import ConfigError
 from kws.events import Detection
+from kws.matching import TOLERANCE_S, Matches, Word
 from kws_train.data.align import speakers_table
 from kws_train.data.corpus import speaker_of
 from kws_train.evaluate.build_stream import Stream

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import msgspec
 
-from kws.commands.demo import Labels, Word
 from kws.errors import ConfigError
+from kws.matching import LabelledRecording, Word
 from kws_train.data.corpus import read_samples
 from kws_train.evaluate.build_stream import Stream
 
@@ -54,7 +54,7 @@ def read_labels(path: Path) -> list[Word]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{_RULE}Received: {path} ({error}). Give another, in UTF-8.") from error
     try:
-        words = msgspec.json.decode(text, type=Labels).words
+        words = msgspec.json.decode(text, type=LabelledRecording).words
     except msgspec.DecodeError:
         words = list(_words(text, path))
     for word in words:

@@ -11,10 +11,10 @@ from functools import cached_property
 import msgspec
 import numpy as np
 
-from kws.commands.demo import Matches
 from kws.config import DecisionSettings, GateSettings
 from kws.decision import thresholds_for
 from kws.manifest import CalibrationPoint, Manifest
+from kws.matching import Matches
 from kws.model import Model
 from kws_train.evaluate.build_stream import Stream
 from kws_train.evaluate.det import BUDGETS, Curve, Point, count, decide, point, sweep

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
-from kws.commands.demo import TOLERANCE_S
 from kws.features import Samples
+from kws.matching import TOLERANCE_S
 from kws_train.evaluate.build_stream import Stream
 from kws_train.evaluate.det import decide
 from kws_train.evaluate.stream import Heard
@@ -63,7 +63,7 @@ def worst_false_alarms(heard: Heard, *, n_most: int = 8) -> list[Moment]:
     ]
     found.sort(key=lambda one: -one[0])
     return [
-        _moment(stream, one.keyword, score, (one.start_s, one.end_s))
+        _moment(stream, one.keyword, score, (one.start_s or one.end_s, one.end_s))
         for score, stream, one in found[:n_most]
     ]
 

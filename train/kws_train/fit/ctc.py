@@ -1,7 +1,7 @@
 """Connectionist temporal classification (Graves et al. 2006): the loss over sequences of words.
 
 The model gives logits over labels at every output; the label of silence, the first one, is the
-blank. `kws.ctc` decodes them.
+blank. `kws.ctc_decision` decodes them.
 """
 
 from collections.abc import Sequence

@@ -18,17 +18,16 @@ import soundfile
 import soxr
 
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
-from kws.embedding import embed
 from kws.errors import ConfigError, FormatError
 from kws.events import Detection, NearMiss
-from kws.features import Samples
+from kws.features import Features, Samples
 from kws.manifest import Head
-from kws.model import Model, backbone_path, open_model
+from kws.model import Model, backbone_path, mean_embeddings, open_model
 from kws.templates import pack_vectors, unit_vectors
 from kws_train.data.corpus import AUDIO_SUFFIXES
 from kws_train.evaluate.traces import listen
 from kws_train.mining.folder import read_lines
-from kws_train.mining.peaks import Rise, rises_in, with_recorded
+from kws_train.mining.peaks import WORD_S, Rise, rises_in, with_recorded
 from kws_train.parallel import Failure, map_corpus
 
 __all__ = ["Heard", "hear", "read_stretch", "recordings_in"]
@@ -241,7 +240,8 @@ def _recorded(path: Path) -> tuple[Detection | NearMiss | None, str]:
     except msgspec.DecodeError as error:
         return None, f"heard without {beside.name}, which the daemon did not write: {error}"
     event, shift_s = about.event, about.clip.start_s
-    start_s, end_s = max(0.0, event.start_s - shift_s), max(0.1, event.end_s - shift_s)
+    start_s = event.end_s - WORD_S if event.start_s is None else event.start_s
+    start_s, end_s = max(0.0, start_s - shift_s), max(0.1, event.end_s - shift_s)
     return msgspec.structs.replace(event, start_s=start_s, end_s=end_s), ""
 
 
@@ -255,7 +255,8 @@ def _embedded(rise: Rise, samples: Samples) -> Rise:
     backbone = _opened(backbone_path())
     first = max(0, round((rise.start_s - _EMBED_LEAD_S) * RATE_HZ))
     last = round((rise.end_s + _EMBED_TAIL_S) * RATE_HZ)
-    unit = unit_vectors(embed(backbone, samples[first:last]), backbone.manifest.head or Head())
+    frames = Features(backbone.manifest.features).whole(samples[first:last])
+    unit = unit_vectors(mean_embeddings(backbone, frames), backbone.manifest.head or Head())
     step_samples = backbone.manifest.hop_frames * backbone.manifest.features.hop_samples
     n_steps = max(
         _PARTS, round((rise.end_s - rise.start_s + _EMBED_TAIL_S) * RATE_HZ / step_samples)

@@ -8,9 +8,11 @@ from kws.events import Detection, NearMiss
 from kws_train.evaluate.traces import Trace
 from kws_train.mining.folder import Kind
 
-__all__ = ["APART_S", "LEAST", "Rise", "rises_in", "with_recorded"]
+__all__ = ["APART_S", "LEAST", "WORD_S", "Rise", "rises_in", "with_recorded"]
 
 APART_S = 0.8
+WORD_S = 0.6
+"""Length of a word whose start is unknown."""
 """Two moments that are nearer are one."""
 LEAST = 0.1
 """A smoothed posterior below which nothing is a candidate."""
@@ -77,7 +79,7 @@ def with_recorded(rises: list[Rise], event: Detection | NearMiss, trace: Trace) 
         keyword=event.keyword,
         score=round(score, 4),
         kind=kind,
-        start_s=event.start_s,
+        start_s=event.end_s - WORD_S if event.start_s is None else event.start_s,
         end_s=event.end_s,
         embedding=b"",
     )

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kws.ctc import greedy, log_probability, prefix_beam
+from kws.ctc_decision import greedy, log_probability, prefix_beam
 
 
 def collapsed(alignment, blank=0):
