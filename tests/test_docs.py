@@ -1,9 +1,11 @@
 """The documentation says what the code does: commands, options, keys, defaults, links."""
 
 import importlib.util
+import inspect
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -15,9 +17,11 @@ import numpy as np
 import pytest
 import soundfile
 
+import kws
 import kws.config as runtime
 import kws_train.recipe as recipes
 from kws.cli import cli
+from kws.commands.demo import load_demo
 from kws.config import load_config, parse_config
 from kws.events import Detection, to_json
 from kws.manifest import DataSource, DecisionDefaults, FeatureSettings
@@ -169,6 +173,25 @@ def test_the_commands_of_the_readme_run(tmp_path):
     ):
         done = _run(line, cwd=tmp_path)
         assert done.returncode == 0, f"{line}\n{done.stderr}"
+
+
+def test_the_page_of_the_python_api_runs_from_top_to_bottom(tmp_path):
+    shutil.copy(load_demo()[1], tmp_path / "recording.wav")
+    code = "\n".join(_blocks(ROOT / "docs/python.md", "python"))
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    *_, message, _ = done.stdout.splitlines()
+    assert message in (ROOT / "docs/python.md").read_text(encoding="utf-8")
+
+
+def test_the_page_of_the_python_api_names_every_argument_and_method():
+    page = (ROOT / "docs/python.md").read_text(encoding="utf-8")
+    arguments = set(inspect.signature(kws.Spotter).parameters)
+    methods = {name for name, _ in inspect.getmembers(kws.Spotter, inspect.isfunction)}
+    for name in arguments | {f"{name}(" for name in methods if not name.startswith("_")}:
+        assert f"`{name}" in page, name
 
 
 def test_the_python_of_the_readme_runs(tmp_path):
