@@ -1,17 +1,15 @@
-"""One model on a stream of frames: gate, pre-roll, decision, and the times of its events."""
+"""One model on a stream of steps: its decision, and the times of its events."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
-
-import numpy as np
-import numpy.typing as npt
 
 from kws.config import DecisionSettings
 from kws.ctc_decision import PhraseDecision, phrases_for
 from kws.decision import Decision, Hit, thresholds_for
 from kws.events import Detection, NearMiss, Peak
 from kws.gate import Gate
+from kws.gated_steps import Step
 from kws.model import Model
 from kws.near_misses import near_misses_of
 
@@ -28,16 +26,14 @@ class Spotted(NamedTuple):
 
 
 class Detector:
-    """Run one model on feature frames and turn its posteriors into detections.
+    """Run one model on steps of frames and turn its posteriors into detections.
 
     Parameters
     ----------
     model : Model
         Opened by `open_model`; used by this detector alone.
     gate : Gate or None
-        The gate of the stream, for the onset of speech; None: the model runs on every frame.
-    pre_roll_ms : int
-        Frames before the gate's opening that the model is run on first.
+        The gate of the stream, which knows the onset of speech.
     decision : DecisionSettings
         What overrides the decision settings of the model's manifest.
     near_miss_score : float or None
@@ -54,8 +50,6 @@ class Detector:
         Oldest first, 256 at most; the caller removes them.
     peaks : deque of Peak
         Likewise.
-    gate_open : bool
-        Whether the model ran on the last frames.
 
     Raises
     ------
@@ -68,7 +62,6 @@ class Detector:
         model: Model,
         *,
         gate: Gate | None,
-        pre_roll_ms: int,
         decision: DecisionSettings,
         near_miss_score: float | None,
     ) -> None:
@@ -76,8 +69,7 @@ class Detector:
         self.manifest = manifest
         self._model = model
         self._gate = gate
-        self._step_samples = manifest.call_samples
-        self._output_samples = self._step_samples // model.n_outputs
+        self._output_samples = manifest.call_samples // model.n_outputs
         self.keywords = phrases_for(decision, manifest) or manifest.keywords
         self.thresholds = thresholds_for(decision, manifest)
         decide = PhraseDecision if manifest.decision.kind == "ctc" else Decision
@@ -87,8 +79,6 @@ class Detector:
         self._near_misses = near_misses_of(manifest, least=near_miss_score)
         self.near_misses: deque[NearMiss] = deque(maxlen=_MOST_KEPT)
         self.peaks: deque[Peak] = deque(maxlen=_MOST_KEPT)
-        n_kept = round(pre_roll_ms / manifest.call_ms)
-        self._pre_roll: deque[npt.NDArray[Any]] = deque(maxlen=n_kept)
         self.reset()
 
     def reset(self) -> None:
@@ -96,100 +86,24 @@ class Detector:
         self._model.reset()
         self._decision.reset()
         self._near_misses.reset()
-        self._pre_roll.clear()
-        self._frames = np.empty((0, self.manifest.features.n_features), np.float32)
-        self._verdicts: deque[bool] = deque()
         self._rising: dict[str, Detection] = {}
-        self._n_blocks_passed = 0
-        self._n_steps = 0
-        self._n_skipped = 0
         self._last_end_s = 0.0
         self._now_sample = 0
-        self.gate_open = False
 
     @property
     def posteriors(self) -> dict[str, float]:
-        """The last smoothed posterior of each keyword of the model; 0 while the gate is closed.
+        """The last smoothed posterior of each keyword; of a CTC model, the last posterior."""
+        known = dict(zip(self.manifest.labels, self._decision.smoothed.tolist(), strict=True))
+        return {keyword: known[keyword] for keyword in self.manifest.keywords}
 
-        A CTC model has no smoothing: its last posteriors.
-        """
-        values = self._decision.smoothed.tolist() if self.gate_open else ()
-        known = dict(zip(self.manifest.labels, values, strict=False))
-        return {keyword: known.get(keyword, 0.0) for keyword in self.manifest.keywords}
-
-    def process(
-        self, frames: npt.NDArray[Any], /, verdicts: Sequence[bool] = ()
-    ) -> Iterator[Spotted]:
-        """Consume frames, and the gate's verdicts on the same samples; yield detections.
-
-        Parameters
-        ----------
-        frames : float32 [shape=(k, n_features)]
-            Any `k`, including 0.
-        verdicts : sequence of bool
-            One for each block that the samples of the frames completed; none without a gate.
-        """
-        self._verdicts.extend(verdicts)
-        for step_frames in self._steps(frames):
-            yield from self._gated(step_frames)
-
-    def finish(self) -> None:
-        """End the rises under way, as at the end of a stream: to near misses and peaks."""
-        for hit in self._near_misses.finish():
-            self.near_misses.append(NearMiss(**self._fields(hit)))
-        self._decision.end_rises()
-        self._collect_peaks()
-
-    def _steps(self, frames: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
-        """Collect frames until they fill a step of the model."""
-        if len(self._frames):
-            frames = np.concatenate((self._frames, frames))
-        hop = self.manifest.hop_frames
-        n_ready = len(frames) // hop
-        self._frames = frames[n_ready * hop :]
-        for i in range(n_ready):
-            yield frames[i * hop : (i + 1) * hop]
-
-    def _gated(self, frames: npt.NDArray[Any]) -> Iterator[Spotted]:
-        """Run the model if the gate is open, first on the frames before its opening.
-
-        After a closure shorter than the pre-roll no frame is missing and the model continues.
-        After a longer one its states are reset and it starts from the pre-roll.
-        """
-        step = self._n_steps
-        self._n_steps += 1
-        self.gate_open = self._is_open(step)
-        if not self.gate_open:
-            self._pre_roll.append(frames)
-            self._n_skipped += 1
-            return
-        if n_lost := self._n_skipped - len(self._pre_roll):
+    def step(self, step: Step, /) -> Iterator[Spotted]:
+        """Run the model on a step; yield the detections that it gives."""
+        if step.n_lost:
             self.finish()
             self._model.reset()
             self._decision.restart()
-            self._decision.skip(n_lost * self._model.n_outputs)
-        replayed = (*self._pre_roll, frames)
-        self._pre_roll.clear()
-        self._n_skipped = 0
-        known_sample = self._end_sample(step, self._model.n_outputs - 1)
-        for i, late in enumerate(replayed, start=step + 1 - len(replayed)):
-            for detection in self._run(late, i):
-                yield Spotted(known_sample, detection)
-
-    def _is_open(self, step: int) -> bool:
-        """Return the verdict on the last block that was complete when the step's last frame was."""
-        if self._gate is None:
-            return True
-        block = self._end_sample(step, self._model.n_outputs - 1) // self._gate.block_samples - 1
-        if block < 0:
-            return False
-        while self._n_blocks_passed < block:
-            self._verdicts.popleft()
-            self._n_blocks_passed += 1
-        return self._verdicts[0]
-
-    def _run(self, frames: npt.NDArray[Any], step: int) -> Iterator[Detection]:
-        for output, posteriors in enumerate(self._model.step(frames)):
+            self._decision.skip(step.n_lost * self._model.n_outputs)
+        for output, posteriors in enumerate(self._model.step(step.frames)):
             hit = self._decision.step(posteriors)
             self._now_sample = self._end_sample(step, output)
             for missed in self._near_misses.step(self._decision, has_fired=hit is not None):
@@ -197,7 +111,14 @@ class Detector:
             detection = self._detection(hit) if hit else None
             self._collect_peaks()
             if detection:
-                yield detection
+                yield Spotted(step.known_sample, detection)
+
+    def finish(self) -> None:
+        """End the rises under way, as at the end of a stream: to near misses and peaks."""
+        for hit in self._near_misses.finish():
+            self.near_misses.append(NearMiss(**self._fields(hit)))
+        self._decision.end_rises()
+        self._collect_peaks()
 
     def _detection(self, hit: Hit) -> Detection:
         detection = Detection(**self._fields(hit))
@@ -210,11 +131,11 @@ class Detector:
             fields = self._rising.pop(keyword).fields()
             self.peaks.append(Peak(**fields, peak=round(peak, 3)))
 
-    def _end_sample(self, step: int, output: int) -> int:
+    def _end_sample(self, step: Step, output: int) -> int:
         """Return the end of the last frame behind an output."""
-        n_seen = step * self._step_samples + (output + 1) * self._output_samples
         settings = self.manifest.features
-        return n_seen - settings.hop_samples + settings.window_samples
+        n_samples = step.start_sample + (output + 1) * self._output_samples
+        return n_samples - settings.hop_samples + settings.window_samples
 
     def _fields(self, hit: Hit) -> dict[str, Any]:
         """Return the fields of the event that a hit at the current output becomes."""

@@ -23,6 +23,7 @@ __all__ = [
     "CalibrationPoint",
     "DataSource",
     "DecisionDefaults",
+    "EmbeddingReference",
     "FeatureSettings",
     "Head",
     "Manifest",
@@ -179,6 +180,18 @@ class Head(_Part, frozen=True, kw_only=True):
     templates: tuple[Template, ...] = ()
 
 
+class EmbeddingReference(_Part, frozen=True, kw_only=True):
+    """The embedding model whose vectors a head takes in place of feature frames."""
+
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z")]
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+    """Digest of its file."""
+    size: Annotated[int, Meta(ge=1, le=4096)]
+    """Values of a vector."""
+    hop_frames: Annotated[int, Meta(ge=1, le=4096)]
+    """Feature frames of each vector."""
+
+
 class Manifest(_Part, frozen=True, kw_only=True):
     """The model's self-description."""
 
@@ -207,6 +220,10 @@ class Manifest(_Part, frozen=True, kw_only=True):
     """Size of the vectors that the network gives; None: it gives posteriors itself."""
     head: Head | None = None
     """Makes posteriors of an embedding."""
+    takes: EmbeddingReference | None = None
+    """A head: the embedding model whose vectors are its frames; `features` are those of that."""
+    context_frames: Annotated[int, Meta(ge=0, le=4096)] = 0
+    """Frames that an output depends on; the gate's pre-roll reaches at least so far back."""
     data: tuple[DataSource, ...] = ()
 
     def __post_init__(self) -> None:
@@ -251,7 +268,18 @@ class Manifest(_Part, frozen=True, kw_only=True):
     @property
     def call_samples(self) -> int:
         """Samples between two calls."""
-        return self.hop_frames * self.features.hop_samples
+        frames = self.takes.hop_frames if self.takes else 1
+        return self.hop_frames * frames * self.features.hop_samples
+
+    @property
+    def n_inputs(self) -> int:
+        """Values of an input frame."""
+        return self.takes.size if self.takes else self.features.n_features
+
+    @property
+    def context_ms(self) -> float:
+        """Audio that an output depends on, for the pre-roll; 0: not stated."""
+        return 1000 * self.context_frames * self.features.hop_samples / self.features.sample_rate_hz
 
     @property
     def call_ms(self) -> float:

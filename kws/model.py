@@ -5,6 +5,7 @@ or a `WindowModel`, which slides a whole window over the frames. LiteRT runs bot
 where LiteRT has no wheel.
 """
 
+import hashlib
 import importlib
 import math
 import os
@@ -19,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kws.errors import ModelError, did_you_mean
-from kws.manifest import Head, Manifest, read_manifest
+from kws.manifest import EmbeddingReference, Head, Manifest, read_manifest
 from kws.stderr import quiet_stderr
 from kws.templates import TemplateHead
 
@@ -32,6 +33,7 @@ __all__ = [
     "bundled_models",
     "mean_embeddings",
     "model_path",
+    "open_embedding",
     "open_model",
 ]
 
@@ -67,7 +69,7 @@ class Model(ABC):
         outputs = {tensor["name"]: tensor for tensor in self._interpreter.get_output_details()}
         self._input = _pick(inputs, manifest.input, what="input", manifest=manifest)
         self._output = _pick(outputs, manifest.output, what="output", manifest=manifest)
-        n_frames, n_features = manifest.n_frames, manifest.features.n_features
+        n_frames, n_features = manifest.n_frames, manifest.n_inputs
         if (size := int(np.prod(self._input["shape"]))) != n_frames * n_features:
             raise _disagrees(
                 manifest, f"an input of {n_frames} frames of {n_features}", f"{size} values"
@@ -85,8 +87,7 @@ class Model(ABC):
 
     def try_step(self) -> None:
         """Run one step and reset: some models open, and fail when they are run."""
-        features = self.manifest.features.n_features
-        self.step(np.zeros((self.manifest.hop_frames, features), np.float32))
+        self.step(np.zeros((self.manifest.hop_frames, self.manifest.n_inputs), np.float32))
         self._interpreter.reset_all_variables()
         self.reset()
 
@@ -299,6 +300,32 @@ def bundled_models() -> dict[str, Path]:
     found = {path.stem: path for path in sorted(folder.glob("*.tflite"))}
     found.pop(_BACKBONE, None)  # it has no keywords
     return found
+
+
+def open_embedding(reference: EmbeddingReference) -> Model:
+    """Open the bundled embedding model that a head names.
+
+    Raises
+    ------
+    ModelError
+        If there is none of that name, or it has other bytes.
+    """
+    path = Path(str(files("kws.models"))) / f"{reference.name}.tflite"
+    try:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise ModelError(
+            f"A head needs the embedding model that it was trained on. Received: a head for "
+            f"`{reference.name}`, which does not come with this version of kws "
+            f"({error.strerror}). Update kws, or export the model with `kws export --whole`."
+        ) from error
+    if digest != reference.sha256:
+        raise ModelError(
+            f"A head needs the embedding model that it was trained on. Received: a head for "
+            f"`{reference.name}` with sha256 {reference.sha256[:12]}..., where this version of kws "
+            f"has {digest[:12]}.... Train the head again, or install the version it was made with."
+        )
+    return open_model(path)
 
 
 def backbone_path() -> Path:

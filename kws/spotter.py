@@ -10,7 +10,7 @@ is a sample index, and the detections do not depend on how the samples were cut 
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -26,6 +26,7 @@ from kws.gate import Gate
 from kws.manifest import Manifest
 from kws.model import Model, model_path, open_model
 from kws.model_check import check_model
+from kws.model_group import grouped, merged
 
 __all__ = ["AudioSource", "ModelSource", "Spotter", "open_for_sources"]
 
@@ -110,14 +111,14 @@ class Spotter:
             Detector(
                 one,
                 gate=self._gate,
-                pre_roll_ms=gate.pre_roll_ms,
                 decision=_of_model(decision, one.manifest, self.manifests),
                 near_miss_score=near_miss_score,
             )
             for one in models
         ]
+        self._groups = grouped(models, self._detectors, gate=self._gate, settings=gate)
         self.keywords = tuple(dict.fromkeys(k for one in self._detectors for k in one.keywords))
-        self.thresholds = _merged(one.thresholds for one in self._detectors)
+        self.thresholds = merged(one.thresholds for one in self._detectors)
         self._n_samples = 0
 
     def reset(self) -> None:
@@ -126,19 +127,19 @@ class Spotter:
             self._gate.reset()
         for features in self._features.values():
             features.reset()
-        for detector in self._detectors:
-            detector.reset()
+        for group in self._groups:
+            group.reset()
         self._n_samples = 0
 
     @property
     def posteriors(self) -> dict[str, float]:
         """The last smoothed posterior of each keyword; 0 while the gate is closed."""
-        return _merged(one.posteriors for one in self._detectors)
+        return merged(group.posteriors() for group in self._groups)
 
     @property
     def gate_open(self) -> bool:
         """Whether the models ran on the last frames."""
-        return any(one.gate_open for one in self._detectors)
+        return any(group.steps.is_open for group in self._groups)
 
     def listen(self, source: AudioSource, /) -> Iterator[Detection]:
         """Process a source to its end, and yield each detection as soon as it is made.
@@ -238,9 +239,7 @@ class Spotter:
         self._n_samples += len(samples)
         verdicts = self._gate.process(samples) if self._gate else ()
         spotted = [
-            one
-            for detector in self._detectors
-            for one in detector.process(frames[detector.manifest.features], verdicts)
+            one for group in self._groups for one in group.process(frames[group.features], verdicts)
         ]
         if len(self._detectors) > 1:
             spotted.sort(key=lambda one: one.known_sample)
@@ -355,15 +354,6 @@ def _of_model(
             )
     own = {k: p for k, p in decision.thresholds.items() if k in manifest.keywords}
     return replace(decision, thresholds=own)
-
-
-def _merged(values: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """Join what is told by keyword; where models share one, the greater value."""
-    merged: dict[str, float] = {}
-    for one in values:
-        for keyword, value in one.items():
-            merged[keyword] = max(value, merged.get(keyword, value))
-    return merged
 
 
 def _chunks(source: Any) -> Iterable[AnySamples]:
