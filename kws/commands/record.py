@@ -15,11 +15,11 @@ from typing import NamedTuple
 import numpy as np
 
 from kws.audio import SAMPLE_RATE_HZ, Samples
-from kws.bar import bar, level_share
 from kws.config import GateSettings
 from kws.errors import ConfigError
 from kws.gate import BLOCK_MS, Gate
 from kws.sources import Source
+from kws.terminal import bar, level_share
 
 __all__ = ["Take", "Takes", "check_take", "loudest_dbfs", "meter", "record", "write_take"]
 

@@ -3,8 +3,8 @@
 import time
 from typing import TYPE_CHECKING
 
-from kws.bar import bar, level_share
 from kws.daemon.snapshot import Snapshot, SourceState
+from kws.terminal import bar, level_share
 
 if TYPE_CHECKING:
     from rich.console import Group
