@@ -8,10 +8,9 @@ import time
 import wave
 from pathlib import Path
 
-import click
 import pytest
 
-from kws import cli as command_line
+from kws import command_group
 from kws.manifest import CalibrationPoint, DataSource, FeatureSettings, StateTensor
 
 WORDS_AT_S = (0.5, 1.8)
@@ -111,6 +110,54 @@ def test_raw_samples_and_a_wav_come_through_standard_input(model, recording):
         )
         end = lines(run.stdout.decode())[-1]
         assert (end["audio_s"], end["detections"]) == (3.0, 2)
+
+
+def test_the_audio_source_may_be_an_argument(kws, model, recording):
+    expected = listening(kws, model, recording, "--json")[1]
+    for words in ([recording], [recording, "--input", recording]):
+        code, out, err = kws("listen", *words, "--model", model, "--no-vad", "--json")
+        assert (code, err) == (0, "")
+        assert lines(out)[:-1] == lines(expected)[:-1] != []
+    code, out, err = kws("listen", recording, "--input", "mic", "--model", model)
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1] == (
+        f"Error: Give the audio source once. Received: {recording}, and --input mic."
+    )
+
+
+def test_two_models_listen_to_one_source(kws, make_model, model, recording, tmp_path):
+    other = tmp_path / "other.tflite"
+    other.write_bytes(make_model(name="other", labels=("_silence_", "halt", "go")))
+    code, out, err = listening(kws, model, recording, "--model", other, "--json")
+    *detections, end = lines(out)
+    assert (code, err, end["detections"]) == (0, "", 4)
+    assert [(it["keyword"], it["model"]) for it in detections] == 2 * [
+        ("stop", "loud"),
+        ("halt", "other"),
+    ]
+    ends = [it["end_s"] for it in detections]
+    assert ends == sorted(ends)
+
+
+def test_a_model_given_twice_is_refused(kws, model, recording):
+    code, out, err = listening(kws, model, recording, "--model", model)
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1] == "Error: Give each --model once."
+
+
+def test_lists_of_models_and_sources_are_for_the_daemon(kws, tmp_path):
+    path = tmp_path / "kws.toml"
+    for text, many in (
+        ("[[models]]\nname = 'commands'\n", "[[models]]"),
+        ("[[sources]]\ninput = 'a.wav'\n", "[[sources]]"),
+    ):
+        path.write_text(text)
+        assert kws("listen", "--config", path) == (
+            2,
+            "",
+            f"Error: `kws listen` takes one [source] and one [model] from kws.toml. Received: "
+            f"{many} in {path}. Write those, or run `kws daemon --config {path}`.\n",
+        )
 
 
 def test_options_go_before_the_settings_file(kws, model, recording, tmp_path):
@@ -459,9 +506,9 @@ def workbench(monkeypatch, tmp_path):
         "[kws.commands]\nsing = bench_fake:sing\nbroken = nowhere_to_be_found:command\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    command_line._workbench.cache_clear()
+    command_group._entry_points.cache_clear()
     yield
-    command_line._workbench.cache_clear()
+    command_group._entry_points.cache_clear()
     sys.modules.pop("bench_fake", None)
 
 
@@ -499,14 +546,6 @@ def test_the_command_itself_loads_nothing_heavy():
         check=True,
     )
     assert not {"numpy", "msgspec", "importlib.metadata", "webrtcvad"} & set(run.stdout.split())
-
-
-def test_every_option_of_every_command_has_a_help_text():
-    for name, command in command_line.cli.commands.items():
-        assert command.get_short_help_str(200), name
-        for parameter in command.params:
-            if isinstance(parameter, click.Option):
-                assert parameter.help, f"{name} {parameter.name}"
 
 
 def test_on_a_terminal_no_progress_stands_before_a_detection(model, recording):
