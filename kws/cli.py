@@ -281,9 +281,9 @@ def doctor(ctx: click.Context, config: Path) -> None:
 
     Each microphone is recorded for a second; nothing is kept.
     """
-    from kws.commands.doctor import examine, report
+    from kws.commands.doctor import report, run_checks
 
-    checks = list(examine(config))
+    checks = list(run_checks(config))
     click.echo(report(checks))
     ctx.exit(0 if all(check.ok or not check.needed for check in checks) else 1)
 
