@@ -59,7 +59,20 @@ def run_probe(
     )
 
 
-def run_model(name: str) -> None:
+def main() -> None:
+    """Run the probe that the command line names."""
+    name, *arguments = sys.argv[1:]
+    try:
+        PROBES[name](*arguments)
+    except Exception as error:
+        from kws.errors import KwsError
+
+        if not isinstance(error, KwsError):
+            raise
+        sys.exit(str(error))
+
+
+def _run_model(name: str) -> None:
     """Open a model and run it on one call of zeros."""
     import numpy as np
 
@@ -69,7 +82,7 @@ def run_model(name: str) -> None:
     model.step(np.zeros((manifest.hop_frames, manifest.features.n_features), np.float32))
 
 
-def record_source(settings: str) -> None:
+def _record_source(settings: str) -> None:
     """Record a second from a source; print the name and the level in dBFS, a line each."""
     import msgspec
     import numpy as np
@@ -87,7 +100,7 @@ def record_source(settings: str) -> None:
         print(source.name, level_dbfs(samples), sep="\n", flush=True)
 
 
-def time_import() -> None:
+def _time_import() -> None:
     """Print how long the import of the pipeline takes after numpy: elapsed ms, CPU ms."""
     import time
 
@@ -101,14 +114,14 @@ def time_import() -> None:
     print(1000 * (time.perf_counter() - elapsed_s), 1000 * (time.process_time() - cpu_s))
 
 
-def measure_numpy_memory() -> None:
+def _measure_numpy_memory() -> None:
     """Print the peak memory [MB] of Python with numpy."""
     import numpy  # noqa: F401
 
     print(_peak_mb())
 
 
-def measure_spotter_memory(path: str) -> None:
+def _measure_spotter_memory(path: str) -> None:
     """Print the peak memory [MB] of a process that has run the model in `path` for a second."""
     from pathlib import Path
 
@@ -121,28 +134,6 @@ def measure_spotter_memory(path: str) -> None:
     print(_peak_mb())
 
 
-PROBES: dict[str, Callable[..., None]] = {
-    "model": run_model,
-    "source": record_source,
-    "import-time": time_import,
-    "numpy-memory": measure_numpy_memory,
-    "spotter-memory": measure_spotter_memory,
-}
-
-
-def main() -> None:
-    """Run the probe that the command line names."""
-    name, *arguments = sys.argv[1:]
-    try:
-        PROBES[name](*arguments)
-    except Exception as error:
-        from kws.errors import KwsError
-
-        if not isinstance(error, KwsError):
-            raise
-        sys.exit(str(error))
-
-
 def _peak_mb() -> float:
     """Return VmHWM, which other than rusage counts from the start of this program."""
     import re
@@ -151,6 +142,14 @@ def _peak_mb() -> float:
     found = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
     return int(found.group(1)) * 1.024e-3 if found else 0.0
 
+
+PROBES: dict[str, Callable[..., None]] = {
+    "model": _run_model,
+    "source": _record_source,
+    "import-time": _time_import,
+    "numpy-memory": _measure_numpy_memory,
+    "spotter-memory": _measure_spotter_memory,
+}
 
 if __name__ == "__main__":
     main()
