@@ -56,6 +56,16 @@ def test_an_enrolled_word_is_heard_and_silence_is_not(enrolled, recordings):
     assert spotter.process(np.tile(room, 3)) + spotter.flush() == []
 
 
+def test_every_recording_is_read_once(recordings, tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(
+        "kws.commands.enroll.open_source",
+        lambda settings: read.append(settings.input) or open_source(settings),
+    )
+    enroll("my word", paths := recordings_in([recordings[0]]), tmp_path / "own.tflite")
+    assert read == [str(path) for path in paths]
+
+
 def test_what_is_heard_does_not_depend_on_chunk_size(enrolled, recordings):
     stream = np.pad(recordings[1], (RATE, RATE))
     heard = []
