@@ -10,6 +10,7 @@ import math
 import os
 import signal
 import sys
+import textwrap
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,6 +40,12 @@ _BROKEN_PIPE = 141
 _TERMINATED = 143
 
 _PATH = click.Path(path_type=Path)
+_FACTS: dict[str, Any] = {
+    "width": 80,
+    "subsequent_indent": " " * 14,
+    "break_long_words": False,
+    "break_on_hyphens": False,
+}
 
 
 def _finite(_ctx: click.Context, _parameter: click.Parameter, value: float | None) -> float | None:
@@ -225,7 +232,7 @@ def info(model: str, as_json: bool) -> None:
         click.echo(msgspec.json.encode(everything).decode())
         return
     for title, text in facts(manifest, n_bytes=len(content)):
-        click.echo(f"{title:<13} {text}")
+        click.echo(textwrap.fill(text, initial_indent=f"{title:<13} ", **_FACTS) or title)
 
 
 @cli.command(section=LISTEN)

@@ -420,8 +420,8 @@ def test_info_says_in_words_what_the_manifest_says(kws, make_model, tmp_path):
         keywords      stop, go
         labels        _silence_, stop, go
         features      13 mfcc values from 25 ms every 10 ms at 16000 Hz
-        kind          step: 1 frame a call, 1 state kept between calls
-        latency       a call every 10 ms; trained to answer 0 ms after a word's end
+        kind          step: 1 frame per call, 1 state kept between calls
+        latency       a call every 10 ms; trained for 0 ms after the end of a word
         decision      threshold 0.5, smoothing 20 ms, refractory 600 ms
         calibration   0.5 false alarms/h: stop 0.9, go 0.8
         data          Bursts, 1 clip, CC0
@@ -442,6 +442,19 @@ def test_what_the_terminal_cannot_show_is_escaped(make_model, tmp_path):
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "keywords      stopp, los!, g\\u0142os\n" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["commands", "computer"])
+def test_info_fits_80_columns_and_loses_nothing(kws, name):
+    from kws.commands.info import facts
+    from kws.manifest import read_manifest
+    from kws.model import model_path
+
+    _, out, _ = kws("info", name)
+    assert max(map(len, out.splitlines())) <= 80
+    manifest, content = read_manifest(model_path(name))
+    expected = [f"{title} {text}" for title, text in facts(manifest, n_bytes=len(content))]
+    assert out.split() == " ".join(expected).split()
 
 
 def test_info_as_json_is_the_manifest_and_the_size(kws, model):
