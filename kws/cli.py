@@ -82,7 +82,11 @@ _LOG_FORMAT = click.option(
     expose_value=False,
     help="Format of the logs on standard error; default: text.",
 )
-_SOCKET = click.option("--socket", type=_PATH, help="The daemon's socket; default: the usual one.")
+_SOCKET = click.option(
+    "--socket",
+    type=_PATH,
+    help="The daemon's socket; default: kws.sock in $XDG_RUNTIME_DIR or /run/kws.",
+)
 _DAEMON_CONFIG = click.option(
     "--config", type=_PATH, help="The daemon's kws.toml, to find its socket."
 )

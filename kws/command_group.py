@@ -5,7 +5,7 @@ when they are called or listed; made with `Command` or `Group`, they name their 
 """
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -30,6 +30,7 @@ __all__ = [
     "RootGroup",
     "configure_logs",
     "has_log_format",
+    "only_one",
 ]
 
 LISTEN, OWN_WORD, WORKBENCH = SECTIONS = ("Listen", "Your own word", "Workbench")
@@ -136,7 +137,7 @@ class NameOrFile(click.ParamType):  # type: ignore[type-arg]  # generic since cl
         Returns the known names; called for completion only.
     """
 
-    name = "name or file"
+    name = "name|file"
 
     def __init__(self, names: Callable[[], Iterable[str]]) -> None:
         self._names = names
@@ -147,6 +148,19 @@ class NameOrFile(click.ParamType):  # type: ignore[type-arg]  # generic since cl
         """Return the names that begin like this; if there is none, ask the shell for files."""
         known = [CompletionItem(name) for name in self._names() if name.startswith(incomplete)]
         return known or [CompletionItem(incomplete, type="file")]
+
+
+def only_one(_ctx: click.Context, parameter: click.Parameter, values: Sequence[str]) -> str:
+    """Return the value of an option made with `multiple=True` that must be given once.
+
+    Raises
+    ------
+    click.BadParameter
+        If it is given several times: the last would override the others silently.
+    """
+    if len(values) > 1:
+        raise click.BadParameter("give it once.", param=parameter)
+    return values[0]
 
 
 def configure_logs(

@@ -153,3 +153,18 @@ def test_bash_completes_commands_options_and_bundled_models(line, offered):
 @pytest.mark.parametrize("line", ["kws listen rec", "kws listen --model ./my", "kws info ./my"])
 def test_bash_completes_files_where_no_name_fits(line):
     assert completions(line) == ["compopt", "-o", "default"]
+
+
+def test_an_option_for_one_value_refuses_a_second(kws, tmp_path):
+    words = ("--model", "commands", "--model", "computer", "--clips", tmp_path)
+    code, out, err = kws("eval", "report", tmp_path, *words)
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1] == "Error: Invalid value for '--model': give it once."
+
+
+def test_options_that_need_a_model_are_the_same_everywhere():
+    """A second --model means two models, or is refused: never a silent override."""
+    for words, command in COMMANDS.items():
+        for parameter in command.params:
+            if "--model" in parameter.opts:
+                assert parameter.multiple, words

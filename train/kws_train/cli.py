@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import click
 import msgspec
 
-from kws.command_group import MODEL, Command, Group
+from kws.command_group import MODEL, Command, Group, only_one
 
 __all__ = ["align", "evaluate", "leave_at_once", "splice", "synth", "train", "voice_options"]
 
@@ -293,7 +293,12 @@ def stream(
 @evaluate.command()
 @click.argument("run", type=_PATH)
 @click.option(
-    "--model", required=True, type=MODEL, help="The file exported from RUN, or a bundled name."
+    "--model",
+    required=True,
+    multiple=True,
+    callback=only_one,
+    type=MODEL,
+    help="The file exported from RUN, or a bundled name.",
 )
 @click.option(
     "--clips",

@@ -1,6 +1,5 @@
 """The command `kws new`: a model of a custom phrase from text, recordings or both."""
 
-import logging
 import math
 import shlex
 import sys
@@ -107,7 +106,6 @@ def new(
     from kws_train.data.corpus import audio_below
     from kws_train.own_word.workspace import Request, Work
 
-    logging.getLogger("kws").setLevel(logging.WARNING)
     _check(phrases, out=out, recordings=recordings, no_voices=no_voices)
     for one in filter(None, (recordings, test, *chain(*given.values()))):
         audio_below(one)  # better now than after an hour
