@@ -30,7 +30,6 @@ from kws.command_group import (
 from kws.errors import ConfigError, KwsError
 
 if TYPE_CHECKING:
-    from kws.config import Config
     from kws.daemon.logs import LogFormat
 
 __all__ = ["cli", "main"]
@@ -158,6 +157,7 @@ def listen(
     16 kHz mono s16le, or a WAV.
     """
     from kws.commands.listen import deliver_to, hear, summary
+    from kws.commands.listen_settings import listen_settings
     from kws.commands.several_models import open_spotters
     from kws.sinks.hooks import Hooks
     from kws.sinks.jsonl import JsonLines
@@ -168,7 +168,9 @@ def listen(
         raise click.UsageError(
             f"Give the audio source once. Received: {file}, and --input {option}."
         )
-    settings = _settings(config, source=file or option, **options)
+    if len(set(options["models"])) < len(options["models"]):
+        raise click.UsageError("Give each --model once.")
+    settings = listen_settings(config, source=file or option, **options)
     spotter = open_spotters(settings.every_model, gate=settings.gate)
     keywords = spotter.keywords
     hooks = Hooks(settings.hooks, keywords=keywords)
@@ -544,51 +546,3 @@ def _daemon_socket(socket: Path | None, config: Path | None) -> Path:
     if config and (configured := load_config(config).daemon.socket):
         return Path(configured).expanduser()
     return socket or find_socket()
-
-
-def _settings(
-    path: Path | None,
-    *,
-    models: Sequence[str],
-    source: str | None,
-    device: str | None,
-    threshold: float | None,
-    false_alarms_per_hour: float | None,
-    no_vad: bool,
-    chunk_ms: int | None,
-) -> "Config":
-    """Read kws.toml and override it by the options."""
-    from msgspec.structs import replace
-
-    from kws.config import Config, ListenerSettings, load_config
-
-    def override(table: Any, **given: Any) -> Any:
-        return replace(table, **{key: value for key, value in given.items() if value is not None})
-
-    config = load_config(path) if path else Config()
-    if config.sources or config.models:
-        many = "[[sources]]" if config.sources else "[[models]]"
-        raise ConfigError(
-            f"`kws listen` takes one [source] and one [model] from kws.toml. Received: {many} in "
-            f"{path}. Write those, or run `kws daemon --config {path}`."
-        )
-    if len(set(models)) < len(models):
-        raise click.UsageError("Give each --model once.")
-    decision = config.decision
-    if threshold is not None or false_alarms_per_hour is not None:
-        decision = replace(
-            decision,
-            threshold=threshold,
-            thresholds={},
-            false_alarms_per_hour=false_alarms_per_hour,
-        )
-    n_threads = config.model.n_threads
-    several = [ListenerSettings(name=name, n_threads=n_threads) for name in models]
-    return replace(
-        config,
-        model=override(config.model, name=models[0] if models else None),
-        models=several if len(models) > 1 else [],
-        source=override(config.source, input=source, device=device, chunk_ms=chunk_ms),
-        gate=override(config.gate, enabled=False if no_vad else None),
-        decision=decision,
-    )
