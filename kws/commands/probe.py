@@ -34,7 +34,7 @@ def run_probe(
     limit_s : float
         Time after which it is killed.
     keep_bytecode : bool
-        Let the process write .pyc files, as pip does, whatever this one is told.
+        Let the process write .pyc files, as pip does, even if PYTHONDONTWRITEBYTECODE is set.
 
     Raises
     ------

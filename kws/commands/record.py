@@ -213,12 +213,8 @@ def record(
     ConfigError
         If the word or the speaker is no valid file name.
     """
-    for name in (word, speaker):
-        if not re.fullmatch(r"[^\W_][\w '-]{0,63}", name) or "_nohash_" in name:
-            raise ConfigError(
-                f"A word and a speaker must be names of letters and digits. Received: {name!r}. "
-                f"Write it without slashes, dots and other signs."
-            )
+    _check_name(word)
+    _check_name(speaker)
     takes_folder = folder / word
     n_existing = sum(1 for _ in _numbers(takes_folder, speaker))
     if n_existing:
@@ -236,6 +232,14 @@ def record(
                 break
             say(f"Take {n_existing + len(written) + 1} of {n_takes}.")
     return written
+
+
+def _check_name(name: str) -> None:
+    if not re.fullmatch(r"[^\W_][\w '-]{0,63}", name) or "_nohash_" in name:
+        raise ConfigError(
+            f"A word and a speaker must be names of letters and digits. Received: {name!r}. "
+            f"Write it without slashes, dots and other signs."
+        )
 
 
 def _takes(source: Source, show_meter: Callable[[str], None]) -> Iterator[Take]:
