@@ -1,11 +1,11 @@
-"""A stranger's model, run first where it can do no harm to what runs already.
+"""Open an untrusted model in a subprocess first: a malformed file can crash the interpreter.
 
-Interpreters are C++ that trusts the numbers in a file: of 12,000 files with some bytes changed, 26
-ended LiteRT 2.3 with SIGABRT or SIGSEGV in `allocate_tensors`. No check in Python finds them all,
-so a process of its own opens the file and takes a step, within bounds of memory and time. What is
-used after that needs no more memory than it took there: a network's tensors are laid out once.
+Interpreters are C++ and trust the numbers in a file: of 12,000 files with some bytes changed, 26
+ended LiteRT 2.3 with SIGABRT or SIGSEGV in `allocate_tensors`. No check in Python finds them all.
+The subprocess opens the file within limits of memory and time. The model needs no more memory
+afterwards, because the tensors of a network are allocated once.
 
-`python -m kws.model_check MODEL N_THREADS` is that process; it prints what is wrong with the file.
+`python -m kws.model_check MODEL N_THREADS` is the subprocess; it prints the error in the file.
 """
 
 import contextlib
@@ -27,33 +27,33 @@ _CPU_S, _WALL_S = 30, 120
 
 
 def check_model(path: Path, *, n_threads: int = 1) -> None:
-    """Open a model in a process of its own; those that come with kws need no trial.
+    """Check a model in a subprocess; the bundled models are trusted.
 
-    A file that was tried is not tried again until it changes.
+    A file that was checked is not checked again until it changes.
 
     Raises
     ------
     ModelError
-        If the file is refused, or ends the process, or needs more than 128 MiB of memory or 30 s of
-        CPU time.
+        If the model is invalid, crashes the subprocess, or needs more than 128 MiB of memory or
+        30 s of CPU time.
     """
     if path in bundled_models().values():
         return
     try:
         at = path.stat()
     except OSError:
-        return  # `open_model` says what is wrong
-    _try(path, n_threads, (at.st_dev, at.st_ino, at.st_size, at.st_mtime_ns))
+        return  # `open_model` reports the error
+    _check_file(path, n_threads, (at.st_dev, at.st_ino, at.st_size, at.st_mtime_ns))
 
 
 def main() -> int:
-    """Open the model named by the first argument; return 0, or the error's exit code."""
+    """Open the model that the command line names; return 0, or the exit code of the error."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CPU, (_CPU_S, _CPU_S))
     with contextlib.suppress(ValueError, OSError):  # a lower limit holds already
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     for path in list(bundled_models().values())[:1]:
-        open_model(path)  # what the interpreter takes for itself is not the stranger's
+        open_model(path)  # the memory of the interpreter itself does not count
     try:
         open_bounded(Path(sys.argv[1]), n_threads=int(sys.argv[2]))
     except ModelError as error:
@@ -63,25 +63,25 @@ def main() -> int:
 
 
 def open_bounded(path: Path, *, n_threads: int = 1) -> Model:
-    """Open a model that needs no more than 128 MiB; where /proc is missing, any.
+    """Open a model that needs no more than 128 MiB; without /proc, memory is not limited.
 
     Raises
     ------
     ModelError
-        As `open_model` does, or if it needs more.
+        As in `open_model`, or if it needs more.
     """
     before_mb = _peak_mb()
     model = open_model(path, n_threads=n_threads)
     if (needed_mb := _peak_mb() - before_mb) > _MOST_MB:
         raise ModelError(
             f"A model must run within {_MOST_MB:g} MiB of memory. Received: {path}, which takes "
-            f"{needed_mb:.0f} MiB. Train a smaller one; if it is small, it is damaged or hostile."
+            f"{needed_mb:.0f} MiB. Train a smaller one; if it is small, it is damaged or malicious."
         )
     return model
 
 
 def _peak_mb() -> float:
-    """Return the most memory that this program has held; other than rusage, since its own start."""
+    """Return the peak memory of this program [MiB]; rusage would include its parent's."""
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
     except OSError:
@@ -90,7 +90,7 @@ def _peak_mb() -> float:
 
 
 @functools.lru_cache(maxsize=64)
-def _try(path: Path, n_threads: int, _state: tuple[int, ...]) -> None:
+def _check_file(path: Path, n_threads: int, _state: tuple[int, ...]) -> None:
     command = [sys.executable, "-P", "-m", "kws.model_check", str(path), str(n_threads)]
     try:
         ended = subprocess.run(
@@ -104,15 +104,15 @@ def _try(path: Path, n_threads: int, _state: tuple[int, ...]) -> None:
     except subprocess.TimeoutExpired:
         raise _refused(path, f"no end within {_WALL_S} s") from None
     except OSError as error:
-        raise _refused(path, f"no process for the trial ({error.strerror})") from error
+        raise _refused(path, f"a subprocess that does not start ({error.strerror})") from error
     if ended.returncode == ModelError.exit_code:
         raise ModelError(ended.stdout.decode(errors="replace").strip())
     if ended.returncode:
-        last_words = ended.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        raise _refused(path, _end_of(ended.returncode) + "".join(f": {it}" for it in last_words))
+        last_line = ended.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        raise _refused(path, _outcome(ended.returncode) + "".join(f": {it}" for it in last_line))
 
 
-def _end_of(status: int) -> str:
+def _outcome(status: int) -> str:
     if status >= 0:
         return f"exit status {status}"
     with contextlib.suppress(ValueError):
@@ -122,8 +122,8 @@ def _end_of(status: int) -> str:
 
 def _refused(path: Path, received: str) -> ModelError:
     return ModelError(
-        f"A model must open and take a step in a process of its own before it is used. Received: "
-        f"{received} from {path}. The file is damaged or hostile: copy or export it again."
+        f"A model must open in a subprocess before it is used. Received: {received} from {path}. "
+        f"The file is damaged or malicious: copy or export it again."
     )
 
 

@@ -31,7 +31,10 @@ from kws.model_group import grouped, merged
 __all__ = ["AudioSource", "ModelSource", "Spotter", "open_for_sources"]
 
 ModelSource: TypeAlias = str | os.PathLike[str] | ModelSettings | Model
-"""A bundled model's name, a path, settings, or an opened model."""
+"""A bundled model's name, a path, settings, or an opened model.
+
+Of `ListenerSettings`, their own decision settings hold for the model.
+"""
 AudioSource: TypeAlias = str | os.PathLike[str] | SourceSettings | AnySamples | Iterable[AnySamples]
 """`"mic"`, a file, `"-"`, `"udp://..."`, settings, samples, or chunks of samples."""
 
@@ -100,7 +103,8 @@ class Spotter:
         gate = _gate_settings(gate)
         decision = _decision_settings(decision, threshold, false_alarms_per_hour)
         _check_score(near_miss_score)
-        models = [open_for_sources(one) for one in _as_list(model)]
+        sources = _as_list(model)
+        models = [open_for_sources(one) for one in sources]
         self.manifests: tuple[Manifest, ...] = tuple(one.manifest for one in models)
         self.sample_rate_hz = _common_rate_hz(self.manifests)
         self._gate = Gate(gate, sample_rate_hz=self.sample_rate_hz) if gate.enabled else None
@@ -111,10 +115,11 @@ class Spotter:
             Detector(
                 one,
                 gate=self._gate,
-                decision=_of_model(decision, one.manifest, self.manifests),
+                decision=getattr(source, "decision", None)
+                or _of_model(decision, one.manifest, self.manifests),
                 near_miss_score=near_miss_score,
             )
-            for one in models
+            for source, one in zip(sources, models, strict=True)
         ]
         self._groups = grouped(models, self._detectors, gate=self._gate, settings=gate)
         self.keywords = tuple(dict.fromkeys(k for one in self._detectors for k in one.keywords))

@@ -1,4 +1,4 @@
-"""Keeping C libraries, which write to standard error behind Python's back, off the terminal."""
+"""Silence for C libraries, which write to standard error without Python."""
 
 import contextlib
 import os
@@ -13,12 +13,12 @@ _lock = threading.Lock()
 
 @contextlib.contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """Send what is written to file descriptor 2 nowhere, in all threads, for a while."""
+    """Discard what any thread writes to file descriptor 2 within the block."""
     with _lock, contextlib.ExitStack() as restore:
         sys.stderr.flush()
         try:
             kept = os.dup(2)
-        except OSError:  # a daemon without standard error has nothing to keep quiet
+        except OSError:  # standard error is closed
             yield
             return
         restore.callback(os.close, kept)

@@ -1,7 +1,7 @@
-"""A live meter for the terminal: level, gate, posteriors against their thresholds, last detections.
+"""Bars and a live meter for the terminal: level, gate, posteriors against thresholds, detections.
 
-It draws on standard error at most ten times a second, in the caller's thread, and takes itself off
-the screen whenever somebody else is to write on it.
+The meter draws on standard error at most ten times a second, in the caller's thread, and takes
+itself off the screen before anything else is written there.
 """
 
 import time
@@ -10,17 +10,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from kws.audio import Samples, level_dbfs
-from kws.bar import bar, level_share
-from kws.events import Detection
-from kws.spotter import Spotter
-
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-__all__ = ["Meter", "live_meter"]
+    from kws.audio import Samples
+    from kws.events import Detection
+    from kws.spotter import Spotter
 
+__all__ = ["Meter", "bar", "level_share", "live_meter"]
+
+_FLOOR_DBFS = -60.0
 _PERIOD_S = 0.1
 _HOLD_S = 1.5
 _N_KEYWORDS = 3
@@ -29,13 +29,41 @@ _LABEL, _NUMBERS = 10, 12
 _MOST_CELLS = 40
 
 
+def bar(share: float, *, cells: int, mark: float | None = None, ascii_only: bool = False) -> str:
+    """Return a bar of characters, empty at 0 and full at 1.
+
+    Parameters
+    ----------
+    share : float
+        The filled part, 0..1; values outside are clipped.
+    cells : int
+        Width in characters.
+    mark : float or None
+        Position of a mark on the bar, 0..1.
+    ascii_only : bool
+        Use ASCII characters only.
+    """
+    full, rest, marked = ("#", ".", "|") if ascii_only else ("█", "░", "│")
+    n_full = round(min(1.0, max(0.0, share)) * cells)
+    drawn = full * n_full + rest * (cells - n_full)
+    if mark is None:
+        return drawn
+    at = min(cells - 1, int(max(0.0, mark) * cells))
+    return drawn[:at] + marked + drawn[at + 1 :]
+
+
+def level_share(level_dbfs: float) -> float:
+    """Return the filled part of a level bar: 0 at -60 dBFS and below, 1 at 0 dBFS."""
+    return min(1.0, max(0.0, 1 - level_dbfs / _FLOOR_DBFS))
+
+
 class Meter:
-    """What the meter shows, and how it looks; it draws nothing by itself.
+    """State and layout of the meter; `live_meter` draws it.
 
     Parameters
     ----------
     clock : callable
-        Seconds of any clock that only goes forward.
+        Returns seconds of a monotonic clock.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -47,8 +75,10 @@ class Meter:
         self._thresholds: Mapping[str, float] = {}
         self._last: deque[tuple[float, Detection]] = deque(maxlen=3)
 
-    def hear(self, samples: Samples, spotter: Spotter) -> None:
-        """Take in a chunk, and what the spotter made of it."""
+    def update(self, samples: "Samples", spotter: "Spotter") -> None:
+        """Take a chunk [int16, shape=(n,)] and the spotter that has processed it."""
+        from kws.audio import level_dbfs  # `bar` alone needs no numpy
+
         now_s = self._clock()
         self._level_dbfs = level_dbfs(samples)
         if self._level_dbfs >= self._peak_dbfs or now_s - self._peak_s > _HOLD_S:
@@ -56,12 +86,12 @@ class Meter:
         self._gate_open = spotter.gate_open
         self._posteriors, self._thresholds = spotter.posteriors, spotter.thresholds
 
-    def detect(self, detection: Detection) -> None:
-        """Remember a detection, to be shown for a while."""
+    def add_detection(self, detection: "Detection") -> None:
+        """Keep a detection on the meter for ten seconds."""
         self._last.append((self._clock(), detection))
 
-    def draw(self, width: int, *, ascii_only: bool = False) -> "Text":
-        """Return the picture: always as many lines, none longer than `width` columns."""
+    def render(self, width: int, *, ascii_only: bool = False) -> "Text":
+        """Return the meter: a constant number of lines, none longer than `width` columns."""
         from rich.text import Text
 
         cells = max(4, min(_MOST_CELLS, width - _LABEL - _NUMBERS - 2))
@@ -77,8 +107,8 @@ class Meter:
             lines.append(_line(keyword, (drawn, style), (f" {value:.2f} /{threshold:.2f}", "")))
         now_s = self._clock()
         last = [one for at_s, one in reversed(self._last) if now_s - at_s < _LAST_S]
-        heard = ", ".join(f"{one.keyword} {one.score:.2f}" for one in last)
-        lines.append(_line("heard", (heard, "bold")))
+        recent = ", ".join(f"{one.keyword} {one.score:.2f}" for one in last)
+        lines.append(_line("detected", (recent, "bold")))
         for line in lines:
             line.truncate(width)
         return Text("\n", no_wrap=True, end="").join(lines)
@@ -94,12 +124,12 @@ class Meter:
 
 @contextmanager
 def live_meter() -> Iterator[
-    tuple[Callable[[Samples, Spotter], None], Callable[[Detection], None]]
+    tuple[Callable[["Samples", "Spotter"], None], Callable[["Detection"], None]]
 ]:
     """Show a meter on standard error until the end, then leave the terminal as it was.
 
-    Gives what is called with every chunk, and what is called before a detection is printed: it
-    wipes the meter off, which comes back with the next chunk.
+    Yields two callables. The first takes every chunk and the spotter. The second takes a detection
+    before it is printed: it clears the meter, which returns with the next chunk.
     """
     from rich.console import Console
     from rich.live import Live
@@ -108,24 +138,24 @@ def live_meter() -> Iterator[
     with Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False) as live:
         drawn_s = 0.0
 
-        def hear(samples: Samples, spotter: Spotter) -> None:
+        def update(samples: "Samples", spotter: "Spotter") -> None:
             nonlocal drawn_s
-            meter.hear(samples, spotter)
+            meter.update(samples, spotter)
             if (now_s := time.monotonic()) - drawn_s >= _PERIOD_S:
                 drawn_s = now_s
                 live.start()
-                live.update(_picture(meter, console), refresh=True)
+                live.update(_rendered(meter, console), refresh=True)
 
-        def make_way(detection: Detection) -> None:
-            meter.detect(detection)
+        def make_way(detection: "Detection") -> None:
+            meter.add_detection(detection)
             live.stop()
 
-        yield hear, make_way
+        yield update, make_way
 
 
-def _picture(meter: Meter, console: "Console") -> "Text":
+def _rendered(meter: Meter, console: "Console") -> "Text":
     # The last column stays free: some terminals begin a new line after it.
-    return meter.draw(console.width - 1, ascii_only=console.options.ascii_only)
+    return meter.render(console.width - 1, ascii_only=console.options.ascii_only)
 
 
 def _line(label: str, *parts: tuple[str, str]) -> "Text":

@@ -23,7 +23,7 @@ import kws_train.recipe as recipes
 from kws.cli import cli
 from kws.commands.demo import load_demo
 from kws.config import load_config, parse_config
-from kws.events import Detection, to_json
+from kws.events import Detection, Peak, to_json
 from kws.manifest import DataSource, DecisionDefaults, FeatureSettings
 
 ROOT = Path(__file__).parents[1]
@@ -130,10 +130,11 @@ def test_parts_of_recipes_in_the_docs_are_valid(tmp_path):
 
 
 def test_the_event_in_the_docs_is_what_kws_prints():
-    event = Detection(keyword="stop", score=0.97, start_s=12.34, end_s=12.81, model="commands")
-    for page in (ROOT / "README.md", ROOT / "docs/hooks.md"):
-        lines = [line for text in _blocks(page, "json") for line in text.splitlines()]
-        assert lines == [to_json(event).replace(":", ": ").replace(",", ", ")]
+    event = Detection(keyword="stop", score=0.871, start_s=12.34, end_s=12.81, model="commands")
+    peak = Peak(**event.fields(), peak=0.987)
+    for page, events in (("hooks.md", [event]), ("python.md", [event, peak])):
+        (text,) = _blocks(ROOT / "docs" / page, "json")
+        assert text.splitlines() == [to_json(one) for one in events]
 
 
 def test_the_hook_in_the_docs_runs():

@@ -1,13 +1,15 @@
-"""`kws export`: a run folder becomes a model file."""
+"""The command `kws export`: write the model file of a run."""
 
 from pathlib import Path
 
 import click
 
+from kws.command_group import Command
+
 __all__ = ["export"]
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The .tflite to write.")
 @click.option(
@@ -18,23 +20,29 @@ __all__ = ["export"]
     help="Number format of weights and activations.",
 )
 @click.option(
-    "--frames", type=click.IntRange(1), help="Frames to a call; default: the model's time stride."
+    "--frames",
+    type=click.IntRange(1),
+    help="Frames per call; default: the time stride of the model.",
 )
 @click.option(
     "--temperature",
     type=click.FloatRange(0, min_open=True),
     default=1.0,
     show_default=True,
-    help="Divides the logits; above 1, posteriors near 1 lie further apart.",
+    help="Divisor of the logits; above 1 it spreads posteriors near 1.",
 )
 @click.option(
     "--embedding",
     "speech",
     metavar="SPEECH",
     type=click.Path(path_type=Path),
-    help="Write a backbone for `kws enroll` instead, with speech of this corpus as background.",
+    help="Write a backbone for `kws enroll` instead, with this corpus as background speech.",
 )
-@click.option("--force", is_flag=True, help="Write the file even if it disagrees with the model.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Write the file even if its outputs differ from the trained model.",
+)
 def export(
     run: Path,
     *,
@@ -45,7 +53,10 @@ def export(
     speech: Path | None,
     force: bool,
 ) -> None:
-    """Write the model trained in RUN as one .tflite with its manifest, verified."""
+    """Write a trained model as one .tflite and verify it.
+
+    RUN is a folder of `kws train`. The file holds the manifest.
+    """
     from kws_export.bundle import export as write
     from kws_export.bundle import export_embedding
 

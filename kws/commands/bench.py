@@ -1,10 +1,8 @@
-"""What listening costs on this machine: CPU by stage, memory, and the time until it listens."""
+"""The cost of listening on this machine: CPU by stage, memory, import and start-up time."""
 
 import contextlib
 import functools
-import os
 import platform
-import re
 import statistics
 import subprocess
 import sys
@@ -19,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from kws.audio import SAMPLE_RATE_HZ, Samples
-from kws.commands.doctor import interpreter
+from kws.commands.machine import interpreter_name, machine_name
+from kws.commands.probe import run_probe
 from kws.config import DecisionSettings, GateSettings, SourceSettings
 from kws.decision import Decision, thresholds_for
 from kws.errors import KwsError
@@ -34,52 +33,30 @@ __all__ = ["Measured", "cpu_by_stage", "measure", "recording", "speechlike", "ta
 _N_RUNS = 5
 _LENGTH_S = 20
 _LIMIT_S = 120.0
-# A hangover longer than the recording: once open, the gate stays open.
+# The hangover is longer than the recording: once open, the gate stays open.
 _OPEN = GateSettings(hangover_ms=60_000, aggressiveness=0)
-
-_RSS_MB = """
-import re
-from pathlib import Path
-peak_kb = re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text()).group(1)
-print(int(peak_kb) * 1.024e-3)
-"""
-_LISTEN = """
-import sys
-from pathlib import Path
-import numpy as np
-from kws.model import open_model
-from kws.spotter import Spotter
-Spotter(open_model(Path(sys.argv[1]))).process(np.zeros(16_000, np.int16))
-"""
-_IMPORT_MS = """
-import time
-import numpy
-started_s = time.perf_counter()
-import kws.spotter
-print(1000 * (time.perf_counter() - started_s))
-"""
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
-    """What was measured.
+    """The cost of one model.
 
     Attributes
     ----------
     model, model_bytes
-        What ran.
+        Name and size of the model.
     cpu_ms_per_s : dict
         By chunk length in milliseconds, then by stage: milliseconds of CPU per second of audio,
         medians. The model runs on every frame, except under `gate_closed`, which is the whole
         pipeline on silence.
     rss_over_numpy_mb : float or None
-        Peak memory of a process that has listened for a second, less that of Python with numpy;
-        None where the system does not tell.
+        Peak memory of a process that has listened for a second, minus that of Python with numpy;
+        None if the system does not report it.
     import_ms_over_numpy : float
-        Time to import the pipeline once numpy is imported.
+        Time to import the pipeline after numpy.
     first_frame_s : float
-        From the start of `kws listen` until it has heard its first chunk.
+        Time from the start of `kws listen` to its first processed chunk.
     python, machine, interpreter
-        What it ran on.
+        Version of Python, machine, and interpreter of the model.
     """
 
     model: str
@@ -106,7 +83,7 @@ def measure(model: Model, *, path: Path) -> Measured:
     Raises
     ------
     KwsError
-        If kws does not run in a process of its own.
+        If a separate process cannot run kws.
     """
     samples = recording()
     return Measured(
@@ -114,16 +91,16 @@ def measure(model: Model, *, path: Path) -> Measured:
         model_bytes=path.stat().st_size,
         cpu_ms_per_s={str(ms): cpu_by_stage(model, samples, chunk_ms=ms) for ms in (80, 20)},
         rss_over_numpy_mb=_rss_over_numpy_mb(path),
-        import_ms_over_numpy=round(_median(lambda: float(_python(_IMPORT_MS))), 1),
+        import_ms_over_numpy=round(_median(_import_ms), 1),
         first_frame_s=round(_median(lambda: _first_frame_s(path)), 3),
         python=platform.python_version(),
-        machine=_machine(),
-        interpreter=interpreter(),
+        machine=machine_name(),
+        interpreter=interpreter_name(),
     )
 
 
 def cpu_by_stage(model: Model, samples: Samples, *, chunk_ms: int) -> dict[str, float]:
-    """Measure each stage alone, and all together.
+    """Measure each stage alone, and the whole pipeline.
 
     Parameters
     ----------
@@ -131,7 +108,7 @@ def cpu_by_stage(model: Model, samples: Samples, *, chunk_ms: int) -> dict[str, 
     samples : int16 [shape=(n,)]
         Speech, at the model's rate.
     chunk_ms : int
-        How much audio is handed over at once.
+        Length of the chunks.
 
     Returns
     -------
@@ -153,7 +130,7 @@ def cpu_by_stage(model: Model, samples: Samples, *, chunk_ms: int) -> dict[str, 
         n_refractory=30,
     )
     open_all, closed_all = Spotter(model, gate=_OPEN), Spotter(model)
-    work: dict[str, tuple[Callable[[Any], object], Sequence[Any]]] = {
+    stages: dict[str, tuple[Callable[[Any], object], Sequence[Any]]] = {
         "gate": (gate.process, chunks),
         "features": (features.process, chunks),
         "model": (model.step, steps),
@@ -163,13 +140,13 @@ def cpu_by_stage(model: Model, samples: Samples, *, chunk_ms: int) -> dict[str, 
     }
     length_s = len(samples) / rate_hz
     return {
-        name: round(1000 * _median(functools.partial(_cpu_s, do, pieces)) / length_s, 3)
-        for name, (do, pieces) in work.items()
+        name: round(1000 * _median(functools.partial(_cpu_s, process, pieces)) / length_s, 3)
+        for name, (process, pieces) in stages.items()
     }
 
 
 def recording() -> Samples:
-    """Return the beginning of the bundled recording, or where there is none, something like it.
+    """Return the first 20 s of the bundled recording; without it, a synthetic signal.
 
     Returns
     -------
@@ -185,7 +162,7 @@ def recording() -> Samples:
 
 
 def speechlike(length_s: float) -> Samples:
-    """Return a voice-like buzz that swells four times a second, with noise; always the same.
+    """Return a buzz of 120 Hz, amplitude-modulated at 4 Hz, with noise; always the same.
 
     Returns
     -------
@@ -201,37 +178,38 @@ def speechlike(length_s: float) -> Samples:
 
 
 def table(measured: Measured) -> str:
-    """Return what was measured as lines to read."""
+    """Return the figures as lines of at most 80 columns."""
     stages = ("gate", "features", "model", "decision", "all", "gate_closed")
     lines = [
-        f"{measured.model} ({measured.model_bytes / 1000:.0f} kB), {measured.interpreter}, "
-        f"Python {measured.python}, {measured.machine}",
+        f"{measured.model}, {measured.model_bytes / 1000:.0f} kB",
+        f"{measured.interpreter}, Python {measured.python}",
+        measured.machine,
         "",
-        "ms of CPU per second of audio",
-        "  " + "chunks".ljust(8) + "".join(f"{stage.replace('_', ' '):>13}" for stage in stages),
+        "CPU, ms per second of audio",
+        "chunk " + "".join(f"{stage.replace('_', ' '):>12}" for stage in stages),
     ]
     for chunk_ms, costs in measured.cpu_ms_per_s.items():
-        row = "".join(f"{costs[stage]:13.2f}" for stage in stages)
-        lines.append(f"  {chunk_ms + ' ms':<8}{row}")
+        row = "".join(f"{costs[stage]:12.2f}" for stage in stages)
+        lines.append(f"{chunk_ms + ' ms':<6}{row}")
     rss = measured.rss_over_numpy_mb
     lines += [
         "",
-        f"memory over Python with numpy  {'unknown' if rss is None else f'{rss:.1f} MB'}",
-        f"import over numpy              {measured.import_ms_over_numpy:.0f} ms",
-        f"start until the first frame    {measured.first_frame_s:.2f} s",
+        f"memory beyond Python and numpy  {'unknown' if rss is None else f'{rss:.1f} MB'}",
+        f"import after numpy              {measured.import_ms_over_numpy:.0f} ms",
+        f"start to first frame            {measured.first_frame_s:.2f} s",
     ]
     return "\n".join(lines)
 
 
 def _cut(values: npt.NDArray[Any], n: int) -> list[npt.NDArray[Any]]:
-    """Cut into pieces of `n`; what is left over is dropped."""
+    """Cut into pieces of `n`; an incomplete last piece is dropped."""
     return [values[i : i + n] for i in range(0, len(values) - n + 1, n)]
 
 
-def _cpu_s(do: Callable[[Any], object], pieces: Sequence[Any]) -> float:
+def _cpu_s(process: Callable[[Any], object], pieces: Sequence[Any]) -> float:
     started_s = time.process_time()
     for piece in pieces:
-        do(piece)
+        process(piece)
     return time.process_time() - started_s
 
 
@@ -242,13 +220,18 @@ def _median(sample: Callable[[], float]) -> float:
 def _rss_over_numpy_mb(path: Path) -> float | None:
     if not Path("/proc/self/status").exists():
         return None
-    bare = _median(lambda: float(_python("import numpy\n" + _RSS_MB)))
-    listening = _median(lambda: float(_python(_LISTEN + _RSS_MB, str(path))))
-    return round(listening - bare, 1)
+    numpy_mb = _median(lambda: _probe("numpy-memory")[0])
+    spotter_mb = _median(lambda: _probe("spotter-memory", str(path))[0])
+    return round(spotter_mb - numpy_mb, 1)
+
+
+def _import_ms() -> float:
+    elapsed_ms, _ = _probe("import-time")
+    return elapsed_ms
 
 
 def _first_frame_s(path: Path) -> float:
-    """Start `kws listen` on a pipe and wait until it says that it has heard the first chunk."""
+    """Time `kws listen` on a pipe, from its start to the log line of its first chunk."""
     command = [sys.executable, "-m", "kws", "--verbose", "listen", "--model", str(path)]
     started_s = time.perf_counter()
     with subprocess.Popen(
@@ -258,49 +241,31 @@ def _first_frame_s(path: Path) -> float:
         stderr=subprocess.PIPE,
     ) as process:
         stdin, stderr = cast(IO[bytes], process.stdin), cast(IO[bytes], process.stderr)
-        with contextlib.suppress(BrokenPipeError):  # its own words say why it has ended
+        with contextlib.suppress(BrokenPipeError):  # the process has ended; its stderr says why
             stdin.write(bytes(2 * SAMPLE_RATE_HZ))
             stdin.flush()
-        said = []
+        logged = []
         for line in stderr:
             if b"first chunk" in line:
                 return time.perf_counter() - started_s
-            said.append(line.decode(errors="replace"))
-    raise _failed(" ".join(said))
+            logged.append(line.decode(errors="replace"))
+    raise _failed(" ".join(logged))
 
 
-def _python(code: str, *arguments: str) -> str:
-    """Run code in a fresh interpreter that keeps what it compiles, as pip does; return output."""
-    keeping = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+def _probe(name: str, *arguments: str) -> list[float]:
+    """Run a probe; return the numbers that it prints."""
     try:
-        return subprocess.run(
-            [sys.executable, "-c", code, *arguments],
-            capture_output=True,
-            text=True,
-            timeout=_LIMIT_S,
-            check=True,
-            env=keeping,
-        ).stdout
-    except subprocess.CalledProcessError as error:
-        raise _failed(error.stderr) from error
+        done = run_probe(name, *arguments, limit_s=_LIMIT_S, keep_bytecode=True)
     except subprocess.TimeoutExpired as error:
-        raise _failed(f"nothing in {_LIMIT_S:g} s") from error
+        raise _failed(f"no end within {_LIMIT_S:g} s") from error
+    if done.returncode:
+        raise _failed(done.stderr)
+    return [float(number) for number in done.stdout.split()]
 
 
-def _failed(said: str) -> KwsError:
-    last_words = said.strip().splitlines()[-1:] or ["nothing"]
+def _failed(output: str) -> KwsError:
+    last_line = output.strip().splitlines()[-1:] or ["no output"]
     return KwsError(
-        f"To be measured, kws must run in a process of its own. Received: {last_words[0]}. "
-        f"`kws doctor` says what is missing."
+        f"`kws bench` must be able to run kws in a separate process. Received: {last_line[0]}. "
+        f"`kws doctor` shows what is missing."
     )
-
-
-def _machine() -> str:
-    """Return the architecture and, where Linux tells, the board or the processor."""
-    board = Path("/proc/device-tree/model")
-    processors = Path("/proc/cpuinfo")
-    name = board.read_text().strip("\0\n") if board.exists() else ""
-    if not name and processors.exists():
-        found = re.search(r"^model name\s*: (.+)$", processors.read_text(), re.MULTILINE)
-        name = found.group(1) if found else ""
-    return f"{platform.machine()}, {name}" if name else platform.machine()

@@ -1,4 +1,4 @@
-"""Looks whether everything is there that listening needs, and names the command that mends it."""
+"""Check what listening needs, and name the command that fixes what is missing."""
 
 import contextlib
 import importlib
@@ -12,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from kws.commands.machine import interpreter_name
+from kws.commands.probe import run_probe
 from kws.errors import DeviceError, KwsError
 
 if TYPE_CHECKING:
@@ -19,75 +21,42 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Check",
-    "audio_group",
-    "examine",
-    "interpreter",
-    "interpreter_runs",
-    "microphones",
-    "package",
-    "python_version",
-    "recorder",
+    "check_config",
+    "check_interpreter",
+    "check_microphones",
+    "check_package",
+    "check_permission",
+    "check_python",
+    "check_recorder",
+    "check_sound",
     "report",
-    "settings",
-    "sound",
+    "run_checks",
 ]
 
-_OLDEST_PYTHON = (3, 11)
+_MIN_PYTHON = (3, 11)
 _MODEL = "commands"
 _RUN_LIMIT_S = 60.0
-_GET_RECORDER = (
+_INSTALL_RECORDER = (
     "sudo apt install alsa-utils, or sudo apt install portaudio19-dev && pip install 'kws[mic]'"
 )
-_ABOUT_MICROPHONES = frozenset(["recorder", "microphones", "permission", "sound"])
-_HEAR_LIMIT_S = 20.0
+_MICROPHONE_CHECKS = frozenset(["recorder", "microphones", "permission", "sound"])
+_RECORD_LIMIT_S = 20.0
 _SILENCE_DBFS = -90.0
-_HEAR_ONCE = """
-import sys
-import msgspec
-import numpy as np
-from kws.audio import SAMPLE_RATE_HZ, level_dbfs
-from kws.config import SourceSettings
-from kws.errors import KwsError
-from kws.sources import open_source
-samples = np.empty(0, np.int16)
-try:
-    with open_source(msgspec.json.decode(sys.argv[1], type=SourceSettings)) as source:
-        for chunk in source:
-            samples = np.concatenate((samples, chunk))
-            if len(samples) >= SAMPLE_RATE_HZ:
-                break
-        print(source.name, level_dbfs(samples), sep="\\n", flush=True)
-except KwsError as error:
-    sys.exit(str(error))
-"""
-_RUN_ONCE = """
-import sys
-import numpy as np
-from kws.errors import KwsError
-from kws.model import model_path, open_model
-try:
-    model = open_model(model_path(sys.argv[1]))
-except KwsError as error:
-    sys.exit(str(error))
-model.step(np.zeros((model.manifest.hop_frames, model.manifest.features.n_features), np.float32))
-"""
 
 
 class Check(NamedTuple):
-    """What was looked at, and how it is.
+    """The outcome of one check.
 
     Attributes
     ----------
     name : str
-        What was looked at.
     ok : bool
-        Whether it is as it should be.
     detail : str
         What was found.
     remedy : str
-        What to do about it; empty where nothing has to be done.
+        The command that fixes it, or what to do; may be empty.
     needed : bool
-        Whether listening to a WAV file fails without it.
+        True if even listening to a WAV file fails without it.
     """
 
     name: str
@@ -97,8 +66,8 @@ class Check(NamedTuple):
     needed: bool = True
 
 
-def examine(config: Path) -> Iterator[Check]:
-    """Check one thing after the other.
+def run_checks(config: Path) -> Iterator[Check]:
+    """Run the checks in turn; without a basic package, no others.
 
     Parameters
     ----------
@@ -106,29 +75,30 @@ def examine(config: Path) -> Iterator[Check]:
         A kws.toml, which may be missing.
     """
     basics = [
-        python_version(),
-        package("numpy", package="numpy"),
-        package("msgspec", package="msgspec"),
-        package("webrtcvad", package="webrtcvad-wheels"),
+        check_python(),
+        check_package("numpy", package="numpy"),
+        check_package("msgspec", package="msgspec"),
+        check_package("webrtcvad", package="webrtcvad-wheels"),
     ]
     yield from basics
     if not all(check.ok for check in basics):
-        return  # what comes next imports them
-    yield interpreter_runs()
-    yield recorder()
-    heard = microphones()
-    yield heard
+        return  # the other checks import these packages
+    yield check_interpreter()
+    yield (recorder := check_recorder())
+    microphones = check_microphones()
+    # Without a recorder, the remedy stands above already.
+    yield microphones if recorder.ok else microphones._replace(detail="unknown", remedy="")
     if sys.platform == "linux":
-        yield audio_group()
-    yield from (sound(source) for source in _sources(config) if heard.ok or source.command)
-    yield package("soundfile", package="soundfile", purpose="FLAC, Ogg and MP3 files")
-    yield package("soxr", package="soxr", purpose="audio that is not at 16 kHz")
+        yield check_permission()
+    yield from (check_sound(one) for one in _live_sources(config) if microphones.ok or one.command)
+    yield check_package("soundfile", package="soundfile", purpose="FLAC, Ogg and MP3 files")
+    yield check_package("soxr", package="soxr", purpose="audio that is not at 16 kHz")
     if config.exists():
-        yield settings(config)
+        yield check_config(config)
 
 
 def report(checks: Sequence[Check]) -> str:
-    """Return a line for each check, and under each that failed the remedy."""
+    """Return a line per check, below each failed one its remedy, and a summary."""
     width = max(len(check.name) for check in checks)
     lines = []
     for check in checks:
@@ -142,30 +112,30 @@ def report(checks: Sequence[Check]) -> str:
 def _verdict(checks: Sequence[Check]) -> str:
     failed = [check.name for check in checks if check.needed and not check.ok]
     if failed:
-        return f"Listening does not work yet: mend {', '.join(failed)} first."
-    about = [check for check in checks if check.name.partition(" ")[0] in _ABOUT_MICROPHONES]
-    if deaf := [check.name for check in about if not check.ok]:
-        return f"Listening to a file works; for a microphone mend {', '.join(deaf)} first."
-    is_heard = any(check.name.startswith("sound") for check in about)
-    return f"Listening to a {'microphone' if is_heard else 'file'} works."
+        return f"Listening does not work yet; fix first: {', '.join(failed)}."
+    live = [check for check in checks if check.name.partition(" ")[0] in _MICROPHONE_CHECKS]
+    if broken := [check.name for check in live if not check.ok]:
+        return f"Listening to a file works; for a microphone, fix first: {', '.join(broken)}."
+    has_sound = any(check.name.startswith("sound") for check in live)
+    return f"Listening to a {'microphone' if has_sound else 'file'} works."
 
 
-def python_version(found: tuple[int, ...] = sys.version_info[:3]) -> Check:
-    """Check that Python is new enough."""
-    oldest = ".".join(map(str, _OLDEST_PYTHON))
+def check_python(found: tuple[int, ...] = sys.version_info[:3]) -> Check:
+    """Check the version of Python."""
+    oldest = ".".join(map(str, _MIN_PYTHON))
     return Check(
         "Python",
-        found >= _OLDEST_PYTHON,
+        found >= _MIN_PYTHON,
         f"{'.'.join(map(str, found))} on {platform.machine()}",
         f"kws needs Python {oldest} or newer: sudo apt install python{oldest}",
     )
 
 
-def package(module: str, *, package: str, purpose: str = "") -> Check:
-    """Check that a package can be imported; one with a `purpose` is needed only for that."""
+def check_package(module: str, *, package: str, purpose: str = "") -> Check:
+    """Check that a package can be imported; with a `purpose`, it is optional."""
     try:
         importlib.import_module(module)
-    except (ImportError, OSError) as error:  # OSError: the package without its C library
+    except (ImportError, OSError) as error:  # OSError: its C library is missing
         detail = f"{error}; needed for {purpose}" if purpose else str(error)
         return Check(module, False, detail, f"pip install {package}", needed=not purpose)
     with contextlib.suppress(PackageNotFoundError):
@@ -173,49 +143,41 @@ def package(module: str, *, package: str, purpose: str = "") -> Check:
     return Check(module, True, "installed")
 
 
-def interpreter() -> str:
-    """Return the name and version of the interpreter that runs the models, or "none"."""
-    for name in ("ai-edge-litert", "tflite-runtime"):
-        with contextlib.suppress(PackageNotFoundError):
-            return f"{name} {version(name)}"
-    return "none"
-
-
-def interpreter_runs() -> Check:
-    """Check that the bundled model runs, in another process: a bad interpreter may crash."""
+def check_interpreter() -> Check:
+    """Check that the bundled model runs, in a separate process: a broken interpreter may crash."""
     remedy = "pip install ai-edge-litert"
     if platform.machine().startswith("armv"):
         remedy = "pip install tflite-runtime 'numpy<2'"
+    name = interpreter_name()
     try:
-        run = _python(_RUN_ONCE, _MODEL, limit_s=_RUN_LIMIT_S)
+        run = run_probe("model", _MODEL, limit_s=_RUN_LIMIT_S)
     except subprocess.TimeoutExpired:
-        detail = f"{interpreter()}: no answer from `{_MODEL}` in {_RUN_LIMIT_S:g} s"
+        detail = f"{name}: `{_MODEL}` did not run within {_RUN_LIMIT_S:g} s"
         return Check("interpreter", False, detail, remedy)
     if run.returncode:
-        last_words = run.stderr.strip().splitlines()[-1:] or [f"it ended with {run.returncode}"]
-        return Check("interpreter", False, f"{interpreter()}: {last_words[0]}", remedy)
-    return Check("interpreter", True, f"{interpreter()} runs `{_MODEL}`")
+        return Check("interpreter", False, f"{name}: {_last_line(run)}", remedy)
+    return Check("interpreter", True, f"{name} runs `{_MODEL}`")
 
 
-def recorder() -> Check:
-    """Check that there is something to record with."""
+def check_recorder() -> Check:
+    """Check that PyAudio or arecord is installed."""
     from kws.sources import pyaudio_
 
     if pyaudio_.is_installed():
         return Check("recorder", True, "PyAudio", needed=False)
     if program := shutil.which("arecord"):
         return Check("recorder", True, program, needed=False)
-    return Check("recorder", False, "neither PyAudio nor arecord", _GET_RECORDER, needed=False)
+    return Check("recorder", False, "neither PyAudio nor arecord", _INSTALL_RECORDER, needed=False)
 
 
-def microphones() -> Check:
+def check_microphones() -> Check:
     """Check that there is at least one capture device."""
     from kws.sources import list_devices
 
     try:
         found = list_devices()
     except DeviceError as error:
-        return Check("microphones", False, str(error), _GET_RECORDER, needed=False)
+        return Check("microphones", False, str(error), _INSTALL_RECORDER, needed=False)
     names = ", ".join(device.name for device in found)
     return Check(
         "microphones",
@@ -226,8 +188,8 @@ def microphones() -> Check:
     )
 
 
-def audio_group(sound: Path = Path("/dev/snd")) -> Check:
-    """Check that this user may open the sound devices, which belong to the group `audio`."""
+def check_permission(sound: Path = Path("/dev/snd")) -> Check:
+    """Check that this user may open the sound devices; they belong to the group `audio`."""
     closed = [path for path in sorted(sound.glob("pcm*c")) if not os.access(path, os.R_OK)]
     if not closed:
         detail = "may record" if sound.exists() else f"no {sound}: this system has no sound card"
@@ -241,56 +203,31 @@ def audio_group(sound: Path = Path("/dev/snd")) -> Check:
     )
 
 
-def sound(source: "SourceSettings") -> Check:
-    """Hear a microphone or a command for a second, in another process; nothing is kept.
+def check_sound(source: "SourceSettings") -> Check:
+    """Record a microphone or a command for a second, in a separate process; nothing is kept.
 
-    It can be there and be held by another program, or be muted and give nothing but zeros.
+    A device can be held by another program, or be muted and give only zeros.
     """
     import msgspec
 
     name = f"sound ({source.name})" if source.name else "sound"
     try:
-        run = _python(_HEAR_ONCE, msgspec.json.encode(source).decode(), limit_s=_HEAR_LIMIT_S)
+        run = run_probe("source", msgspec.json.encode(source).decode(), limit_s=_RECORD_LIMIT_S)
     except subprocess.TimeoutExpired:
-        detail = f"no answer from {source.label} in {_HEAR_LIMIT_S:g} s"
+        detail = f"{source.label} gave no audio within {_RECORD_LIMIT_S:g} s"
         return Check(name, False, detail, "unplug it, plug it in again", needed=False)
     *_, what, level = ["", "", *run.stdout.splitlines()]
     if run.returncode or not level:
-        said = run.stderr.strip().splitlines()[-1:] or [f"it ended with {run.returncode}"]
-        remedy = "end what uses it: fuser -v /dev/snd/*; or set `device`: kws devices lists them"
-        return Check(name, False, said[0], "" if source.command else remedy, needed=False)
+        remedy = "stop what uses it: fuser -v /dev/snd/*; or set `device`: kws devices lists them"
+        return Check(name, False, _last_line(run), "" if source.command else remedy, needed=False)
     if float(level) <= _SILENCE_DBFS:
         remedy = "unmute it: alsamixer, F6 for the card, F4 for capture, space bar"
-        return Check(name, False, f"{what}: nothing but silence", remedy, needed=False)
+        return Check(name, False, f"{what}: only silence", remedy, needed=False)
     return Check(name, True, f"{what}: {float(level):.0f} dBFS", needed=False)
 
 
-def _python(code: str, argument: str, *, limit_s: float) -> "subprocess.CompletedProcess[str]":
-    """Run code in a process of its own, which may crash or hang."""
-    return subprocess.run(
-        [sys.executable, "-c", code, argument],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=limit_s,
-        check=False,
-    )
-
-
-def _sources(path: Path) -> "list[SourceSettings]":
-    """Return the microphones and commands that kws.toml names, or the default microphone."""
-    from kws.config import Config, load_config
-
-    try:
-        config = load_config(path) if path.exists() else Config()
-    except KwsError:  # `settings` says what is wrong
-        return []
-    return [one for one in config.every_source if one.command or one.input == "mic"]
-
-
-def settings(path: Path) -> Check:
-    """Check kws.toml, with the models and the hooks that it names."""
+def check_config(path: Path) -> Check:
+    """Check kws.toml, its models and its hooks."""
     from kws.config import load_config
     from kws.ctc_decision import phrases_for
     from kws.decision import thresholds_for
@@ -312,3 +249,18 @@ def settings(path: Path) -> Check:
     except KwsError as error:
         return Check(path.name, False, str(error), f"edit {path}")
     return Check(path.name, True, f"{', '.join(names)}, hooks: {len(config.hooks)}")
+
+
+def _live_sources(path: Path) -> "list[SourceSettings]":
+    """Return the microphones and commands in kws.toml, or the default microphone."""
+    from kws.config import Config, load_config
+
+    try:
+        config = load_config(path) if path.exists() else Config()
+    except KwsError:  # `check_config` reports it
+        return []
+    return [one for one in config.every_source if one.command or one.input == "mic"]
+
+
+def _last_line(run: "subprocess.CompletedProcess[str]") -> str:
+    return (run.stderr.strip().splitlines()[-1:] or [f"exit status {run.returncode}"])[0]

@@ -1,14 +1,13 @@
-"""A personal word from a few recordings: no training, no TensorFlow, seconds of CPU.
+"""Enrolment: a model of one speaker's word from 3 to 10 recordings, without training.
 
-The bundled backbone, the convolutions of the model `commands`, turns audio into embeddings; those
-of the recordings become the templates of a `kws.templates.TemplateHead` in the new model's
-manifest.
+The bundled backbone turns audio into embeddings; those of the recordings become the templates of a
+`kws.templates.TemplateHead` in the manifest of the new model.
 """
 
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -37,24 +36,33 @@ _BUDGET_PER_HOUR = 0.5
 
 
 class Enrolment(NamedTuple):
-    """What came of an enrolment."""
+    """The outcome of an enrolment."""
 
     scores: dict[Path, float]
-    """Of each recording kept, the posterior that the others alone give it."""
+    """For each recording used, its highest posterior under the templates of the others."""
     refused: dict[Path, str]
-    """Recordings that were not used, and why."""
+    """Recordings that were not used, and the reason."""
+
+
+class _Take(NamedTuple):
+    """A recording that can be used."""
+
+    embeddings: npt.NDArray[np.float32]
+    """[shape=(n_steps, n_values)], of the padded recording."""
+    template: npt.NDArray[np.float32]
+    """[shape=(n, n_values)], unit vectors of the steps of the word."""
 
 
 def enroll(
     word: str, recordings: Sequence[Path], out: Path, *, backbone: Path | None = None
 ) -> Enrolment:
-    """Write a model that hears one person's `word`.
+    """Write a model that detects `word` spoken by one person.
 
     Parameters
     ----------
     word : str
     recordings : sequence of Path
-        3 to 10, of the word alone.
+        3 to 10, each of the word alone.
     out : Path
         The .tflite to write.
     backbone : Path, optional
@@ -63,55 +71,31 @@ def enroll(
     Raises
     ------
     ConfigError
-        If fewer than 3 or more than 10 recordings can be used.
+        If the word is no printable text, the backbone gives no embeddings, or fewer than 3 or more
+        than 10 recordings can be used.
     AudioError
-        If one cannot be read.
+        If a recording cannot be read.
     """
     _check_count(len(recordings), "")
-    if not word.strip() or not word.isprintable() or word.startswith("_"):
-        raise ConfigError(
-            f"A word must be printable text that begins with no underscore. Received: {word!r}. "
-            f"Write another."
-        )
-    manifest, content = read_manifest(path := backbone or backbone_path())
-    if manifest.embedding is None or manifest.head is None:
-        raise ConfigError(
-            f"A backbone must give embeddings. Received: {path}, which gives posteriors. Make one "
-            f"with `kws export RUN --embedding`, or leave --backbone out."
-        )
-    model = open_model(path)
-    templates: dict[Path, npt.NDArray[np.float32]] = {}
-    refused: dict[Path, str] = {}
-    for recording in recordings:
-        samples = _read(recording)
-        problem = check_take(samples)
-        if not problem and len(samples) > _LONGEST_S * SAMPLE_RATE_HZ:
-            problem = f"longer than {_LONGEST_S:g} s: cut it, or use `kws record --input`"
-        if not problem:
-            unit = unit_vectors(_embedded(model, samples), manifest.head)
-            start, end = word_span(_levels(samples, manifest))
-            if end - start >= _FEWEST_STEPS:
-                templates[recording] = unit[start:end]
-                continue
-            problem = "shorter than a quarter of a second"
-        refused[recording] = problem
+    _check_word(word)
+    path = backbone or backbone_path()
+    manifest, content = _read_backbone(path)
+    takes, refused = _read_takes(recordings, open_model(path))
     if refused:
-        why = f": {next(iter(refused))} is {next(iter(refused.values()))}"
-        _check_count(len(templates), f" usable of {len(recordings)}{why}")
-    full = _manifest(manifest, word, templates)
-    offset = _threshold(full, background=path.with_suffix(".npz"))
-    full = replace(full, head=replace(full.head or Head(), offset=offset))
+        first, reason = next(iter(refused.items()))
+        _check_count(len(takes), f" usable of {len(recordings)}: {first} is {reason}")
+    enrolled = _with_offset(_manifest(manifest, word, takes), background=path.with_suffix(".npz"))
     scores = {
-        recording: _score(model, _read(recording), full, without=i, n_values=manifest.embedding)
-        for i, recording in enumerate(templates)
+        recording: _score(take.embeddings, enrolled, without=i)
+        for i, (recording, take) in enumerate(takes.items())
     }
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_bytes(repack(content, full))
+    out.write_bytes(repack(content, enrolled))
     return Enrolment(scores, refused)
 
 
 def recordings_in(paths: Iterable[Path]) -> list[Path]:
-    """Return files as they are, and of folders all WAV, FLAC, OGG and Opus files, by name."""
+    """Return the files, and of each folder all WAV, FLAC, OGG and Opus files, by name."""
     found: list[Path] = []
     for path in paths:
         inside = sorted(one for one in path.rglob("*") if one.suffix.lower() in _SUFFIXES)
@@ -120,10 +104,10 @@ def recordings_in(paths: Iterable[Path]) -> list[Path]:
 
 
 def word_span(levels: npt.NDArray[np.float32]) -> tuple[int, int]:
-    """Return where a word lies, [start, end) in steps, by the level of each.
+    """Return the span of a word, [start, end) in steps, from the level of each step.
 
-    From the loudest step outward over all in the upper 60 % of the range, bridging short pauses;
-    two more at the end, for what the embedding knows of the last sound comes late.
+    It grows from the loudest step over the steps in the upper 60 % of the range, across short
+    pauses. Two steps are added at the end, because embeddings lag behind the sound.
     """
     smooth = np.convolve(np.pad(levels, 1, mode="edge"), np.ones(3) / 3, "valid")
     low = np.percentile(smooth, 10)
@@ -137,12 +121,110 @@ def word_span(levels: npt.NDArray[np.float32]) -> tuple[int, int]:
     return int(loud[first]), min(len(levels), int(loud[last]) + 3)
 
 
-def _threshold(manifest: Manifest, *, background: Path) -> float:
-    """Return the score that speech of others reaches half a time an hour.
+def _check_count(n: int, which: str) -> None:
+    if not FEWEST <= n <= MOST:
+        raise ConfigError(
+            f"A word must be enrolled from {FEWEST} to {MOST} recordings. Received: {n}{which}. "
+            f"Make more with `kws record`, or give fewer."
+        )
 
-    The backbone's speech is heard, and the highest score of each second kept. How often scores go
-    beyond a level falls exponentially there: a line through the logarithm of the upper 3 %.
+
+def _check_word(word: str) -> None:
+    if not word.strip() or not word.isprintable() or word.startswith("_"):
+        raise ConfigError(
+            f"A word must be printable text that begins with no underscore. Received: {word!r}. "
+            f"Write another."
+        )
+
+
+def _read_backbone(path: Path) -> tuple[Manifest, bytes]:
+    manifest, content = read_manifest(path)
+    if manifest.embedding is None or manifest.head is None:
+        raise ConfigError(
+            f"A backbone must give embeddings. Received: {path}, which gives posteriors. Make one "
+            f"with `kws export RUN --embedding`, or leave --backbone out."
+        )
+    return manifest, content
+
+
+def _read_takes(
+    recordings: Sequence[Path], model: Model
+) -> tuple[dict[Path, _Take], dict[Path, str]]:
+    """Read and embed each recording once; return those to use, and why the others are not."""
+    takes: dict[Path, _Take] = {}
+    refused: dict[Path, str] = {}
+    for recording in recordings:
+        samples = _read(recording)
+        if problem := _problem(samples):
+            refused[recording] = problem
+            continue
+        padded = np.concatenate((_PAD, samples, _PAD))
+        frames = Features(model.manifest.features).whole(padded)
+        start, end = word_span(_levels(frames, model.manifest.hop_frames))
+        if end - start < _FEWEST_STEPS:
+            refused[recording] = "shorter than a quarter of a second"
+            continue
+        embeddings = mean_embeddings(model, frames)
+        unit = unit_vectors(embeddings, model.manifest.head or Head())
+        takes[recording] = _Take(embeddings, unit[start:end])
+    return takes, refused
+
+
+def _problem(samples: Samples) -> str:
+    """Return why a recording cannot be used; empty if it can."""
+    problem = check_take(samples)
+    if not problem and len(samples) > _LONGEST_S * SAMPLE_RATE_HZ:
+        return f"longer than {_LONGEST_S:g} s: cut it, or use `kws record --input`"
+    return problem
+
+
+def _read(path: Path) -> Samples:
+    with open_source(SourceSettings(input=str(path))) as source:
+        return np.concatenate([np.zeros(0, np.int16), *source])
+
+
+def _levels(frames: npt.NDArray[Any], hop_frames: int) -> npt.NDArray[np.float32]:
+    """Return the mean of the features of each step."""
+    n = len(frames) // hop_frames
+    levels: npt.NDArray[np.float32] = (
+        frames[: n * hop_frames].reshape(n, -1).mean(axis=1).astype(np.float32)
+    )
+    return levels
+
+
+def _manifest(backbone: Manifest, word: str, takes: dict[Path, _Take]) -> Manifest:
+    """Return the manifest of the enrolled model, without the offset of its head."""
+    templates = [take.template for take in takes.values()]
+    n_steps = float(np.median([len(one) for one in templates]))
+    word_ms = round(n_steps * backbone.call_ms)
+    packed = tuple(Template(keyword=word, vectors=pack_vectors(t)) for t in templates)
+    return replace(
+        backbone,
+        name=re.sub(r"[^A-Za-z0-9_.-]+", "_", word)[:64] or "word",
+        description=f"{word}, of one voice: {len(templates)} recordings",
+        labels=(word,),
+        head=replace(backbone.head or Head(), templates=packed),
+        decision=DecisionDefaults(threshold=0.5, smoothing_ms=0, word_ms=word_ms),
+    )
+
+
+def _with_offset(manifest: Manifest, *, background: Path) -> Manifest:
+    """Set the head's offset: the score that background speech reaches half a time per hour.
+
+    The rate of scores above a level falls exponentially: a line is fitted to the logarithm of the
+    rate over the upper 3 % of the highest scores of each second.
     """
+    head = manifest.head or Head()
+    peaks, hours = _background_peaks(manifest, background)
+    top = np.sort(peaks)[::-1][: max(10, len(peaks) * 3 // 100)]
+    per_hour = (np.arange(len(top)) + 0.5) / hours
+    slope, level = np.polyfit(np.log(per_hour), top, 1)
+    offset = float(max(level + slope * np.log(_BUDGET_PER_HOUR), top[0]))
+    return replace(manifest, head=replace(head, offset=offset))
+
+
+def _background_peaks(manifest: Manifest, background: Path) -> tuple[list[float], float]:
+    """Return the highest score of each second of the background speech, and its hours."""
     n_values = manifest.embedding or 0
     with np.load(background, allow_pickle=False) as stored:
         books, codes, lengths = stored["books"], stored["codes"], stored["lengths"]
@@ -157,65 +239,16 @@ def _threshold(manifest: Manifest, *, background: Path) -> float:
         scores = np.array([head.score_unit(one)[0] for one in utterance], np.float32)
         seconds = range(0, len(scores), _PEAK_STEPS)
         peaks += [float(scores[i : i + _PEAK_STEPS].max()) for i in seconds]
-    n_samples = len(codes) * manifest.call_samples
-    hours_heard = n_samples / SAMPLE_RATE_HZ / 3600
-    top = np.sort(peaks)[::-1][: max(10, len(peaks) * 3 // 100)]
-    per_hour = (np.arange(len(top)) + 0.5) / hours_heard
-    slope, level = np.polyfit(np.log(per_hour), top, 1)
-    return float(max(level + slope * np.log(_BUDGET_PER_HOUR), top[0]))
+    return peaks, len(codes) * manifest.call_samples / SAMPLE_RATE_HZ / 3600
 
 
-def _check_count(n: int, what: str) -> None:
-    if not FEWEST <= n <= MOST:
-        raise ConfigError(
-            f"A word must be enrolled from {FEWEST} to {MOST} recordings. Received: {n}{what}. "
-            f"Make more with `kws record`, or give fewer."
-        )
-
-
-def _read(path: Path) -> Samples:
-    with open_source(SourceSettings(input=str(path))) as source:
-        return np.concatenate([np.zeros(0, np.int16), *source])
-
-
-def _embedded(model: Model, samples: Samples) -> npt.NDArray[np.float32]:
-    padded = np.concatenate((_PAD, samples, _PAD))
-    return mean_embeddings(model, Features(model.manifest.features).whole(padded))
-
-
-def _levels(samples: Samples, manifest: Manifest) -> npt.NDArray[np.float32]:
-    """Return the mean of the features of each step, of a padded recording."""
-    frames = Features(manifest.features).whole(np.concatenate((_PAD, samples, _PAD)))
-    n = len(frames) // manifest.hop_frames
-    levels: npt.NDArray[np.float32] = (
-        frames[: n * manifest.hop_frames].reshape(n, -1).mean(axis=1).astype(np.float32)
-    )
-    return levels
-
-
-def _manifest(
-    backbone: Manifest, word: str, templates: dict[Path, npt.NDArray[np.float32]]
-) -> Manifest:
-    n_steps = float(np.median([len(one) for one in templates.values()]))
-    word_ms = round(n_steps * backbone.call_ms)
-    packed = tuple(Template(keyword=word, vectors=pack_vectors(t)) for t in templates.values())
-    return replace(
-        backbone,
-        name=re.sub(r"[^A-Za-z0-9_.-]+", "_", word)[:64] or "word",
-        description=f"{word}, of one voice: {len(templates)} recordings",
-        labels=(word,),
-        head=replace(backbone.head or Head(), templates=packed),
-        decision=DecisionDefaults(threshold=0.5, smoothing_ms=0, word_ms=word_ms),
-    )
-
-
-def _score(
-    model: Model, samples: Samples, manifest: Manifest, *, without: int, n_values: int
-) -> float:
+def _score(embeddings: npt.NDArray[np.float32], manifest: Manifest, *, without: int) -> float:
     """Return the highest posterior of a recording under the templates of the others."""
     head = manifest.head or Head()
     others = tuple(one for i, one in enumerate(head.templates) if i != without)
     scorer = TemplateHead(
-        replace(head, templates=others), keywords=manifest.labels, n_values=n_values
+        replace(head, templates=others),
+        keywords=manifest.labels,
+        n_values=manifest.embedding or 0,
     )
-    return max(float(scorer.step(one)[0]) for one in _embedded(model, samples))
+    return max(float(scorer.step(one)[0]) for one in embeddings)

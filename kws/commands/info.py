@@ -1,4 +1,4 @@
-"""A model's manifest in plain words."""
+"""The manifest of a model in words."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ __all__ = ["facts"]
 
 
 def facts(manifest: Manifest, *, n_bytes: int) -> Iterator[tuple[str, str]]:
-    """Put a manifest in words, a title and a text to a line."""
+    """Describe a manifest: a title and a text per line."""
     features, decision = manifest.features, manifest.decision
     hop_ms = 1000 * features.hop_samples / features.sample_rate_hz
     window_ms = 1000 * features.window_samples / features.sample_rate_hz
@@ -24,17 +24,17 @@ def facts(manifest: Manifest, *, n_bytes: int) -> Iterator[tuple[str, str]]:
     )
     yield (
         "kind",
-        f"{manifest.kind}: {_count(manifest.n_frames, 'frame')} a call, "
+        f"{manifest.kind}: {_count(manifest.n_frames, 'frame')} per call, "
         + (
             f"{_count(len(manifest.states), 'state')} kept between calls"
             if manifest.kind == "step"
-            else f"slid by {manifest.hop_frames}"
+            else f"moved by {manifest.hop_frames}"
         ),
     )
     yield (
         "latency",
-        f"a call every {manifest.hop_frames * hop_ms:g} ms; trained to answer "
-        f"{decision.delay_ms} ms after a word's end",
+        f"a call every {manifest.hop_frames * hop_ms:g} ms; trained for "
+        f"{decision.delay_ms} ms after the end of a word",
     )
     yield (
         "decision",

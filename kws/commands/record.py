@@ -1,7 +1,7 @@
-"""Guided recording: takes of one word, cut out of a stream by voice activity and checked at once.
+"""Guided recording of one word: voice activity cuts the stream into takes, each is checked.
 
-The folder is shaped like a word corpus, `DIR/word/speaker_nohash_n.wav`, so that what is recorded
-can be enrolled and trained on as it is.
+The folder has the layout of a word corpus, `DIR/word/speaker_nohash_n.wav`, which `kws enroll` and
+`kws train` read.
 """
 
 import math
@@ -15,34 +15,43 @@ from typing import NamedTuple
 import numpy as np
 
 from kws.audio import SAMPLE_RATE_HZ, Samples
-from kws.bar import bar, level_share
 from kws.config import GateSettings
 from kws.errors import ConfigError
 from kws.gate import BLOCK_MS, Gate
 from kws.sources import Source
+from kws.terminal import bar, level_share
 
-__all__ = ["Take", "Takes", "check_take", "loudest_dbfs", "meter", "record", "write_take"]
+__all__ = [
+    "Take",
+    "TakeCutter",
+    "check_take",
+    "level_meter",
+    "loudest_dbfs",
+    "record",
+    "write_take",
+]
 
-_ONSET_BLOCKS = 3  # voiced blocks in a row that begin a take: a click has fewer
+_ONSET_BLOCKS = 3  # consecutive voiced blocks that begin a take; a click has fewer
 _PRE_ROLL_MS = 300
 _SILENCE_MS = 500
-_LEAST_MS = 120
-_LONGEST_MS = 3000
+_MIN_VOICED_MS = 120
+_MAX_TAKE_MS = 3000
 _CLIPPED = 32_700
 _N_CLIPPED = 4
-_QUIETEST_DBFS = -45.0
+_MIN_DBFS = -45.0
 _METER_CELLS = 30
 
 
 class Take(NamedTuple):
-    """A stretch of speech, and what is wrong with it; an empty string where nothing is."""
+    """A segment of speech."""
 
     samples: Samples
     problem: str
+    """Why it cannot be used; empty if it can."""
 
 
-class Takes:
-    """Cut a stream into takes: from 300 ms before speech to 500 ms after it.
+class TakeCutter:
+    """Cut a stream into takes, from 300 ms before the onset of speech to 500 ms after its end.
 
     Parameters
     ----------
@@ -56,44 +65,44 @@ class Takes:
         self._pending = np.zeros(0, np.int16)
         self._before: deque[Samples] = deque(maxlen=_PRE_ROLL_MS // BLOCK_MS + _ONSET_BLOCKS)
         self._take: list[Samples] = []
-        self._n_heard = self._n_voiced = self._n_silent = self._n_onset = 0
+        self._n_blocks = self._n_voiced = self._n_silent = self._n_onset = 0
         self._began_cut = False
         self._overlong = False
 
     @property
     def speaking(self) -> bool:
-        """Whether a take is going on."""
+        """Whether a take has begun and not ended."""
         return bool(self._take)
 
     def process(self, samples: Samples, /) -> list[Take]:
-        """Consume int16 samples [shape=(n,)] at 16 kHz; return the takes that end in them."""
+        """Consume int16 samples [shape=(n,)] at 16 kHz; return the takes that end here."""
         self._pending = np.concatenate((self._pending, samples))
         size = self._gate.block_samples
-        done = []
+        ended = []
         for voiced in self._gate.process(samples):
             block, self._pending = self._pending[:size], self._pending[size:]
-            if take := self._hear(block, voiced):
-                done.append(take)
-        return done
+            if take := self._process_block(block, voiced):
+                ended.append(take)
+        return ended
 
     def flush(self) -> list[Take]:
-        """End the stream: a take whose word still goes on is cut off."""
+        """End the stream; a take that is still voiced counts as cut off."""
         take = self._end(cut=not self._n_silent) if self._take else None
         return [take] if take else []
 
-    def _hear(self, block: Samples, voiced: bool) -> Take | None:
-        self._n_heard += 1
+    def _process_block(self, block: Samples, voiced: bool) -> Take | None:
+        self._n_blocks += 1
         if not self._take:
             self._before.append(block)
             self._n_onset = self._n_onset + 1 if voiced else 0
             if self._n_onset >= _ONSET_BLOCKS:
                 self._take = list(self._before)
-                self._began_cut = self._n_heard <= _ONSET_BLOCKS
+                self._began_cut = self._n_blocks <= _ONSET_BLOCKS
                 self._n_voiced, self._n_silent = _ONSET_BLOCKS, 0
             return None
         self._n_voiced += voiced
         self._n_silent = 0 if voiced else self._n_silent + 1
-        if len(self._take) * BLOCK_MS < _LONGEST_MS:
+        if len(self._take) * BLOCK_MS < _MAX_TAKE_MS:
             self._take.append(block)
         elif voiced:
             self._overlong = True
@@ -104,9 +113,9 @@ class Takes:
         if cut or self._began_cut:
             problem = "cut off: wait a moment before and after the word"
         elif self._overlong:
-            problem = f"longer than {_LONGEST_MS / 1000:g} s: say the word alone"
-        elif self._n_voiced * BLOCK_MS < _LEAST_MS:
-            problem = "empty: nothing but a click was heard"
+            problem = f"longer than {_MAX_TAKE_MS / 1000:g} s: say the word alone"
+        elif self._n_voiced * BLOCK_MS < _MIN_VOICED_MS:
+            problem = "empty: a click and no speech"
         else:
             problem = check_take(samples)
         self._take = []
@@ -117,19 +126,19 @@ class Takes:
 
 
 def check_take(samples: Samples) -> str:
-    """Say what is wrong with the sound of a take; an empty string where nothing is."""
+    """Return why the audio of a take cannot be used: empty, clipped, too quiet; else ""."""
     level = loudest_dbfs(samples)
     if level == -math.inf:
-        return "empty: there is no sound in it"
+        return "empty: digital silence"
     if np.count_nonzero(np.abs(samples.astype(np.int32)) >= _CLIPPED) >= _N_CLIPPED:
         return "clipped: step back, or turn the microphone down"
-    if level < _QUIETEST_DBFS:
+    if level < _MIN_DBFS:
         return f"too quiet, {level:.0f} dBFS: come closer, or turn the microphone up"
     return ""
 
 
 def loudest_dbfs(samples: Samples) -> float:
-    """Return the level of the loudest 20 ms [dB below a full-scale square wave]; -inf for none."""
+    """Return the level of the loudest 20 ms [dB re full-scale square wave]; -inf for silence."""
     size = SAMPLE_RATE_HZ * BLOCK_MS // 1000
     n_blocks = -(-len(samples) // size)
     if not n_blocks:
@@ -139,15 +148,15 @@ def loudest_dbfs(samples: Samples) -> float:
     return 10 * math.log10(power / 32_768**2) if power else -math.inf
 
 
-def meter(samples: Samples, *, speaking: bool) -> str:
-    """Return a level meter of a fixed width, -60 dBFS to 0, for a line of a terminal."""
+def level_meter(samples: Samples, *, speaking: bool) -> str:
+    """Return a line of fixed width: a level bar from -60 to 0 dBFS, and whether a take goes on."""
     level = loudest_dbfs(samples)
     drawn = bar(level_share(level), cells=_METER_CELLS, ascii_only=True)
-    return f"[{drawn}] {max(-60.0, level):4.0f} dBFS {'hearing' if speaking else '       '}"
+    return f"[{drawn}] {max(-60.0, level):4.0f} dBFS {'speech' if speaking else '      '}"
 
 
 def write_take(folder: Path, samples: Samples, *, speaker: str) -> Path:
-    """Write a take as WAV under the first number that is free; nothing is ever overwritten."""
+    """Write a take as WAV under the next free number; no file is overwritten."""
     folder.mkdir(parents=True, exist_ok=True)
     number = 1 + max(_numbers(folder, speaker), default=-1)
     while True:
@@ -161,9 +170,7 @@ def write_take(folder: Path, samples: Samples, *, speaker: str) -> Path:
         except FileExistsError:
             number += 1
         except OSError:
-            path.unlink(
-                missing_ok=True
-            )  # of a full disk: half a take would be taken for a whole one
+            path.unlink(missing_ok=True)  # a full disk leaves half a take
             raise
         else:
             return path
@@ -177,7 +184,7 @@ def record(
     n_takes: int,
     speaker: str = "me",
     say: Callable[[str], None],
-    show: Callable[[str], None] = lambda line: None,
+    show_meter: Callable[[str], None] = lambda line: None,
 ) -> list[Path]:
     """Record until `folder/word` holds `n_takes` of the speaker, or the source ends.
 
@@ -185,55 +192,63 @@ def record(
     ----------
     source : Source
     word : str
-        Names the folder.
+        Name of the subfolder.
     folder : Path
     n_takes : int
-        Those already there count.
-    say, show : callable
-        Take a line to keep, and a meter that replaces the one before.
+        Existing takes of the speaker count.
+    speaker : str
+        First part of the file names.
+    say : callable
+        Takes a line for the user.
+    show_meter : callable
+        Takes a level meter that replaces the previous one.
 
     Returns
     -------
     list of Path
-        What was written.
+        The files written.
 
     Raises
     ------
     ConfigError
-        If a name cannot be one of a file.
+        If the word or the speaker is no valid file name.
     """
-    for name in (word, speaker):
-        if not re.fullmatch(r"[^\W_][\w '-]{0,63}", name) or "_nohash_" in name:
-            raise ConfigError(
-                f"A word and a speaker must be names of letters and digits. Received: {name!r}. "
-                f"Write it without slashes, dots and other signs."
-            )
-    place = folder / word
-    n_there = sum(1 for _ in _numbers(place, speaker))
-    if n_there:
-        say(f"{n_there} takes of {speaker} are in {place} already.")
+    _check_name(word)
+    _check_name(speaker)
+    takes_folder = folder / word
+    n_existing = sum(1 for _ in _numbers(takes_folder, speaker))
+    if n_existing:
+        say(f"{n_existing} takes of {speaker} exist in {takes_folder}.")
     written: list[Path] = []
-    if n_there < n_takes:
-        say(f'Say "{word}", then wait. Take {n_there + 1} of {n_takes}.')
-        for take in _takes(source, show):
+    if n_existing < n_takes:
+        say(f'Say "{word}", then wait. Take {n_existing + 1} of {n_takes}.')
+        for take in _takes(source, show_meter):
             if take.problem:
                 say(f"Not kept, {take.problem}.")
                 continue
-            written.append(write_take(place, take.samples, speaker=speaker))
+            written.append(write_take(takes_folder, take.samples, speaker=speaker))
             say(f"{written[-1]}  {loudest_dbfs(take.samples):.0f} dBFS")
-            if n_there + len(written) == n_takes:
+            if n_existing + len(written) == n_takes:
                 break
-            say(f"Take {n_there + len(written) + 1} of {n_takes}.")
+            say(f"Take {n_existing + len(written) + 1} of {n_takes}.")
     return written
 
 
-def _takes(source: Source, show: Callable[[str], None]) -> Iterator[Take]:
-    takes = Takes()
+def _check_name(name: str) -> None:
+    if not re.fullmatch(r"[^\W_][\w '-]{0,63}", name) or "_nohash_" in name:
+        raise ConfigError(
+            f"A word and a speaker must be names of letters and digits. Received: {name!r}. "
+            f"Write it without slashes, dots and other signs."
+        )
+
+
+def _takes(source: Source, show_meter: Callable[[str], None]) -> Iterator[Take]:
+    cutter = TakeCutter()
     for chunk in source:
-        done = takes.process(chunk)
-        show(meter(chunk, speaking=takes.speaking))
-        yield from done
-    yield from takes.flush()
+        ended = cutter.process(chunk)
+        show_meter(level_meter(chunk, speaking=cutter.speaking))
+        yield from ended
+    yield from cutter.flush()
 
 
 def _numbers(folder: Path, speaker: str) -> Iterator[int]:

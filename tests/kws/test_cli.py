@@ -8,10 +8,9 @@ import time
 import wave
 from pathlib import Path
 
-import click
 import pytest
 
-from kws import cli as command_line
+from kws import command_group
 from kws.manifest import CalibrationPoint, DataSource, FeatureSettings, StateTensor
 
 WORDS_AT_S = (0.5, 1.8)
@@ -121,6 +120,54 @@ def test_raw_samples_and_a_wav_come_through_standard_input(model, recording):
         )
         end = lines(run.stdout.decode())[-1]
         assert (end["audio_s"], end["detections"]) == (3.0, 2)
+
+
+def test_the_audio_source_may_be_an_argument(kws, model, recording):
+    expected = listening(kws, model, recording, "--json")[1]
+    for words in ([recording], [recording, "--input", recording]):
+        code, out, err = kws("listen", *words, "--model", model, "--no-vad", "--json")
+        assert (code, err) == (0, "")
+        assert lines(out)[:-1] == lines(expected)[:-1] != []
+    code, out, err = kws("listen", recording, "--input", "mic", "--model", model)
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1] == (
+        f"Error: Give the audio source once. Received: {recording}, and --input mic."
+    )
+
+
+def test_two_models_listen_to_one_source(kws, make_model, model, recording, tmp_path):
+    other = tmp_path / "other.tflite"
+    other.write_bytes(make_model(name="other", labels=("_silence_", "halt", "go")))
+    code, out, err = listening(kws, model, recording, "--model", other, "--json")
+    *detections, end = lines(out)
+    assert (code, err, end["detections"]) == (0, "", 4)
+    assert [(it["keyword"], it["model"]) for it in detections] == 2 * [
+        ("stop", "loud"),
+        ("halt", "other"),
+    ]
+    ends = [it["end_s"] for it in detections]
+    assert ends == sorted(ends)
+
+
+def test_a_model_given_twice_is_refused(kws, model, recording):
+    code, out, err = listening(kws, model, recording, "--model", model)
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1] == "Error: Give each --model once."
+
+
+def test_lists_of_models_and_sources_are_for_the_daemon(kws, tmp_path):
+    path = tmp_path / "kws.toml"
+    for text, many in (
+        ("[[models]]\nname = 'commands'\n", "[[models]]"),
+        ("[[sources]]\ninput = 'a.wav'\n", "[[sources]]"),
+    ):
+        path.write_text(text)
+        assert kws("listen", "--config", path) == (
+            2,
+            "",
+            f"Error: `kws listen` takes one [source] and one [model] from kws.toml. Received: "
+            f"{many} in {path}. Write those, or run `kws daemon --config {path}`.\n",
+        )
 
 
 def test_options_go_before_the_settings_file(kws, model, recording, tmp_path):
@@ -383,8 +430,8 @@ def test_info_says_in_words_what_the_manifest_says(kws, make_model, tmp_path):
         keywords      stop, go
         labels        _silence_, stop, go
         features      13 mfcc values from 25 ms every 10 ms at 16000 Hz
-        kind          step: 1 frame a call, 1 state kept between calls
-        latency       a call every 10 ms; trained to answer 0 ms after a word's end
+        kind          step: 1 frame per call, 1 state kept between calls
+        latency       a call every 10 ms; trained for 0 ms after the end of a word
         decision      threshold 0.5, smoothing 20 ms, refractory 600 ms
         calibration   0.5 false alarms/h: stop 0.9, go 0.8
         data          Bursts, 1 clip, CC0
@@ -405,6 +452,19 @@ def test_what_the_terminal_cannot_show_is_escaped(make_model, tmp_path):
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "keywords      stopp, los!, g\\u0142os\n" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["commands", "computer"])
+def test_info_fits_80_columns_and_loses_nothing(kws, name):
+    from kws.commands.info import facts
+    from kws.manifest import read_manifest
+    from kws.model import model_path
+
+    _, out, _ = kws("info", name)
+    assert max(map(len, out.splitlines())) <= 80
+    manifest, content = read_manifest(model_path(name))
+    expected = [f"{title} {text}" for title, text in facts(manifest, n_bytes=len(content))]
+    assert out.split() == " ".join(expected).split()
 
 
 def test_info_as_json_is_the_manifest_and_the_size(kws, model):
@@ -469,9 +529,9 @@ def workbench(monkeypatch, tmp_path):
         "[kws.commands]\nsing = bench_fake:sing\nbroken = nowhere_to_be_found:command\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    command_line._workbench.cache_clear()
+    command_group._entry_points.cache_clear()
     yield
-    command_line._workbench.cache_clear()
+    command_group._entry_points.cache_clear()
     sys.modules.pop("bench_fake", None)
 
 
@@ -509,14 +569,6 @@ def test_the_command_itself_loads_nothing_heavy():
         check=True,
     )
     assert not {"numpy", "msgspec", "importlib.metadata", "webrtcvad"} & set(run.stdout.split())
-
-
-def test_every_option_of_every_command_has_a_help_text():
-    for name, command in command_line.cli.commands.items():
-        assert command.get_short_help_str(200), name
-        for parameter in command.params:
-            if isinstance(parameter, click.Option):
-                assert parameter.help, f"{name} {parameter.name}"
 
 
 def test_on_a_terminal_no_progress_stands_before_a_detection(model, recording):

@@ -13,14 +13,14 @@ COMMANDS = bundled_models()["commands"]
 
 @pytest.fixture
 def file(tmp_path):
-    path = tmp_path / "stranger.tflite"
+    path = tmp_path / "untrusted.tflite"
     shutil.copy(COMMANDS, path)
     return path
 
 
 @pytest.fixture
-def trials(tmp_path, monkeypatch):
-    """Let a shell script stand for the process of the trial; count its runs."""
+def checks(tmp_path, monkeypatch):
+    """Let a shell script stand for the subprocess; count its runs."""
     python, runs = tmp_path / "python", tmp_path / "runs"
     runs.touch()
     monkeypatch.setattr(sys, "executable", str(python))
@@ -39,7 +39,7 @@ def refused(path):
     return str(caught.value)
 
 
-def test_a_good_model_passes_and_a_bad_one_is_told_as_open_model_tells_it(file):
+def test_a_good_model_passes_and_a_bad_one_has_the_error_of_open_model(file):
     check_model(file)
     file.write_bytes(b"not a model")
     assert refused(file) == (
@@ -56,24 +56,24 @@ def test_a_good_model_passes_and_a_bad_one_is_told_as_open_model_tells_it(file):
         ("echo terminate called >&2; exit 3", "exit status 3: terminate called"),
     ],
 )
-def test_a_model_that_ends_its_process_is_refused(file, trials, script, received):
-    end_with, _ = trials
+def test_a_model_that_ends_its_process_is_refused(file, checks, script, received):
+    end_with, _ = checks
     end_with(script)
     assert refused(file) == (
-        f"A model must open and take a step in a process of its own before it is used. Received: "
-        f"{received} from {file}. The file is damaged or hostile: copy or export it again."
+        f"A model must open in a subprocess before it is used. Received: {received} from {file}. "
+        f"The file is damaged or malicious: copy or export it again."
     )
 
 
-def test_a_model_that_takes_for_ever_is_refused(file, trials, monkeypatch):
-    end_with, _ = trials
+def test_a_model_that_takes_too_long_is_refused(file, checks, monkeypatch):
+    end_with, _ = checks
     end_with("exec sleep 60")
     monkeypatch.setattr("kws.model_check._WALL_S", 0.2)
     assert re.search(r"Received: no end within 0\.2 s", refused(file))
 
 
-def test_a_model_is_tried_once_until_its_file_changes(file, trials):
-    _, n_runs = trials
+def test_a_model_is_checked_once_until_its_file_changes(file, checks):
+    _, n_runs = checks
     check_model(file)
     check_model(file)
     assert n_runs() == 1
@@ -82,7 +82,7 @@ def test_a_model_is_tried_once_until_its_file_changes(file, trials):
     assert n_runs() == 2
 
 
-def test_the_bundled_models_need_no_trial(trials):
-    _, n_runs = trials
+def test_the_bundled_models_are_trusted(checks):
+    _, n_runs = checks
     check_model(COMMANDS)
     assert n_runs() == 0

@@ -1,6 +1,7 @@
 import contextlib
 import io
 import logging
+import math
 import os
 import pty
 import re
@@ -18,7 +19,7 @@ from rich.console import Console
 
 from kws.daemon.logs import configure
 from kws.events import Detection
-from kws.terminal import Meter, live_meter
+from kws.terminal import Meter, bar, level_share, live_meter
 
 LOUD = np.tile(np.array([-8000, 8000], np.int16), 640)
 SPOTTER = SimpleNamespace(
@@ -26,6 +27,25 @@ SPOTTER = SimpleNamespace(
     posteriors={"go": 0.25, "stop": 0.9, "no": 0.1, "a very long keyword": 0.5},
     thresholds={"go": 0.6, "stop": 0.5, "no": 0.6, "a very long keyword": 0.7},
 )
+
+
+@pytest.mark.parametrize(("share", "n_full"), [(-1.0, 0), (0.0, 0), (0.5, 6), (1.0, 12), (2.0, 12)])
+def test_a_bar_goes_from_empty_to_full(share, n_full):
+    assert bar(share, cells=12) == "█" * n_full + "░" * (12 - n_full)
+    assert bar(share, cells=12, ascii_only=True) == "#" * n_full + "." * (12 - n_full)
+
+
+@pytest.mark.parametrize(("mark", "at"), [(-1.0, 0), (0.0, 0), (0.5, 2), (0.99, 3), (1.0, 3)])
+def test_a_mark_lies_on_the_bar(mark, at):
+    assert bar(0.0, cells=4, mark=mark).index("│") == at
+    assert len(bar(1.0, cells=4, mark=mark)) == 4
+
+
+@pytest.mark.parametrize(
+    ("level", "share"), [(-math.inf, 0.0), (-100.0, 0.0), (-60.0, 0.0), (-30.0, 0.5), (0.0, 1.0)]
+)
+def test_a_level_is_shown_from_minus_60_dbfs_to_0(level, share):
+    assert level_share(level) == share
 
 
 def detection(keyword="stop"):
@@ -40,30 +60,30 @@ def clock():
 @pytest.fixture
 def meter(clock):
     meter = Meter(lambda: clock.now_s)
-    meter.hear(LOUD, SPOTTER)
+    meter.update(LOUD, SPOTTER)
     return meter
 
 
 def lines(meter, width=60, **options):
-    return meter.draw(width, **options).plain.split("\n")
+    return meter.render(width, **options).plain.split("\n")
 
 
 def test_level_gate_posteriors_and_detections_are_shown(meter):
-    meter.detect(detection())
+    meter.add_detection(detection())
     assert lines(meter, 50, ascii_only=True) == [
         "level     ####################|.....  -12 dBFS",
         "gate      open",
         "stop      #############|#########... 0.90 /0.50",
         "a very lo #############.....|....... 0.50 /0.70",
         "go        ######.........|.......... 0.25 /0.60",
-        "heard     stop 0.93",
+        "detected  stop 0.93",
     ]
 
 
 @pytest.mark.parametrize("width", [20, 39, 40, 79, 300])
 def test_no_line_is_longer_than_the_terminal(meter, width):
     for keyword in ("stop", "another", "a very long keyword"):
-        meter.detect(detection(keyword))
+        meter.add_detection(detection(keyword))
     assert max(map(len, lines(meter, width))) <= width
 
 
@@ -73,26 +93,26 @@ def test_the_peak_is_held_for_a_while(meter, clock):
 
     at_loud = peak()
     clock.now_s = 1.4
-    meter.hear(LOUD // 100, SPOTTER)
+    meter.update(LOUD // 100, SPOTTER)
     assert peak() == at_loud
     clock.now_s = 1.6
-    meter.hear(LOUD // 100, SPOTTER)
+    meter.update(LOUD // 100, SPOTTER)
     assert peak() < at_loud
 
 
 def test_a_detection_is_shown_for_ten_seconds(meter, clock):
-    meter.detect(detection())
+    meter.add_detection(detection())
     clock.now_s = 9.9
-    assert lines(meter)[-1] == "heard     stop 0.93"
+    assert lines(meter)[-1] == "detected  stop 0.93"
     clock.now_s = 10.0
-    assert lines(meter)[-1].strip() == "heard"
+    assert lines(meter)[-1].strip() == "detected"
 
 
 def test_without_utf8_it_is_ascii(meter):
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     console = Console(file=stream, force_terminal=True)
     assert console.options.ascii_only
-    console.print(meter.draw(40, ascii_only=console.options.ascii_only))
+    console.print(meter.render(40, ascii_only=console.options.ascii_only))
     stream.flush()
 
 
@@ -117,8 +137,8 @@ def test_logs_appear_above_the_meter_and_the_terminal_is_left_clean(monkeypatch)
 
 
 def _fail_below_a_meter():
-    with live_meter() as (hear, make_way):
-        hear(LOUD, SPOTTER)
+    with live_meter() as (update, make_way):
+        update(LOUD, SPOTTER)
         logging.getLogger("kws").warning("in the way")
         make_way(detection())
         raise OSError("it broke")
@@ -200,6 +220,6 @@ def test_with_json_or_in_a_dumb_terminal_lines_are_plain(model, audio, how):
 
 @pytest.mark.slow
 def test_without_colour_the_meter_has_none(model, audio):
-    shown, _ = Terminal(model, NO_COLOR="1").run(audio, end=b"heard")
+    shown, _ = Terminal(model, NO_COLOR="1").run(audio, end=b"detected")
     assert "gate" in shown
     assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", shown)

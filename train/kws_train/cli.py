@@ -1,4 +1,4 @@
-"""The workbench's commands: `kws train`, `kws eval`, `kws align`. Thin; the work is elsewhere."""
+"""The commands `kws train`, `eval`, `align`, `splice` and `synth`: a thin function each."""
 
 import contextlib
 import logging
@@ -15,31 +15,42 @@ from typing import Any, NoReturn
 import click
 import msgspec
 
+from kws.command_group import MODEL, Command, Group, only_one
+
 __all__ = ["align", "evaluate", "leave_at_once", "splice", "synth", "train", "voice_options"]
 
 _PATH = click.Path(path_type=Path)
 SPLITS = ["train", "validation", "test", "all"]
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--config", type=_PATH, help="The recipe, a TOML file.")
 @click.option(
     "--fine-tune",
     "mined",
     type=_PATH,
-    help="In place of a recipe: a folder of `kws mine`, for the run that --start names.",
+    help="Instead of a recipe: a folder of `kws mine`, to fine-tune the run given by --start.",
 )
-@click.option("--data", required=True, type=_PATH, help="Folder its data paths are relative to.")
-@click.option("--out", "run", required=True, type=_PATH, help="The run folder; resumed if begun.")
-@click.option("--start", type=_PATH, help="A run folder whose weights to begin with.")
-@click.option("--epochs", type=click.IntRange(1), help="In place of the recipe's number of epochs.")
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="In place of the recipe's seed.")
 @click.option(
-    "--search", "n_trials", type=click.IntRange(1), help="Try so many settings within [search]."
+    "--data", required=True, type=_PATH, help="Folder that the paths in the recipe are relative to."
 )
-@click.option("--storage", help="With --search: URL of a study that other machines share.")
-@click.option("--study", help="With --search: its name; default: the recipe's.")
-@click.option("--wandb", "project", help="Log to this project of Weights & Biases, too.")
+@click.option(
+    "--out", "run", required=True, type=_PATH, help="The run folder; an unfinished run is resumed."
+)
+@click.option("--start", type=_PATH, help="A run folder to take the initial weights from.")
+@click.option("--epochs", type=click.IntRange(1), help="Number of epochs; overrides the recipe.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), help="Random seed; overrides the recipe."
+)
+@click.option(
+    "--search",
+    "n_trials",
+    type=click.IntRange(1),
+    help="Number of trials of a search over [search].",
+)
+@click.option("--storage", help="With --search: URL of a study shared between machines.")
+@click.option("--study", help="With --search: name of the study; default: that of the recipe.")
+@click.option("--wandb", "project", help="Also log to this project of Weights & Biases.")
 def train(
     config: Path | None,
     *,
@@ -54,7 +65,10 @@ def train(
     study: str | None,
     project: str | None,
 ) -> None:
-    """Train a model as a recipe says; Ctrl-C stops it, the same command goes on."""
+    """Train a model by a recipe.
+
+    Ctrl-C stops it; the same command resumes.
+    """
     from kws_train.evaluate.training_plots import draw
     from kws_train.fit.training import fit_stages
     from kws_train.recipe import load_recipe
@@ -114,25 +128,28 @@ def _search(recipe: Any, data: Path, run: Path, start: Path | None, **study: Any
     click.echo(f"best: {best}. Next: kws train --config {best} --data {data} --out FOLDER")
 
 
-@click.group()
+@click.group(cls=Group)
 def evaluate() -> None:
-    """Measure a model file on data that it was not trained on."""
+    """Evaluate a model on data that it was not trained on."""
 
 
 @evaluate.command()
-@click.argument("model", type=str)
+@click.argument("model", type=MODEL)
 @click.argument("data", type=_PATH)
 @click.option(
     "--split",
     type=click.Choice(SPLITS),
     default="test",
     show_default=True,
-    help="By the official speaker hash; folders such as _unknown_ are taken whole.",
+    help="By the speaker hash of Speech Commands; _unknown_ and the like are used whole.",
 )
-@click.option("--reliability", type=_PATH, help="Draw how often scores are right to this picture.")
+@click.option("--reliability", type=_PATH, help="Write a reliability diagram to this image.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def clips(model: str, data: Path, *, split: str, reliability: Path | None, as_json: bool) -> None:
-    """Sort the isolated words below DATA: accuracy, recall, confusion."""
+    """Accuracy, recall and confusion on clips of single words.
+
+    DATA holds word/clip files.
+    """
     from kws.model import model_path, open_model
     from kws_train.evaluate.clips import evaluate_clips
     from kws_train.evaluate.tables import clip_table
@@ -152,14 +169,16 @@ def clips(model: str, data: Path, *, split: str, reliability: Path | None, as_js
 
 
 _STREAM_OPTIONS = (
-    click.option("--keywords", type=_PATH, help="word/clip files."),
-    click.option("--background", type=_PATH, help="Speech, in LibriSpeech's layout."),
-    click.option("--noise", type=_PATH, help="Recordings to lay under the whole."),
+    click.option("--keywords", type=_PATH, help="Clips of keywords: word/clip files."),
+    click.option(
+        "--background", type=_PATH, help="Background speech, in the layout of LibriSpeech."
+    ),
+    click.option("--noise", type=_PATH, help="Noise recordings, mixed into the whole stream."),
     click.option(
         "--noise-pattern",
         default="*",
         show_default=True,
-        help="Names of the noise files to take, such as `4-*`.",
+        help="Names of the noise files, such as `4-*`.",
     ),
     click.option(
         "--snr-db",
@@ -167,28 +186,28 @@ _STREAM_OPTIONS = (
         type=float,
         default=(10.0,),
         show_default=True,
-        help="Speech over noise; several make a stream each, `inf` a clean one.",
+        help="SNR; repeat it for a stream each, `inf` is without noise.",
     ),
     click.option(
         "--snr-rule",
         type=click.Choice(["mean", "peak"]),
         default="mean",
         show_default=True,
-        help="By mean power, or by the loudest 512 samples of either.",
+        help="SNR by mean power, or by the loudest 512 samples of each.",
     ),
     click.option(
         "--speakers",
         type=click.Choice(["second", "all"]),
         default="second",
         show_default=True,
-        help="Of the background: the half that recipes keep for evaluation, or all.",
+        help="Background speakers: the half that recipes keep for evaluation, or all.",
     ),
     click.option(
         "--split",
         type=click.Choice(SPLITS),
         default="test",
         show_default=True,
-        help="Of the keywords, by the official speaker hash.",
+        help="Split of the keywords, by the speaker hash of Speech Commands.",
     ),
     click.option(
         "--sentences",
@@ -196,9 +215,9 @@ _STREAM_OPTIONS = (
         type=click.IntRange(1),
         default=1,
         show_default=True,
-        help="Utterances from one keyword to the next.",
+        help="Number of utterances between two keywords.",
     ),
-    click.option("--without", multiple=True, help="Leave out utterances with this word, too."),
+    click.option("--without", multiple=True, help="Also leave out utterances with this word."),
     click.option(
         "--minutes",
         type=click.FloatRange(0, min_open=True),
@@ -209,7 +228,7 @@ _STREAM_OPTIONS = (
         type=click.IntRange(0),
         default=1,
         show_default=True,
-        help="Another seed, another stream.",
+        help="Random seed of the streams.",
     ),
 )
 
@@ -222,12 +241,16 @@ def _stream_options(command: Any) -> Any:
 
 
 @evaluate.command()
-@click.argument("model", type=str)
+@click.argument("model", type=MODEL)
 @_stream_options
-@click.option("--audio", type=_PATH, help="A recording, in place of --keywords and --background.")
-@click.option("--labels", type=_PATH, help="What is said in it: Audacity's labels, or JSON lines.")
-@click.option("--groups", type=_PATH, help="CSV of clips or speakers and groups they belong to.")
-@click.option("--det", type=_PATH, help="Draw misses over false alarms to this picture.")
+@click.option("--audio", type=_PATH, help="A recording, instead of --keywords and --background.")
+@click.option("--labels", type=_PATH, help="Labels of --audio: of Audacity, or JSON lines.")
+@click.option(
+    "--groups",
+    type=_PATH,
+    help="CSV that assigns clips or speakers to groups; scores are given per group.",
+)
+@click.option("--det", type=_PATH, help="Write a DET plot to this image: misses over false alarms.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def stream(
     model: str,
@@ -239,7 +262,10 @@ def stream(
     as_json: bool,
     **where: Any,
 ) -> None:
-    """Count misses and false alarms per hour on a stream of words among sentences."""
+    """Miss rate and false alarms per hour on a stream of speech.
+
+    The stream is built of keywords between sentences, or is a labelled recording.
+    """
     from kws.model import model_path, open_model
     from kws_train.evaluate.groups import read_metadata
     from kws_train.evaluate.stream import evaluate_stream, hear
@@ -266,11 +292,26 @@ def stream(
 
 @evaluate.command()
 @click.argument("run", type=_PATH)
-@click.option("--model", required=True, help="The file exported from RUN, or a bundled name.")
-@click.option("--clips", required=True, type=_PATH, help="word/clip files; the test split.")
+@click.option(
+    "--model",
+    required=True,
+    multiple=True,
+    callback=only_one,
+    type=MODEL,
+    help="The file exported from RUN, or a bundled name.",
+)
+@click.option(
+    "--clips",
+    required=True,
+    type=_PATH,
+    help="Clips of single words: word/clip files; the test split is used.",
+)
 @_stream_options
 def report(run: Path, *, model: str, clips: Path, **where: Any) -> None:
-    """Write RUN/report.html: every figure, picture and the worst moments to listen to."""
+    """Write RUN/report.html: all figures, plots and the worst errors.
+
+    The clips of the worst errors can be played in it.
+    """
     from kws.model import model_path, open_model
     from kws_train.evaluate.report import write_report
     from kws_train.evaluate.stream import hear
@@ -285,15 +326,17 @@ def report(run: Path, *, model: str, clips: Path, **where: Any) -> None:
 
 
 @evaluate.command()
-@click.argument("model", type=str)
-@click.option("--config", required=True, type=_PATH, help="The recipe it was trained by.")
-@click.option("--data", required=True, type=_PATH, help="Folder its data paths are relative to.")
+@click.argument("model", type=MODEL)
+@click.option("--config", required=True, type=_PATH, help="The recipe that MODEL was trained by.")
+@click.option(
+    "--data", required=True, type=_PATH, help="Folder that the paths in the recipe are relative to."
+)
 @click.option("--out", type=_PATH, help="The calibrated file; default: MODEL itself.")
 @click.option(
     "--background",
     multiple=True,
     type=_PATH,
-    help="More speech that training never heard, in LibriSpeech's layout.",
+    help="More speech not used in training, in the layout of LibriSpeech.",
 )
 @click.option(
     "--snr-db",
@@ -301,19 +344,25 @@ def report(run: Path, *, model: str, clips: Path, **where: Any) -> None:
     type=float,
     default=(math.inf, 10.0),
     show_default=True,
-    help="Speech over noise; a stream each, `inf` is a clean one.",
+    help="SNR; repeat it for a stream each, `inf` is without noise.",
 )
 @click.option(
     "--minutes",
     type=click.FloatRange(0, min_open=True),
     help="Length of a stream; default: every clip once.",
 )
-@click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=1,
+    show_default=True,
+    help="Random seed of the streams.",
+)
 def calibrate(model: str, *, config: Path, data: Path, out: Path | None, **where: Any) -> None:
-    """Fill MODEL's table of false alarms per hour to thresholds.
+    """Fill a model's table of thresholds by false alarms per hour.
 
-    Measured on what the recipe's training left out: keywords of the validation split between
-    sentences that were kept for validation. Afterwards `kws listen` takes a budget with this model.
+    Measured on data that the recipe keeps for validation: keywords of the validation split among
+    validation sentences. `kws listen` then accepts such a rate with this model.
     """
     from kws.commands.info import facts
     from kws.model import model_path, open_model
@@ -373,7 +422,7 @@ def _streams(
     ]
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("corpus", type=_PATH)
 @click.argument("out", type=_PATH)
 @click.option(
@@ -381,12 +430,17 @@ def _streams(
     type=click.Choice(["first", "second", "all"]),
     default="first",
     show_default=True,
-    help="Which speakers, in the order of SPEAKERS.TXT; the second half is for evaluation.",
+    help="Half of the speakers, in the order of SPEAKERS.TXT; the second is for evaluation.",
 )
-@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
-@click.option("--scheduler", help="Address of a Dask cluster to do it instead.")
+@click.option(
+    "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Number of processes."
+)
+@click.option("--scheduler", help="Address of a Dask cluster to use instead.")
 def align(corpus: Path, out: Path, half: str, jobs: int, scheduler: str | None) -> None:
-    """Find out where each word is in a LibriSpeech-shaped CORPUS; write OUT, JSON lines."""
+    """Find the time of every word in a corpus of speech.
+
+    CORPUS has the layout of LibriSpeech; OUT gets JSON lines.
+    """
     from kws_train.data.align import align as run
 
     summary = run(corpus, out, half=half, n_jobs=jobs, scheduler=scheduler, progress=True)
@@ -396,7 +450,7 @@ def align(corpus: Path, out: Path, half: str, jobs: int, scheduler: str | None) 
     )
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("corpus", type=_PATH)
 @click.argument("out", type=_PATH)
 @click.option("--word", required=True, help="The word to make; clips go to OUT/WORD.")
@@ -406,17 +460,19 @@ def align(corpus: Path, out: Path, half: str, jobs: int, scheduler: str | None) 
     multiple=True,
     required=True,
     metavar="WORD:PHONE",
-    help="A phone of a word of CORPUS, in ARPAbet, such as stop:AA; in order, repeated.",
+    help="A phone of a word of CORPUS in ARPAbet, such as stop:AA; repeat it, in order.",
 )
-@click.option("--most", type=click.IntRange(1), default=1000, show_default=True, help="Clips.")
+@click.option(
+    "--most", type=click.IntRange(1), default=1000, show_default=True, help="Clips at most."
+)
 @click.option(
     "--stretch",
     type=(click.FloatRange(0.5, 3.0), click.FloatRange(0.5, 3.0)),
     default=(1.0, 1.0),
     metavar="LOW HIGH",
-    help="Let each part last between so many times as long.",
+    help="Range of the factor by which each part is lengthened.",
 )
-@click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Random seed.")
 def splice(
     corpus: Path,
     out: Path,
@@ -427,7 +483,7 @@ def splice(
     stretch: tuple[float, float],
     seed: int,
 ) -> None:
-    """Make clips of a word that CORPUS lacks out of parts of words that it has."""
+    """Make clips of a new word from parts of words in a corpus."""
     from kws_train.synth.splice import splice as run
 
     pairs = [part.partition(":")[::2] for part in parts]
@@ -440,26 +496,26 @@ _VOICE_OPTIONS = (
         "--backend",
         "names",
         multiple=True,
-        help="piper, kokoro, flite, espeak-ng; default: the best.",
+        help="piper, kokoro, flite or espeak-ng; default: the best available.",
     ),
-    click.option("--voices", type=_PATH, help="Folder of the models of Piper and Kokoro."),
+    click.option("--voices", type=_PATH, help="Folder with the models of Piper and Kokoro."),
     click.option(
         "--kokoro",
         type=(_PATH, _PATH),
         metavar="MODEL VOICES",
-        help="Kokoro's ONNX model and its voices, an .npz, wherever they are.",
+        help="Files of Kokoro: the ONNX model and the voices, an .npz.",
     ),
 )
 
 
 def voice_options(command: Any) -> Any:
-    """Add the options that say which voices speak to a command."""
+    """Add the options that choose the voices to a command."""
     for option in reversed(_VOICE_OPTIONS):
         command = option(command)
     return command
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("out", type=_PATH)
 @click.option("--word", "words", multiple=True, metavar="WORD=N", help="N clips of WORD.")
 @click.option(
@@ -467,15 +523,17 @@ def voice_options(command: Any) -> Any:
     "near",
     multiple=True,
     metavar="WORD=N",
-    help="N clips of what is like WORD and must not be taken for it.",
+    help="N clips of phrases that sound like WORD, as negatives.",
 )
 @voice_options
-@click.option("--held-out", is_flag=True, help="Voices that are used for nothing else.")
-@click.option("--language", default="en", show_default=True, help="Of the words.")
-@click.option("--read-back", is_flag=True, help="Drop what Whisper tiny does not understand.")
-@click.option("--cache", type=_PATH, help="Where spoken clips are kept, for the next time.")
-@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
-@click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
+@click.option("--held-out", is_flag=True, help="Use only the voices reserved for evaluation.")
+@click.option("--language", default="en", show_default=True, help="Language of the words.")
+@click.option("--read-back", is_flag=True, help="Drop clips that Whisper tiny does not recognise.")
+@click.option("--cache", type=_PATH, help="Folder that keeps synthesised clips for the next run.")
+@click.option(
+    "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Number of processes."
+)
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Random seed.")
 def synth(
     out: Path,
     *,
@@ -491,7 +549,10 @@ def synth(
     jobs: int,
     seed: int,
 ) -> None:
-    """Let synthetic voices say words, into OUT/WORD; the same command goes on."""
+    """Synthesise clips of words with text-to-speech voices.
+
+    Clips go to OUT/WORD. Ctrl-C stops it; the same command resumes.
+    """
     from kws_train.synth.clip_checks import Whisper
     from kws_train.synth.negatives import apart_from, negatives, share_out
     from kws_train.synth.phrases import Phrase

@@ -1,6 +1,5 @@
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from click.testing import CliRunner
 from kws.cli import cli
 from kws.commands import doctor
 from kws.commands.doctor import Check
+from kws.commands.machine import interpreter_name
 from kws.config import SourceSettings
 from kws.errors import DeviceError
 from kws.manifest import FeatureSettings, Manifest, pack
@@ -32,25 +32,38 @@ def model(tmp_path):
     return path
 
 
+@pytest.fixture
+def child(tmp_path, monkeypatch):
+    """Let a shell script stand for the Python of separate processes."""
+    python = tmp_path / "python"
+
+    def run(script):
+        python.write_text(f"#!/bin/sh\n{script}\n")
+        python.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(python))
+
+    return run
+
+
 @pytest.mark.parametrize(("found", "ok"), [((3, 10, 9), False), ((3, 11, 0), True)])
 def test_python_must_be_new_enough(found, ok):
-    check = doctor.python_version(found)
+    check = doctor.check_python(found)
     assert check.ok is ok
     assert check.detail.startswith(".".join(map(str, found)))
     assert check.remedy == "kws needs Python 3.11 or newer: sudo apt install python3.11"
 
 
 def test_a_package_that_is_there_is_shown_with_its_version():
-    check = doctor.package("numpy", package="numpy")
+    check = doctor.check_package("numpy", package="numpy")
     assert check.ok
     assert re.fullmatch(r"\d+\.\d+\.\d+", check.detail)
 
 
 def test_a_missing_package_is_needed_unless_it_has_a_purpose_of_its_own():
-    assert doctor.package("nowhere_at_all", package="nowhere") == Check(
+    assert doctor.check_package("nowhere_at_all", package="nowhere") == Check(
         "nowhere_at_all", False, "No module named 'nowhere_at_all'", "pip install nowhere"
     )
-    assert doctor.package("nowhere_at_all", package="nowhere", purpose="FLAC") == Check(
+    assert doctor.check_package("nowhere_at_all", package="nowhere", purpose="FLAC") == Check(
         "nowhere_at_all",
         False,
         "No module named 'nowhere_at_all'; needed for FLAC",
@@ -62,47 +75,49 @@ def test_a_missing_package_is_needed_unless_it_has_a_purpose_of_its_own():
 def test_a_package_without_its_c_library_counts_as_missing(tmp_path, monkeypatch):
     (tmp_path / "half_there.py").write_text("raise OSError('libhalf.so not found')")
     monkeypatch.syspath_prepend(tmp_path)
-    assert doctor.package("half_there", package="half").detail == "libhalf.so not found"
+    assert doctor.check_package("half_there", package="half").detail == "libhalf.so not found"
 
 
 def test_nothing_else_is_looked_at_when_a_basic_package_is_missing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "webrtcvad", None)
-    checks = list(doctor.examine(tmp_path / "kws.toml"))
+    checks = list(doctor.run_checks(tmp_path / "kws.toml"))
     assert [check.name for check in checks] == ["Python", "numpy", "msgspec", "webrtcvad"]
     assert checks[-1].remedy == "pip install webrtcvad-wheels"
 
 
-def test_everything_is_looked_at_in_turn(tmp_path, monkeypatch):
-    monkeypatch.setattr(doctor, "_RUN_ONCE", "")
-    monkeypatch.setattr(doctor, "microphones", lambda: Check("microphones", False, "none", ""))
+def test_everything_is_checked_in_turn(tmp_path, monkeypatch, child):
+    child("exit 0")
+    monkeypatch.setattr(
+        doctor, "check_microphones", lambda: Check("microphones", False, "none", "")
+    )
     config = tmp_path / "kws.toml"
     names = ["Python", "numpy", "msgspec", "webrtcvad", "interpreter", "recorder", "microphones"]
     names += ["permission"] if sys.platform == "linux" else []
     names += ["soundfile", "soxr"]
-    assert [check.name for check in doctor.examine(config)] == names
+    assert [check.name for check in doctor.run_checks(config)] == names
     config.write_text("")
-    assert [check.name for check in doctor.examine(config)] == [*names, "kws.toml"]
+    assert [check.name for check in doctor.run_checks(config)] == [*names, "kws.toml"]
 
 
-def test_an_interpreter_that_crashes_does_not_take_the_doctor_with_it(monkeypatch):
-    monkeypatch.setattr(doctor, "_RUN_ONCE", "import os; os.abort()")
-    check = doctor.interpreter_runs()
+def test_an_interpreter_that_crashes_does_not_take_the_doctor_with_it(child):
+    child("kill -ABRT $$")
+    check = doctor.check_interpreter()
     assert not check.ok
-    assert check.detail == f"{doctor.interpreter()}: it ended with -6"
+    assert check.detail == f"{interpreter_name()}: exit status -6"
     assert "pip install" in check.remedy
 
 
-def test_an_interpreter_that_hangs_is_given_up(monkeypatch):
-    monkeypatch.setattr(doctor, "_RUN_ONCE", "import time; time.sleep(60)")
+def test_an_interpreter_that_hangs_is_given_up(monkeypatch, child):
+    child("exec sleep 60")
     monkeypatch.setattr(doctor, "_RUN_LIMIT_S", 0.2)
-    check = doctor.interpreter_runs()
+    check = doctor.check_interpreter()
     assert not check.ok
-    assert check.detail == f"{doctor.interpreter()}: no answer from `commands` in 0.2 s"
+    assert check.detail == f"{interpreter_name()}: `commands` did not run within 0.2 s"
 
 
 def test_a_model_that_cannot_run_is_said_in_one_line(monkeypatch):
     monkeypatch.setattr(doctor, "_MODEL", "no-such-model")
-    check = doctor.interpreter_runs()
+    check = doctor.check_interpreter()
     assert not check.ok
     assert "Received: no-such-model." in check.detail
     assert "\n" not in check.detail
@@ -119,7 +134,7 @@ def test_a_model_that_cannot_run_is_said_in_one_line(monkeypatch):
 def test_either_pyaudio_or_arecord_records(monkeypatch, is_installed, program, ok, detail):
     monkeypatch.setattr("kws.sources.pyaudio_.is_installed", lambda: is_installed)
     monkeypatch.setattr("shutil.which", lambda name: program)
-    check = doctor.recorder()
+    check = doctor.check_recorder()
     assert (check.ok, check.detail, check.needed) == (ok, detail, False)
     assert ok or check.remedy == (
         "sudo apt install alsa-utils, or sudo apt install portaudio19-dev && pip install 'kws[mic]'"
@@ -129,15 +144,25 @@ def test_either_pyaudio_or_arecord_records(monkeypatch, is_installed, program, o
 def test_microphones_are_named(monkeypatch):
     found = [Device(id="0", name="USB Audio", default=True, source="pyaudio")]
     monkeypatch.setattr("kws.sources.list_devices", lambda: found)
-    check = doctor.microphones()
+    check = doctor.check_microphones()
     assert (check.ok, check.detail, check.needed) == (True, "USB Audio", False)
 
 
 def test_no_microphone_is_a_warning(monkeypatch):
     monkeypatch.setattr("kws.sources.list_devices", list)
-    check = doctor.microphones()
+    check = doctor.check_microphones()
     assert (check.ok, check.detail, check.needed) == (False, "none found", False)
     assert check.remedy == "plug one in, then run kws devices"
+
+
+def test_a_missing_recorder_is_explained_once(tmp_path, monkeypatch, child):
+    child("exit 0")
+    monkeypatch.setattr("kws.sources.pyaudio_.is_installed", lambda: False)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    checks = {check.name: check for check in doctor.run_checks(tmp_path / "kws.toml")}
+    assert not checks["recorder"].ok
+    assert checks["recorder"].remedy
+    assert checks["microphones"] == Check("microphones", False, "unknown", needed=False)
 
 
 def test_a_sound_system_that_fails_is_a_warning(monkeypatch):
@@ -145,17 +170,17 @@ def test_a_sound_system_that_fails_is_a_warning(monkeypatch):
         raise DeviceError("no sound today")
 
     monkeypatch.setattr("kws.sources.list_devices", fail)
-    check = doctor.microphones()
+    check = doctor.check_microphones()
     assert (check.ok, check.detail, check.needed) == (False, "no sound today", False)
 
 
 def test_capture_devices_that_may_not_be_opened_call_for_the_group_audio(tmp_path, monkeypatch):
-    assert doctor.audio_group(tmp_path).ok
+    assert doctor.check_permission(tmp_path).ok
     (tmp_path / "pcmC0D0c").touch()
     (tmp_path / "pcmC0D0p").touch()
-    assert doctor.audio_group(tmp_path).detail == "may record"
+    assert doctor.check_permission(tmp_path).detail == "may record"
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    assert doctor.audio_group(tmp_path) == Check(
+    assert doctor.check_permission(tmp_path) == Check(
         "permission",
         False,
         f"{tmp_path / 'pcmC0D0c'} may not be opened",
@@ -166,67 +191,73 @@ def test_capture_devices_that_may_not_be_opened_call_for_the_group_audio(tmp_pat
 
 def test_a_machine_without_a_sound_card_has_nothing_to_permit(tmp_path):
     missing = tmp_path / "snd"
-    assert doctor.audio_group(missing).detail == f"no {missing}: this system has no sound card"
+    assert doctor.check_permission(missing).detail == f"no {missing}: this system has no sound card"
 
 
 def test_settings_are_checked_with_their_model_and_hooks(tmp_path, model):
     path = tmp_path / "kws.toml"
     path.write_text(f"[model]\nname = '{model}'\n[[hooks]]\nkeyword = 'stop'\ncommand = 'true'\n")
-    assert doctor.settings(path) == Check("kws.toml", True, "model `small`, hooks: 1")
+    assert doctor.check_config(path) == Check("kws.toml", True, "model `small`, hooks: 1")
 
 
 def test_several_models_are_checked_each_with_its_decision(tmp_path, model):
     path = tmp_path / "kws.toml"
     text = f"[[models]]\nname = '{model}'\n[[models]]\nname = 'commands'\n"
     path.write_text(text + "[[hooks]]\nkeyword = 'yes'\ncommand = 'true'\n")
-    assert doctor.settings(path).detail == "model `small`, model `commands`, hooks: 1"
+    assert doctor.check_config(path).detail == "model `small`, model `commands`, hooks: 1"
     path.write_text(text + "[models.decision]\nthresholds = { nope = 0.5 }\n")
-    assert "Received: `nope`" in doctor.settings(path).detail
+    assert "Received: `nope`" in doctor.check_config(path).detail
 
 
 @pytest.mark.parametrize(
     ("audio", "ok", "detail", "remedy"),
     [
         ("yes", True, r"`\S+`: -2\d dBFS", ""),
-        ("cat /dev/zero", False, r"`\S+`: nothing but silence", "unmute it: alsamixer, "),
+        ("cat /dev/zero", False, r"`\S+`: only silence", "unmute it: alsamixer, "),
         ("echo busy >&2; exit 1", False, r"The command of a .* busy\..*", ""),
     ],
 )
-def test_a_source_is_heard_for_a_second(tmp_path, audio, ok, detail, remedy):
+def test_a_source_is_recorded_for_a_second(tmp_path, audio, ok, detail, remedy):
     program = tmp_path / "microphone"
     program.write_text(f"#!/bin/sh\n{audio}\n")
     program.chmod(0o755)
-    check = doctor.sound(SourceSettings(name="desk", command=[str(program)]))
+    check = doctor.check_sound(SourceSettings(name="desk", command=[str(program)]))
     assert (check.name, check.ok, check.needed) == ("sound (desk)", ok, False)
     assert re.fullmatch(detail, check.detail)
     assert check.remedy.startswith(remedy)
 
 
-def test_a_microphone_that_hangs_is_given_up(monkeypatch):
-    monkeypatch.setattr(doctor, "_HEAR_ONCE", "import time; time.sleep(60)")
-    monkeypatch.setattr(doctor, "_HEAR_LIMIT_S", 0.2)
-    assert doctor.sound(SourceSettings(device="USB")).detail == "no answer from USB in 0.2 s"
+def test_a_microphone_that_hangs_is_given_up(monkeypatch, child):
+    child("exec sleep 60")
+    monkeypatch.setattr(doctor, "_RECORD_LIMIT_S", 0.2)
+    assert (
+        doctor.check_sound(SourceSettings(device="USB")).detail == "USB gave no audio within 0.2 s"
+    )
 
 
-def test_the_sources_of_the_settings_are_heard_but_no_files_and_ports(tmp_path, monkeypatch):
+def test_the_live_sources_of_the_settings_are_recorded_but_no_files_and_ports(
+    tmp_path, monkeypatch, child
+):
     found = [Device(id="0", name="USB Audio", default=True, source="alsa")]
     monkeypatch.setattr("kws.sources.list_devices", lambda: found)
-    monkeypatch.setattr(doctor, "_RUN_ONCE", "")
-    monkeypatch.setattr(doctor, "sound", lambda source: Check(f"sound of {source.label}", True, ""))
+    child("exit 0")
+    monkeypatch.setattr(
+        doctor, "check_sound", lambda source: Check(f"sound of {source.label}", True, "")
+    )
     config = tmp_path / "kws.toml"
 
-    def heard():
-        names = [check.name for check in doctor.examine(config)]
+    def recorded():
+        names = [check.name for check in doctor.run_checks(config)]
         return [name.removeprefix("sound of ") for name in names if name.startswith("sound of")]
 
-    assert heard() == ["mic"]
+    assert recorded() == ["mic"]
     sources = ["device = 'USB'", "command = 'parec'", "input = 'a.wav'", "input = 'udp://h:1'"]
     config.write_text("".join(f"[[sources]]\n{one}\n" for one in sources))
-    assert heard() == ["USB", "parec"]
+    assert recorded() == ["USB", "parec"]
     monkeypatch.setattr("kws.sources.list_devices", list)
-    assert heard() == ["parec"]
+    assert recorded() == ["parec"]
     config.write_text("[nonsense]")
-    assert heard() == []
+    assert recorded() == []
 
 
 @pytest.mark.parametrize(
@@ -241,7 +272,7 @@ def test_the_sources_of_the_settings_are_heard_but_no_files_and_ports(tmp_path, 
 def test_settings_that_break_a_rule_fail(tmp_path, model, text, said):
     path = tmp_path / "kws.toml"
     path.write_text(text.replace("MODEL", str(model)))
-    check = doctor.settings(path)
+    check = doctor.check_config(path)
     assert (check.ok, check.needed, check.remedy) == (False, True, f"edit {path}")
     assert said in check.detail
 
@@ -255,41 +286,28 @@ def test_the_report_puts_the_remedy_under_what_failed():
         "ok  numpy     2.0\n"
         "!!  recorder  none\n"
         "              -> sudo apt install alsa-utils\n"
-        "Listening to a file works; for a microphone mend recorder first."
+        "Listening to a file works; for a microphone, fix first: recorder."
     )
     assert doctor.report([Check("numpy", True, "2")]).endswith("\nListening to a file works.")
     heard = [Check(name, True, "") for name in ("recorder", "microphones", "sound (desk)")]
     assert doctor.report(heard).endswith("\nListening to a microphone works.")
     assert doctor.report([Check("soxr", False, "gone", "x"), Check("y", False, "z")]).endswith(
-        "Listening does not work yet: mend soxr, y first."
+        "Listening does not work yet; fix first: soxr, y."
     )
 
 
 @pytest.mark.parametrize(("needed", "code"), [(False, 0), (True, 1)])
 def test_only_what_a_file_needs_makes_the_command_fail(monkeypatch, needed, code):
     checks = [Check("thing", False, "gone", "get it", needed=needed)]
-    monkeypatch.setattr("kws.commands.doctor.examine", lambda config: iter(checks))
+    monkeypatch.setattr("kws.commands.doctor.run_checks", lambda config: iter(checks))
     result = CliRunner().invoke(cli, ["doctor"])
     assert result.exit_code == code
     assert "-> get it" in result.stdout
 
 
-def test_the_program_that_runs_a_model_once_runs_a_real_one(tmp_path):
-    """It is given to another Python as text, where no type checker sees it."""
-    compile(doctor._RUN_ONCE, "run_once", "exec")
-    run = subprocess.run(
-        [sys.executable, "-c", doctor._RUN_ONCE, str(tmp_path / "none.tflite")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 1
-    assert run.stderr.startswith("A model must be a bundled model's name or a file.")
-
-
 @pytest.mark.slow
 def test_a_model_runs_in_another_process(tiny_file, monkeypatch):
     monkeypatch.setattr(doctor, "_MODEL", str(tiny_file()))
-    check = doctor.interpreter_runs()
+    check = doctor.check_interpreter()
     assert check.ok, check.detail
     assert Path(doctor._MODEL).name in check.detail

@@ -1,13 +1,11 @@
 import numpy as np
 import pytest
 
-from kws.commands.calibrate_room import fragment, measure_room
 from kws.commands.demo import load_demo
 from kws.commands.enroll import enroll, recordings_in, word_span
 from kws.commands.record import write_take
-from kws.config import SourceSettings, parse_config
-from kws.decision import thresholds_for
-from kws.errors import AudioError, ConfigError, ModelError
+from kws.config import SourceSettings
+from kws.errors import ConfigError, ModelError
 from kws.manifest import read_manifest
 from kws.model import EnrolledModel, backbone_path, bundled_models, open_model
 from kws.sources import open_source
@@ -54,6 +52,16 @@ def test_an_enrolled_word_is_heard_and_silence_is_not(enrolled, recordings):
     assert [one.keyword for one in heard] == ["my word"]
     assert 2.0 < heard[0].end_s < 2.0 + len(recordings[1]) / RATE + 0.4
     assert spotter.process(np.tile(room, 3)) + spotter.flush() == []
+
+
+def test_every_recording_is_read_once(recordings, tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(
+        "kws.commands.enroll.open_source",
+        lambda settings: read.append(settings.input) or open_source(settings),
+    )
+    enroll("my word", paths := recordings_in([recordings[0]]), tmp_path / "own.tflite")
+    assert read == [str(path) for path in paths]
 
 
 def test_what_is_heard_does_not_depend_on_chunk_size(enrolled, recordings):
@@ -106,26 +114,3 @@ def test_a_word_lies_where_it_is_loud_across_a_short_pause():
     start, end = word_span(levels)
     assert 3 <= start <= 4
     assert 11 <= end <= 15
-
-
-def test_a_room_that_sets_words_off_raises_their_thresholds(demo):
-    _, _, path = demo
-    model = open_model(bundled_models()["commands"])
-    with open_source(SourceSettings(input=str(path))) as source:
-        room = measure_room(source, model, seconds=600)
-    default = model.manifest.decision.threshold
-    assert all(value >= default for value in room.thresholds.values())
-    assert any(value > default for value in room.thresholds.values())
-    settings = parse_config(fragment(room, model="commands"))
-    assert settings.source.gain_db == room.gain_db
-    assert thresholds_for(settings.decision, model.manifest) == room.thresholds
-
-
-def test_a_moment_is_no_room(recordings):
-    model = open_model(bundled_models()["commands"])
-    path = recordings_in([recordings[0]])[0]
-    with (
-        open_source(SourceSettings(input=str(path))) as source,
-        pytest.raises(AudioError, match=r"at least 10 s\. Received: "),
-    ):
-        measure_room(source, model, seconds=600)

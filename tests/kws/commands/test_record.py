@@ -3,7 +3,14 @@ import wave
 import numpy as np
 import pytest
 
-from kws.commands.record import Takes, check_take, loudest_dbfs, meter, record, write_take
+from kws.commands.record import (
+    TakeCutter,
+    check_take,
+    level_meter,
+    loudest_dbfs,
+    record,
+    write_take,
+)
 from kws.config import SourceSettings
 from kws.errors import ConfigError
 from kws.sources import open_source
@@ -32,33 +39,33 @@ def stream_of(words, room):
     return np.concatenate([part for word in words for part in (room[: 2 * RATE], word)] + [room])
 
 
-def heard(samples, size=1280):
-    takes = Takes()
-    found = [t for i in range(0, len(samples), size) for t in takes.process(samples[i : i + size])]
-    return found + takes.flush()
+def cut(samples, size=1280):
+    cutter = TakeCutter()
+    found = [t for i in range(0, len(samples), size) for t in cutter.process(samples[i : i + size])]
+    return found + cutter.flush()
 
 
 def test_each_word_is_a_take_with_silence_around_it(speech, room):
-    takes = heard(stream_of([speech, speech], room))
+    takes = cut(stream_of([speech, speech], room))
     assert [take.problem for take in takes] == ["", ""]
     assert all(len(speech) < len(take.samples) < len(speech) + 1.5 * RATE for take in takes)
 
 
 def test_takes_do_not_depend_on_chunk_size(speech, room):
     stream = stream_of([speech, speech], room)
-    for one, other in zip(heard(stream, 1280), heard(stream, 777), strict=True):
+    for one, other in zip(cut(stream, 1280), cut(stream, 777), strict=True):
         assert np.array_equal(one.samples, other.samples)
 
 
 def test_a_word_at_the_very_start_or_end_is_cut_off(speech, room):
     voiced = speech[len(speech) // 3 :]
-    assert heard(np.concatenate((voiced, room)))[0].problem.startswith("cut off")
-    assert heard(np.concatenate((room, speech[: len(speech) // 2])))[-1].problem.startswith("cut")
+    assert cut(np.concatenate((voiced, room)))[0].problem.startswith("cut off")
+    assert cut(np.concatenate((room, speech[: len(speech) // 2])))[-1].problem.startswith("cut")
 
 
 def test_talking_on_is_refused_for_its_length(speech, room):
     talk = np.concatenate([speech] * (1 + 4 * RATE // len(speech)))
-    assert heard(stream_of([talk], room))[0].problem.startswith("longer than 3 s")
+    assert cut(stream_of([talk], room))[0].problem.startswith("longer than 3 s")
 
 
 def test_clipped_quiet_and_empty_takes_are_named(speech):
@@ -72,7 +79,7 @@ def test_clipped_quiet_and_empty_takes_are_named(speech):
 
 def test_level_of_full_scale_is_zero_db():
     assert loudest_dbfs(np.full(RATE, -32768, np.int16)) == pytest.approx(0)
-    assert "0 dBFS" in meter(np.full(RATE, -32768, np.int16), speaking=True)
+    assert "0 dBFS" in level_meter(np.full(RATE, -32768, np.int16), speaking=True)
 
 
 def test_files_are_never_overwritten(tmp_path, speech):
@@ -96,7 +103,7 @@ def test_recording_goes_on_where_it_stopped(tmp_path, speech, room):
             written = record(source, "stop", tmp_path, n_takes=n_takes, say=said.append)
         assert len(written) == n_written
     assert len(list((tmp_path / "stop").glob("me_nohash_*.wav"))) == 3
-    assert any("3 takes of me are in" in line for line in said)
+    assert any("3 takes of me exist in" in line for line in said)
 
 
 def test_a_word_that_is_no_file_name_is_refused(tmp_path):

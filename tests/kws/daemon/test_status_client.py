@@ -19,6 +19,27 @@ def test_status_and_tail_without_a_daemon_say_where_they_looked(kws, tmp_path):
         )
 
 
+@pytest.mark.parametrize("command", ["status", "tail"])
+def test_status_and_tail_find_the_socket_of_a_configuration(kws, tmp_path, command):
+    config, path = tmp_path / "kws.toml", tmp_path / "own.sock"
+    config.write_text(f"[daemon]\nsocket = '{path}'\n")
+    code, out, err = kws(command, "--config", config)
+    assert (code, out) == (2, "")
+    assert f"Received: none at {path} (No such file" in err
+    code, _, err = kws(command, "--config", config, "--socket", path)
+    assert code == 2
+    assert err.splitlines()[-1] == "Error: Give --socket or --config, not both."
+
+
+def test_a_configuration_without_a_socket_means_the_usual_one(kws, tmp_path, monkeypatch):
+    monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "kws.sock").touch()
+    config = tmp_path / "kws.toml"
+    config.write_text("")
+    assert str(tmp_path / "kws.sock") in kws("status", "--config", config)[2]
+
+
 def test_the_logs_of_listen_can_be_json(kws, tmp_path, model, recording):
     import json
 

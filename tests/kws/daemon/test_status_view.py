@@ -1,5 +1,6 @@
 import io
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -18,7 +19,15 @@ STATE = Snapshot(
         SourceState(
             name="[red]mic", state="listening", since_s=50.0, level_dbfs=-30.0, n_overruns=1234
         ),
-        SourceState(name="door", state="stalled", since_s=50.0, level_dbfs=-30.0, gate_open=False),
+        SourceState(
+            name="door",
+            state="stalled",
+            since_s=50.0,
+            level_dbfs=-30.0,
+            gate_open=False,
+            n_reopened=2,
+            dropped_s=1.5,
+        ),
     ],
     detections=[
         DetectionCount(keyword="go", model="m", source="door", n=1),
@@ -43,14 +52,14 @@ def shown(width=100, state=STATE, **options):
 def test_all_of_a_snapshot_is_shown():
     text = shown()
     for part in (
-        "kws 1.2, process 7, up 1 d 1 h, CPU 1.0 %, memory 40 MB, model a model",
-        "[red]mic",
-        "██████░░░░░░ -30",
-        "[red]mic: audio was lost on its way to the daemon; overruns: 1234",
-        "Hooks: 4 ok, 1 timed out",
-        "Recording: 6 clips, 1 failed",
+        "kws 1.2, process 7, up 1 d 1 h, CPU 1.0 %, memory 40 MB\nmodel a model\n",
+        "[red]mic  listening",
+        "██░░░ -30",
+        "\n[red]mic: 1234 overruns\n",
+        "\ndoor: reopened 2 times, 1.5 s dropped\n",
+        "\nhooks: 4 ok, 1 timed out; recording: 6 clips, 1 failed\n",
         "[bold]it broke",
-        "1 min ago",
+        "1 m ago",
     ):
         assert part in text
     assert text.index("stop ") < text.index("go ")
@@ -63,14 +72,78 @@ def test_no_line_is_longer_than_the_terminal(width):
     assert max(map(len, shown(width).splitlines())) <= width
 
 
+BUSY = Snapshot(
+    version="0.1.0",
+    pid=123_456,
+    time_s=1e6,
+    uptime_s=33 * 86_400.0,
+    cpu_s=2e5,
+    rss_mb=123.4,
+    models=["computer", "hey_computer", "commands", "front_door", "living_room", "shut_down"],
+    sources=[
+        SourceState(
+            name=f"udp://192.168.100.20:5001{i}",
+            state="listening",
+            since_s=1e6 - 23 * 3600 - 59 * 60,
+            level_dbfs=-100.0,
+            gate_open=False,
+            audio_s=23 * 3600 + 59 * 60,
+            n_reopened=11 * (i == 1),
+            dropped_s=98.7 * (i == 1),
+            n_overruns=1234 * (i == 1),
+        )
+        for i in range(4)
+    ],
+    detections=[
+        DetectionCount(
+            keyword=f"keyword {i}",
+            model=f"model_{i}",
+            source=f"udp://192.168.100.20:5001{i % 4}",
+            n=1000 + i,
+        )
+        for i in range(24)
+    ],
+    hooks={"ok": 40, "timed_out": 1, "failed": 3},
+    recording=RecordingState(n_clips=600, n_failed=1),
+    last_errors=[
+        LogLine(time_s=9e5 + i, level="error", logger="kws", message=f"No audio from mic {i}", n=99)
+        for i in range(20)
+    ],
+)
+
+
+def test_a_busy_daemon_fits_a_terminal_of_80_by_24():
+    lines = shown(80, BUSY).splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    text = "\n".join(lines)
+    for source in BUSY.sources:
+        assert f"{source.name}  listening  23 h 59 m  ░░░░░ -100  closed  23 h 59 m" in text
+    assert "udp://192.168.100.20:50013  model_23  1023" in text
+    assert "20190 detections in 20 more rows: see --json" in text
+    assert text.rstrip().endswith("No audio from mic 19")
+
+
+def test_long_names_are_folded_and_none_is_lost():
+    name = "arecord -D plughw:CARD=C920,DEV=0 -r 16000 -f S16_LE -c 1 -t raw"
+    sources = [SourceState(name=name, state="listening", since_s=0.0, level_dbfs=-30.0)]
+    lines = shown(80, msgspec.structs.replace(NOTHING, sources=sources)).splitlines()
+    column = "".join(line[: lines[3].index("state")] for line in lines[4:])
+    assert name.replace(" ", "") in column.replace(" ", "")
+    counts = [DetectionCount(keyword="go", model="m", source=name, n=1)]
+    state = msgspec.structs.replace(NOTHING, sources=sources, detections=counts)
+    assert "go       arecord -D p…E -c 1 -t raw  m      1" in shown(80, state)
+
+
 def test_without_utf8_it_is_ascii():
     assert shown(ascii_only=True).isascii()
+    assert shown(80, BUSY, ascii_only=True).isascii()
 
 
 def test_a_daemon_that_heard_nothing_has_no_empty_tables():
     text = shown(state=NOTHING)
-    assert "Detections" not in text
-    assert "Hooks" not in text
+    assert "count" not in text
+    assert "hooks" not in text
     assert "errors" not in text
 
 
@@ -79,8 +152,8 @@ def test_a_daemon_that_heard_nothing_has_no_empty_tables():
     [
         (0, "0 s"),
         (59.9, "59 s"),
-        (60, "1 min"),
-        (3725, "1 h 2 min"),
+        (60, "1 m"),
+        (3725, "1 h 2 m"),
         (86_400 + 5, "1 d"),
         (-1, "0 s"),
     ],

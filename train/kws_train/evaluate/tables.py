@@ -1,5 +1,7 @@
-"""Scores as plain text, for the terminal."""
+"""Scores as plain-text tables of at most 100 columns."""
 
+import math
+import textwrap
 from collections.abc import Iterator, Sequence
 
 from kws_train.evaluate.clips import ClipScores
@@ -9,11 +11,13 @@ from kws_train.evaluate.stream import StreamScores
 
 __all__ = ["clip_table", "stream_table"]
 
+_WIDTH = 100
+_LONGEST_VALUE = 48
 _HEAD = "at most/h  false alarms/h          threshold  missed"
 
 
 def clip_table(scores: ClipScores) -> str:
-    """Return accuracy, recall per label and what each is taken for, as plain text."""
+    """Return accuracy, recall per label and confusions as text."""
     lines = [f"{scores.n} clips, {scores.accuracy:.2%} right, model {scores.model_bytes} bytes"]
     if scores.unreadable:
         lines.append(f"{len(scores.unreadable)} not readable: {', '.join(scores.unreadable)}")
@@ -23,13 +27,14 @@ def clip_table(scores: ClipScores) -> str:
             ((n, other) for other, n in zip(scores.labels, row, strict=True)), reverse=True
         )
         taken = ", ".join(f"{other} {n}" for n, other in wrong if n and other != label)
-        lines.append(f"{label:>12}  {recall:7.2%}  {sum(row):5d}   {taken}")
+        head = f"{label:>12}  {recall:7.2%}  {sum(row):5d}   "
+        lines.append(_wrapped(head, taken))
     lines.append(f"expected calibration error {scores.reliability.expected_error:.2%}")
     return "\n".join(lines)
 
 
 def stream_table(scores: StreamScores) -> str:
-    """Return misses at each budget of false alarms, with intervals, as plain text."""
+    """Return the miss rate at each budget of false alarms, with intervals, as text."""
     lines = [
         f"{scores.hours:.2f} hours, {scores.n_words} keywords; 95 % intervals in brackets",
         f"without the gate\n{_HEAD}",
@@ -44,12 +49,12 @@ def stream_table(scores: StreamScores) -> str:
         lines.append(f"{one.name} alone, without the gate: {one.n_words} keywords\n{_HEAD}")
         lines += [_row(point) for point in one.points]
     lines += _groups(scores.groups)
-    lines.append(
-        f"false alarms that are one keyword taken for another: {scores.n_false_on_words}; word end "
-        f"to detection: {scores.latency_ms['p50']:.0f} ms median, "
-        f"{scores.latency_ms['p95']:.0f} ms 95th percentile"
-    )
-    lines.append(f"detections kept with the gate on: {scores.gate_kept:.2%} (all at the default)")
+    lines += [
+        f"false alarms that are one keyword taken for another: {scores.n_false_on_words}",
+        f"word end to detection: {scores.latency_ms['p50']:.0f} ms median, "
+        f"{scores.latency_ms['p95']:.0f} ms 95th percentile",
+        f"detections kept with the gate on: {scores.gate_kept:.2%} (all at the default)",
+    ]
     return "\n".join(lines)
 
 
@@ -58,8 +63,8 @@ def _row(point: Point, *, promise: bool = False) -> str:
     missed = f"{point.miss_rate:6.1%} [{point.miss_low:.1%}, {point.miss_high:.1%}]"
     note = ""
     if not promise and point.budget is not None and point.fa_per_hour > point.budget:
-        note = "  not reached: the highest threshold tried"
-    threshold = "per word" if point.threshold != point.threshold else f"{point.threshold:.3f}"
+        note = "  not reached"
+    threshold = "per word" if math.isnan(point.threshold) else f"{point.threshold:.3f}"
     return (
         f"{asked:>9}  {point.fa_per_hour:5.2f} [{point.fa_low:5.2f},{point.fa_high:6.2f}]  "
         f"{threshold:>10}  {missed}{note}"
@@ -67,23 +72,30 @@ def _row(point: Point, *, promise: bool = False) -> str:
 
 
 def _groups(groups: Sequence[Group]) -> Iterator[str]:
-    """Give each group a line, its thresholds side by side."""
-    thresholds = list(dict.fromkeys(one.threshold for one in groups))
-    for by in dict.fromkeys(one.by for one in groups):
-        yield f"by {by}".ljust(18) + "".join(
-            f"  {f'at {threshold:.3f}: missed':<27}  false alarms/h      "
-            for threshold in thresholds
-        )
-        rows = [one for one in groups if one.by == by]
-        for value in dict.fromkeys(one.value for one in rows):
-            cells = [_cell(one) for one in rows if one.value == value]
-            yield f"{value:>16}  " + "".join(cells).rstrip()
+    """Give a table for each way of grouping and each threshold."""
+    for by, threshold in dict.fromkeys((one.by, one.threshold) for one in groups):
+        title = f"by {by}, at {threshold:.3f}"
+        yield f"{title:<34}  {'missed':<25}  false alarms/h"
+        for one in groups:
+            if (one.by, one.threshold) == (by, threshold):
+                yield _group_row(one)
 
 
-def _cell(one: Group) -> str:
+def _group_row(one: Group) -> str:
     missed = false = "-"
     if one.miss_rate is not None:
         missed = f"{one.miss_rate:6.1%} [{one.miss_low:.1%}, {one.miss_high:.1%}]"
     if one.fa_per_hour is not None:
         false = f"{one.fa_per_hour:6.2f} [{one.fa_low:.2f}, {one.fa_high:.2f}]"
-    return f"  {missed:<27}  {false:<20}"
+    return f"  {one.value[:_LONGEST_VALUE]:<32}  {missed:<25}  {false}"
+
+
+def _wrapped(head: str, text: str) -> str:
+    """Continue long text below its beginning."""
+    return textwrap.fill(
+        head + text,
+        width=_WIDTH,
+        subsequent_indent=" " * len(head),
+        replace_whitespace=False,
+        break_on_hyphens=False,
+    )

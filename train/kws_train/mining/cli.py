@@ -1,4 +1,4 @@
-"""`kws mine`. Thin; the work is in `gather`, `labeller` and `folder`."""
+"""The command `kws mine`; the work is done in `gather`, `labeller` and `folder`."""
 
 import math
 import sys
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kws.command_group import MODEL, Command
+
 if TYPE_CHECKING:
     from kws_train.mining.folder import MinedFolder
 
@@ -16,21 +18,27 @@ __all__ = ["mine"]
 _PATH = click.Path(path_type=Path)
 
 
-@click.command()
-@click.argument("model", required=False)
+@click.command(cls=Command)
+@click.argument("model", required=False, type=MODEL)
 @click.argument("recordings", metavar="[DIR]...", nargs=-1, type=_PATH)
 @click.option("--out", required=True, type=_PATH, help="Folder of clips, labels and words.")
-@click.option("--keyword", metavar="WORD", help="Only this one of MODEL's.")
+@click.option("--keyword", metavar="WORD", help="Only this keyword of MODEL.")
 @click.option("--n", default=200, show_default=True, type=click.IntRange(1), help="Clips at most.")
 @click.option(
     "--threshold",
     type=click.FloatRange(0, 1),
     metavar="P",
-    help="What kws.toml sets; default: the model's own.",
+    help="Threshold that kws.toml sets; default: the one of the model.",
 )
-@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
-@click.option("--label/--no-label", default=None, help="Label now; default: in a terminal.")
-@click.option("--player", metavar="COMMAND", help="Plays a WAV; default: pw-play, paplay, aplay.")
+@click.option(
+    "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Number of processes."
+)
+@click.option("--label/--no-label", default=None, help="Label now; default: if in a terminal.")
+@click.option(
+    "--player",
+    metavar="COMMAND",
+    help="Program that plays a WAV; default: pw-play, paplay or aplay.",
+)
 def mine(
     model: str | None,
     recordings: Sequence[Path],
@@ -43,11 +51,11 @@ def mine(
     label: bool | None,
     player: str | None,
 ) -> None:
-    """Find in recordings what MODEL is unsure of, and label it by ear.
+    """Find clips that a model is unsure of, and label them by ear.
 
-    DIR holds what `[recording]` of the daemon kept, or recordings of any length. The same command
-    goes on; without MODEL and DIR, what --out holds is labelled. `kws train --fine-tune` learns
-    from the labels.
+    DIR holds the clips kept by `[recording]` of the daemon, or recordings of any length. The same
+    command resumes; without MODEL and DIR, the clips in --out are labelled. `kws train --fine-tune`
+    trains on the labels.
     """
     from kws_train.mining.folder import MinedFolder
     from kws_train.mining.gather import gather

@@ -1,6 +1,5 @@
-"""`kws new`: a custom word from text, recordings, or both."""
+"""The command `kws new`: a model of a custom phrase from text, recordings or both."""
 
-import logging
 import math
 import shlex
 import sys
@@ -11,6 +10,7 @@ from typing import Any
 
 import click
 
+from kws.command_group import OWN_WORD, Command
 from kws_train.cli import leave_at_once, voice_options
 
 __all__ = ["new"]
@@ -20,31 +20,35 @@ _CLIPS_PER_MINUTE, _FEWEST_CLIPS, _MOST_CLIPS = 27, 200, 3000
 _HERE = {"speech": "librispeech", "noise": "noise"}
 
 
-@click.command()
+@click.command(cls=Command, section=OWN_WORD)
 @click.argument("phrases", nargs=-1, required=True, metavar="PHRASE...")
 @click.option("--out", required=True, type=_PATH, help="The .tflite to write.")
 @click.option(
-    "--recordings", type=_PATH, help="Folder of real recordings of PHRASE, or of a folder for each."
+    "--recordings",
+    type=_PATH,
+    help="Folder of recordings of PHRASE; with several phrases, a subfolder each.",
 )
-@click.option("--test", type=_PATH, help="The same, to measure on alone.")
 @click.option(
-    "--speech", multiple=True, type=_PATH, help="Folder of people talking of other things."
+    "--test", type=_PATH, help="Recordings used for evaluation only; a folder like --recordings."
 )
+@click.option("--speech", multiple=True, type=_PATH, help="Folder of speech without the phrase.")
 @click.option("--noise", multiple=True, type=_PATH, help="Folder of noise.")
-@click.option("--words", multiple=True, type=_PATH, help="Folder of other words: word/clip files.")
+@click.option(
+    "--words", multiple=True, type=_PATH, help="Folder of clips of other words: word/clip files."
+)
 @click.option(
     "--data",
     default="data",
     show_default=True,
     type=_PATH,
-    help="Where speech and noise are looked for that are not named.",
+    help="Folder with librispeech/ and noise/, used if --speech or --noise is not given.",
 )
 @click.option(
     "--minutes",
     type=click.FloatRange(1),
     default=30.0,
     show_default=True,
-    help="For training, once all is spoken: 10 to try, 120 for the best.",
+    help="Time for training, after synthesis: 10 to try it, 120 for the best model.",
 )
 @click.option(
     "--false-alarms-per-hour",
@@ -52,16 +56,25 @@ _HERE = {"speech": "librispeech", "noise": "noise"}
     type=click.FloatRange(0.1, 20),
     default=0.5,
     show_default=True,
-    help="What the report's lines for kws.toml ask for.",
+    help="Rate that the lines for kws.toml in the report are set for.",
 )
-@click.option("--clips", "n_clips", type=click.IntRange(20), help="Synthetic clips of each PHRASE.")
-@click.option("--language", default="en", show_default=True, help="Of the phrases.")
+@click.option(
+    "--clips", "n_clips", type=click.IntRange(20), help="Number of synthetic clips of each PHRASE."
+)
+@click.option("--language", default="en", show_default=True, help="Language of the phrases.")
 @voice_options
-@click.option("--no-voices", is_flag=True, help="Learn from recordings alone.")
-@click.option("--cache", type=_PATH, help="Where spoken clips are kept, for the next time.")
-@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
-@click.option("--work", "folder", type=_PATH, help="Where it grows; default: beside --out.")
-@click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
+@click.option("--no-voices", is_flag=True, help="Train on recordings only.")
+@click.option("--cache", type=_PATH, help="Folder that keeps synthesised clips for the next run.")
+@click.option(
+    "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Number of processes."
+)
+@click.option(
+    "--work",
+    "folder",
+    type=_PATH,
+    help="Working folder for clips and checkpoints; default: next to --out.",
+)
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Random seed.")
 def new(
     phrases: Sequence[str],
     *,
@@ -83,17 +96,16 @@ def new(
     seed: int,
     **given: Sequence[Path],
 ) -> None:
-    """Make a model of your own PHRASE: of text, of recordings, or of both.
+    """Train a model of your own phrase from text, recordings or both.
 
-    Voices say the phrase and what is like it, a small network learns to tell them apart, and a
-    report says how often it will miss you and how often it will fire for nothing. Ctrl-C stops it;
-    the same command goes on.
+    Synthetic voices speak PHRASE and similar phrases, a small network is trained to tell them
+    apart, and a report gives its miss rate and its false alarms per hour. Ctrl-C stops it; the same
+    command resumes.
     """
     from kws.stderr import quiet_stderr
     from kws_train.data.corpus import audio_below
     from kws_train.own_word.workspace import Request, Work
 
-    logging.getLogger("kws").setLevel(logging.WARNING)
     _check(phrases, out=out, recordings=recordings, no_voices=no_voices)
     for one in filter(None, (recordings, test, *chain(*given.values()))):
         audio_below(one)  # better now than after an hour

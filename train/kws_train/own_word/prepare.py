@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
-from kws.commands.record import Takes, loudest_dbfs
+from kws.commands.record import TakeCutter, loudest_dbfs
 from kws.errors import ConfigError, FormatError
 from kws.features import Samples
 from kws_train.atomic import link
@@ -272,7 +272,7 @@ def _takes(samples: Samples, *, text: str) -> Iterator[Samples]:
     if len(samples) <= _CLIP_S * RATE_HZ:
         whole = [_around(samples, text=text)]
     else:
-        takes = Takes()
+        takes = TakeCutter()
         found = (*takes.process(samples), *takes.flush())
         whole = [trimmed(take.samples) for take in found]
     for clip in whole:
