@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from kws.config import Config, DaemonSettings, SourceSettings, load_config
 from kws.daemon.listeners import Channel, Listener, Voice, voices_of
 from kws.errors import ConfigError
-from kws.sinks.clip_recorder import Recording
+from kws.sinks.clip_recorder import ClipRecorder
 from kws.sinks.hooks import Hooks
 
 __all__ = ["Setup"]
@@ -27,14 +27,14 @@ class Setup:
     listeners : dict of str to list of Listener
         For each source, by its label.
     hooks : Hooks
-    recording : Recording
+    recording : ClipRecorder
     """
 
     config: Config
     keywords: tuple[str, ...]
     listeners: dict[str, list[Listener]]
     hooks: Hooks
-    recording: Recording
+    recording: ClipRecorder
 
     @property
     def models(self) -> list[str]:
@@ -67,7 +67,7 @@ class Setup:
         if old and _recorded(old.config) == _recorded(config):
             recording = old.recording
         else:
-            recording = Recording(config.recording, config=config)
+            recording = ClipRecorder(config.recording, config=config)
         return cls(
             config=config,
             keywords=keywords,

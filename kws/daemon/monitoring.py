@@ -17,7 +17,7 @@ from kws.daemon.snapshot import RecordingState, Snapshot, SourceState, Tally, cp
 from kws.daemon.status_server import StatusServer, default_socket
 from kws.errors import ConfigError
 from kws.events import Event
-from kws.sinks.clip_recorder import RecordingCounts
+from kws.sinks.clip_recorder import ClipCounts
 from kws.sinks.hooks import HookCounts
 
 __all__ = ["Reporter"]
@@ -46,7 +46,7 @@ class Reporter:
         *,
         channels: Callable[[], Sequence[Channel]],
         hooks: Callable[[], HookCounts],
-        recording: Callable[[], RecordingCounts | None] = lambda: None,
+        recording: Callable[[], ClipCounts | None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._version = version("kws")

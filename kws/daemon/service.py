@@ -166,7 +166,7 @@ class Daemon:
         """Process a piece of a source, deliver what is heard, and record it where that is on."""
         recording = self._setup.recording
         if not is_muted:
-            recording.hear(channel.ear.label, piece.audio, start_sample=piece.start_sample)
+            recording.feed(channel.ear.label, piece.audio, start_sample=piece.start_sample)
         for detection in channel.hear(piece, is_muted=is_muted):
             self._deliver(detection)
         for near_miss in channel.near_misses():

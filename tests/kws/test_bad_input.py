@@ -361,7 +361,7 @@ BAD_HOOKS = {
     "a script that is not there": (
         "keyword = 'stop'\ncommand = '/no/such/script'",
         f"{NO_PROGRAM}`/no/such/script` in entry 1 of [[hooks]] (No such file or directory). "
-        f"Mend the path.",
+        f"Correct the path.",
     ),
     "a script that is not here": (
         "keyword = 'stop'\ncommand = './script'",
