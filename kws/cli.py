@@ -81,7 +81,7 @@ def _finite(_ctx: click.Context, _parameter: click.Parameter, value: float | Non
 @click.option("-v", "--verbose", is_flag=True, help="Log what happens to standard error.")
 def cli(verbose: bool) -> None:
     """Listen for keywords, and run commands when they are heard."""
-    from kws.daemon.logs import configure
+    from kws.logs import configure
 
     configure(verbose=verbose)
 
@@ -90,7 +90,7 @@ def _log_format(
     ctx: click.Context, _parameter: click.Parameter, value: Literal["text", "json"] | None
 ) -> None:
     """Write the logs otherwise, from the first line on."""
-    from kws.daemon.logs import configure
+    from kws.logs import configure
 
     if value:
         ctx.meta["log_format"] = value
@@ -186,8 +186,8 @@ def daemon(ctx: click.Context, config: Path, as_json: bool) -> None:
     import asyncio
 
     from kws.config import load_config
-    from kws.daemon.logs import configure
     from kws.daemon.service import Daemon
+    from kws.logs import configure
     from kws.sinks.jsonl import JsonLines
 
     change_log = None

@@ -1,41 +1,52 @@
-"""Metrics for Prometheus, at an HTTP port of this machine alone.
+"""Metrics for Prometheus: prometheus_client's WSGI application, at a port of the loopback.
 
 In the daemon, all in its loop::
 
-    server = MetricsServer(9100, snapshot=take_snapshot)   # ConfigError without prometheus_client
+    server = MetricsServer(9109, snapshot=take_snapshot)   # ConfigError without prometheus_client
     await server.start()                                   # ConfigError if the port is taken
     await server.close()
+
+The loop accepts connections and takes the snapshots; at most 8 threads, of at most 5 s each, serve
+the requests. A request must have a loopback address in its Host header, so that no page in a
+browser can read the metrics by pointing its own host name at 127.0.0.1 (DNS rebinding).
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+import contextlib
+import re
+import socket
+import socketserver
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from kws.daemon.clients import Clients
 from kws.daemon.snapshot import Snapshot
 from kws.errors import ConfigError
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
-__all__ = ["MetricsServer", "families", "render"]
+__all__ = ["MetricsServer", "families"]
 
-_HOST = "127.0.0.1"
-_LONGEST_HEAD = 8192
+_ADDRESS = "127.0.0.1"
+_LOOPBACK = re.compile(r"(?:127\.0\.0\.1|localhost|\[::1\])(?::\d+)?", re.IGNORECASE)
 _REQUEST_S = 5.0
-_MOST_CLIENTS = 8
-_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_MAX_CLIENTS = 8
+_TEXT = "text/plain; charset=utf-8"
+_BUSY = b"HTTP/1.0 503 Service Unavailable\r\n\r\n"
 
 
 class MetricsServer:
-    """Answer GET /metrics on 127.0.0.1.
+    """Serve /metrics on 127.0.0.1.
 
     Parameters
     ----------
     port : int
-        0 takes one that is free; `port` says which after `start`.
+        0 takes a free one; `port` is its number after `start`.
     snapshot : callable
-        Called in the loop at every request; to be quick.
+        Called in the loop at every request; must be fast.
 
     Raises
     ------
@@ -44,11 +55,13 @@ class MetricsServer:
     """
 
     def __init__(self, port: int, snapshot: Callable[[], Snapshot]) -> None:
-        _client_library()
+        client = _prometheus_client()
+        registry = client.CollectorRegistry(auto_describe=False)
+        registry.register(_Collector(self._take_snapshot))
+        self._app = _guarded(client.make_wsgi_app(registry))
         self.port = port
         self._snapshot = snapshot
-        self._server: asyncio.Server | None = None
-        self._clients = Clients()
+        self._server: _Server | None = None
 
     async def start(self) -> None:
         """Open the port.
@@ -56,85 +69,60 @@ class MetricsServer:
         Raises
         ------
         ConfigError
-            If it cannot be had.
+            If it cannot be opened.
         """
+        self._loop = asyncio.get_running_loop()
         try:
-            self._server = await asyncio.start_server(
-                self._attend, _HOST, self.port, limit=_LONGEST_HEAD
-            )
+            self._server = _Server((_ADDRESS, self.port), _Handler)
         except OSError as error:
             raise ConfigError(
                 f"`[daemon] metrics_port` must be free. Received: {self.port} "
                 f"({error.strerror or error}). Choose another."
             ) from error
-        self.port = self._server.sockets[0].getsockname()[1]
+        self._server.loop = self._loop
+        self._server.set_app(self._app)
+        self.port = self._server.server_port
+        self._loop.add_reader(self._server, self._server.handle_request)
 
     async def close(self) -> None:
         """Close the port and every connection."""
         if self._server is None:
             return
-        self._server.close()
-        await self._clients.close()
+        self._loop.remove_reader(self._server)
+        self._server.server_close()
+        self._server.disconnect_all()
         self._server = None
 
-    async def _attend(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with self._clients.attending(writer):
-            async with asyncio.timeout(_REQUEST_S):
-                writer.write(await self._answer(reader))
-                writer.transport.set_write_buffer_limits(0)
-                await writer.drain()
-
-    async def _answer(self, reader: asyncio.StreamReader) -> bytes:
-        if len(self._clients) > _MOST_CLIENTS:
-            return _http("503 Service Unavailable", b"Too many ask at once.\n")
-        try:
-            head = await reader.readuntil(b"\r\n\r\n")
-        except asyncio.LimitOverrunError:
-            return _http("431 Request Header Fields Too Large", b"")
-        except asyncio.IncompleteReadError:
-            return _http("400 Bad Request", b"")
-        method, _, rest = head.partition(b" ")
-        path = rest.partition(b" ")[0].partition(b"?")[0]
-        if method not in {b"GET", b"HEAD"}:
-            return _http("405 Method Not Allowed", b"", "Allow: GET, HEAD")
-        if path != b"/metrics":
-            return _http("404 Not Found", b"The metrics are at /metrics.\n")
-        answer = _http("200 OK", render(self._snapshot()))
-        return answer if method == b"GET" else answer.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
-
-
-def render(snapshot: Snapshot) -> bytes:
-    """Return a snapshot in Prometheus's text format, version 0.0.4."""
-    client = _client_library()
-    registry = client.CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(snapshot))
-    text: bytes = client.generate_latest(registry)
-    return text
+    def _take_snapshot(self) -> Snapshot:
+        """Return a snapshot of the loop, for a thread that serves a request."""
+        future: Future[Snapshot] = Future()
+        self._loop.call_soon_threadsafe(lambda: future.set_result(self._snapshot()))
+        return future.result(_REQUEST_S)
 
 
 def families(snapshot: Snapshot) -> "Iterator[Metric]":
-    """Yield the metrics of a snapshot, by the naming rules of Prometheus."""
+    """Yield the metrics of a snapshot, named by the rules of Prometheus."""
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 
     info = {"version": snapshot.version, "models": ",".join(snapshot.models)}
-    yield InfoMetricFamily("kws_build", "The version of kws, and the models that listen.", info)
-    yield GaugeMetricFamily("kws_uptime_seconds", "Since the start.", snapshot.uptime_s)
-    text = "CPU seconds of the daemon; the processes that record are not counted."
+    yield InfoMetricFamily("kws_build", "The version of kws, and its models.", info)
+    yield GaugeMetricFamily("kws_uptime_seconds", "Seconds since the start.", snapshot.uptime_s)
+    text = "CPU seconds of the daemon, without the capture processes."
     yield CounterMetricFamily("process_cpu_seconds", text, snapshot.cpu_s)
     text = "Resident memory of the daemon."
     yield GaugeMetricFamily("process_resident_memory_bytes", text, 1e6 * snapshot.rss_mb)
-    heard = CounterMetricFamily(
-        "kws_detections", "Keywords heard.", labels=["keyword", "model", "source"]
+    detections = CounterMetricFamily(
+        "kws_detections", "Detections.", labels=["keyword", "model", "source"]
     )
     for one in snapshot.detections:
-        heard.add_metric([one.keyword, one.model, one.source], one.n)
-    yield heard
+        detections.add_metric([one.keyword, one.model, one.source], one.n)
+    yield detections
     runs = CounterMetricFamily("kws_hook_runs", "Runs of hooks.", labels=["outcome"])
     for outcome, n in snapshot.hooks.items():
         runs.add_metric([outcome], n)
     yield runs
     if recording := snapshot.recording:
-        clips = CounterMetricFamily("kws_clips", "Activations recorded.", labels=["outcome"])
+        clips = CounterMetricFamily("kws_clips", "Recorded clips.", labels=["outcome"])
         clips.add_metric(["ok"], recording.n_clips)
         clips.add_metric(["failed"], recording.n_failed)
         yield clips
@@ -145,32 +133,37 @@ def _source_families(snapshot: Snapshot) -> "Iterator[Metric]":
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
     kinds: list[tuple[Any, str, str, Callable[[Any], float | None]]] = [
-        (CounterMetricFamily, "kws_audio_seconds", "Audio that came.", lambda s: s.audio_s),
+        (
+            CounterMetricFamily,
+            "kws_audio_seconds",
+            "Seconds of audio received.",
+            lambda s: s.audio_s,
+        ),
         (
             CounterMetricFamily,
             "kws_audio_dropped_seconds",
-            "Audio dropped, as the machine was too busy.",
+            "Seconds of audio dropped, as the machine was too busy.",
             lambda s: s.dropped_s,
         ),
         (
             CounterMetricFamily,
             "kws_audio_overruns",
-            "How often audio was lost before the daemon had it.",
+            "Losses of audio before the daemon received it.",
             lambda s: s.n_overruns,
         ),
         (
             CounterMetricFamily,
             "kws_source_reopened",
-            "How often a source was heard again after a stall.",
+            "Recoveries of a source after a stall.",
             lambda s: s.n_reopened,
         ),
         (
             GaugeMetricFamily,
             "kws_source_up",
-            "1 while a source gives audio.",
+            "1 while a source delivers audio.",
             lambda s: s.state == "listening",
         ),
-        (GaugeMetricFamily, "kws_level_dbfs", "Of the last audio.", lambda s: s.level_dbfs),
+        (GaugeMetricFamily, "kws_level_dbfs", "Level of the last audio.", lambda s: s.level_dbfs),
         (GaugeMetricFamily, "kws_gate_open", "1 while a model runs.", lambda s: s.gate_open),
     ]
     for family, name, text, value_of in kinds:
@@ -182,32 +175,100 @@ def _source_families(snapshot: Snapshot) -> "Iterator[Metric]":
 
 
 class _Collector:
-    """What the registry asks."""
+    """The interface of a registry to the snapshots."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
+    def __init__(self, take_snapshot: Callable[[], Snapshot]) -> None:
+        self._take_snapshot = take_snapshot
 
     def collect(self) -> "Iterator[Metric]":
-        return families(self._snapshot)
+        return families(self._take_snapshot())
 
 
-def _client_library() -> Any:
+class _Server(socketserver.ThreadingMixIn, WSGIServer):
+    """A WSGI server with a thread per connection, and limits of their number and time."""
+
+    daemon_threads = True
+    request_queue_size = 32
+    timeout = 0  # `handle_request` is called when there is a connection
+    loop: asyncio.AbstractEventLoop
+
+    def server_bind(self) -> None:
+        socketserver.TCPServer.server_bind(self)  # HTTPServer's asks the DNS for a host name
+        self.socket.setblocking(False)
+        self.server_name = _ADDRESS
+        self.server_port = self.socket.getsockname()[1]
+        self.setup_environ()
+        self._open: set[socket.socket] = set()
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Refuse a connection above the limit."""
+        if len(self._open) < _MAX_CLIENTS:
+            return True
+        with contextlib.suppress(OSError):
+            request.send(_BUSY)
+        return False
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in a thread, for a limited time."""
+        self._open.add(request)
+        self.loop.call_later(_REQUEST_S, _disconnect, request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection, in its thread."""
+        self._open.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Ignore a client that has disconnected."""
+
+    def disconnect_all(self) -> None:
+        """End every connection; their threads close them."""
+        for request in list(self._open):
+            _disconnect(request)
+
+
+class _Handler(WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  the name in the base
+        """Log nothing: requests are regular."""
+
+
+def _disconnect(request: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # closed already
+        request.shutdown(socket.SHUT_RDWR)
+
+
+def _guarded(app: WSGIApplication) -> WSGIApplication:
+    """Return an application that passes GET and HEAD of /metrics at a loopback address to `app`."""
+
+    def guarded(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        method = environ["REQUEST_METHOD"]
+        if not _LOOPBACK.fullmatch(environ.get("HTTP_HOST", "")):
+            return _refuse(start_response, "403 Forbidden", "The host must be 127.0.0.1.")
+        if method not in {"GET", "HEAD"}:
+            return _refuse(start_response, "405 Method Not Allowed", "The method must be GET.")
+        if environ["PATH_INFO"] != "/metrics":
+            return _refuse(start_response, "404 Not Found", "The metrics are at /metrics.")
+        body = app({**environ, "REQUEST_METHOD": "GET"}, start_response)
+        return body if method == "GET" else [b""]
+
+    return guarded
+
+
+def _refuse(start_response: StartResponse, status: str, text: str) -> list[bytes]:
+    headers = [("Content-Type", _TEXT)]
+    if status.startswith("405"):
+        headers.append(("Allow", "GET, HEAD"))
+    start_response(status, headers)
+    return [text.encode() + b"\n"]
+
+
+def _prometheus_client() -> Any:
     try:
         import prometheus_client
     except ImportError as error:
         raise ConfigError(
-            f"`[daemon] metrics_port` needs the package prometheus-client. Received: {error}. "
-            f"Run `pip install 'kws[metrics]'`, or remove the key."
+            f"`[daemon] metrics_port` needs the package prometheus-client ({error}). Run `pip "
+            f"install 'kws[metrics]'`, or remove the key."
         ) from error
     return prometheus_client
-
-
-def _http(status: str, body: bytes, *headers: str) -> bytes:
-    lines = [
-        f"HTTP/1.1 {status}",
-        f"Content-Type: {_CONTENT_TYPE}",
-        f"Content-Length: {len(body)}",
-        "Connection: close",
-        *headers,
-    ]
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
