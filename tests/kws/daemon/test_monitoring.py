@@ -112,7 +112,7 @@ def test_a_daemon_says_what_it_heard(tmp_path, model, recording, free_port):
     """A source that goes on is a command's; here it is a file that waits at its end."""
     path, port = tmp_path / "kws.sock", free_port
     (tmp_path / "kws.toml").write_text(
-        f"[gate]\nenabled = false\n[model]\nname = '{model}'\n[source]\nname = 'supervisor'\n"
+        f"[gate]\nenabled = false\n[model]\nname = '{model}'\n[source]\nname = 'desk'\n"
         f"stall_s = 60.0\n[daemon]\nsocket = '{path}'\nmetrics_port = {port}\n"
     )
     script = (
@@ -146,10 +146,10 @@ def test_a_daemon_says_what_it_heard(tmp_path, model, recording, free_port):
         return state, text, shown, code, tail.returncode, told
 
     state, text, shown, code, tail_code, told = asyncio.run(run())
-    assert (state.sources[0].name, state.sources[0].state) == ("supervisor", "listening")
+    assert (state.sources[0].name, state.sources[0].state) == ("desk", "listening")
     assert state.sources[0].audio_s == pytest.approx(3.0, abs=0.1)
     assert -100 <= state.sources[0].level_dbfs <= 0
-    assert 'kws_detections_total{keyword="stop",model="loud",source="supervisor"} 2.0' in text
+    assert 'kws_detections_total{keyword="stop",model="loud",source="desk"} 2.0' in text
     (table_code, table, _), (json_code, line, _) = shown
     assert (table_code, json_code, code, tail_code) == (0, 0, 0, 0)
     assert "listening" in table
