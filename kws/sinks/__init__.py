@@ -8,6 +8,7 @@
 - `process_group`: a command in a process group of its own.
 - `clip_recorder`: recording the audio around detections and near misses.
 - `clip_buffer`: the last audio of a source, from which clips are cut.
+- `clip_encoders`: encoders of clips, WAV and FLAC.
 - `clip_folder`: the folder of clips, within limits of count, age and bytes.
 
 A sink gets its events from one thread and never delays it for long.

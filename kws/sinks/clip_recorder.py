@@ -5,13 +5,11 @@ writes. If the disk is full or read-only, clips are lost and nothing else.
 """
 
 import contextlib
-import io
 import logging
 import queue
 import re
 import threading
 import time
-import wave
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,15 +22,16 @@ from kws.config import Config, RecordingSettings
 from kws.errors import ConfigError
 from kws.events import Detection, Event, NearMiss, rfc3339
 from kws.sinks.clip_buffer import AudioBuffer, Clip, PendingClip
+from kws.sinks.clip_encoders import flac_encoder, wav_encoder
 from kws.sinks.clip_folder import ClipFolder
 
 __all__ = ["ClipCounts", "ClipRecorder"]
 
 _RATE_HZ = 16_000
-_LONGEST_WORD_S = 10.0
+_MAX_WORD_S = 10.0
 """The longest word whose clip is complete."""
-_MOST_PENDING = 32
-_MOST_QUEUED = 8
+_MAX_PENDING = 32
+_MAX_QUEUED = 8
 _SWEEP_S = 3600.0
 _CLOSE_S = 2.0
 
@@ -86,7 +85,9 @@ class ClipRecorder:
         self._settings = settings
         self._context = _context(config)
         self._clock = clock
-        self._encode = _flac_encoder() if settings.format == "flac" else _wav
+        self._encode = (
+            flac_encoder(_RATE_HZ) if settings.format == "flac" else wav_encoder(_RATE_HZ)
+        )
         folder = Path(settings.folder).expanduser().absolute()
         _check_private(folder)
         self._folder = ClipFolder(
@@ -97,7 +98,7 @@ class ClipRecorder:
         )
         self._lock = threading.Lock()
         self._buffers: dict[str, AudioBuffer] = {}
-        self._queue: queue.Queue[Clip | None] = queue.Queue(_MOST_QUEUED)
+        self._queue: queue.Queue[Clip | None] = queue.Queue(_MAX_QUEUED)
         self._is_broken = self._closed = False
         self._n_lost = 0
         # A disk that hangs must not keep the process alive.
@@ -145,7 +146,7 @@ class ClipRecorder:
             buffer = self._buffers.get(event.source or "")
             if buffer is None:
                 return
-            if len(buffer.pending) >= _MOST_PENDING:
+            if len(buffer.pending) >= _MAX_PENDING:
                 self.counts.dropped += 1
                 return
             first = round((event.start_s - self._settings.pre_roll_s) * _RATE_HZ)
@@ -172,7 +173,7 @@ class ClipRecorder:
         return isinstance(event, Detection)
 
     def _kept_samples(self) -> int:
-        kept_s = self._settings.pre_roll_s + _LONGEST_WORD_S + self._settings.post_roll_s
+        kept_s = self._settings.pre_roll_s + _MAX_WORD_S + self._settings.post_roll_s
         return int(kept_s * _RATE_HZ)
 
     def _finish(self, buffer: AudioBuffer, end_sample: int | None = None) -> None:
@@ -268,34 +269,6 @@ def _check_private(folder: Path) -> None:
             f"`[recording] folder` must be one that only its owner may enter. Received: {folder} "
             f"with mode {mode:o}. Run `chmod 700 {folder}`, or name a new one."
         )
-
-
-def _wav(audio: bytes) -> bytes:
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(_RATE_HZ)
-        file.writeframes(audio)
-    return buffer.getvalue()
-
-
-def _flac_encoder() -> Callable[[bytes], bytes]:
-    try:
-        import soundfile
-    except (ImportError, OSError) as error:  # OSError: the package without its C library
-        raise ConfigError(
-            f'`[recording] format = "flac"` needs soundfile ({error}). Run '
-            f"`pip install 'kws[files]'`, or record wav."
-        ) from error
-
-    def encode(audio: bytes) -> bytes:
-        buffer = io.BytesIO()
-        with soundfile.SoundFile(buffer, "w", _RATE_HZ, 1, "PCM_16", format="FLAC") as file:
-            file.buffer_write(audio, dtype="int16")
-        return buffer.getvalue()
-
-    return encode
 
 
 def _kind(event: Detection | NearMiss) -> str:

@@ -55,7 +55,7 @@ class Hook:
             raise HookError(
                 f"A hook's `keyword` must be `*` or one of the model's. Received: "
                 f"`{settings.keyword}` in {place}.{did_you_mean(settings.keyword, keywords)} "
-                f"The model knows: {', '.join(keywords)}."
+                f"The keywords are: {', '.join(keywords)}."
             )
         self.settings = settings
         self.words = command_words(settings, place=place)
@@ -69,7 +69,7 @@ class Hook:
         _check_directory(settings.working_directory, place=place)
         self._variables = _variables(settings.environment, place=place)
 
-    def wants(self, event: Detection | StateChange) -> bool:
+    def matches(self, event: Detection | StateChange) -> bool:
         """Return whether the hook runs on an event."""
         if isinstance(event, StateChange):
             return event.event in self.settings.on

@@ -108,7 +108,7 @@ class Hooks:
             return
         run = Run.of(event, wall_s=self._clock())
         for hook in self._hooks:
-            if hook.wants(event):
+            if hook.matches(event):
                 self._start(hook, run)
 
     def close(self, *, kill: bool = False) -> None:

@@ -101,7 +101,8 @@ class ArecordSource(Microphone):
         self._chunks.put(None)
 
     def _ended(self) -> DeviceError:
-        reason = "; ".join(self._command.stderr_lines(_STDERR_LINES)) or self._command.exit_reason
+        stderr = "; ".join(self._command.stderr_lines(_STDERR_LINES))
+        reason = stderr or self._command.exit_reason or "its output was closed"
         what = "ended" if self._has_audio else "gave no audio"
         return DeviceError(
             f"{self.name} {what}: {reason}. Close the program that uses the microphone, or choose "

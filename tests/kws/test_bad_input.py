@@ -351,7 +351,7 @@ BAD_HOOKS = {
     "an unknown keyword": (
         "keyword = 'stopp'\ncommand = ['true']",
         "A hook's `keyword` must be `*` or one of the model's. Received: `stopp` in entry 1 of "
-        "[[hooks]]. Did you mean `stop`? The model knows: stop, go.",
+        "[[hooks]]. Did you mean `stop`? The keywords are: stop, go.",
     ),
     "a program not on PATH": (
         "keyword = 'stop'\ncommand = ['no-such-program', 'now']",

@@ -12,7 +12,6 @@ import pytest
 from kws.daemon.snapshot import Snapshot, SourceState
 from kws.daemon.status_client import ask, find_socket, follow
 from kws.daemon.status_server import StatusServer
-from kws.daemon.status_socket import default_socket
 from kws.errors import ConfigError, KwsError
 from kws.events import Detection, StateChange, from_json
 
@@ -150,31 +149,6 @@ def test_the_socket_of_a_living_daemon_is_refused_and_left_alone(path, serve):
         f"`kws status --socket {path}` shows it; end it, or set `[daemon] socket`."
     )
     assert state == STATE
-
-
-def test_what_is_no_socket_is_never_removed(path):
-    path.write_text("precious")
-    with pytest.raises(ConfigError) as failure:
-        asyncio.run(StatusServer(path, lambda: STATE).start())
-    assert str(failure.value) == (
-        f"The daemon's socket must have a path of its own. Received: {path}, which is another "
-        f"file. Remove it, or set `[daemon] socket`."
-    )
-    assert path.read_text() == "precious"
-
-
-def test_a_path_too_long_for_a_socket_is_refused(tmp_path):
-    path = tmp_path / ("x" * 100) / "kws.sock"
-    with pytest.raises(ConfigError, match="must have a path of at most 107 bytes"):
-        asyncio.run(StatusServer(path, lambda: STATE).start())
-    assert not path.parent.exists()
-
-
-def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
-    (tmp_path / "file").write_text("")
-    path = tmp_path / "file" / "kws.sock"
-    with pytest.raises(ConfigError, match="socket cannot be created: "):
-        asyncio.run(StatusServer(path, lambda: STATE).start())
 
 
 @pytest.mark.parametrize(
@@ -379,22 +353,6 @@ def test_another_program_behind_the_socket_is_told(path):
 
     with pytest.raises(KwsError, match="is not from a daemon of this version"):
         asyncio.run(run())
-
-
-@pytest.mark.parametrize(
-    ("environment", "expected"),
-    [
-        ({"RUNTIME_DIRECTORY": "/run/a:/run/b", "XDG_RUNTIME_DIR": "/u"}, "/run/a/kws.sock"),
-        ({"XDG_RUNTIME_DIR": "/u"}, "/u/kws.sock"),
-        ({}, "/run/kws/kws.sock"),
-    ],
-)
-def test_the_socket_lies_where_the_system_has_a_place_for_it(monkeypatch, environment, expected):
-    for name in ("RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert str(default_socket()) == expected
 
 
 def test_a_snapshot_survives_json():

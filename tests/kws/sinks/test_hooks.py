@@ -335,7 +335,7 @@ def test_a_hook_for_an_unknown_keyword_is_refused():
         opened(sh("true", keyword="stop"), sh("true", keyword="stpo"))
     assert str(caught.value) == (
         "A hook's `keyword` must be `*` or one of the model's. Received: `stpo` in "
-        "entry 2 of [[hooks]]. Did you mean `stop`? The model knows: go, stop, yes."
+        "entry 2 of [[hooks]]. Did you mean `stop`? The keywords are: go, stop, yes."
     )
     assert caught.value.exit_code == 5
 
