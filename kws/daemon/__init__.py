@@ -17,6 +17,7 @@
 - `status_server`: the server at the status socket.
 - `status_client`: the client of the status socket, for `kws status` and `kws tail`.
 - `status_view`: tables of a snapshot for the terminal.
-- `metrics`: metrics for Prometheus, over HTTP on the loopback.
+- `metrics`: the metrics of a snapshot, for Prometheus.
+- `metrics_server`: the HTTP server of the metrics, on the loopback.
 - `threads`: long work in a daemon thread.
 """

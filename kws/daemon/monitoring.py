@@ -30,7 +30,7 @@ from kws.sinks.clip_recorder import ClipCounts
 from kws.sinks.hooks import HookCounts
 
 if TYPE_CHECKING:
-    from kws.daemon.metrics import MetricsServer
+    from kws.daemon.metrics_server import MetricsServer
 
 __all__ = ["LastErrors", "Monitoring"]
 
@@ -154,7 +154,7 @@ class Monitoring:
     def _metrics_server(self, settings: DaemonSettings) -> "MetricsServer | None":
         if not settings.metrics_port:
             return None
-        from kws.daemon.metrics import MetricsServer  # the HTTP server takes memory
+        from kws.daemon.metrics_server import MetricsServer  # the HTTP server takes memory
 
         return MetricsServer(settings.metrics_port, self.snapshot)
 
