@@ -1,14 +1,44 @@
 """The metrics of a snapshot, for a registry of prometheus_client."""
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from kws.daemon.snapshot import Snapshot
+from kws.daemon.snapshot import Snapshot, SourceState
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
 __all__ = ["Collector", "families"]
+
+_SOURCE_METRICS: tuple[tuple[str, str, str, Callable[[SourceState], float | None]], ...] = (
+    ("counter", "kws_audio_seconds", "Seconds of audio received.", lambda s: s.audio_s),
+    (
+        "counter",
+        "kws_audio_dropped_seconds",
+        "Seconds of audio dropped, as the machine was too busy.",
+        lambda s: s.dropped_s,
+    ),
+    (
+        "counter",
+        "kws_audio_overruns",
+        "Losses of audio before the daemon received it.",
+        lambda s: s.n_overruns,
+    ),
+    (
+        "counter",
+        "kws_source_reopened",
+        "Recoveries of a source after a stall.",
+        lambda s: s.n_reopened,
+    ),
+    (
+        "gauge",
+        "kws_source_up",
+        "1 while a source delivers audio.",
+        lambda s: s.state == "listening",
+    ),
+    ("gauge", "kws_level_dbfs", "Level of the last audio.", lambda s: s.level_dbfs),
+    ("gauge", "kws_gate_open", "1 while a model runs.", lambda s: s.gate_open),
+)
 
 
 class Collector:
@@ -60,42 +90,9 @@ def families(snapshot: Snapshot) -> "Iterator[Metric]":
 def _source_families(snapshot: Snapshot) -> "Iterator[Metric]":
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-    kinds: list[tuple[Any, str, str, Callable[[Any], float | None]]] = [
-        (
-            CounterMetricFamily,
-            "kws_audio_seconds",
-            "Seconds of audio received.",
-            lambda s: s.audio_s,
-        ),
-        (
-            CounterMetricFamily,
-            "kws_audio_dropped_seconds",
-            "Seconds of audio dropped, as the machine was too busy.",
-            lambda s: s.dropped_s,
-        ),
-        (
-            CounterMetricFamily,
-            "kws_audio_overruns",
-            "Losses of audio before the daemon received it.",
-            lambda s: s.n_overruns,
-        ),
-        (
-            CounterMetricFamily,
-            "kws_source_reopened",
-            "Recoveries of a source after a stall.",
-            lambda s: s.n_reopened,
-        ),
-        (
-            GaugeMetricFamily,
-            "kws_source_up",
-            "1 while a source delivers audio.",
-            lambda s: s.state == "listening",
-        ),
-        (GaugeMetricFamily, "kws_level_dbfs", "Level of the last audio.", lambda s: s.level_dbfs),
-        (GaugeMetricFamily, "kws_gate_open", "1 while a model runs.", lambda s: s.gate_open),
-    ]
-    for family, name, text, value_of in kinds:
-        metric = family(name, text, labels=["source"])
+    kinds = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily}
+    for kind, name, text, value_of in _SOURCE_METRICS:
+        metric = kinds[kind](name, text, labels=["source"])
         for source in snapshot.sources:
             if (value := value_of(source)) is not None:
                 metric.add_metric([source.name], value)

@@ -126,8 +126,6 @@ class Daemon:
         reloader.cancel()
         await self._shut_down()
 
-    # Processing
-
     async def _process(self) -> None:
         """Process audio until all files have ended, or a signal or an error ends the daemon."""
         while self._code is None and self._failure is None:
@@ -179,8 +177,6 @@ class Daemon:
         except TimeoutError:
             pass
 
-    # Events
-
     def _deliver(self, event: Event) -> None:
         """Send an event to every sink, without waiting for any."""
         if isinstance(event, Detection):
@@ -203,8 +199,6 @@ class Daemon:
         n_keywords = len(self._loaded.keywords)
         states = "; ".join(source.supervisor.status() for source in self._sources)
         self._notifier.status(f"{n_keywords} keywords. {states}.")
-
-    # Sources
 
     def _open(self, settings: SourceSettings, loaded: LoadedConfig) -> None:
         """Add a source, and start to supervise it."""
@@ -237,8 +231,6 @@ class Daemon:
             await asyncio.sleep(0)
         for detection in source.flush():
             self._deliver(detection)
-
-    # Reload
 
     async def _reload_on_request(self) -> None:
         while True:
@@ -302,8 +294,6 @@ class Daemon:
                 self._open(settings, loaded)
         self._is_switching = False
         self._wake.set()
-
-    # Shutdown
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
