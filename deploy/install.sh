@@ -1,5 +1,5 @@
 #!/bin/sh
-# Install kws as a service, from this checkout or a wheel; `deploy/install.sh --help` says how.
+# Install kws as a service, from this checkout or a wheel; see `deploy/install.sh --help`.
 set -eu
 
 usage() {
@@ -7,18 +7,19 @@ usage() {
 Usage: deploy/install.sh [OPTIONS]
 
 Install kws and start it as a service, on Raspberry Pi OS, Debian or Ubuntu. Run it again to
-update: the configuration is kept as it is.
+update kws; the configuration is kept.
 
-  --user          For one user's desktop session, with PipeWire or PulseAudio; needs no root.
-                  Into ~/.local/share/kws and ~/.config/kws. Otherwise into /opt/kws and /etc/kws.
-  --wheel FILE    Install this wheel of kws in place of the checkout.
-  --no-start      Install only; the service is neither enabled nor started.
-  --uninstall     Stop the service and remove the program; configuration and recordings stay.
-  --purge         With --uninstall: remove these, too.
-  --dry-run       Say what would be done, and do nothing.
-  --help          Show this.
+  --user          Install for the desktop session of this user, with PipeWire or PulseAudio, in
+                  ~/.local/share/kws and ~/.config/kws; needs no root. The default is a system
+                  service, in /opt/kws and /etc/kws.
+  --wheel FILE    Install this wheel of kws instead of the checkout.
+  --no-start      Install only; neither enable nor start the service.
+  --uninstall     Stop the service and remove the program; keep configuration and recordings.
+  --purge         With --uninstall: also remove configuration and recordings.
+  --dry-run       Print the steps without running them.
+  --help          Show this help.
 
-PYTHON=FILE names the Python to use, in place of python3.
+PYTHON=FILE sets the Python to use instead of python3.
 EOF
 }
 
@@ -42,7 +43,7 @@ main() {
         shift
     done
     [ $purge = no ] || [ $action = uninstall ] ||
-        fail "--purge must stand beside --uninstall. Received: --purge alone."
+        fail "--purge needs --uninstall. Received: --purge alone."
     choose_places
     $action
 }
@@ -65,9 +66,9 @@ choose_places() {
 }
 
 install() {
-    may_change_places
+    check_places
     read_platform
-    may_run_python
+    check_python
     install_packages
     make_environment
     install_kws
@@ -77,7 +78,7 @@ install() {
 }
 
 uninstall() {
-    may_change_places
+    check_places
     if [ -e "$units/kws.service" ]; then
         if has_manager; then try systemctl_ stop kws.service; fi
         try systemctl_ disable kws.service
@@ -91,32 +92,32 @@ uninstall() {
         if [ -n "$state" ]; then run rm -rf "$state" /var/lib/private/kws; fi
         say "kws is removed, with its configuration and recordings."
     else
-        say "kws is removed. What is left: $etc${state:+ and $state}; --purge removes that."
+        say "kws is removed. Still there: $etc${state:+ and $state}; --purge removes them."
     fi
 }
 
-# What must hold before anything is touched.
+# Checks before any change.
 
-may_change_places() {
+check_places() {
     [ $scope = user ] || [ $dry = yes ] || [ "$(id -u)" -eq 0 ] ||
         fail "The system service must be installed by root. Received: user $(id -un). Run it with" \
             "sudo, or give --user for a service of your desktop session."
-    # dpkg owns what a package brought; two installers in one place would break each other.
+    # Files of a Debian package belong to dpkg, and this script would overwrite them.
     if [ $scope = system ] && dpkg-query -W -f '${Status}' kws 2>/dev/null | grep -q 'ok installed'
     then
         fail "Either the Debian package or this script must own /opt/kws. Received: both. Run" \
             "'apt remove kws' first, or update by apt."
     fi
     if [ -e "$prefix" ] && [ ! -e "$prefix/pyvenv.cfg" ] && [ -n "$(ls -A "$prefix")" ]; then
-        fail "$prefix must be kws's own or absent. Received: a folder that this script did not" \
-            "make. Move it away."
+        fail "$prefix must be an installation of kws or absent. Received: a folder that this" \
+            "script did not create. Move it away."
     fi
 }
 
 read_platform() {
     [ "$(uname -s)" = Linux ] || fail "The system must be Linux. Received: $(uname -s)."
     os_release=${KWS_OS_RELEASE:-/etc/os-release}
-    [ -r "$os_release" ] || fail "$os_release must say what system this is. Received: no such file."
+    [ -r "$os_release" ] || fail "$os_release must name the system. Received: no such file."
     # shellcheck source=/dev/null
     family=$(. "$os_release" && echo "${ID:-} ${ID_LIKE:-}")
     # shellcheck source=/dev/null
@@ -139,17 +140,17 @@ read_platform() {
     say "System: $system, $architecture."
 }
 
-may_run_python() {
+check_python() {
     version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) ||
-        fail "Python must be installed. Received: no $python that runs. Run:" \
+        fail "Python must be installed. Received: no $python that works. Run:" \
             "sudo apt-get install python3 python3-venv"
     minor=${version#3.}
     [ "$minor" -ge 11 ] ||
         fail "Python must be 3.11 or later. Received: $version. Use Debian 12, Ubuntu 24.04 or" \
-            "later, or name another with PYTHON=FILE."
+            "later, or set another with PYTHON=FILE."
     [ "$architecture" != armhf ] || [ "$minor" -eq 11 ] ||
         fail "On 32-bit ARM, Python must be 3.11: TensorFlow Lite is built for no later one." \
-            "Received: $version. Use the 64-bit system, or Bookworm, or name another with" \
+            "Received: $version. Use the 64-bit system, or Bookworm, or set another with" \
             "PYTHON=FILE."
 }
 
@@ -160,7 +161,7 @@ install_packages() {
     "$python" -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
     command -v arecord >/dev/null || missing="$missing alsa-utils"
     if [ "$architecture" = armhf ]; then
-        # PyPI has no numpy for 32-bit ARM, and piwheels' needs libraries of Debian's anyway.
+        # PyPI has no numpy for 32-bit ARM, and that of piwheels needs libraries of Debian.
         "$python" -c 'import numpy' 2>/dev/null || missing="$missing python3-numpy"
         if ! has_wheels_of_piwheels; then
             command -v cc >/dev/null || missing="$missing gcc libc6-dev"
@@ -169,7 +170,7 @@ install_packages() {
     fi
     [ -n "$missing" ] || return 0
     if [ "$(id -u)" -ne 0 ] && [ $dry = no ]; then
-        fail "Debian packages must be there that are not. Received: none of$missing. Run:" \
+        fail "Debian packages are missing:$missing. Run:" \
             "sudo apt-get install --no-install-recommends$missing"
     fi
     run apt-get update -qq
@@ -188,18 +189,18 @@ raise SystemExit(not os.path.exists(os.path.join(sysconfig.get_path("include"), 
 }
 
 make_environment() {
-    # An update of the system may have taken away the Python that the environment stands on.
+    # An update of the system may have removed the Python of the environment.
     if [ -x "$prefix/bin/python" ] &&
         "$prefix/bin/python" -c 'import pip, sys; raise SystemExit(
             "%d.%d" % sys.version_info[:2] != sys.argv[1])' "$version" 2>/dev/null; then
         return 0
     fi
-    # Debian's numpy serves 32-bit ARM.
+    # 32-bit ARM uses Debian's numpy.
     if [ "$architecture" = armhf ]; then site=--system-site-packages; else site=''; fi
     run mkdir -p "$prefix"
     # shellcheck disable=SC2086  # none or one
     run "$python" -m venv --clear $site "$prefix"
-    # Debian 12's pip does not know what a 32-bit system under a 64-bit kernel may install.
+    # Debian 12's pip selects wrong wheels for a 32-bit system under a 64-bit kernel.
     if [ "$architecture" = armhf ]; then pip_ install --upgrade pip; fi
 }
 
@@ -208,21 +209,17 @@ install_kws() {
         [ -f "$wheel" ] || fail "--wheel must name a file. Received: $wheel."
     else
         [ -f "$here/../pyproject.toml" ] ||
-            fail "This script must lie in deploy/ of a checkout. Received: $here. Or give --wheel."
+            fail "This script must be in deploy/ of a checkout. Received: $here. Or give --wheel."
         built=$(mktemp -d)
         trap 'rm -rf "$built"' EXIT
-        # A copy: setuptools would take over what an earlier build left in the checkout.
-        for part in kws train export new pyproject.toml README.md LICENSE NOTICE; do
-            run cp -R "$here/../$part" "$built"
-        done
-        pip_ wheel --no-deps --wheel-dir "$built" "$built"
+        pip_ wheel --no-deps --wheel-dir "$built" "$here/.."
         if [ $dry = yes ]; then wheel="$built/kws.whl"; else wheel=$(ls "$built"/kws-*.whl); fi
     fi
     pip_ install --upgrade "$wheel"
-    # pip leaves alone what has the same version, and a checkout's version changes seldom.
+    # pip does not replace an equal version, and the version of a checkout changes seldom.
     pip_ install --force-reinstall --no-deps "$wheel"
     run "$prefix/bin/kws" demo ||
-        fail "kws must hear its own demonstration here. Received: an error, above."
+        fail "kws demo failed; see the error above."
 }
 
 install_files() {
@@ -230,7 +227,7 @@ install_files() {
     run ln -sf "$prefix/bin/kws" "$bin/kws"
     run cp "$here/kws.toml" "$prefix/kws.toml.example"
     if [ -e "$etc/kws.toml" ]; then
-        say "Keeping $etc/kws.toml; what is new is explained in $prefix/kws.toml.example."
+        say "Keeping $etc/kws.toml; $prefix/kws.toml.example explains new keys."
     else
         run cp "$here/kws.toml" "$etc/kws.toml"
     fi
@@ -243,24 +240,24 @@ start_service() {
         systemctl_ daemon-reload
         systemctl_ enable kws.service
         systemctl_ restart kws.service ||
-            fail "kws must start as a service. Received: an error. See: $(journal)"
+            fail "The service did not start. See: $(journal)"
     elif [ $scope = system ] && command -v systemctl >/dev/null; then
         systemctl_ enable kws.service
-        say "systemd does not run here: kws starts with the next boot."
+        say "systemd is not running: kws starts with the next boot."
     else
-        say "systemd does not run here: start it with '$bin/kws daemon --config $etc/kws.toml'."
+        say "systemd is not running: start kws with '$bin/kws daemon --config $etc/kws.toml'."
     fi
 }
 
 finish() {
     [ $dry = no ] || { say "Nothing was changed: this was a dry run."; return 0; }
-    say "kws is installed. Configure it: $etc/kws.toml. See what it hears: $(journal) -f"
+    say "kws is installed. Configure it: $etc/kws.toml. Watch its log: $(journal) -f"
     if [ $scope = user ]; then
-        say "To let it run while you are not logged in: sudo loginctl enable-linger $(id -un)"
+        say "To run it while you are not logged in: sudo loginctl enable-linger $(id -un)"
     fi
 }
 
-# Words and commands.
+# Shorthands.
 
 has_manager() { [ -d "$runtime/systemd" ] && command -v systemctl >/dev/null; }
 
@@ -273,8 +270,8 @@ journal() {
 }
 
 pip_() {
-    # A 32-bit system under a 64-bit kernel, as Raspberry Pi OS boots on a Pi 4, takes itself for
-    # 64-bit: pip would look for LiteRT, which has no wheel for it.
+    # A 32-bit system under a 64-bit kernel, such as Raspberry Pi OS on a Pi 4, reports a 64-bit
+    # machine: pip would look for LiteRT, which has no wheel for it.
     if [ "$architecture" = armhf ] && [ "$(uname -m)" = aarch64 ]; then
         run setarch linux32 "$prefix/bin/python" -m pip --quiet --disable-pip-version-check "$@"
     else
@@ -287,7 +284,7 @@ run() {
 }
 
 try() {
-    "$@" || say "That failed; going on."
+    "$@" || say "That failed; continuing."
 }
 
 say() { echo "$*"; }

@@ -30,7 +30,7 @@ from kws.command_group import (
 from kws.errors import ConfigError, KwsError
 
 if TYPE_CHECKING:
-    from kws.daemon.logs import LogFormat
+    from kws.logs import LogFormat
 
 __all__ = ["cli", "main"]
 

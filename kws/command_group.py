@@ -16,7 +16,7 @@ from kws.errors import ConfigError, did_you_mean
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-    from kws.daemon.logs import LogFormat
+    from kws.logs import LogFormat
 
 __all__ = [
     "LISTEN",
@@ -173,7 +173,7 @@ def configure_logs(
     callable
         Changes the format of what is logged from then on.
     """
-    from kws.daemon.logs import configure
+    from kws.logs import configure
 
     given = ctx.meta.setdefault(_LOGS, {"verbose": False})
     given["verbose"] |= verbose

@@ -1,9 +1,23 @@
-"""Listening for months: supervised sources, several models, sinks that cannot delay the audio.
+"""The daemon: several sources and models, restarts of failed sources, reload on SIGHUP.
 
-- `service`: puts all together; signals, reload, the processing loop.
-- `ear`: one supervised source: its recorder, stalls, back-off, and its `backlog`.
-- `recorder`: the process that records, as the daemon sees it; `capture` is what runs in it.
-- `listener`: one model on one source.
-- `outlet`: a bounded queue and a thread before each sink, `log_outlet` before the log.
-- `notify`: what systemd is told.
+- `service`: the processing loop, signals, and the reload.
+- `loaded_config`: a configuration with its models open and its hooks checked.
+- `source_supervisor`: one audio source; restarts its capture process when it stalls or fails.
+- `capture_process`: the capture process as the daemon controls it.
+- `capture`: the program that runs in the capture process.
+- `backlog`: a bounded queue of audio that waits to be processed.
+- `listeners`: one source with the models that run on it.
+- `delivery`: delivery of events to hooks and other sinks.
+- `sink_queue`: a bounded queue and worker thread per sink.
+- `log_queue`: a bounded queue and worker thread for the log.
+- `systemd`: notifications to systemd by sd_notify.
+- `monitoring`: the snapshot, status socket and metrics of a daemon.
+- `snapshot`: the state of the daemon at one time.
+- `status_socket`: the path and the creation of the status socket.
+- `status_server`: the server at the status socket.
+- `status_client`: the client of the status socket, for `kws status` and `kws tail`.
+- `status_view`: tables of a snapshot for the terminal.
+- `metrics`: the metrics of a snapshot, for Prometheus.
+- `metrics_server`: the HTTP server of the metrics, on the loopback.
+- `threads`: long work in a daemon thread.
 """

@@ -1,7 +1,7 @@
-"""Audio that waits to be processed: bounded, in order, with the gaps between.
+"""A bounded queue of audio that waits to be processed, with marks where audio is missing.
 
-When it is full, the older half is dropped at once: a few long gaps leave more words whole than many
-short ones, and each gap costs the stages a new beginning.
+When it is full, the older half is dropped at once: a few long gaps cut fewer words than many short
+ones, and the models are reset after each gap.
 """
 
 from collections import deque
@@ -9,108 +9,108 @@ from typing import NamedTuple
 
 from kws.audio import SAMPLE_RATE_HZ
 
-__all__ = ["Backlog", "Piece"]
+__all__ = ["AudioBlock", "Backlog"]
 
-_PIECE_COST_SAMPLES = 64
-"""What a piece takes beside its samples; it bounds memory however small the pieces are."""
+_BLOCK_COST_SAMPLES = 64
+"""Memory of a block beside its samples; it bounds the queue however short the blocks are."""
 
 
-class Piece(NamedTuple):
-    """Some audio, or the news that some is missing."""
+class AudioBlock(NamedTuple):
+    """Consecutive samples, or the mark of a gap."""
 
     start_sample: int
-    """Where it begins, counted from the source's first sample; what was dropped counts too."""
+    """Number of the first sample in the source, dropped samples included."""
     audio: bytes
-    """Mono s16le; empty if there is only a gap to tell of."""
+    """Mono s16le; empty for the mark of a gap alone."""
     is_after_gap: bool
-    """True if something is missing just before it."""
+    """Whether audio is missing just before this block."""
 
 
 class Backlog:
-    """A queue of pieces; when it is full, the older half is dropped.
+    """A queue of blocks; when it is full, the older half is dropped.
 
     Parameters
     ----------
-    most_s : float
-        Audio it may hold, in seconds.
+    max_s : float
+        Capacity in seconds of audio.
     drops : bool
-        False never drops: whoever appends asks `is_full` first.
+        False never drops: the caller of `append` checks `is_full` first.
 
     Attributes
     ----------
     n_received, n_dropped : int
-        Samples, since the beginning.
+        Samples, since the start.
     """
 
-    def __init__(self, most_s: float, *, drops: bool = True) -> None:
-        self.most_s = most_s
+    def __init__(self, max_s: float, *, drops: bool = True) -> None:
+        self.max_s = max_s
         self._drops = drops
         self.n_received = 0
         self.n_dropped = 0
         self._n_waiting = 0
         self._half = b""
         self._is_gap = False
-        self._pieces: deque[Piece] = deque()
+        self._blocks: deque[AudioBlock] = deque()
 
     @property
     def waiting_s(self) -> float:
-        """Seconds of audio that wait."""
+        """Seconds of audio in the queue."""
         return self._n_waiting / SAMPLE_RATE_HZ
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to take."""
-        return not self._pieces
+        """Whether the queue has no block."""
+        return not self._blocks
 
     @property
     def is_full(self) -> bool:
-        """Whether the next piece may push the oldest out."""
-        return self._cost() >= self.most_s * SAMPLE_RATE_HZ
+        """Whether the next block may displace the oldest."""
+        return self._cost() >= self.max_s * SAMPLE_RATE_HZ
 
     def append(self, data: bytes) -> int:
-        """Add audio as it was read; return how many of the oldest samples had to go.
+        """Append audio as it was read; return the number of samples dropped for it.
 
         Parameters
         ----------
         data : bytes
-            Mono s16le; half a sample at its end waits for the other half.
+            Mono s16le; half a sample at its end is kept for the next call.
         """
         data = self._half + data
         n_samples = len(data) // 2
         self._half = data[2 * n_samples :]
         if not n_samples:
             return 0
-        piece = Piece(self.n_received, data[: 2 * n_samples], is_after_gap=False)
+        block = AudioBlock(self.n_received, data[: 2 * n_samples], is_after_gap=False)
         self.n_received += n_samples
         self._n_waiting += n_samples
-        self._pieces.append(piece)
+        self._blocks.append(block)
         n_before = self.n_dropped
-        if self._drops and self._cost() > self.most_s * SAMPLE_RATE_HZ:
-            while self._cost() > self.most_s * SAMPLE_RATE_HZ / 2 and len(self._pieces) > 1:
+        if self._drops and self._cost() > self.max_s * SAMPLE_RATE_HZ:
+            while self._cost() > self.max_s * SAMPLE_RATE_HZ / 2 and len(self._blocks) > 1:
                 self._drop()
         return self.n_dropped - n_before
 
-    def gap(self) -> None:
-        """Note that audio is missing here: the source is closed, or muted."""
+    def mark_gap(self) -> None:
+        """Append the mark of a gap: the source was closed."""
         self._half = b""
-        self._pieces.append(Piece(self.n_received, b"", is_after_gap=True))
+        self._blocks.append(AudioBlock(self.n_received, b"", is_after_gap=True))
 
-    def take(self) -> Piece | None:
-        """Remove and return the oldest piece; None if nothing waits."""
-        if not self._pieces:
+    def take(self) -> AudioBlock | None:
+        """Remove and return the oldest block; None if the queue is empty."""
+        if not self._blocks:
             return None
-        piece = self._pieces.popleft()
-        self._n_waiting -= len(piece.audio) // 2
+        block = self._blocks.popleft()
+        self._n_waiting -= len(block.audio) // 2
         if self._is_gap:
             self._is_gap = False
-            piece = piece._replace(is_after_gap=True)
-        return piece
+            block = block._replace(is_after_gap=True)
+        return block
 
     def _drop(self) -> None:
-        n_samples = len(self._pieces.popleft().audio) // 2
+        n_samples = len(self._blocks.popleft().audio) // 2
         self._n_waiting -= n_samples
         self.n_dropped += n_samples
         self._is_gap = True
 
     def _cost(self) -> int:
-        return self._n_waiting + _PIECE_COST_SAMPLES * len(self._pieces)
+        return self._n_waiting + _BLOCK_COST_SAMPLES * len(self._blocks)

@@ -1,8 +1,9 @@
-"""What runs in the process that records: one source, which can be killed when it hangs.
+"""The program of the capture process: one source, in a process that can be killed when it hangs.
 
-`python -m kws.daemon.capture` takes the settings of a source as one line of JSON on standard input.
-Audio goes to standard output as raw s16le, 16 kHz, mono; reports go to standard error, each a line
-of JSON. When standard input ends, the daemon is gone, and the process group is killed.
+`python -m kws.daemon.capture` reads the settings of a source as one line of JSON from standard
+input. It writes audio to standard output as raw s16le, 16 kHz, mono, and reports to standard error,
+each a line of JSON. At the end of standard input, when the daemon has ended, it kills its process
+group.
 """
 
 import os
@@ -19,23 +20,23 @@ from kws.sources import Source, open_source
 
 __all__ = ["Failed", "Lost", "Opened", "Report", "main"]
 
-_GONE = 141
+_NO_READER = 141
 
 
 class Opened(msgspec.Struct, frozen=True, kw_only=True, tag_field="report", tag="opened"):
-    """The source is open: `name` says what it is, for people."""
+    """The source is open; `name` is for people."""
 
     name: str
 
 
 class Lost(msgspec.Struct, frozen=True, kw_only=True, tag_field="report", tag="lost"):
-    """So many chunks of audio were lost since it was opened, for want of a reader."""
+    """Total of losses of audio since the source was opened."""
 
     n_chunks: int
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag_field="report", tag="failed"):
-    """The source cannot be opened, or has ended with this error."""
+    """The source could not be opened, or ended with this error."""
 
     message: str
 
@@ -48,16 +49,16 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the daemon decides
     out = os.dup(1)
-    os.dup2(2, 1)  # what a library prints is no audio
+    os.dup2(2, 1)  # libraries must not print into the audio
     settings = msgspec.json.decode(_first_line(), type=SourceSettings)
-    threading.Thread(target=_end_with_the_daemon, daemon=True).start()
+    threading.Thread(target=_kill_at_end_of_input, daemon=True).start()
     try:
         _record(settings, out)
     except KwsError as error:
         _report(Failed(message=str(error)))
         return error.exit_code
     except BrokenPipeError:
-        return _GONE
+        return _NO_READER
     return 0
 
 
@@ -67,32 +68,32 @@ def _record(settings: SourceSettings, out: int) -> None:
             "A source of the daemon must be a microphone, a file, a command or a port. Received: "
             "`-`, standard input. Use `kws listen --input -`."
         )
-    n_told = 0
+    n_reported = 0
     with open_source(settings) as source:
         _report(Opened(name=source.name))
         try:
             for chunk in source:
                 _write(out, chunk.astype("<i2", copy=False).tobytes())
-                n_told = _tell_losses(source, n_told)
+                n_reported = _report_losses(source, n_reported)
         finally:
-            _tell_losses(source, n_told)
+            _report_losses(source, n_reported)
 
 
-def _tell_losses(source: Source, n_told: int) -> int:
-    if source.dropped_chunks > n_told:
+def _report_losses(source: Source, n_reported: int) -> int:
+    if source.dropped_chunks > n_reported:
         _report(Lost(n_chunks=source.dropped_chunks))
     return source.dropped_chunks
 
 
 def _first_line() -> bytes:
-    """Read settings past Python's buffers, whose locks a thread at the exit must not hold."""
+    """Read the settings without Python's buffers, whose locks would block the exit."""
     line = b""
     while not line.endswith(b"\n") and (data := os.read(0, 65_536)):
         line += data
     return line
 
 
-def _end_with_the_daemon() -> NoReturn:
+def _kill_at_end_of_input() -> NoReturn:
     while os.read(0, 4096):
         pass
     os.killpg(0, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""A process that records, as the daemon's loop sees it: started, read, and ended as a whole."""
+"""The capture process as the daemon's loop controls it: start, read, pause, and stop."""
 
 import asyncio
 import contextlib
@@ -16,67 +16,68 @@ import msgspec
 from kws.config import SourceSettings
 from kws.daemon.capture import Failed, Lost, Opened, Report
 
-__all__ = ["CAPTURE", "Recorder"]
+__all__ = ["CAPTURE_COMMAND", "CaptureProcess"]
 
-CAPTURE = (sys.executable, "-P", "-m", "kws.daemon.capture")
-_READ_BYTES = 16_384  # half a second: no source keeps the loop for long
-_LONGEST_LINE_BYTES = 65_536
-_GRACE_S = 0.5
+CAPTURE_COMMAND = (sys.executable, "-P", "-m", "kws.daemon.capture")
+_READ_BYTES = 16_384  # half a second: no source occupies the loop for long
+_MAX_LINE_BYTES = 65_536
+_STDERR_LINES = 3
+_TERMINATE_S = 0.5
 _KILL_S = 1.0
 _POLL_S = 0.005
 
 _log = logging.getLogger("kws.daemon")
-_stuck: list[subprocess.Popen[bytes]] = []
+_unkillable: list[subprocess.Popen[bytes]] = []
 
 
-class Recorder:
-    """Start a capture process in a session of its own; to be stopped in any case.
+class CaptureProcess:
+    """Start a capture process in a session of its own; `stop` must be awaited in any case.
 
     Parameters
     ----------
     settings : SourceSettings
-        What it is to open.
-    hear : callable
-        Called with raw s16le, in the loop; the pieces may end within a sample.
-    lose : callable
-        Called with how often audio was lost in the process or before it, each time it was.
+        The source it opens.
+    on_audio : callable
+        Called in the loop with raw s16le; the data may end within a sample.
+    on_loss : callable
+        Called in the loop with the number of new losses of audio, in the process or before it.
     command : sequence of str
-        What to run; takes settings and gives audio as `kws.daemon.capture` does.
+        Program and arguments, with the interface of `kws.daemon.capture`.
 
     Attributes
     ----------
     name : str or None
-        What the source calls itself, once it is open.
-    last_sign_s : float
-        The loop's time at which it was opened, or audio came last.
-    over : asyncio.Event
-        Set when no more audio will come.
+        Name of the source, once it is open.
+    last_activity_s : float
+        The loop's time at which the source was opened, or audio was last read.
+    ended : asyncio.Event
+        Set at the end of the audio.
 
     Raises
     ------
     OSError
-        If no process can be started.
+        If the process cannot be started.
     """
 
     def __init__(
         self,
         settings: SourceSettings,
         *,
-        hear: Callable[[bytes], None],
-        lose: Callable[[int], None] = lambda n: None,
-        command: Sequence[str] = CAPTURE,
+        on_audio: Callable[[bytes], None],
+        on_loss: Callable[[int], None] = lambda n: None,
+        command: Sequence[str] = CAPTURE_COMMAND,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._hear, self._lose = hear, lose
+        self._on_audio, self._on_loss = on_audio, on_loss
         self.name: str | None = None
         self._n_lost = 0
-        self.over = asyncio.Event()
+        self.ended = asyncio.Event()
         self.is_paused = False
         self._failure = ""
-        self._rest = b""
-        self._said: deque[str] = deque(maxlen=3)
-        self.last_sign_s = self._loop.time()
-        _stuck[:] = [process for process in _stuck if process.poll() is None]
+        self._partial_line = b""
+        self._stderr: deque[str] = deque(maxlen=_STDERR_LINES)
+        self.last_activity_s = self._loop.time()
+        _unkillable[:] = [process for process in _unkillable if process.poll() is None]
         self._process = subprocess.Popen(
             command,
             bufsize=0,
@@ -90,59 +91,63 @@ class Recorder:
         self._err = cast(IO[bytes], self._process.stderr)
         for pipe in (self._in, self._out, self._err):
             os.set_blocking(pipe.fileno(), False)
-        with contextlib.suppress(OSError):  # why it is gone already, it has told its stderr
+        with contextlib.suppress(OSError):  # it has ended already; its stderr has the reason
             self._in.write(msgspec.json.encode(settings) + b"\n")
         self._loop.add_reader(self._out, self._read_audio)
         self._loop.add_reader(self._err, self._read_reports)
 
     @property
     def pid(self) -> int:
-        """The process, and its group."""
+        """Number of the process, and of its group."""
         return self._process.pid
 
     def pause(self) -> None:
-        """Read no more audio: the process waits as soon as the pipe is full."""
-        if not self.is_paused and not self.over.is_set():
+        """Stop reading audio: the process blocks as soon as the pipe is full."""
+        if not self.is_paused and not self.ended.is_set():
             self.is_paused = True
             self._loop.remove_reader(self._out)
 
     def resume(self) -> None:
-        """Read on."""
+        """Read audio again."""
         if self.is_paused:
             self.is_paused = False
-            self.last_sign_s = self._loop.time()
+            self.last_activity_s = self._loop.time()
             self._loop.add_reader(self._out, self._read_audio)
 
     async def stop(self) -> str | None:
-        """End the process and all it started; return what was wrong, or None after a good end.
+        """End the whole process group: SIGTERM, and SIGKILL half a second later.
 
-        It is asked first, and killed half a second later. One that not even SIGKILL ends, as it is
-        stuck in a driver, is left behind and reaped when it can be.
+        A process that survives SIGKILL, as it is stuck in a driver, is left and reaped later.
+
+        Returns
+        -------
+        str or None
+            The reason, if the process had failed before; else None.
         """
-        is_over = self.over.is_set()
+        had_ended = self.ended.is_set()
         self._loop.remove_reader(self._out)
-        if not is_over:
+        if not had_ended:
             os.kill(self.pid, signal.SIGTERM)  # `Popen.terminate` would reap one that has ended
-        has_ended = await self._until(self._has_ended, _GRACE_S)
+        has_exited = await self._until(self._has_exited, _TERMINATE_S)
         # Not reaped yet, so the group's number is still its own.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         if not await self._until(lambda: self._process.poll() is not None, _KILL_S):
-            _log.error("Process %d, which records, cannot be killed.", self.pid)
-            _stuck.append(self._process)
+            _log.error("Capture process %d cannot be killed.", self.pid)
+            _unkillable.append(self._process)
         self._loop.remove_reader(self._err)
         self._read_reports()
         for pipe in (self._in, self._out, self._err):
             pipe.close()
-        return self._reason(has_ended=has_ended) if is_over else None
+        return self._failure_reason(has_exited=has_exited) if had_ended else None
 
-    async def _until(self, condition: Callable[[], bool], limit_s: float) -> bool:
-        deadline_s = self._loop.time() + limit_s
+    async def _until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        deadline_s = self._loop.time() + timeout_s
         while not (holds := condition()) and self._loop.time() < deadline_s:
             await asyncio.sleep(_POLL_S)
         return holds
 
-    def _has_ended(self) -> bool:
+    def _has_exited(self) -> bool:
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def _read_audio(self) -> None:
@@ -151,47 +156,46 @@ class Recorder:
         except BlockingIOError:
             return
         if self.name is None:
-            self._read_reports()  # which may stand in the other pipe still
+            self._read_reports()  # `Opened` may still be in the other pipe
         if data:
-            self.last_sign_s = self._loop.time()
-            self._hear(data)
+            self.last_activity_s = self._loop.time()
+            self._on_audio(data)
         else:
             self._loop.remove_reader(self._out)
-            self.over.set()
+            self.ended.set()
 
     def _read_reports(self) -> None:
         try:
-            data = os.read(self._err.fileno(), _LONGEST_LINE_BYTES)
+            data = os.read(self._err.fileno(), _MAX_LINE_BYTES)
         except BlockingIOError:
             return
         if not data:
             self._loop.remove_reader(self._err)
-        *lines, self._rest = (self._rest + data)[-_LONGEST_LINE_BYTES:].split(b"\n")
+        *lines, self._partial_line = (self._partial_line + data)[-_MAX_LINE_BYTES:].split(b"\n")
         for line in lines:
-            self._take_report(line)
+            self._handle_line(line)
 
-    def _take_report(self, line: bytes) -> None:
+    def _handle_line(self, line: bytes) -> None:
         try:
             report = msgspec.json.decode(line, type=Report)
         except (msgspec.DecodeError, UnicodeDecodeError):
             if text := line.decode(errors="replace").strip():
-                self._said.append(text)
+                self._stderr.append(text)
             return
         match report:
             case Opened():
                 self.name = report.name
-                self.last_sign_s = self._loop.time()
+                self.last_activity_s = self._loop.time()
             case Lost():
-                self._lose(report.n_chunks - self._n_lost)
+                self._on_loss(report.n_chunks - self._n_lost)
                 self._n_lost = report.n_chunks
             case Failed():
                 self._failure = report.message
 
-    def _reason(self, *, has_ended: bool) -> str | None:
-        """Return why it ended: its own error, or else its exit status and last words."""
+    def _failure_reason(self, *, has_exited: bool) -> str | None:
+        """Return the error it reported, or else its exit status and the end of standard error."""
         status = self._process.returncode
-        if self._failure or status == 0 or not has_ended:
+        if self._failure or status == 0 or not has_exited:
             return self._failure or None
         how = f"signal {-status}" if status and status < 0 else f"exit status {status}"
-        last_words = "; ".join(self._said)
-        return f"The process that records ended with {how}. Its last words: {last_words or 'none'}."
+        return f"The capture process ended with {how}. stderr: {'; '.join(self._stderr) or 'none'}."

@@ -1,4 +1,4 @@
-"""One source and every model that hears it."""
+"""One source with the models that run on it."""
 
 import time
 from collections import deque
@@ -9,171 +9,191 @@ from msgspec.structs import replace
 
 from kws.audio import SAMPLE_RATE_HZ, level_dbfs
 from kws.config import Config, GateSettings, ListenerSettings
-from kws.daemon.backlog import Piece
-from kws.daemon.source_supervisor import Ear
-from kws.events import Detection, End, NearMiss
+from kws.daemon.backlog import AudioBlock
+from kws.daemon.source_supervisor import SourceSupervisor
+from kws.events import Detection, End, NearMiss, Peak
 from kws.model import model_path
 from kws.spotter import Spotter
 
-__all__ = ["Channel", "Listener", "Voice", "voices_of"]
+__all__ = ["Listener", "ListenerKey", "SourceListeners", "listener_keys"]
 
 _HISTORY_S = 2.0
-"""What a model that comes in by a reload is given first, so that no word under way is lost."""
+"""Audio replayed to a model added by a reload, so that a word in progress is not lost."""
 _SAME_WORD_S = 0.5
+"""Detections of one keyword that end within this time are of the same word."""
+
+_Event = TypeVar("_Event", Detection, NearMiss, Peak)
 
 
-_Word = TypeVar("_Word", Detection, NearMiss)
-
-
-class Voice(NamedTuple):
-    """All that makes a listener what it is; the same voice again needs no new one."""
+class ListenerKey(NamedTuple):
+    """All settings of a listener: a reload keeps the listeners whose key is the same."""
 
     settings: ListenerSettings
     gate: GateSettings
     near_miss_score: float | None
     file: tuple[int, ...]
-    """Which file the model was read from: its inode, size and time."""
+    """Inode, size and time of the model file."""
 
 
 class Listener:
-    """A spotter, and where in its source's time it began.
+    """A spotter on one source, with the sample at which its stream began.
 
     Parameters
     ----------
     spotter : Spotter
-        For this listener alone.
-    voice : Voice
-        What it was made of.
+        Not shared with other listeners.
+    key : ListenerKey
+        Its settings.
     """
 
-    def __init__(self, spotter: Spotter, voice: Voice) -> None:
+    def __init__(self, spotter: Spotter, key: ListenerKey) -> None:
         self.spotter = spotter
-        self.voice = voice
+        self.key = key
         (self.name,) = (one.name for one in spotter.manifests)
         self._start_sample = 0
+        self._near_misses: list[NearMiss] = []
+        self._peaks: list[Peak] = []
 
     @classmethod
-    def open(cls, voice: Voice) -> "Listener":
+    def open(cls, key: ListenerKey) -> "Listener":
         """Open the model; errors as in `Spotter`."""
-        settings = voice.settings
+        settings = key.settings
         spotter = Spotter(
             settings,
-            gate=voice.gate,
+            gate=key.gate,
             decision=settings.decision,
-            near_miss_score=voice.near_miss_score,
+            near_miss_score=key.near_miss_score,
         )
-        return cls(spotter, voice)
+        return cls(spotter, key)
 
-    def begin(self, start_sample: int) -> list[Detection]:
-        """End the stream so far, return what is still heard in it, and begin one there."""
-        found = self._placed(self.spotter.flush())
+    def restart(self, start_sample: int) -> list[Detection]:
+        """End the stream, return its last detections, and begin a stream at a sample."""
+        found = self._in_source_time(self.spotter.flush())
+        self._near_misses, self._peaks = self.take_near_misses(), self.take_peaks()
         self._start_sample = start_sample
         return found
 
-    def hear(self, audio: bytes) -> list[Detection]:
-        """Return what is heard in mono s16le."""
-        return self._placed(self.spotter.process(audio))
+    def process(self, audio: bytes) -> list[Detection]:
+        """Process mono s16le; return the detections."""
+        return self._in_source_time(self.spotter.process(audio))
 
-    def near_misses(self) -> list[NearMiss]:
-        """Return what came near a detection since the last call."""
-        return self._placed(self.spotter.take_near_misses())
+    def take_near_misses(self) -> list[NearMiss]:
+        """Return the near misses since the last call."""
+        ended, self._near_misses = self._near_misses, []
+        return ended + self._in_source_time(self.spotter.take_near_misses())
 
-    def _placed(self, detections: list[_Word]) -> list[_Word]:
-        start_s = self._start_sample / SAMPLE_RATE_HZ
-        return [one.shifted(start_s) for one in detections]
+    def take_peaks(self) -> list[Peak]:
+        """Return the peaks of detections whose rise has ended since the last call."""
+        ended, self._peaks = self._peaks, []
+        return ended + self._in_source_time(self.spotter.take_peaks())
+
+    def _in_source_time(self, events: list[_Event]) -> list[_Event]:
+        offset_s = self._start_sample / SAMPLE_RATE_HZ
+        return [event.shifted(offset_s) for event in events]
 
 
-class Channel:
-    """An ear with its listeners.
+class SourceListeners:
+    """One source with its listeners.
 
     Parameters
     ----------
-    ear : Ear
-        Gives the audio.
+    supervisor : SourceSupervisor
+        Of the source.
     listeners : list of Listener
-        New ones.
+        New ones, one for each model.
 
     Attributes
     ----------
     n_detections : int
     level_dbfs : float or None
-        Of the last audio.
+        Of the last block.
     cpu_s : float
-        Spent on the audio, all stages.
-    is_done : bool
-        Whether the end of a file was told.
+        CPU seconds spent on the audio, all stages.
+    is_finished : bool
+        Whether the end of a file was reported.
     """
 
-    def __init__(self, ear: Ear, listeners: list[Listener]) -> None:
-        self.ear = ear
+    def __init__(self, supervisor: SourceSupervisor, listeners: list[Listener]) -> None:
+        self.supervisor = supervisor
         self.listeners = listeners
         self.n_detections = 0
         self.level_dbfs: float | None = None
         self.cpu_s = 0.0
-        self.is_done = False
+        self.is_finished = False
         self._position = 0
-        self._is_deaf = False
+        self._is_muted = False
         self._history: deque[bytes] = deque()
         self._recent: deque[Detection] = deque(maxlen=16)
 
-    def hear(self, piece: Piece, *, is_muted: bool = False) -> list[Detection]:
-        """Process a piece; after a gap in all stages anew.
+    def process(self, block: AudioBlock, *, is_muted: bool = False) -> list[Detection]:
+        """Process a block with every listener; after a gap, all stages are reset first.
 
         Parameters
         ----------
-        piece : Piece
+        block : AudioBlock
             The next one.
         is_muted : bool
-            Pass over the piece: it is a gap.
+            Skip the block, as if it were a gap.
         """
         started_s = time.thread_time()
         found: list[Detection] = []
-        if piece.is_after_gap or is_muted != self._is_deaf:
-            self._is_deaf = is_muted
+        if block.is_after_gap or is_muted != self._is_muted:
+            self._is_muted = is_muted
             self._history.clear()
-            for one in self.listeners:
-                found += one.begin(piece.start_sample)
+            for listener in self.listeners:
+                found += listener.restart(block.start_sample)
         if not is_muted:
-            self._remember(piece)
-            if piece.audio:
-                self.level_dbfs = level_dbfs(np.frombuffer(piece.audio, "<i2"))
-            for one in self.listeners:
-                found += one.hear(piece.audio)
-        self._position = piece.start_sample + len(piece.audio) // 2
+            self._remember(block)
+            if block.audio:
+                self.level_dbfs = level_dbfs(np.frombuffer(block.audio, "<i2"))
+            for listener in self.listeners:
+                found += listener.process(block.audio)
+        self._position = block.start_sample + len(block.audio) // 2
         return self._counted(found, started_s)
 
-    def near_misses(self) -> list[NearMiss]:
-        """Return what came near a detection since the last call."""
-        found = [miss for one in self.listeners for miss in one.near_misses()]
-        return [replace(one, source=self.ear.label) for one in found]
+    def take_near_misses(self) -> list[NearMiss]:
+        """Return the near misses of all listeners since the last call."""
+        found = [miss for listener in self.listeners for miss in listener.take_near_misses()]
+        return [replace(miss, source=self.supervisor.label) for miss in found]
 
-    def adopt(self, listeners: list[Listener]) -> list[Detection]:
-        """Go on with other listeners, of which any may be old; return what only new ones heard."""
+    def take_peaks(self) -> list[Peak]:
+        """Return the peaks of the detections of all listeners since the last call."""
+        found = [peak for listener in self.listeners for peak in listener.take_peaks()]
+        return [replace(peak, source=self.supervisor.label) for peak in found]
+
+    def replace_listeners(self, listeners: list[Listener]) -> list[Detection]:
+        """Continue with other listeners; the new ones among them first get the last 2 s of audio.
+
+        Returns
+        -------
+        list of Detection
+            Those of new listeners in that audio, without words that were detected before.
+        """
         started_s = time.thread_time()
         audio = b"".join(self._history)
         found: list[Detection] = []
-        for one in listeners:
-            if one not in self.listeners:
-                one.begin(self._position - len(audio) // 2)
-                found += one.hear(audio)
+        for listener in listeners:
+            if listener not in self.listeners:
+                listener.restart(self._position - len(audio) // 2)
+                found += listener.process(audio)
         self.listeners = listeners
         return self._counted([one for one in found if not self._is_known(one)], started_s)
 
-    def end(self) -> list[Detection]:
-        """End the stream; return what is still heard."""
-        return self.hear(Piece(self._position, b"", is_after_gap=True))
+    def flush(self) -> list[Detection]:
+        """End the stream; return its last detections."""
+        return self.process(AudioBlock(self._position, b"", is_after_gap=True))
 
-    def balance(self) -> End:
-        """Return what a file that has ended comes to."""
+    def end_event(self) -> End:
+        """Return the event for the end of a file."""
         return End(
-            audio_s=round(self.ear.backlog.n_received / SAMPLE_RATE_HZ, 3),
+            audio_s=round(self.supervisor.backlog.n_received / SAMPLE_RATE_HZ, 3),
             detections=self.n_detections,
             cpu_s=round(self.cpu_s, 6),
-            source=self.ear.label,
+            source=self.supervisor.label,
         )
 
-    def _remember(self, piece: Piece) -> None:
-        self._history.append(piece.audio)
+    def _remember(self, block: AudioBlock) -> None:
+        self._history.append(block.audio)
         n_bytes = sum(map(len, self._history))
         while n_bytes - len(self._history[0]) >= 2 * _HISTORY_S * SAMPLE_RATE_HZ:
             n_bytes -= len(self._history.popleft())
@@ -187,15 +207,15 @@ class Channel:
         )
 
     def _counted(self, found: list[Detection], started_s: float) -> list[Detection]:
-        found = [replace(one, source=self.ear.label) for one in found]
+        found = [replace(one, source=self.supervisor.label) for one in found]
         self._recent.extend(found)
         self.n_detections += len(found)
         self.cpu_s += time.thread_time() - started_s
         return found
 
 
-def voices_of(config: Config) -> list[Voice]:
-    """Return what is to listen to every source.
+def listener_keys(config: Config) -> list[ListenerKey]:
+    """Return the keys of the listeners that every source gets.
 
     Raises
     ------
@@ -204,9 +224,9 @@ def voices_of(config: Config) -> list[Voice]:
     """
     recording = config.recording
     near_miss_score = recording.min_score if recording.folder else None
-    voices = []
+    keys = []
     for settings in config.every_model:
         at = model_path(settings.name).stat()
         file = (at.st_ino, at.st_size, at.st_mtime_ns)
-        voices.append(Voice(settings, config.gate, near_miss_score, file))
-    return voices
+        keys.append(ListenerKey(settings, config.gate, near_miss_score, file))
+    return keys

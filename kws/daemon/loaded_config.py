@@ -1,4 +1,4 @@
-"""All that a configuration asks for, read, opened and checked before anything changes."""
+"""A configuration with its models open and its hooks checked, before it takes effect."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,91 +7,104 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from kws.config import Config, DaemonSettings, SourceSettings, load_config
-from kws.daemon.listeners import Channel, Listener, Voice, voices_of
+from kws.daemon.listeners import Listener, ListenerKey, SourceListeners, listener_keys
 from kws.errors import ConfigError
-from kws.sinks.clip_recorder import Recording
+from kws.sinks.clip_recorder import ClipRecorder
 from kws.sinks.hooks import Hooks
 
-__all__ = ["Setup"]
+__all__ = ["LoadedConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setup:
+class LoadedConfig:
     """A configuration with its models open and its hooks checked.
 
     Attributes
     ----------
     config : Config
     keywords : tuple of str
-        What all models together can hear.
+        Those of all models together.
     listeners : dict of str to list of Listener
         For each source, by its label.
     hooks : Hooks
-    recording : Recording
+    clip_recorder : ClipRecorder
     """
 
     config: Config
     keywords: tuple[str, ...]
     listeners: dict[str, list[Listener]]
     hooks: Hooks
-    recording: Recording
-
-    @property
-    def models(self) -> list[str]:
-        """Names of the models that hear every source."""
-        return [one.name for one in next(iter(self.listeners.values()))]
+    clip_recorder: ClipRecorder
 
     @classmethod
     def read(
-        cls, path: Path, old: "Setup | None" = None, channels: Sequence[Channel] = ()
-    ) -> "Setup":
-        """Read kws.toml and open what it asks for; what `old` has open and is the same is kept.
+        cls,
+        path: Path,
+        *,
+        old: "LoadedConfig | None" = None,
+        sources: Sequence[SourceListeners] = (),
+    ) -> "LoadedConfig":
+        """Read kws.toml; open its models and check its hooks.
+
+        Parameters
+        ----------
+        path : Path
+            Of kws.toml.
+        old : LoadedConfig or None
+            The one in effect; its unchanged parts are kept.
+        sources : sequence of SourceListeners
+            Those of `old`; their listeners with the same key are kept.
 
         Raises
         ------
         KwsError
-            If anything is not as it must be. Nothing has changed then.
+            If a setting, model or hook cannot be used; nothing has changed then.
         """
         config = load_config(path)
-        voices = voices_of(config)
+        keys = listener_keys(config)
         listeners = {
-            source.label: _listeners(source, voices, channels) for source in config.every_source
+            source.label: _listeners(source, keys, sources) for source in config.every_source
         }
-        some = next(iter(listeners.values()))
-        _check_names([one.name for one in some])
-        keywords = tuple(dict.fromkeys(word for one in some for word in one.spotter.keywords))
+        of_one_source = next(iter(listeners.values()))
+        _check_names([listener.name for listener in of_one_source])
+        keywords = tuple(
+            dict.fromkeys(word for one in of_one_source for word in one.spotter.keywords)
+        )
         if old and (old.config.hooks, old.keywords) == (config.hooks, keywords):
             hooks = old.hooks
         else:
             hooks = Hooks(config.hooks, keywords=keywords)
-        if old and _recorded(old.config) == _recorded(config):
-            recording = old.recording
+        if old and _clip_settings(old.config) == _clip_settings(config):
+            clip_recorder = old.clip_recorder
         else:
-            recording = Recording(config.recording, config=config)
+            clip_recorder = ClipRecorder(config.recording, config=config)
         return cls(
             config=config,
             keywords=keywords,
             listeners=listeners,
             hooks=hooks,
-            recording=recording,
+            clip_recorder=clip_recorder,
         )
 
 
-def _recorded(config: Config) -> Config:
-    """Leave out what no recording says anything of."""
+def _clip_settings(config: Config) -> Config:
+    """Return the settings that a clip recorder depends on: all but hooks and daemon."""
     return replace(config, hooks=[], daemon=DaemonSettings())
 
 
 def _listeners(
-    source: SourceSettings, voices: Sequence[Voice], channels: Sequence[Channel]
+    settings: SourceSettings, keys: Sequence[ListenerKey], sources: Sequence[SourceListeners]
 ) -> list[Listener]:
-    """Return a listener for each voice: the one that hears this source already, or a new one."""
-    known = [
-        one for channel in channels if channel.ear.settings == source for one in channel.listeners
+    """Return a listener of a source for each key, the existing one or a new one."""
+    existing = [
+        listener
+        for source in sources
+        if source.supervisor.settings == settings
+        for listener in source.listeners
     ]
     return [
-        next((one for one in known if one.voice == voice), None) or Listener.open(voice)
-        for voice in voices
+        next((one for one in existing if one.key == key), None) or Listener.open(key)
+        for key in keys
     ]
 
 

@@ -1,44 +1,51 @@
-"""Logging that never waits: a standard error that nobody reads must not stop the audio."""
+"""A bounded queue and worker thread for the log: a blocked standard error must not stop audio."""
 
 import contextlib
 import logging
 from collections.abc import Iterator, Sequence
 
-from kws.daemon.sink_queue import Outlet
+from kws.daemon.sink_queue import SinkQueue
 
-__all__ = ["logs_in_a_thread"]
+__all__ = ["log_in_thread"]
 
-_LAST_S = 0.3
+_CLOSE_S = 0.3
 
 
 @contextlib.contextmanager
-def logs_in_a_thread() -> Iterator[None]:
-    """Hand what is logged to the root logger's handlers in a thread, through a bounded queue."""
+def log_in_thread() -> Iterator[None]:
+    """Run the root logger's handlers in a thread, behind a bounded queue."""
     root = logging.getLogger()
     handlers = list(root.handlers)
-    outlet = Outlet("the log", _Handlers(handlers))
-    root.handlers[:] = [_ToOutlet(outlet)]
+    log_queue = SinkQueue("the log", _Handlers(handlers))
+    root.handlers[:] = [_QueueHandler(log_queue)]
     try:
         yield
     finally:
         root.handlers[:] = handlers
-        outlet.begin_close()
-        outlet.join(_LAST_S)
+        log_queue.begin_close()
+        log_queue.join(_CLOSE_S)
 
 
-class _ToOutlet(logging.Handler):
+class _QueueHandler(logging.Handler):
     """Queue each record."""
 
-    def __init__(self, outlet: Outlet[logging.LogRecord]) -> None:
+    def __init__(self, log_queue: SinkQueue[logging.LogRecord]) -> None:
         super().__init__()
-        self._outlet = outlet
+        self._log_queue = log_queue
+        self._is_queuing = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._outlet.put(record)
+        if self._is_queuing:  # a warning of the queue about itself, which is full or slow
+            return
+        self._is_queuing = True
+        try:
+            self._log_queue.put(record)
+        finally:
+            self._is_queuing = False
 
 
 class _Handlers:
-    """The handlers that there were, as a sink."""
+    """The handlers of the root logger, as the end of a queue."""
 
     def __init__(self, handlers: Sequence[logging.Handler]) -> None:
         self._handlers = handlers
@@ -49,4 +56,4 @@ class _Handlers:
                 handler.handle(record)
 
     def close(self) -> None:
-        """Do nothing: the handlers live on."""
+        """Do nothing: the handlers remain in use."""

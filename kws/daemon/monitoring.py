@@ -1,5 +1,6 @@
-"""All that tells of the daemon, in one place for the service: its snapshot, socket and metrics."""
+"""Monitoring of a daemon: its snapshot, its status socket, its metrics and its last errors."""
 
+import contextlib
 import logging
 import os
 import time
@@ -7,62 +8,75 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kws.audio import SAMPLE_RATE_HZ
 from kws.config import DaemonSettings
-from kws.daemon.listeners import Channel
-from kws.daemon.logs import LastErrors
-from kws.daemon.metrics import MetricsServer
-from kws.daemon.snapshot import RecordingState, Snapshot, SourceState, Tally, cpu_seconds, rss_mb
-from kws.daemon.status_server import StatusServer, default_socket
+from kws.daemon.listeners import SourceListeners
+from kws.daemon.snapshot import (
+    DetectionCounter,
+    LogLine,
+    RecordingState,
+    Snapshot,
+    SourceState,
+    cpu_seconds,
+    rss_mb,
+)
+from kws.daemon.status_server import StatusServer
+from kws.daemon.status_socket import default_socket
 from kws.errors import ConfigError
 from kws.events import Event
-from kws.sinks.clip_recorder import RecordingCounts
+from kws.sinks.clip_recorder import ClipCounts
 from kws.sinks.hooks import HookCounts
 
-__all__ = ["Reporter"]
+if TYPE_CHECKING:
+    from kws.daemon.metrics_server import MetricsServer
+
+__all__ = ["LastErrors", "Monitoring"]
+
+_MAX_CHARACTERS = 2000
 
 _log = logging.getLogger("kws.daemon")
 
 
-class Reporter:
-    """Tell of a daemon whoever asks.
+class Monitoring:
+    """Serve the state of a daemon: at its status socket, and as metrics.
 
     Parameters
     ----------
     settings : DaemonSettings
-        Which socket and port.
-    channels : callable
-        Gives those there are now.
+        With the socket and the port of the metrics.
+    sources : callable
+        Returns the current sources.
     hooks : callable
-        Gives what became of the hooks.
-    recording : callable
-        Gives what became of clips; None while none are recorded.
+        Returns the counts of hooks.
+    clips : callable
+        Returns the counts of clips; None while recording is off.
     """
 
     def __init__(
         self,
         settings: DaemonSettings,
         *,
-        channels: Callable[[], Sequence[Channel]],
+        sources: Callable[[], Sequence[SourceListeners]],
         hooks: Callable[[], HookCounts],
-        recording: Callable[[], RecordingCounts | None] = lambda: None,
+        clips: Callable[[], ClipCounts | None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._version = version("kws")
-        self._channels, self._hooks, self._recording = channels, hooks, recording
-        self._tally = Tally()
+        self._sources, self._hooks, self._clips = sources, hooks, clips
+        self._counter = DetectionCounter()
         self._errors = LastErrors()
         self._status = self._status_server(settings)
         self._metrics = self._metrics_server(settings)
 
     async def start(self) -> None:
-        """Open socket and port; without a socket where none was asked for, it only warns.
+        """Open the socket and the port; if the default socket cannot be opened, only warn.
 
         Raises
         ------
         ConfigError
-            If what kws.toml asks for cannot be had.
+            If a socket or port set in kws.toml cannot be opened.
         """
         logging.getLogger("kws").addHandler(self._errors)
         await _start(self._status, self._settings)
@@ -74,80 +88,113 @@ class Reporter:
                 raise
 
     async def change(self, settings: DaemonSettings) -> None:
-        """Move to another socket and port, where they are others.
+        """Switch to another socket and port, where they differ.
 
         Raises
         ------
         ConfigError
-            If what is asked for cannot be had; then all stays as it is.
+            If one of them cannot be opened; then the old ones stay in use.
         """
-        old = self._settings
-        status, metrics = self._status, self._metrics
-        if settings.socket != old.socket:
+        old_status, old_metrics = self._status, self._metrics
+        status, metrics = old_status, old_metrics
+        if settings.socket != self._settings.socket:
             status = self._status_server(settings)
             await _start(status, settings)
-        if settings.metrics_port != old.metrics_port:
+        if settings.metrics_port != self._settings.metrics_port:
             metrics = self._metrics_server(settings)
             try:
                 if metrics:
                     await metrics.start()
             except ConfigError:
-                if status is not self._status:
+                if status is not old_status:
                     await status.close()
                 raise
-        leaving = [self._status] * (status is not self._status)
-        stopped = self._metrics if metrics is not self._metrics else None
         self._settings, self._status, self._metrics = settings, status, metrics
-        for server in leaving:
-            await server.close()
-        if stopped:
-            await stopped.close()
+        if status is not old_status:
+            await old_status.close()
+        if old_metrics and metrics is not old_metrics:
+            await old_metrics.close()
 
     def send(self, event: Event) -> None:
-        """Count an event and tell it to all who follow; never waits."""
-        self._tally.send(event)
+        """Count an event and send it to all subscribers, without waiting."""
+        self._counter.send(event)
         self._status.publish(event)
 
     async def close(self) -> None:
-        """End all connections, within half a second."""
+        """Close all connections, within half a second."""
         logging.getLogger("kws").removeHandler(self._errors)
         await self._status.close()
         if self._metrics:
             await self._metrics.close()
 
-    def _status_server(self, settings: DaemonSettings) -> StatusServer:
-        path = Path(settings.socket).expanduser() if settings.socket else default_socket()
-        return StatusServer(path, self.snapshot)
-
-    def _metrics_server(self, settings: DaemonSettings) -> MetricsServer | None:
-        port = settings.metrics_port
-        return MetricsServer(port, self.snapshot) if port else None
-
     def snapshot(self) -> Snapshot:
-        """Return the state of now; takes a fraction of a millisecond."""
-        channels, clips = self._channels(), self._recording()
-        models = dict.fromkeys(one.name for channel in channels for one in channel.listeners)
+        """Return the current state; takes a fraction of a millisecond."""
+        sources, clips = self._sources(), self._clips()
+        models = dict.fromkeys(one.name for source in sources for one in source.listeners)
         return Snapshot(
             version=self._version,
             pid=os.getpid(),
             time_s=time.time(),
-            uptime_s=round(self._tally.uptime_s, 3),
+            uptime_s=round(self._counter.uptime_s, 3),
             cpu_s=cpu_seconds(),
             rss_mb=rss_mb(),
-            sources=[_state(channel) for channel in channels],
+            sources=[_state(source) for source in sources],
             models=list(models),
-            detections=self._tally.counts(),
-            last_detections=list(self._tally.last),
+            detections=self._counter.counts(),
+            last_detections=list(self._counter.last),
             hooks=asdict(self._hooks()),
-            recording=RecordingState(n_clips=clips.written, n_failed=clips.failed + clips.dropped)
-            if clips
-            else None,
+            recording=_recording_state(clips) if clips else None,
             last_errors=self._errors.lines(),
         )
 
+    def _status_server(self, settings: DaemonSettings) -> StatusServer:
+        path = Path(settings.socket).expanduser() if settings.socket else default_socket()
+        return StatusServer(path, self.snapshot)
+
+    def _metrics_server(self, settings: DaemonSettings) -> "MetricsServer | None":
+        if not settings.metrics_port:
+            return None
+        from kws.daemon.metrics_server import MetricsServer  # the HTTP server takes memory
+
+        return MetricsServer(settings.metrics_port, self.snapshot)
+
+
+class LastErrors(logging.Handler):
+    """Keep the last warnings and errors, one per line of code; a handler of the logger `kws`.
+
+    Parameters
+    ----------
+    max_n : int
+        Number kept; each is cut at 2000 characters.
+    """
+
+    def __init__(self, max_n: int = 20) -> None:
+        super().__init__(logging.WARNING)
+        self._max_n = max_n
+        self._lines: dict[tuple[str, int], LogLine] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the record; it replaces an earlier one from the same line of code."""
+        place = (record.pathname, record.lineno)
+        previous = self._lines.pop(place, None)
+        self._lines[place] = LogLine(
+            time_s=record.created,
+            level=record.levelname.lower(),
+            logger=record.name,
+            message=record.getMessage()[:_MAX_CHARACTERS],
+            n=previous.n + 1 if previous else 1,
+        )
+        if len(self._lines) > self._max_n:
+            del self._lines[next(iter(self._lines))]
+
+    def lines(self) -> list[LogLine]:
+        """Return them in order of time."""
+        with self.lock or contextlib.nullcontext():
+            return list(self._lines.values())
+
 
 async def _start(server: StatusServer, settings: DaemonSettings) -> None:
-    """Open the socket; where none was asked for, do without."""
+    """Open the socket; without the default one, the daemon runs nevertheless."""
     try:
         await server.start()
     except ConfigError as error:
@@ -156,19 +203,23 @@ async def _start(server: StatusServer, settings: DaemonSettings) -> None:
         _log.warning("`kws status` will not find this daemon. %s", error)
 
 
-def _state(channel: Channel) -> SourceState:
-    ear = channel.ear
+def _recording_state(clips: ClipCounts) -> RecordingState:
+    return RecordingState(n_clips=clips.written, n_failed=clips.failed + clips.dropped)
+
+
+def _state(source: SourceListeners) -> SourceState:
+    supervisor, backlog = source.supervisor, source.supervisor.backlog
     return SourceState(
-        name=ear.label,
-        description=ear.name,
-        state=ear.state,
-        since_s=ear.since_s,
-        level_dbfs=channel.level_dbfs,
-        gate_open=any(one.spotter.gate_open for one in channel.listeners),
-        audio_s=round(ear.backlog.n_received / SAMPLE_RATE_HZ, 3),
-        dropped_s=round(ear.backlog.n_dropped / SAMPLE_RATE_HZ, 3),
-        waiting_s=round(ear.backlog.waiting_s, 3),
-        n_overruns=ear.n_overruns,
-        n_reopened=ear.n_reopened,
-        last_error=ear.last_error,
+        name=supervisor.label,
+        description=supervisor.name,
+        state=supervisor.state,
+        since_s=supervisor.since_s,
+        level_dbfs=source.level_dbfs,
+        gate_open=any(one.spotter.gate_open for one in source.listeners),
+        audio_s=round(backlog.n_received / SAMPLE_RATE_HZ, 3),
+        dropped_s=round(backlog.n_dropped / SAMPLE_RATE_HZ, 3),
+        waiting_s=round(backlog.waiting_s, 3),
+        n_overruns=supervisor.n_overruns,
+        n_reopened=supervisor.n_reopened,
+        last_error=supervisor.last_error,
     )

@@ -1,7 +1,7 @@
-"""`kws daemon`: ears, models and sinks put together, in one loop that also tells the watchdog.
+"""Run as a service: several sources and models, restarts failed sources, reloads on SIGHUP.
 
-The loop takes a piece of audio of each source in turn, gives it to the models, and hands what they
-hear to the outlets. Nothing in it waits for a source, a sink or a disk.
+One loop processes a block of audio of each source in turn, runs the models on it, and sends the
+detections to the sinks. Nothing in it waits for a source, a sink or a disk.
 """
 
 import asyncio
@@ -16,55 +16,52 @@ from pathlib import Path
 import msgspec
 
 from kws.config import SourceSettings
-from kws.daemon.backlog import Piece
-from kws.daemon.capture_process import CAPTURE
-from kws.daemon.listeners import Channel
-from kws.daemon.loaded_config import Setup
-from kws.daemon.log_queue import logs_in_a_thread
-from kws.daemon.logs import LogFormat
-from kws.daemon.monitoring import Reporter
-from kws.daemon.sink_queue import Outlet
-from kws.daemon.source_supervisor import Ear, wall_time
-from kws.daemon.systemd import Notifier
+from kws.daemon.backlog import AudioBlock
+from kws.daemon.capture_process import CAPTURE_COMMAND
+from kws.daemon.delivery import Delivery
+from kws.daemon.listeners import SourceListeners
+from kws.daemon.loaded_config import LoadedConfig
+from kws.daemon.log_queue import log_in_thread
+from kws.daemon.monitoring import Monitoring
+from kws.daemon.source_supervisor import SourceSupervisor, wall_time
+from kws.daemon.systemd import SystemdNotifier
 from kws.daemon.threads import in_thread
 from kws.errors import AudioError, KwsError
 from kws.events import Detection, Event, StateChange
+from kws.logs import LogFormat
 from kws.sinks import Sink
-from kws.sinks.hooks import Hooks
+from kws.sinks.clip_recorder import ClipCounts
 
 __all__ = ["Daemon"]
 
 _IDLE_S = 1.0
 _LAST_AUDIO_S = 0.3
-_LAST_HOOKS_S = 0.7
-_KILL_S = 0.8
 _SAVE_S = 1.5
-_POLL_S = 0.01
 _INTERRUPTED = 130
 
 _log = logging.getLogger("kws.daemon")
 
 
 class Daemon:
-    """Listen until told to end, or until all sources were files and have ended.
+    """Listen until a signal, or until all sources were files and have ended.
 
     Parameters
     ----------
     config : Path
-        kws.toml; read again on SIGHUP.
+        Of kws.toml; read again on SIGHUP.
     printer : Sink or None
-        Takes events beside the hooks.
-    notifier : Notifier or None
-        Talks to the service manager; None makes one out of the environment.
-    recorder : sequence of str
-        What records; tests bring their own.
+        A sink of events beside the hooks.
+    notifier : SystemdNotifier or None
+        Notifies the service manager; None makes one from the environment.
+    capture_command : sequence of str
+        Command of the capture processes.
     change_log : callable or None
         Called at a reload with `[daemon] log_format`; None leaves the log as it is.
 
     Raises
     ------
     KwsError
-        If the configuration, a model or a hook is not as it must be.
+        If the configuration, a model or a hook cannot be used.
     """
 
     def __init__(
@@ -72,26 +69,24 @@ class Daemon:
         config: Path,
         *,
         printer: Sink | None = None,
-        notifier: Notifier | None = None,
-        recorder: Sequence[str] = CAPTURE,
+        notifier: SystemdNotifier | None = None,
+        capture_command: Sequence[str] = CAPTURE_COMMAND,
         change_log: Callable[[LogFormat], None] | None = None,
     ) -> None:
         self._path = config
-        self._notifier = notifier or Notifier()
-        self._recorder = recorder
+        self._notifier = notifier or SystemdNotifier()
+        self._capture_command = capture_command
         self._change_log = change_log
-        self._setup = Setup.read(config)
-        self._channels: list[Channel] = []
-        self._reporter = Reporter(
-            self._setup.config.daemon,
-            channels=lambda: self._channels,
-            hooks=lambda: self._setup.hooks.counts,
-            recording=lambda: self._setup.recording.counts if self._setup.recording.is_on else None,
+        self._loaded = LoadedConfig.read(config)
+        self._sources: list[SourceListeners] = []
+        self._monitoring = Monitoring(
+            self._loaded.config.daemon,
+            sources=lambda: self._sources,
+            hooks=lambda: self._loaded.hooks.counts,
+            clips=self._clip_counts,
         )
-        self._tasks: dict[Ear, asyncio.Task[None]] = {}
-        self._hooks = Outlet("hooks", self._setup.hooks)
-        self._printers = [Outlet("standard output", printer)] if printer else []
-        self._retired: list[Outlet[Event]] = []
+        self._tasks: dict[SourceSupervisor, asyncio.Task[None]] = {}
+        self._delivery = Delivery(self._loaded.hooks, printer=printer)
         self._code: int | None = None
         self._failure: BaseException | None = None
         self._file_failure: AudioError | None = None
@@ -103,9 +98,9 @@ class Daemon:
         Raises
         ------
         AudioError
-            If all sources were files, and something was wrong with one.
+            If all sources were files, and there was an error in one.
         """
-        with logs_in_a_thread():
+        with log_in_thread():
             await self._run()
         if self._failure:
             raise self._failure
@@ -116,190 +111,193 @@ class Daemon:
     async def _run(self) -> None:
         self._wake = asyncio.Event()
         self._is_reload_wanted = asyncio.Event()
-        await self._reporter.start()
-        self._listen_to_signals()
-        reloader = asyncio.create_task(self._reload_for_ever())
-        for source in self._setup.config.every_source:
-            self._open(source, self._setup)
+        await self._monitoring.start()
+        self._handle_signals()
+        reloader = asyncio.create_task(self._reload_on_request())
+        for settings in self._loaded.config.every_source:
+            self._open(settings, self._loaded)
         self._deliver(StateChange(event="start", time=wall_time()))
         self._notifier.ready()
-        self._say_status()
+        self._report_status()
         try:
             await self._process()
-        except Exception as error:  # noqa: BLE001  raised again when all is let go of
+        except Exception as error:  # noqa: BLE001  raised again after the shutdown
             self._failure = error
         reloader.cancel()
-        await self._end()
+        await self._shut_down()
 
     async def _process(self) -> None:
-        """Process audio until there is none any more, or a signal or an error ends it."""
+        """Process audio until all files have ended, or a signal or an error ends the daemon."""
         while self._code is None and self._failure is None:
             self._wake.clear()
-            any_taken = self._take_turns()
-            self._notifier.ping()
-            if any_taken:
+            was_busy = self._process_each_source()
+            self._notifier.ping_watchdog()
+            if was_busy:
                 await asyncio.sleep(0)
-            elif all(channel.is_done for channel in self._channels) and not self._is_switching:
+            elif all(source.is_finished for source in self._sources) and not self._is_switching:
                 return
             else:
-                await self._wait(self._notifier.ping_every_s or _IDLE_S)
+                await self._wait(self._notifier.watchdog_interval_s or _IDLE_S)
 
-    def _take_turns(self) -> bool:
-        """Process one piece of each source; return whether there was any."""
-        return max([self._turn(channel) for channel in self._channels], default=False)
+    def _process_each_source(self) -> bool:
+        """Process one block of each source; return whether there was any."""
+        return max([self._process_source(source) for source in self._sources], default=False)
 
-    def _turn(self, channel: Channel) -> bool:
-        """Process one piece of a source; return whether there was one."""
-        piece = channel.ear.take()
-        if piece is not None:
-            # Hooks of before a reload mute until they have ended, too.
-            is_muted = any(map(_is_muting, (self._hooks, *self._retired)))
-            self._hear(channel, piece, is_muted=is_muted and not channel.ear.is_file)
-        if channel.ear.is_over and not channel.is_done:
-            channel.is_done = True
-            if channel.ear.last_error:
-                self._file_failure = AudioError(channel.ear.last_error)
-            self._deliver(channel.balance())
-        return piece is not None
+    def _process_source(self, source: SourceListeners) -> bool:
+        """Process one block of a source; return whether there was one."""
+        supervisor = source.supervisor
+        block = supervisor.take()
+        if block is not None:
+            is_muted = self._delivery.is_muting and not supervisor.is_file
+            self._process_block(source, block, is_muted=is_muted)
+        if supervisor.has_ended and not source.is_finished:
+            source.is_finished = True
+            if supervisor.last_error:
+                self._file_failure = AudioError(supervisor.last_error)
+            self._deliver(source.end_event())
+        return block is not None
 
-    def _hear(self, channel: Channel, piece: Piece, *, is_muted: bool = False) -> None:
-        """Process a piece of a source, deliver what is heard, and record it where that is on."""
-        recording = self._setup.recording
+    def _process_block(
+        self, source: SourceListeners, block: AudioBlock, *, is_muted: bool = False
+    ) -> None:
+        """Process a block of a source; deliver its detections and record their clips."""
+        clip_recorder = self._loaded.clip_recorder
         if not is_muted:
-            recording.hear(channel.ear.label, piece.audio, start_sample=piece.start_sample)
-        for detection in channel.hear(piece, is_muted=is_muted):
+            label = source.supervisor.label
+            clip_recorder.feed(label, block.audio, start_sample=block.start_sample)
+        for detection in source.process(block, is_muted=is_muted):
             self._deliver(detection)
-        for near_miss in channel.near_misses():
-            recording.send(near_miss)
+        for near_miss in source.take_near_misses():
+            clip_recorder.send(near_miss)
+        for peak in source.take_peaks():
+            self._deliver(peak)
 
-    async def _wait(self, most_s: float) -> None:
+    async def _wait(self, timeout_s: float) -> None:
         try:
-            async with asyncio.timeout(most_s):
+            async with asyncio.timeout(timeout_s):
                 await self._wake.wait()
         except TimeoutError:
             pass
 
     def _deliver(self, event: Event) -> None:
-        """Hand an event to every outlet; none of them waits."""
+        """Send an event to every sink, without waiting for any."""
         if isinstance(event, Detection):
             _log.info(
-                "%s: heard `%s` (%.2f).",
+                "%s: detected `%s` (%.2f).",
                 event.source,
                 event.keyword,
                 event.score,
                 extra=msgspec.structs.asdict(event),
             )
-        self._reporter.send(event)
-        self._setup.recording.send(event)
-        for outlet in (self._hooks, *self._printers):
-            outlet.put(event)
+        self._monitoring.send(event)
+        self._loaded.clip_recorder.send(event)
+        self._delivery.send(event)
 
-    def _tell(self, change: StateChange) -> None:
+    def _deliver_change(self, change: StateChange) -> None:
         self._deliver(change)
-        self._say_status()
+        self._report_status()
 
-    def _say_status(self) -> None:
-        keywords = len(self._setup.keywords)
-        heard = "; ".join(channel.ear.status() for channel in self._channels)
-        self._notifier.status(f"{keywords} keywords. {heard}.")
+    def _report_status(self) -> None:
+        n_keywords = len(self._loaded.keywords)
+        states = "; ".join(source.supervisor.status() for source in self._sources)
+        self._notifier.status(f"{n_keywords} keywords. {states}.")
 
-    # Sources
-
-    def _open(self, source: SourceSettings, setup: Setup) -> None:
-        """Add a channel for a source, and begin to hear it."""
-        ear = Ear(
-            source,
-            backlog_s=setup.config.daemon.backlog_s,
-            tell=self._tell,
-            wake=self._wake.set,
-            command=self._recorder,
+    def _open(self, settings: SourceSettings, loaded: LoadedConfig) -> None:
+        """Add a source, and start to supervise it."""
+        supervisor = SourceSupervisor(
+            settings,
+            backlog_s=loaded.config.daemon.backlog_s,
+            on_change=self._deliver_change,
+            on_audio=self._wake.set,
+            capture_command=self._capture_command,
         )
-        self._channels.append(Channel(ear, setup.listeners[source.label]))
-        task = asyncio.create_task(ear.run())
-        task.add_done_callback(self._see_end)
-        self._tasks[ear] = task
+        self._sources.append(SourceListeners(supervisor, loaded.listeners[settings.label]))
+        task = asyncio.create_task(supervisor.run())
+        task.add_done_callback(self._check_task)
+        self._tasks[supervisor] = task
 
-    def _see_end(self, task: asyncio.Task[None]) -> None:
-        """End the daemon on an error of its own; systemd starts it anew."""
+    def _check_task(self, task: asyncio.Task[None]) -> None:
+        """End the daemon on an unexpected error of a supervisor; systemd restarts it."""
         if not task.cancelled() and (error := task.exception()):
             self._failure = error
         self._wake.set()
 
-    async def _retire(self, channel: Channel) -> None:
-        """End a source that is wanted no more, and hear all that came of it."""
-        task = self._tasks[channel.ear]
+    async def _retire(self, source: SourceListeners) -> None:
+        """End a removed source, and process its remaining audio."""
+        task = self._tasks[source.supervisor]
         _cancel_once(task)
         await asyncio.wait([task])
-        del self._tasks[channel.ear]
-        while piece := channel.ear.take():
-            self._hear(channel, piece)
+        del self._tasks[source.supervisor]
+        while block := source.supervisor.take():
+            self._process_block(source, block)
             await asyncio.sleep(0)
-        for detection in channel.end():
+        for detection in source.flush():
             self._deliver(detection)
 
-    # Reload
-
-    async def _reload_for_ever(self) -> None:
+    async def _reload_on_request(self) -> None:
         while True:
             await self._is_reload_wanted.wait()
             self._is_reload_wanted.clear()
             self._notifier.reloading()
             await self._reload()
             self._notifier.ready()
-            self._say_status()
+            self._report_status()
 
     async def _reload(self) -> None:
-        """Read kws.toml again; switch to it when everything it asks for is open."""
-        old, channels = self._setup, list(self._channels)
+        """Read kws.toml again; switch to it once all models, hooks and ports are open."""
+        old = self._loaded
+        read = functools.partial(
+            LoadedConfig.read, self._path, old=old, sources=list(self._sources)
+        )
         try:
-            setup = await in_thread(functools.partial(Setup.read, self._path, old, channels))
+            loaded = await in_thread(read)
             try:
-                await self._reporter.change(setup.config.daemon)
+                await self._monitoring.change(loaded.config.daemon)
             except KwsError:
-                if setup.recording is not old.recording:
-                    setup.recording.close()
+                if loaded.clip_recorder is not old.clip_recorder:
+                    loaded.clip_recorder.close()
                 raise
         except (KwsError, OSError) as error:
             _log.error("The new configuration is refused, and the old one kept: %s", error)
-            refused = StateChange(event="error", time=wall_time(), detail=str(error))
-            self._tell(refused)
+            self._deliver_change(StateChange(event="error", time=wall_time(), detail=str(error)))
             return
-        await self._switch(setup)
+        await self._switch(loaded)
         _log.info("The configuration was read again.")
 
-    async def _switch(self, setup: Setup) -> None:
-        """Replace models, hooks and sources at once, between two pieces of audio."""
-        old, self._setup = self._setup, setup
+    async def _switch(self, loaded: LoadedConfig) -> None:
+        """Replace models, hooks and sources between two blocks of audio."""
+        old, self._loaded = self._loaded, loaded
         if self._change_log:
-            self._change_log(setup.config.daemon.log_format)
-        if setup.recording is not old.recording:
-            # Its last clips are written beside the listening.
-            threading.Thread(target=old.recording.close, name="kws-recording", daemon=True).start()
-        if setup.hooks is not old.hooks:
-            self._hooks.begin_close()
-            retired = (*self._retired, self._hooks)
-            self._retired = [one for one in retired if _is_muting(one) or not one.join(0)]
-            self._hooks = Outlet("hooks", setup.hooks)
-        wanted = setup.config.every_source
-        leaving = [one for one in self._channels if one.ear.settings not in wanted]
-        self._channels = [one for one in self._channels if one.ear.settings in wanted]
-        for channel in self._channels:
-            channel.ear.backlog.most_s = setup.config.daemon.backlog_s
-            for detection in channel.adopt(setup.listeners[channel.ear.label]):
+            self._change_log(loaded.config.daemon.log_format)
+        if loaded.clip_recorder is not old.clip_recorder:
+            # Its last clips are written while audio is processed.
+            close = old.clip_recorder.close
+            threading.Thread(target=close, name="kws-recording", daemon=True).start()
+        if loaded.hooks is not old.hooks:
+            self._delivery.replace_hooks(loaded.hooks)
+        await self._switch_sources(loaded)
+
+    async def _switch_sources(self, loaded: LoadedConfig) -> None:
+        """End removed sources, give new models to the others, and open new sources."""
+        wanted = loaded.config.every_source
+        removed = [one for one in self._sources if one.supervisor.settings not in wanted]
+        self._sources = [one for one in self._sources if one.supervisor.settings in wanted]
+        for source in self._sources:
+            source.supervisor.backlog.max_s = loaded.config.daemon.backlog_s
+            listeners = loaded.listeners[source.supervisor.label]
+            for detection in source.replace_listeners(listeners):
                 self._deliver(detection)
-        heard = [channel.ear.settings for channel in self._channels]
+        kept = [source.supervisor.settings for source in self._sources]
         self._is_switching = True
-        # A microphone that is only set otherwise must be let go before it is opened again.
-        await asyncio.gather(*map(self._retire, leaving))
-        for source in wanted:
-            if source not in heard:
-                self._open(source, setup)
+        # A microphone with changed settings must be closed before it is opened again.
+        await asyncio.gather(*map(self._retire, removed))
+        for settings in wanted:
+            if settings not in kept:
+                self._open(settings, loaded)
         self._is_switching = False
         self._wake.set()
 
-    # The end
-
-    def _listen_to_signals(self) -> None:
+    def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._finish, 0)
         loop.add_signal_handler(signal.SIGINT, self._finish, _INTERRUPTED)
@@ -309,65 +307,43 @@ class Daemon:
         self._code = code if self._code is None else self._code
         self._wake.set()
 
-    async def _end(self) -> None:
-        """Let go of everything, within two seconds where a signal asked for the end."""
+    async def _shut_down(self) -> None:
+        """Release everything, within two seconds after a signal."""
         self._notifier.stopping()
         for task in self._tasks.values():
             _cancel_once(task)
-        await self._hear_the_rest()
+        await self._process_remaining()
         self._deliver(StateChange(event="stop", time=wall_time()))
-        closing = asyncio.create_task(self._close_outlets())
-        reporting = asyncio.create_task(self._reporter.close())
-        saving = asyncio.create_task(in_thread(self._setup.recording.close))
+        closing = asyncio.create_task(
+            self._delivery.close(
+                is_urgent=lambda: self._code is not None or self._failure is not None,
+                keep_alive=self._notifier.ping_watchdog,
+            )
+        )
+        reporting = asyncio.create_task(self._monitoring.close())
+        saving = asyncio.create_task(in_thread(self._loaded.clip_recorder.close))
         await asyncio.wait([saving], timeout=_SAVE_S)
         await asyncio.wait([closing, reporting, *self._tasks.values()])
         for task in (closing, reporting):
             task.result()
         self._notifier.close()
 
-    async def _hear_the_rest(self) -> None:
-        """Process what waits, as far as time allows; what was heard last is heard to its end."""
+    async def _process_remaining(self) -> None:
+        """Process audio in the backlogs for up to 0.3 s, and end every stream."""
         deadline_s = time.monotonic() + _LAST_AUDIO_S
         await asyncio.sleep(0)
-        while self._take_turns() and time.monotonic() < deadline_s:
+        while self._process_each_source() and time.monotonic() < deadline_s:
             await asyncio.sleep(0)
-        for channel in self._channels:
-            for detection in channel.end():
+        for source in self._sources:
+            for detection in source.flush():
                 self._deliver(detection)
 
-    async def _close_outlets(self) -> None:
-        """Deliver what is queued and wait for hooks; kill them if a signal asked for the end."""
-        outlets = [self._hooks, *self._printers, *self._retired]
-        for outlet in outlets:
-            outlet.begin_close()
-        deadline_s = time.monotonic() + _LAST_HOOKS_S
-        while not all(one.join(0) for one in outlets):
-            if self._code is None and self._failure is None:
-                deadline_s = time.monotonic() + _LAST_HOOKS_S
-            if time.monotonic() > deadline_s:
-                break
-            self._notifier.ping()
-            await asyncio.sleep(_POLL_S)
-        self._kill_hooks(outlets)
-        deadline_s = time.monotonic() + _KILL_S
-        while not all(one.join(0) for one in outlets) and time.monotonic() < deadline_s:
-            await asyncio.sleep(_POLL_S)
-        for outlet in outlets:
-            if not outlet.join(0):
-                _log.error("%s did not end in time; events may be lost.", outlet.name)
-
-    def _kill_hooks(self, outlets: Sequence[Outlet[Event]]) -> None:
-        for outlet in outlets:
-            if isinstance(outlet.sink, Hooks) and not outlet.join(0):
-                kill = functools.partial(outlet.sink.close, kill=True)
-                threading.Thread(target=kill, name="kws-kill", daemon=True).start()
-
-
-def _is_muting(outlet: Outlet[Event]) -> bool:
-    return isinstance(outlet.sink, Hooks) and outlet.sink.muted
+    def _clip_counts(self) -> ClipCounts | None:
+        clip_recorder = self._loaded.clip_recorder
+        return clip_recorder.counts if clip_recorder.is_on else None
 
 
 def _cancel_once(task: asyncio.Task[None]) -> None:
-    """End an ear; a second cancel would cut its recorder's end short."""
+    """Cancel a supervisor; a second cancel would interrupt the end of its capture process."""
     if not task.cancelling():
         task.cancel()

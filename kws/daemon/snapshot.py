@@ -1,4 +1,4 @@
-"""The state of the daemon at a moment: what `kws status` shows, and what metrics are made of."""
+"""The state of the daemon at one time, for `kws status` and for metrics."""
 
 import os
 import time
@@ -11,46 +11,46 @@ from kws.events import Detection, Event
 
 __all__ = [
     "DetectionCount",
+    "DetectionCounter",
     "LogLine",
     "RecordingState",
     "Snapshot",
     "SourceState",
-    "Tally",
     "cpu_seconds",
     "rss_mb",
 ]
 
-_MOST_COUNTED = 10_000
+_MAX_COUNTED = 10_000
 _LAST_DETECTIONS = 5
 
 
 class _State(msgspec.Struct, frozen=True, kw_only=True):
-    """Immutable, and one JSON object."""
+    """Immutable; a JSON object."""
 
 
 class SourceState(_State, frozen=True, kw_only=True):
-    """One source.
+    """The state of one source.
 
     Attributes
     ----------
     name : str
-        What events call it.
+        Its label in events.
     state : str
         `opening`, `listening`, `stalled` or `ended`.
     since_s : float
-        Unix time at which it came into that state.
+        Unix time at which it entered that state.
     level_dbfs : float or None
-        Of its last audio, as `kws.audio.level_dbfs` has it; None if there was none.
+        Of its last audio, by `kws.audio.level_dbfs`; None if there was none.
     gate_open : bool or None
-        Whether a model runs on it now; None: nothing was heard yet.
+        Whether a model runs on it now; None before the first audio.
     audio_s, dropped_s, waiting_s : float
-        Seconds of audio that came, were dropped for want of time, and wait.
+        Seconds of audio received, dropped as the machine was too busy, and waiting.
     n_overruns : int
-        How often audio was lost before the daemon had it.
+        Number of losses of audio before the daemon received it.
     n_reopened : int
-        How often it was heard again after a stall.
+        Number of recoveries after a stall.
     description : str
-        What it calls itself, for people.
+        Its name, for people.
     last_error : str or None
     """
 
@@ -69,7 +69,7 @@ class SourceState(_State, frozen=True, kw_only=True):
 
 
 class DetectionCount(_State, frozen=True, kw_only=True):
-    """How often a model heard a keyword on a source."""
+    """Number of detections of a keyword by a model on a source."""
 
     keyword: str
     model: str
@@ -78,14 +78,14 @@ class DetectionCount(_State, frozen=True, kw_only=True):
 
 
 class RecordingState(_State, frozen=True, kw_only=True):
-    """What the recording of activations has come to: clips written, and clips lost."""
+    """Counts of recorded clips: written, and lost."""
 
     n_clips: int = 0
     n_failed: int = 0
 
 
 class LogLine(_State, frozen=True, kw_only=True):
-    """A warning or an error that was logged, the last of `n` like it; `time_s` is Unix time."""
+    """A logged warning or error, the last of `n` from one line of code, at Unix time `time_s`."""
 
     time_s: float
     level: str
@@ -95,7 +95,7 @@ class LogLine(_State, frozen=True, kw_only=True):
 
 
 class Snapshot(_State, frozen=True, kw_only=True):
-    """The daemon at a moment.
+    """The state of the daemon at one time.
 
     Attributes
     ----------
@@ -106,21 +106,21 @@ class Snapshot(_State, frozen=True, kw_only=True):
         Unix time of the snapshot.
     uptime_s : float
     cpu_s : float
-        CPU seconds of the process since its start; the processes that record are not counted.
+        CPU seconds of the process since its start, without the capture processes.
     rss_mb : float
         Resident memory, in 10^6 bytes.
     sources : list of SourceState
     models : list of str
-        Names of the models that listen to every source.
+        Names of the models that run on every source.
     detections : list of DetectionCount
     last_detections : list of Detection
-        The latest last.
+        In order of time.
     hooks : dict of str to int
-        Runs of hooks by their outcome, as `HookCounts` names them.
+        Number of runs of hooks by outcome, as in `HookCounts`.
     recording : RecordingState or None
-        None while no activations are recorded.
+        None while recording is off.
     last_errors : list of LogLine
-        Warnings and errors, the latest last.
+        Warnings and errors, in order of time.
     """
 
     version: str
@@ -143,8 +143,8 @@ class Snapshot(_State, frozen=True, kw_only=True):
         return self.cpu_s / self.uptime_s if self.uptime_s else 0.0
 
 
-class Tally:
-    """Count detections by keyword, model and source; remember the last few.
+class DetectionCounter:
+    """Count detections by keyword, model and source, and keep the last few.
 
     A sink for the daemon's loop: `send` takes microseconds and never fails.
     """
@@ -155,12 +155,13 @@ class Tally:
         self.started_s = time.monotonic()
 
     def send(self, event: Event) -> None:
-        """Count a detection; other events pass."""
+        """Count a detection; ignore other events."""
         if not isinstance(event, Detection):
             return
         self.last.append(event)
         key = (event.keyword, event.model, event.source or "")
-        if key in self._n or len(self._n) < _MOST_COUNTED:  # sequences have no end of spellings
+        # A model of phrases may detect any number of different ones.
+        if key in self._n or len(self._n) < _MAX_COUNTED:
             self._n[key] += 1
 
     def counts(self) -> list[DetectionCount]:
@@ -172,7 +173,7 @@ class Tally:
 
     @property
     def uptime_s(self) -> float:
-        """Seconds since this was made."""
+        """Seconds since this object was created."""
         return time.monotonic() - self.started_s
 
 

@@ -1,4 +1,4 @@
-"""One supervised source: heard without end, opened anew whenever it falls silent or fails."""
+"""Supervise one audio source; restart its capture process when it stalls or fails."""
 
 import asyncio
 import contextlib
@@ -12,64 +12,65 @@ from typing import Any, Literal, TypeVar
 
 from kws.audio import SAMPLE_RATE_HZ
 from kws.config import SourceSettings
-from kws.daemon.backlog import Backlog, Piece
-from kws.daemon.capture_process import CAPTURE, Recorder
-from kws.daemon.sparing import Sparing
+from kws.daemon.backlog import AudioBlock, Backlog
+from kws.daemon.capture_process import CAPTURE_COMMAND, CaptureProcess
 from kws.events import StateChange, rfc3339
 from kws.sources.network import is_address
 
-__all__ = ["DEVICES", "Ear", "State", "back_off_s", "wall_time"]
+__all__ = ["DEVICES", "SourceSupervisor", "State", "backoff_s", "wall_time"]
 
 DEVICES = Path("/dev/snd")
-"""Where Linux shows sound cards as they are plugged in."""
+"""The folder of Linux whose entries change when a sound card is plugged in."""
 
 State = Literal["opening", "listening", "stalled", "ended"]
 
 _T = TypeVar("_T")
 
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
+_MIN_BACKOFF_S, _MAX_BACKOFF_S = 0.5, 30.0
 _STEADY_S = 3.0
 """After so much audio the next failure counts as the first."""
 _OPENING_S = 15.0
-"""How long a process may take to start, import and open a device, on a busy Raspberry Pi."""
-_LOOK_S = 0.5
-_SOURCE_TELLS_S = 0.5
-"""A source that notices its own stall says more about it; it is given the time."""
+"""Time for a process to start, import and open a device, on a busy Raspberry Pi."""
+_POLL_S = 0.5
+_REPORT_S = 0.5
+"""Extra time for a source to report its own stall, with more detail than the daemon has."""
 
 _log = logging.getLogger("kws.daemon")
 
 
-class Ear:
-    """Keep a source open; give what it hears to a backlog.
+class SourceSupervisor:
+    """Keep a source open, and queue its audio in a backlog.
 
     Parameters
     ----------
     settings : SourceSettings
-        What to open. A file ends; anything else is opened anew for ever.
+        The source. A file ends; any other source is opened again for ever.
     backlog_s : float
-        Audio that may wait to be taken. Then the oldest is dropped, but a file waits.
-    tell : callable
+        Capacity of the backlog. When it is full, the oldest audio is dropped, but a file waits.
+    on_change : callable
         Called in the loop with each StateChange.
-    wake : callable
-        Called in the loop when there is something to take.
-    command : sequence of str
-        What records; tests bring their own.
+    on_audio : callable
+        Called in the loop when the backlog has a new block.
+    capture_command : sequence of str
+        Command of the capture process.
     pause_s : callable
-        How long to wait before attempt n, counted from 0 since it was last heard well.
+        Returns the pause after n failures in a row; the default is `backoff_s`.
 
     Attributes
     ----------
+    label : str
+        Name of the source in events.
     state : State
     since_s : float
-        Unix time at which it came into that state.
+        Unix time at which the state was entered.
     name : str
-        What the source calls itself, for people; the label until it is open.
+        Name of the opened source, for people; the label until it is open.
     n_reopened : int
-        How often it was heard again after a stall.
+        Number of recoveries after a stall.
     n_overruns : int
-        How often audio was lost before it came here: in the sound system, or in the recorder.
+        Number of losses of audio in the sound system or in the capture process.
     last_error : str or None
-        Why it was last silent, or for a file, what was wrong with it.
+        Reason of the last stall; for a file, its error.
     """
 
     def __init__(
@@ -77,9 +78,9 @@ class Ear:
         settings: SourceSettings,
         *,
         backlog_s: float,
-        tell: Callable[[StateChange], None],
-        wake: Callable[[], None],
-        command: Sequence[str] = CAPTURE,
+        on_change: Callable[[StateChange], None],
+        on_audio: Callable[[], None],
+        capture_command: Sequence[str] = CAPTURE_COMMAND,
         pause_s: "Callable[[int], float] | None" = None,
     ) -> None:
         self.settings = settings
@@ -93,29 +94,28 @@ class Ear:
         self.n_reopened = 0
         self.n_overruns = 0
         self.last_error: str | None = None
-        self._tell, self._wake = tell, wake
-        self._command = command
-        self._pause_s = pause_s or back_off_s
-        self._recorder: Recorder | None = None
+        self._on_change, self._on_audio = on_change, on_audio
+        self._capture_command = capture_command
+        self._pause_s = pause_s or backoff_s
+        self._capture: CaptureProcess | None = None
         self._n_at_opening = 0
-        self._drops, self._losses = Sparing(_log), Sparing(_log)
 
     @property
-    def is_over(self) -> bool:
-        """True for a file that has ended and was taken to its end."""
+    def has_ended(self) -> bool:
+        """Whether the source is a file that has ended, and its backlog is empty."""
         return self.state == "ended" and self.backlog.is_empty
 
     def status(self) -> str:
-        """Say in a few words what it hears, since when."""
+        """Return the state, its start and the source in a few words."""
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since_s))
         what = self.name if self.name == self.label else f"{self.label} ({self.name})"
         return f"{self.state.capitalize()} since {since}: {what}"
 
     async def run(self) -> None:
-        """Hear the source until a file ends, or the task is cancelled; leaves no process behind."""
+        """Capture until a file ends, or the task is cancelled; leave no process behind."""
         n_failures = 0
         while True:
-            reason = await self._record()
+            reason = await self._capture_once()
             if self.is_file:
                 self._end(reason)
                 return
@@ -123,136 +123,159 @@ class Ear:
                 n_failures = 0
             pause_s = self._pause_s(n_failures)
             n_failures += 1
-            self._stall(reason or "It ended.", f"Next attempt in {pause_s:.1f} s.")
-            await self._rest(pause_s)
+            self._stall(reason or "The source ended.", f"Next attempt in {pause_s:.1f} s.")
+            await self._pause(pause_s)
 
-    def take(self) -> Piece | None:
-        """Remove and return the oldest piece of audio; None if there is none."""
-        piece = self.backlog.take()
-        if self._recorder and self._recorder.is_paused and not self.backlog.is_full:
-            self._recorder.resume()
-        return piece
+    def take(self) -> AudioBlock | None:
+        """Remove and return the oldest block of the backlog; None if there is none."""
+        block = self.backlog.take()
+        if self._capture and self._capture.is_paused and not self.backlog.is_full:
+            self._capture.resume()
+        return block
 
-    async def _rest(self, pause_s: float) -> None:
-        """Wait before the next attempt; no longer than until a device was plugged in."""
+    async def _pause(self, pause_s: float) -> None:
+        """Wait for the next attempt; a newly connected sound card ends the wait."""
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + pause_s
         before = _changed_ns(DEVICES)
         while (left_s := deadline_s - loop.time()) > 0 and _changed_ns(DEVICES) == before:
-            await asyncio.sleep(min(left_s, _LOOK_S))
+            await asyncio.sleep(min(left_s, _POLL_S))
 
-    async def _record(self) -> str | None:
-        """Run one recorder to its end; return why it ended."""
+    async def _capture_once(self) -> str | None:
+        """Run one capture process until it ends or stalls; return the reason."""
         self._n_at_opening = self.backlog.n_received
         try:
-            recorder = Recorder(
-                self.settings, hear=self._hear, lose=self._lose, command=self._command
+            capture = CaptureProcess(
+                self.settings,
+                on_audio=self._receive,
+                on_loss=self._count_loss,
+                command=self._capture_command,
             )
         except OSError as error:
-            return f"No process can be started to record: {error}."
-        self._recorder = recorder
+            return f"The capture process cannot be started: {error}."
+        self._capture = capture
         stall: str | None = None
         try:
-            stall = await self._watch(recorder)
+            stall = await self._watch(capture)
         finally:
-            self._recorder = None
-            reason = await _to_the_end(recorder.stop())
+            self._capture = None
+            reason = await _uncancelled(capture.stop())
         return stall or reason
 
-    async def _watch(self, recorder: Recorder) -> str | None:
-        """Wait until it is over, or silent for too long; return what is wrong then."""
-        stall_s = self.settings.stall_s + _SOURCE_TELLS_S
+    async def _watch(self, capture: CaptureProcess) -> str | None:
+        """Wait for the end of the audio, or for a stall; return the reason of a stall."""
+        stall_s = self.settings.stall_s + _REPORT_S
         while True:
-            # A file is no microphone: a slow disk is given the time.
-            is_slow = self.is_file or not recorder.name
-            limit_s = stall_s + _OPENING_S * is_slow
-            left_s = recorder.last_sign_s + limit_s - asyncio.get_running_loop().time()
-            if recorder.is_paused:
+            # A file may be on a slow disk.
+            needs_time = self.is_file or not capture.name
+            limit_s = stall_s + (_OPENING_S if needs_time else 0.0)
+            left_s = capture.last_activity_s + limit_s - asyncio.get_running_loop().time()
+            if capture.is_paused:
                 left_s = limit_s
             if left_s <= 0:
-                what = "No audio came" if recorder.name else "It could not be opened"
+                what = "No audio was received" if capture.name else "The source did not open"
                 reason = f"{what} for {limit_s:g} s."
-                if not (self._is_port and recorder.name):
+                if not (self._is_port and capture.name):
                     return reason
-                self._await_sender(reason)
-                left_s = _LOOK_S
+                self._stall_port(reason)
+                left_s = _POLL_S
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(left_s, _LOOK_S)):
-                    await recorder.over.wait()
+                async with asyncio.timeout(min(left_s, _POLL_S)):
+                    await capture.ended.wait()
                 return None
 
-    def _hear(self, data: bytes) -> None:
+    def _receive(self, data: bytes) -> None:
+        """Queue audio of the capture process."""
         if self.state != "listening":
-            self._listen()
-        recorder = self._recorder
+            self._start_listening()
         n_dropped = self.backlog.append(data)
         if n_dropped:
-            self._drops.warning(
+            _log.warning(
                 "%s: the oldest audio was dropped, as the machine is too busy: %.1f s so far.",
                 self.label,
                 self.backlog.n_dropped / SAMPLE_RATE_HZ,
             )
-        if self.is_file and recorder and self.backlog.is_full:
-            recorder.pause()
-        self._wake()
+        if self.is_file and self._capture and self.backlog.is_full:
+            self._capture.pause()
+        self._on_audio()
 
-    def _lose(self, n: int) -> None:
+    def _count_loss(self, n: int) -> None:
         self.n_overruns += n
-        self._losses.warning(
-            "%s: audio was lost on its way to the daemon; the machine may be too busy. Overruns so "
-            "far: %d.",
+        _log.warning(
+            "%s: audio was lost before the daemon received it; the machine may be too busy. "
+            "Overruns so far: %d.",
             self.label,
             self.n_overruns,
         )
 
-    def _listen(self) -> None:
-        """Say that it is heard, for the first time or again."""
-        if self._recorder and self._recorder.name:
-            self.name = self._recorder.name
-        again = self.state == "stalled"
-        self.n_reopened += again
+    def _start_listening(self) -> None:
+        """Report the first audio, or the first after a stall."""
+        if self._capture and self._capture.name:
+            self.name = self._capture.name
+        is_recovery = self.state == "stalled"
+        if is_recovery:
+            self.n_reopened += 1
         self._enter("listening")
-        _log.info("%s: %s %s.", self.label, "hears again" if again else "listens to", self.name)
-        self._say("recovered" if again else "listening", self.name)
+        how = "listening again" if is_recovery else "listening"
+        _log.info("%s: %s to %s.", self.label, how, self.name)
+        self._report("recovered" if is_recovery else "listening", self.name)
 
-    def _await_sender(self, reason: str) -> None:
-        """Keep an open port open: that nobody sends is no fault of it, and nothing to mend here."""
+    def _stall_port(self, reason: str) -> None:
+        """Report a stall, once, but keep the port open: the sender has stopped, not the source."""
         if self.state != "stalled" or reason != self.last_error:
             self._stall(reason, "Its port stays open for a sender.")
 
     def _stall(self, reason: str, what_next: str) -> None:
-        """Say that nothing is heard any more, once for the same reason."""
-        is_news = self.state != "stalled" or reason != self.last_error
-        level = logging.WARNING if is_news else logging.DEBUG
+        """Report a stall; a second one for the same reason is logged for debugging only."""
+        is_new = self.state != "stalled" or reason != self.last_error
+        level = logging.WARNING if is_new else logging.DEBUG
         _log.log(level, "%s: %s %s", self.label, reason, what_next)
         self.last_error = reason
         if self.state == "stalled":
             return
         if self.state == "listening":
-            self.backlog.gap()
-            self._wake()
+            self.backlog.mark_gap()
+            self._on_audio()
         self._enter("stalled")
-        self._say("stalled", reason)
+        self._report("stalled", reason)
 
     def _end(self, reason: str | None) -> None:
+        """Report the end of a file, and its error if there is one."""
         self.last_error = reason
         self._enter("ended")
         if reason:
             _log.error("%s: %s", self.label, reason)
-            self._say("error", reason)
-        self.backlog.gap()
-        self._wake()
+            self._report("error", reason)
+        self.backlog.mark_gap()
+        self._on_audio()
 
     def _enter(self, state: State) -> None:
         self.state = state
         self.since_s = time.time()
 
-    def _say(self, event: Literal["listening", "recovered", "stalled", "error"], what: str) -> None:
-        self._tell(StateChange(event=event, time=wall_time(), source=self.label, detail=what))
+    def _report(
+        self, event: Literal["listening", "recovered", "stalled", "error"], detail: str
+    ) -> None:
+        change = StateChange(event=event, time=wall_time(), source=self.label, detail=detail)
+        self._on_change(change)
 
 
-async def _to_the_end(work: Coroutine[Any, Any, _T]) -> _T:
-    """Finish what must not be left half done, even if this task is cancelled meanwhile."""
+def backoff_s(n_failures: int) -> float:
+    """Return the pause after so many failures: 0.5 s doubling to 30 s, with a jitter of 20 %.
+
+    The jitter keeps sources that failed together from retrying together.
+    """
+    pause_s = _MIN_BACKOFF_S * 2.0 ** min(n_failures, 10) * random.uniform(0.8, 1.2)  # noqa: S311
+    return min(_MAX_BACKOFF_S, max(_MIN_BACKOFF_S, pause_s))
+
+
+def wall_time() -> str:
+    """Return the current time, RFC 3339 in UTC."""
+    return rfc3339(datetime.now(UTC))
+
+
+async def _uncancelled(work: Coroutine[Any, Any, _T]) -> _T:
+    """Await `work` to its end, even if this task is cancelled meanwhile."""
     task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)
@@ -261,22 +284,8 @@ async def _to_the_end(work: Coroutine[Any, Any, _T]) -> _T:
         raise
 
 
-def back_off_s(n_failures: int) -> float:
-    """Return how long to wait after so many failures: 0.5 s doubling to 30 s, give or take a fifth.
-
-    The jitter keeps what failed together from trying together.
-    """
-    pause_s = _FIRST_PAUSE_S * 2.0 ** min(n_failures, 10) * random.uniform(0.8, 1.2)  # noqa: S311
-    return min(_LONGEST_PAUSE_S, max(_FIRST_PAUSE_S, pause_s))
-
-
-def wall_time() -> str:
-    """Return the time now, RFC 3339 in UTC."""
-    return rfc3339(datetime.now(UTC))
-
-
 def _changed_ns(folder: Path) -> int:
-    """Return when an entry came into the folder or left it, 0 where there is none."""
+    """Return the time at which the entries of a folder last changed; 0 if there is no folder."""
     try:
         return folder.stat().st_mtime_ns
     except OSError:

@@ -1,4 +1,4 @@
-"""What asks a daemon: its state once, or its events as they come."""
+"""The client of a daemon's socket: its state once, or its events as they occur."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from kws.daemon.snapshot import Snapshot
-from kws.daemon.status_server import default_socket
+from kws.daemon.status_socket import default_socket
 from kws.errors import ConfigError, KwsError
 from kws.events import Event, from_json
 
@@ -20,32 +20,32 @@ _SYSTEM_SOCKET = Path("/run/kws/kws.sock")
 
 
 def find_socket() -> Path:
-    """Return the socket of a daemon: the user's own if it is there, else the system's."""
+    """Return the socket of the user's own daemon if it exists, else that of the system's."""
     own = default_socket()
-    return own if _is_there(own) or not _is_there(_SYSTEM_SOCKET) else _SYSTEM_SOCKET
+    return own if _may_exist(own) or not _may_exist(_SYSTEM_SOCKET) else _SYSTEM_SOCKET
 
 
 def ask(path: Path) -> Snapshot:
-    """Return the state of the daemon behind a socket.
+    """Return the state of the daemon at a socket.
 
     Raises
     ------
     KwsError
-        If none answers there, or it may not be asked.
+        If no daemon answers there, or this user may not connect.
     """
     with _connected(path, "status") as connection:
         for line in _lines(connection, path):
             return _decoded(line, path)
-    raise _lost(path)
+    raise _connection_lost(path)
 
 
 def follow(path: Path) -> Iterator[Event]:
-    """Yield the events of the daemon behind a socket, until it says that it stops.
+    """Yield the events of the daemon at a socket, until its `stop`.
 
     Raises
     ------
     KwsError
-        If none answers there, it may not be asked, or it is gone without a word.
+        If no daemon answers there, this user may not connect, or the connection is lost.
     """
     with _connected(path, "events") as connection:
         connection.settimeout(None)
@@ -54,15 +54,15 @@ def follow(path: Path) -> Iterator[Event]:
             try:
                 event = from_json(line)
             except msgspec.DecodeError as error:
-                raise _other(path, error) from error
+                raise _other_version(path, error) from error
             yield event
             if getattr(event, "event", None) == "stop":
                 return
-    raise _lost(path)
+    raise _connection_lost(path)
 
 
-def _is_there(path: Path) -> bool:
-    """Whether there may be a socket; a folder that is closed to us holds that of another user."""
+def _may_exist(path: Path) -> bool:
+    """Whether there may be a socket; a folder without access may hold that of another user."""
     try:
         return path.exists()
     except PermissionError:
@@ -75,36 +75,38 @@ def _connected(path: Path, request: str) -> Iterator[socket.socket]:
         connection.settimeout(_ANSWER_S)
         try:
             connection.connect(str(path))
-            # What it has said before is still there.
+            # An error that the daemon has sent before can still be read.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 connection.sendall(msgspec.json.encode({"request": request}) + b"\n")
         except PermissionError as error:
             raise ConfigError(
-                f"A daemon can be asked only by the user it runs as, and by root. Received: "
+                f"Only the user it runs as, and root, may connect to a daemon. Received: "
                 f"permission denied for {path}. Run this as that user, or with sudo."
             ) from error
         except TimeoutError as error:
-            raise _silent(path) from error
+            raise _no_answer(path) from error
         except OSError as error:
             if os.environ.get("XDG_RUNTIME_DIR") or path != _SYSTEM_SOCKET:
                 start = "Start one with `kws daemon --config kws.toml`"
             else:
                 start = "Start one with `systemctl start kws`"
+            is_missing = isinstance(error, FileNotFoundError)
+            reason = "no socket at" if is_missing else f"{error.strerror or error}:"
             raise ConfigError(
-                f"A daemon must be running to be asked. Received: none at {path} "
-                f"({error.strerror or error}). {start}, or give its socket with --socket."
+                f"No kws daemon is running ({reason} {path}). {start}, or give its socket with "
+                f"--socket."
             ) from error
         yield connection
 
 
 def _lines(connection: socket.socket, path: Path) -> Iterator[bytes]:
-    """Yield whole lines until the daemon hangs up."""
+    """Yield whole lines until the daemon closes the connection."""
     rest = b""
     while True:
         try:
             data = connection.recv(65_536)
         except TimeoutError as error:
-            raise _silent(path) from error
+            raise _no_answer(path) from error
         except ConnectionError:
             return
         if not data:
@@ -118,7 +120,7 @@ def _decoded(line: bytes, path: Path) -> Snapshot:
     try:
         return msgspec.json.decode(line, type=Snapshot)
     except msgspec.DecodeError as error:
-        raise _other(path, error) from error
+        raise _other_version(path, error) from error
 
 
 class _Refusal(msgspec.Struct):
@@ -126,28 +128,27 @@ class _Refusal(msgspec.Struct):
 
 
 def _check(line: bytes) -> None:
-    """Raise what the daemon answers in place of what was asked for."""
+    """Raise KwsError if the line is an error of the daemon."""
     with contextlib.suppress(msgspec.DecodeError):
         if refusal := msgspec.json.decode(line, type=_Refusal).error:
-            raise KwsError(f"The daemon refuses: {refusal}")
+            raise KwsError(f"The daemon refused the request. {refusal}")
 
 
-def _silent(path: Path) -> KwsError:
+def _no_answer(path: Path) -> KwsError:
     return KwsError(
-        f"A daemon must answer within {_ANSWER_S:g} s. Received: nothing from {path}. It hangs, or "
-        f"its machine is overloaded: look at its log."
+        f"The daemon did not answer within {_ANSWER_S:g} s ({path}). It hangs, or its machine is "
+        f"overloaded; see its log."
     )
 
 
-def _lost(path: Path) -> KwsError:
+def _connection_lost(path: Path) -> KwsError:
     return KwsError(
-        f"The daemon must stay until it is asked no more. Received: the end of {path} without a "
-        f"farewell. It was killed, or has crashed: look at its log."
+        f"The daemon closed the connection ({path}). It was killed or crashed; see its log."
     )
 
 
-def _other(path: Path, error: msgspec.DecodeError) -> KwsError:
+def _other_version(path: Path, error: msgspec.DecodeError) -> KwsError:
     return KwsError(
-        f"A daemon of the same version must answer. Received: something else from {path} "
-        f"({error}). Use the `kws` that the daemon runs with."
+        f"The answer from {path} is not from a daemon of this version ({error}). Use the `kws` "
+        f"that the daemon runs with."
     )

@@ -1,25 +1,18 @@
-"""The daemon's Unix socket: its state on demand, and its events as they come.
+"""The server at the daemon's Unix socket: its state on request, and its events as they occur.
 
 A client sends one line of JSON, `{"request": "status"}` or `{"request": "events"}`, and gets JSON
-lines: one Snapshot, or every event from then on. What is wrong comes as `{"error": "…"}`.
+lines: one Snapshot, or every later event. An error is sent as `{"error": "…"}`.
 
 In the daemon, all in its loop::
 
     server = StatusServer(path, snapshot=take_snapshot)
-    await server.start()        # ConfigError if the socket cannot be had
-    server.publish(event)       # never waits
+    await server.start()        # ConfigError if the socket cannot be created
+    server.publish(event)       # does not wait
     await server.close()        # at most half a second; removes the socket
 """
 
 import asyncio
 import contextlib
-import errno
-import fcntl
-import logging
-import os
-import socket
-import stat
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -28,25 +21,19 @@ from typing import Literal
 
 import msgspec
 
-from kws.daemon.clients import Clients
 from kws.daemon.snapshot import Snapshot
-from kws.errors import ConfigError
+from kws.daemon.status_socket import bind_socket
 from kws.events import Event, StateChange, rfc3339, to_json
 
-__all__ = ["StatusServer", "default_socket"]
+__all__ = ["StatusServer"]
 
-_LONGEST_PATH = 107
-"""Bytes that `sockaddr_un` has room for, less the NUL (unix(7))."""
-_LONGEST_REQUEST = 1024
+_MAX_REQUEST_BYTES = 1024
 _REQUEST_S = 5.0
 _ANSWER_S = 5.0
 _REFUSAL_S = 1.0
-_MOST_REFUSED = 64
+_MAX_REFUSED = 64
 _CLOSE_S = 0.5
-_LOCK_S = 2.0
 _KERNEL_BYTES = 65_536
-
-_log = logging.getLogger("kws.daemon")
 
 
 class _Request(msgspec.Struct, forbid_unknown_fields=True):
@@ -54,18 +41,19 @@ class _Request(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class StatusServer:
-    """Answer on a Unix socket that only this user can open.
+    """Serve requests at a Unix socket that only this user can open.
 
     Parameters
     ----------
     path : Path
-        Of the socket; its folder is made, for this user alone, if it is missing.
+        Of the socket; a missing folder is created, for this user alone.
     snapshot : callable
-        Called in the loop whenever a client asks; to be quick.
-    most_clients : int
-        Beyond that, a client is told so and sent away.
-    most_queued : int
-        Events that may wait for a client; then its oldest are left out, which it is told.
+        Called in the loop at every request; must be fast.
+    max_clients : int
+        More are answered with an error.
+    max_queued : int
+        Events queued for a client; when it is full, the oldest are dropped, and their number is
+        sent.
     """
 
     def __init__(
@@ -73,14 +61,14 @@ class StatusServer:
         path: Path,
         snapshot: Callable[[], Snapshot],
         *,
-        most_clients: int = 16,
-        most_queued: int = 1000,
+        max_clients: int = 16,
+        max_queued: int = 1000,
     ) -> None:
         self.path = path
         self._snapshot = snapshot
-        self._most_clients, self._most_queued = most_clients, most_queued
-        self._followers: set[_Follower] = set()
-        self._clients = Clients()
+        self._max_clients, self._max_queued = max_clients, max_queued
+        self._subscribers: set[_Subscriber] = set()
+        self._connections = _Connections()
         self._n_served = 0
         self._server: asyncio.Server | None = None
         self._identity = (0, 0)
@@ -91,42 +79,42 @@ class StatusServer:
         Raises
         ------
         ConfigError
-            If it cannot be made, or another daemon answers there.
+            If it cannot be created, or another daemon listens there.
         """
-        listening = _bind(self.path)
+        listening = bind_socket(self.path)
         at = self.path.lstat()
         self._identity = (at.st_dev, at.st_ino)
         self._server = await asyncio.start_unix_server(
-            self._attend, sock=listening, limit=_LONGEST_REQUEST
+            self._serve, sock=listening, limit=_MAX_REQUEST_BYTES
         )
 
     def publish(self, event: Event) -> None:
-        """Queue an event for all who follow; never waits."""
-        if self._followers:
+        """Queue an event for all subscribers, without waiting."""
+        if self._subscribers:
             line = to_json(event).encode() + b"\n"
-            for follower in self._followers:
-                follower.put(line)
+            for subscriber in self._subscribers:
+                subscriber.put(line)
 
     async def close(self) -> None:
-        """Send what is queued, as far as it is read in half a second; remove the socket."""
+        """Send queued events for up to half a second; close all connections; remove the socket."""
         if self._server is None:
             return
         self._server.close()
-        for follower in self._followers:
-            follower.end()
-        await self._clients.close(grace_s=_CLOSE_S)
-        with contextlib.suppress(OSError):  # another daemon's by now, or gone
+        for subscriber in self._subscribers:
+            subscriber.end()
+        await self._connections.close(grace_s=_CLOSE_S)
+        with contextlib.suppress(OSError):  # removed, or replaced by another daemon
             at = self.path.lstat()
             if (at.st_dev, at.st_ino) == self._identity:
                 self.path.unlink()
         self._server = None
 
-    async def _attend(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        is_served = self._n_served < self._most_clients
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        is_served = self._n_served < self._max_clients
         self._n_served += is_served
         writer.transport.set_write_buffer_limits(_KERNEL_BYTES)
         try:
-            with self._clients.attending(writer):
+            with self._connections.serving(writer):
                 await (self._answer if is_served else self._refuse)(reader, writer)
                 writer.transport.set_write_buffer_limits(0)  # drain() waits for the last byte then
                 async with asyncio.timeout(_ANSWER_S):
@@ -135,14 +123,14 @@ class StatusServer:
             self._n_served -= is_served
 
     async def _refuse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Say why, and take the request: closed with bytes unread, a socket resets the client."""
+        """Send the error, and read the request: closing before that would reset the client."""
         message = (
-            f"No more than {self._most_clients} clients may ask at once. Received: one more. End a "
-            f"`kws tail` that nobody needs, or ask again later."
+            f"At most {self._max_clients} clients may be connected. Received: one more. End a "
+            f"`kws tail`, or try again later."
         )
         writer.write(_error(message))
-        if len(self._clients) - self._n_served <= _MOST_REFUSED:
-            with contextlib.suppress(TimeoutError, ValueError):  # nothing comes, or too much
+        if len(self._connections) - self._n_served <= _MAX_REFUSED:
+            with contextlib.suppress(TimeoutError, ValueError):  # nothing is sent, or too much
                 async with asyncio.timeout(_REFUSAL_S):
                     await reader.readline()
 
@@ -151,146 +139,99 @@ class StatusServer:
             async with asyncio.timeout(_REQUEST_S):
                 line = await reader.readline()
             request = msgspec.json.decode(line, type=_Request).request
-        except (ValueError, msgspec.DecodeError, TimeoutError):  # also too long a line
+        except (ValueError, msgspec.DecodeError, TimeoutError):  # a line too long is a ValueError
             known = 'one line of JSON such as {"request": "status"}'
             writer.write(_error(f"A request must be {known}, sent at once."))
             return
         if request == "status":
             writer.write(msgspec.json.encode(self._snapshot()) + b"\n")
             return
-        follower = _Follower(self._most_queued)
-        self._followers.add(follower)
-        gone = asyncio.create_task(reader.read(1))  # ends when the client hangs up
+        subscriber = _Subscriber(self._max_queued)
+        self._subscribers.add(subscriber)
+        gone = asyncio.create_task(reader.read(1))  # ends when the client disconnects
         try:
-            await follower.feed(writer, gone)
+            await subscriber.feed(writer, gone)
         finally:
-            self._followers.discard(follower)
+            self._subscribers.discard(subscriber)
             gone.cancel()
 
 
-class _Follower:
-    """One client that follows events: a bounded queue of lines."""
+class _Subscriber:
+    """One client of the events: a bounded queue of lines."""
 
-    def __init__(self, most_queued: int) -> None:
-        self._lines: deque[bytes] = deque(maxlen=most_queued)
-        self._n_left_out = 0
+    def __init__(self, max_queued: int) -> None:
+        self._lines: deque[bytes] = deque(maxlen=max_queued)
+        self._n_dropped = 0
         self._is_ending = False
-        self._news = asyncio.Event()
+        self._has_news = asyncio.Event()
 
     def put(self, line: bytes) -> None:
-        self._n_left_out += len(self._lines) == self._lines.maxlen
+        self._n_dropped += len(self._lines) == self._lines.maxlen
         self._lines.append(line)
-        self._news.set()
+        self._has_news.set()
 
     def end(self) -> None:
         self._is_ending = True
-        self._news.set()
+        self._has_news.set()
 
     async def feed(self, writer: asyncio.StreamWriter, gone: "asyncio.Task[bytes]") -> None:
-        """Send lines until the client hangs up, or all are sent and the daemon ends."""
+        """Send lines until the client disconnects, or `end` was called and all are sent."""
         gone.add_done_callback(lambda _: self.end())
         while not gone.done():
-            await self._news.wait()
-            self._news.clear()
+            await self._has_news.wait()
+            self._has_news.clear()
             while self._lines and not gone.done():
-                if self._n_left_out:
-                    writer.write(_left_out(self._n_left_out))
-                    self._n_left_out = 0
+                if self._n_dropped:
+                    writer.write(_dropped(self._n_dropped))
+                    self._n_dropped = 0
                 writer.write(self._lines.popleft())
                 await writer.drain()
             if self._is_ending:
                 return
 
 
-def default_socket() -> Path:
-    """Return where the daemon's socket is unless kws.toml says otherwise.
+class _Connections:
+    """The open connections of the server, each served by a task."""
 
-    systemd's runtime directory, else that of the user's session, else /run/kws.
-    """
-    if folders := os.environ.get("RUNTIME_DIRECTORY"):
-        return Path(folders.split(":")[0]) / "kws.sock"
-    if session := os.environ.get("XDG_RUNTIME_DIR"):
-        return Path(session) / "kws.sock"
-    return Path("/run/kws/kws.sock")
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
 
+    def __len__(self) -> int:
+        """Return the number of open connections."""
+        return len(self._tasks)
 
-def _bind(path: Path) -> socket.socket:
-    """Make the socket, closed to others before anybody can connect; replace a dead daemon's."""
-    if len(os.fsencode(path)) > _LONGEST_PATH:
-        raise ConfigError(
-            f"The daemon's socket must have a path of at most {_LONGEST_PATH} bytes. Received: "
-            f"{path}. Set `[daemon] socket` to a shorter one."
-        )
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _locked(path.parent):
-            _clear(path)
-            listening.bind(str(path))
-            path.chmod(0o600)  # nobody can connect before listen()
-            listening.listen()
-    except OSError as error:
-        listening.close()
-        raise ConfigError(
-            f"The daemon's socket must lie where it can be made. Received: {path} "
-            f"({error.strerror or error}). Set `[daemon] socket` to a path in a folder of yours."
-        ) from error
-    except ConfigError:
-        listening.close()
-        raise
-    return listening
+    @contextlib.contextmanager
+    def serving(self, writer: asyncio.StreamWriter) -> Iterator[None]:
+        """Serve a connection in the running task, and close it at the end.
 
-
-def _clear(path: Path) -> None:
-    """Remove the socket of a daemon that is dead; refuse anything else that is there."""
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(mode):
-        raise ConfigError(
-            f"The daemon's socket must have a path to itself. Received: {path}, which is no "
-            f"socket. Remove it, or set `[daemon] socket`."
-        )
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.setblocking(False)
+        A client that disconnects or is too slow, and the end of the daemon, are no errors.
+        """
+        task = asyncio.current_task()
+        assert task  # noqa: S101  a coroutine always runs in a task
+        self._tasks.add(task)
         try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
-            return
-        except BlockingIOError:  # it listens, and its queue is full
+            yield
+        except (OSError, TimeoutError, asyncio.CancelledError):
             pass
-    raise ConfigError(
-        f"Each daemon must have a socket of its own. Received: {path}, on which another answers. "
-        f"`kws status --socket {path}` shows it; end it, or set `[daemon] socket`."
-    )
+        finally:
+            self._tasks.discard(task)
+            writer.transport.abort() if writer.transport.get_write_buffer_size() else writer.close()
 
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep two daemons that start at once from taking each other's socket for a dead one's."""
-    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        deadline_s = time.monotonic() + _LOCK_S
-        while True:
-            try:
-                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline_s:
-                    raise OSError(errno.EBUSY, "another program holds the folder's lock") from None
-                time.sleep(0.01)
-        yield
-    finally:
-        os.close(opened)
+    async def close(self, *, grace_s: float = 0.0) -> None:
+        """Wait up to `grace_s` for the tasks to end, then close every connection."""
+        if self._tasks and grace_s:
+            await asyncio.wait(self._tasks, timeout=grace_s)
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
 
 def _error(message: str) -> bytes:
     return msgspec.json.encode({"error": message}) + b"\n"
 
 
-def _left_out(n: int) -> bytes:
+def _dropped(n: int) -> bytes:
     now = rfc3339(datetime.now(UTC))
-    detail = f"{n} events were left out here, as they were read too slowly."
+    detail = f"{n} events were dropped here, as the client reads too slowly."
     return to_json(StateChange(event="error", time=now, detail=detail)).encode() + b"\n"

@@ -1,4 +1,4 @@
-"""What systemd is told, by its protocol of datagrams (sd_notify(3)); nothing where it is not."""
+"""Notifications to systemd by datagrams (sd_notify(3)); none where systemd does not run kws."""
 
 import contextlib
 import os
@@ -6,23 +6,23 @@ import socket
 import time
 from collections.abc import MutableMapping
 
-__all__ = ["Notifier"]
+__all__ = ["SystemdNotifier"]
 
 
-class Notifier:
-    """Talk to the service manager, if there is one.
+class SystemdNotifier:
+    """Notify the service manager, if there is one.
 
-    Its variables are taken out of the environment, so that no hook talks to it in our name.
+    Its variables are removed from the environment, so that no hook can notify it for the daemon.
 
     Parameters
     ----------
     environment : mutable mapping of str to str
-        Where NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID stand.
+        Has NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID.
 
     Attributes
     ----------
-    ping_every_s : float or None
-        How often to call `ping`: three times in the watchdog's limit. None: there is no watchdog.
+    watchdog_interval_s : float or None
+        Interval for `ping_watchdog`, a third of the watchdog's limit; None without a watchdog.
     """
 
     def __init__(self, environment: MutableMapping[str, str] = os.environ) -> None:
@@ -31,7 +31,7 @@ class Notifier:
         for_pid = environment.pop("WATCHDOG_PID", "")
         is_ours = address and for_pid in {"", str(os.getpid())}
         is_set = is_ours and limit_us.isascii() and limit_us.isdigit() and int(limit_us) > 0
-        self.ping_every_s = int(limit_us) / 1e6 / 3 if is_set else None
+        self.watchdog_interval_s = int(limit_us) / 1e6 / 3 if is_set else None
         self._last_ping_s = -1e9
         self._status = ""
         self._socket: socket.socket | None = None
@@ -41,39 +41,42 @@ class Notifier:
             self._socket.setblocking(False)
 
     def ready(self) -> None:
-        """Say that the daemon has started, or that a reload is over."""
+        """Report that the daemon has started, or that a reload has ended."""
         self._send("READY=1")
 
     def reloading(self) -> None:
-        """Say that the configuration is being read anew; `ready` ends that."""
+        """Report that a reload has begun; `ready` reports its end."""
         now_us = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         self._send(f"RELOADING=1\nMONOTONIC_USEC={now_us}")
 
     def stopping(self) -> None:
-        """Say that the daemon is about to end."""
+        """Report that the daemon is about to end."""
         self._send("STOPPING=1")
 
     def status(self, text: str) -> None:
-        """Say in a line what the daemon does; what was said last is not said again."""
+        """Report the status as one line, unless it is the same as before."""
         if text != self._status:
             self._status = text
             self._send("STATUS=" + " ".join(text.split()))
 
-    def ping(self) -> None:
-        """Tell the watchdog that audio is being processed, if it is time to."""
+    def ping_watchdog(self) -> None:
+        """Report to the watchdog that audio is being processed, once in each interval."""
         now_s = time.monotonic()
-        if self.ping_every_s is not None and now_s - self._last_ping_s >= self.ping_every_s:
+        if (
+            self.watchdog_interval_s is not None
+            and now_s - self._last_ping_s >= self.watchdog_interval_s
+        ):
             self._last_ping_s = now_s
             self._send("WATCHDOG=1")
 
     def close(self) -> None:
-        """Let go of the socket."""
+        """Close the socket."""
         if self._socket:
             self._socket.close()
             self._socket = None
 
     def _send(self, text: str) -> None:
-        """Send a datagram; a manager that is gone or busy must not stop the audio."""
+        """Send a datagram; a manager that has ended or is busy must not stop the audio."""
         if self._socket:
             with contextlib.suppress(OSError):
                 self._socket.sendto(text.encode(errors="replace"), self._address)

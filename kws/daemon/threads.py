@@ -1,4 +1,4 @@
-"""Work that may take long, in a thread that cannot keep the process from ending."""
+"""Long work in a daemon thread, which does not delay the end of the process."""
 
 import asyncio
 import contextlib
@@ -12,9 +12,9 @@ _T = TypeVar("_T")
 
 
 async def in_thread(work: Callable[[], _T]) -> _T:
-    """Return what `work` returns, or raise what it raises; the loop goes on meanwhile.
+    """Run `work` in a thread; return its result, or raise its exception.
 
-    Unlike that of `asyncio.to_thread`, the thread is not waited for when the process ends.
+    Unlike with `asyncio.to_thread`, the process does not wait for the thread at its end.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[_T] = loop.create_future()
@@ -31,9 +31,9 @@ async def in_thread(work: Callable[[], _T]) -> _T:
         result, error = None, None
         try:
             result = work()
-        except BaseException as caught:  # noqa: BLE001  it is raised again, by the loop
+        except BaseException as caught:  # noqa: BLE001  raised again in the loop
             error = caught
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(settle, result, error)
 
     threading.Thread(target=run, name="kws-worker", daemon=True).start()

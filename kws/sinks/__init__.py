@@ -1,11 +1,17 @@
-"""Where events go: one sink a file.
+"""Sinks: the destinations of events.
 
-- `text`: a line to read for each detection.
+- `text`: a line of text for each detection.
 - `jsonl`: a JSON object on a line for each event.
-- `hooks`: the user's commands, run on a detection.
-- `recording`: the audio around a detection, kept in a folder.
+- `hooks`: running the user's commands on events.
+- `hook`: the checked settings and the state of one hook.
+- `hook_command`: the command, sound player and user of a hook, checked at the start.
+- `process_group`: a command in a process group of its own.
+- `clip_recorder`: recording the audio around detections and near misses.
+- `clip_buffer`: the last audio of a source, from which clips are cut.
+- `clip_encoders`: encoders of clips, WAV and FLAC.
+- `clip_folder`: the folder of clips, within limits of count, age and bytes.
 
-A sink takes events from one thread and never delays it for long.
+A sink gets its events from one thread and never delays it for long.
 """
 
 from typing import Protocol
@@ -16,10 +22,10 @@ __all__ = ["Sink"]
 
 
 class Sink(Protocol):
-    """Something that takes events."""
+    """A destination of events."""
 
     def send(self, event: Event) -> None:
-        """Take one event; return at once."""
+        """Accept one event; return at once."""
 
     def close(self) -> None:
-        """Finish what was sent. No event comes after."""
+        """Finish the events sent. None is sent afterwards."""

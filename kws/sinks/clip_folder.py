@@ -1,7 +1,7 @@
-"""A folder of recorded clips that never holds more than it may: count, age, bytes.
+"""The folder of recorded clips, within limits of count, age and bytes.
 
 A clip is a sound file and a JSON file of the same stem, which begins with its time: names sort by
-age. Files of other names are neither counted nor touched.
+age. Other files are neither counted nor removed.
 """
 
 import contextlib
@@ -18,14 +18,14 @@ _PART = ".part"
 
 
 class ClipFolder:
-    """Write clips into a folder, and remove the oldest.
+    """Write clips into a folder, and remove the oldest beyond the limits.
 
     Parameters
     ----------
     path : Path
-        Made when it is needed, for its owner alone.
+        Created with the first clip, with access for its owner only.
     max_clips, max_bytes, max_days
-        What all clips in it, of earlier runs too, may come to.
+        Limits for all clips in it, those of earlier runs included.
 
     Attributes
     ----------
@@ -41,14 +41,14 @@ class ClipFolder:
         self._max_days = max_days
 
     def write(self, name: str, files: Mapping[str, bytes], *, now: datetime) -> str:
-        """Write a clip; room is made for it before.
+        """Write a clip, after removing the oldest to make room.
 
         Parameters
         ----------
         name : str
-            What follows the time in the stem.
+            Second part of the stem, after the time.
         files : mapping of str to bytes
-            Content by ending, without the dot.
+            Content by file extension, without the dot.
         now : datetime
             In UTC.
 
@@ -60,7 +60,7 @@ class ClipFolder:
         Raises
         ------
         OSError
-            If it cannot be written, or room cannot be made. Nothing of it is left then.
+            If it cannot be written, or room cannot be made; no part of it is left.
         """
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         n_bytes = sum(map(len, files.values()))
@@ -86,12 +86,12 @@ class ClipFolder:
         return stem
 
     def sweep(self, *, now: datetime, for_clips: int = 0, for_bytes: int = 0) -> set[str]:
-        """Remove what is too much, too old, or left half-written; return the stems that stay.
+        """Remove clips beyond the limits, and partial files; return the stems that remain.
 
         Raises
         ------
         OSError
-            If something cannot be removed.
+            If a file cannot be removed.
         """
         clips = self._read()
         total = sum(clips.values())
@@ -108,7 +108,7 @@ class ClipFolder:
         return set(clips)
 
     def _read(self) -> dict[str, int]:
-        """Return the bytes of each clip; remove what a crash left half-written."""
+        """Return the size of each clip in bytes; remove the partial files of a crash."""
         clips: dict[str, int] = {}
         with contextlib.suppress(FileNotFoundError), os.scandir(self.path) as entries:
             for entry in entries:

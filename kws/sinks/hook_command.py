@@ -1,14 +1,34 @@
-"""The command of a hook, checked before anything is heard."""
+"""The command, sound player and user of a hook, checked when kws starts."""
 
+import os
+import pwd
 import shlex
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 from kws.config import HookSettings
-from kws.errors import HookError
-from kws.player import find_player
+from kws.errors import HookError, did_you_mean
 
-__all__ = ["command_words", "play_words", "program_file"]
+__all__ = [
+    "Account",
+    "account_of",
+    "command_words",
+    "find_player",
+    "player_words",
+    "program_file",
+]
+
+_PLAYERS = (["pw-play"], ["paplay"], ["aplay", "-q"])
+
+
+class Account(NamedTuple):
+    """Identity of the user a hook runs as: for the kernel, and in the environment."""
+
+    uid: int
+    gid: int
+    groups: list[int]
+    environment: dict[bytes, bytes]
 
 
 def command_words(settings: HookSettings, *, place: str) -> list[str]:
@@ -43,16 +63,16 @@ def command_words(settings: HookSettings, *, place: str) -> list[str]:
 
 
 def program_file(word: str, *, place: str) -> str:
-    """Return the file of a program, looked up as a shell would.
+    """Return the path of a program, looked up as a shell would.
 
     Raises
     ------
     HookError
-        If there is none, or it may not be executed; the message names the `place`.
+        If there is none, or it is not executable; the message names the `place`.
     """
     if file := shutil.which(word):
         return file
-    remedy = "Mend the path."
+    remedy = "Correct the path."
     try:
         if "/" not in word:
             problem, remedy = "not on PATH", "Install it, or write its whole path."
@@ -70,19 +90,19 @@ def program_file(word: str, *, place: str) -> str:
     )
 
 
-def play_words(sound: str, *, place: str) -> list[str]:
+def player_words(sound: str, *, place: str) -> list[str]:
     """Return the command that plays a sound file.
 
     Raises
     ------
     HookError
-        If there is no such file, or nothing here that plays it; the message names the `place`.
+        If there is no such file, or no program that plays it; the message names the `place`.
     """
     file = Path(sound).expanduser()
     if not file.is_file():
         raise HookError(
             f"A hook's `awake_wav` must be a sound file. Received: `{sound}` in {place}, which is "
-            f"none. Mend the path."
+            f"none. Correct the path."
         )
     if words := find_player():
         return [*words, str(file.absolute())]
@@ -92,11 +112,43 @@ def play_words(sound: str, *, place: str) -> list[str]:
     )
 
 
+def find_player() -> list[str] | None:
+    """Return the first of pw-play, paplay and aplay that is installed, with its options."""
+    return next((words for words in _PLAYERS if shutil.which(words[0])), None)
+
+
+def account_of(user: str, *, place: str) -> Account:
+    """Look up a user.
+
+    Raises
+    ------
+    HookError
+        If there is no such user, or kws may not switch to it; the message names the `place`.
+    """
+    try:
+        entry = pwd.getpwnam(user)
+    except (KeyError, ValueError):
+        known = [one.pw_name for one in pwd.getpwall()]
+        raise HookError(
+            f"A hook's `user` must be a user of this system. Received: `{user}` in {place}."
+            f"{did_you_mean(user, known)} `getent passwd` lists them."
+        ) from None
+    if os.geteuid() not in {0, entry.pw_uid}:
+        raise HookError(
+            f"Only root may run a hook as another `user`. Received: `{user}` in {place}, and kws "
+            f"run by {pwd.getpwuid(os.geteuid()).pw_name}. Leave `user` out, or use sudo in the "
+            f"command."
+        )
+    names = {"HOME": entry.pw_dir, "USER": user, "LOGNAME": user}
+    environment = {key.encode(): value.encode() for key, value in names.items()}
+    return Account(entry.pw_uid, entry.pw_gid, os.getgrouplist(user, entry.pw_gid), environment)
+
+
 def _split(command: str, place: str) -> list[str]:
     try:
         return shlex.split(command)
     except ValueError as error:
         raise HookError(
             f"A hook's `command` must have its quotes in pairs. Received: `{command}` in {place} "
-            f"({error}). Mend it, or write it as a list of words."
+            f"({error}). Add the missing quote, or write it as a list of words."
         ) from error

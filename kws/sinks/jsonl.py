@@ -1,4 +1,4 @@
-"""Events as JSON lines, for programs."""
+"""Events as JSON lines, for other programs."""
 
 import io
 from typing import TextIO
@@ -14,8 +14,8 @@ class JsonLines:
     Parameters
     ----------
     stream : text stream
-        Written to and flushed, never closed. It is switched to UTF-8, which JSON is in whatever
-        the locale says.
+        Written to and flushed, never closed. It is switched to UTF-8, the encoding of JSON,
+        whatever the locale.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -29,10 +29,10 @@ class JsonLines:
         Raises
         ------
         BrokenPipeError
-            If nobody reads the stream any more.
+            If the reader of the stream has closed it.
         """
         self._stream.write(to_json(event) + "\n")
         self._stream.flush()
 
     def close(self) -> None:
-        """Do nothing: each line is already out, and the stream is the caller's."""
+        """Do nothing: each line is flushed, and the stream belongs to the caller."""

@@ -1,4 +1,4 @@
-"""A command in a process group of its own: fed once, watched, and ended as a whole."""
+"""A command in a process group of its own, which is waited for and ended as a whole."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 
-from kws.sinks.account import Account
+from kws.sinks.hook_command import Account
 
 __all__ = ["ProcessGroup"]
 
@@ -21,29 +21,29 @@ _KEPT_BYTES = 2048
 
 
 class ProcessGroup:
-    """Start a command; to be used by one thread, and closed at the end.
+    """Start a command. Used by one thread; `close` it at the end.
 
-    A group is signalled by its number, which is its leader's PID, and a number may pass to others.
-    It cannot while the leader is not reaped, and only this object reaps it, in `is_alive`, in the
-    thread that also sends the signals. Once it is reaped, the number stays with the group while a
-    member is left, as the kernel gives no PID that is a group's: `is_alive` asks for one every
-    `_LONGEST_PAUSE_S` and before each signal, and after the first no the number is not used again.
-    For it to come back in between, the system would have to go through all PIDs.
+    A group is signalled by its number, the PID of its leader, which the kernel may reuse for
+    another process. It does not while the leader is not reaped, and only this object reaps it, in
+    `is_alive`, in the thread that also sends the signals. After that the number stays with the
+    group while it has a member, as the kernel does not give a group's number to a new process.
+    `is_alive` checks for members every `_LONGEST_PAUSE_S` and before each signal, and once there
+    are none the number is not used again. To be reused in between, all PIDs would have to pass.
 
     Parameters
     ----------
     words : sequence of str
         Program and arguments.
     executable : str
-        The program's file.
+        Path of the program.
     environment : mapping of bytes to bytes
-        All of it.
+        The whole environment.
     payload : bytes
-        Standard input; what a pipe (64 KiB) does not hold is cut off.
+        Standard input; cut at what a pipe holds (64 KiB).
     account : Account or None
-        Who it runs as; None is who this process runs as.
+        The user it runs as; None is that of this process.
     directory : str or None
-        Where it runs; None is where this process does.
+        Working directory; None is that of this process.
 
     Attributes
     ----------
@@ -92,16 +92,16 @@ class ProcessGroup:
             self._errors.register(self._leader.stderr, select.POLLIN)
 
     def is_alive(self) -> bool:
-        """Return whether the leader, or anything it left in the group, runs."""
+        """Return whether any process of the group runs."""
         if not self._is_gone and self._leader.poll() is not None:
             with contextlib.suppress(ChildProcessError):
-                os.waitpid(-self.pid, os.WNOHANG)  # orphans are ours to reap where kws is PID 1
+                os.waitpid(-self.pid, os.WNOHANG)  # as PID 1, kws must reap orphans
             try:
                 os.killpg(self.pid, 0)
             except ProcessLookupError:
                 self._is_gone = True
             except PermissionError:
-                pass  # what is left belongs to another user, as after sudo
+                pass  # the rest of the group has another user, as after sudo
         return not self._is_gone
 
     def wait(self, timeout_s: float, *, cancelled: threading.Event | None = None) -> bool:
@@ -123,7 +123,7 @@ class ProcessGroup:
         return True
 
     def end(self) -> bool:
-        """Ask the whole group to end, after half a second force it.
+        """Send SIGTERM to the whole group, and SIGKILL after half a second.
 
         Returns
         -------
@@ -134,13 +134,13 @@ class ProcessGroup:
         if self.wait(_GRACE_S):
             return True
         is_sent = self._signal(signal.SIGKILL)
-        # Orphans may stay for long as zombies, until somebody reaps them: only the leader is ours.
+        # Orphans may stay zombies until init reaps them: this process can wait for the leader only.
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._leader.wait(_KILL_S)
         return is_sent and self._leader.returncode is not None
 
     def close(self) -> tuple[int | None, str]:
-        """Give up the pipes.
+        """Close the pipes.
 
         Returns
         -------
@@ -161,7 +161,7 @@ class ProcessGroup:
             stdin.close()
 
     def _read_errors(self, timeout_s: float) -> bool:
-        """Wait until there is something to read, keep the end of it; return whether there was."""
+        """Read standard error when there is any; return whether there was."""
         for descriptor, _ in self._errors.poll(1000 * timeout_s):
             chunk = os.read(descriptor, _PIPE_BYTES)
             self._tail = (self._tail + chunk)[-_KEPT_BYTES:]
@@ -171,7 +171,7 @@ class ProcessGroup:
         return False
 
     def _signal(self, number: signal.Signals) -> bool:
-        """Signal the group if it is alive; return False if that is not allowed."""
+        """Signal the group if it is alive; return False if that is not permitted."""
         if self.is_alive():
             self.was_signalled = True
             try:

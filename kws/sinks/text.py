@@ -1,4 +1,4 @@
-"""Detections as lines to read: when, which keyword, how sure."""
+"""Detections as lines of text: time, keyword and score."""
 
 import io
 from collections.abc import Collection
@@ -10,7 +10,7 @@ __all__ = ["Text", "describe"]
 
 
 class Text:
-    """Print a line for each detection, at once; other events are left to the command.
+    """Print a line for each detection, at once; ignore other events.
 
     ::
 
@@ -21,7 +21,7 @@ class Text:
     stream : text stream
         Written to and flushed, never closed. Characters that its encoding lacks are escaped.
     keywords : collection of str
-        Those that may come; their column is as wide as the longest.
+        All possible keywords; their column is as wide as the longest.
     """
 
     def __init__(self, stream: TextIO, *, keywords: Collection[str] = ()) -> None:
@@ -36,7 +36,7 @@ class Text:
         Raises
         ------
         BrokenPipeError
-            If nobody reads the stream any more.
+            If the reader of the stream has closed it.
         """
         if isinstance(event, Detection):
             start = "" if event.start_s is None else f"{event.start_s:.2f} - "
@@ -47,11 +47,11 @@ class Text:
             self._stream.flush()
 
     def close(self) -> None:
-        """Do nothing: each line is already out, and the stream is the caller's."""
+        """Do nothing: each line is flushed, and the stream belongs to the caller."""
 
 
 def describe(event: Event) -> str:
-    """Return an event of the daemon in a line."""
+    """Return a line of text for an event of the daemon."""
     where = event.source or "daemon"
     if isinstance(event, Detection | NearMiss | Peak):
         span = "-".join(str(at) for at in (event.start_s, event.end_s) if at is not None)

@@ -1,6 +1,16 @@
-"""Where audio comes from: a microphone, a command, a port, a file, or standard input.
+"""Sources of audio. `open_source` opens any of them, for int16, mono, 16 kHz, in chunks.
 
-`open_source` chooses; whatever it returns gives int16, mono, 16 kHz, in chunks.
+- `source`: the interface of every source, and the cutting into chunks.
+- `pcm`: raw s16le, or a WAV, decoded from a byte stream.
+- `wav`: WAV files and the WAV format.
+- `soundfile_`: FLAC, Ogg, MP3 and other files, by libsndfile.
+- `stdin`: standard input.
+- `command`: the standard output of any program.
+- `microphone`: the base of both kinds of microphone, and device selection.
+- `arecord`: a microphone through ALSA's `arecord`.
+- `pyaudio_`: a microphone through PyAudio.
+- `network`: raw s16le received over UDP or TCP.
+- `preprocessing`: gain, high-pass, automatic gain and noise suppression.
 """
 
 import re
@@ -14,11 +24,10 @@ from kws.errors import AudioError, ConfigError, FormatError, did_you_mean
 from kws.sources import arecord, pyaudio_
 from kws.sources.arecord import ArecordSource
 from kws.sources.command import CommandSource
-from kws.sources.conditioned import ConditionedSource
 from kws.sources.microphone import Device
 from kws.sources.network import TcpSource, UdpSource, is_address
 from kws.sources.pcm import Layout
-from kws.sources.preprocessing import is_conditioned
+from kws.sources.preprocessing import PreprocessedSource, needs_preprocessing
 from kws.sources.pyaudio_ import PyAudioSource
 from kws.sources.soundfile_ import SoundFileSource
 from kws.sources.source import Source
@@ -29,9 +38,10 @@ __all__ = ["Device", "Source", "list_devices", "open_source"]
 
 
 def open_source(settings: SourceSettings) -> Source:
-    """Open `settings.command`, or else what `settings.input` names.
+    """Open the source of `settings`: its `command`, or else its `input`.
 
-    That is `mic`, `-` (standard input), a port (`udp://HOST:PORT`, `tcp://HOST:PORT`), or a file.
+    An input is `mic`, `-` (standard input), a port (`udp://HOST:PORT`, `tcp://HOST:PORT`), or the
+    path of a file.
 
     Returns
     -------
@@ -41,33 +51,33 @@ def open_source(settings: SourceSettings) -> Source:
     Raises
     ------
     AudioError
-        If a file is missing or cannot be read, or a package for the conditioning is missing.
+        If a file is missing or cannot be read, or a package for the preprocessing is missing.
     FormatError
-        If a file does not begin as audio that kws reads; what is wrong further on is raised by
-        the iteration, after all samples before it.
+        If a file does not begin as audio that kws reads; an error further on is raised by the
+        iteration, after all samples before it.
     DeviceError
-        If there is no such microphone, program or address, or it is busy, or nothing here can
-        record.
+        If there is no such microphone, program or address, or it is busy, or neither PyAudio nor
+        arecord is installed.
     ConfigError
         If standard input is a terminal, or settings contradict one another.
     """
     source = _open_plain(settings)
-    if not is_conditioned(settings):
+    if not needs_preprocessing(settings):
         return source
     try:
-        return ConditionedSource(source, settings)
+        return PreprocessedSource(source, settings)
     except AudioError:
         source.close()
         raise
 
 
 def list_devices() -> list[Device]:
-    """Return the microphones that `mic` can mean, by PyAudio where it is installed, else by ALSA.
+    """Return the microphones, from PyAudio where it is installed, else from ALSA.
 
     Raises
     ------
     DeviceError
-        If neither PyAudio nor arecord is there, or the sound system fails.
+        If neither PyAudio nor arecord is installed, or the sound system fails.
     """
     return pyaudio_.list_devices() if pyaudio_.is_installed() else arecord.list_devices()
 

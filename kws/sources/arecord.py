@@ -1,29 +1,26 @@
-"""A microphone through ALSA's own `arecord`, which needs nothing but the program."""
+"""A microphone through ALSA's `arecord`: a command source with a device list and a bounded queue.
+
+Unlike the pipe of a plain command, which makes the program wait when it is full, a thread reads
+arecord at once, and the queue drops the oldest audio: ALSA must not lose the newest.
+"""
 
 import contextlib
-import os
 import shutil
 import subprocess
 import threading
-from collections import deque
-from typing import IO, cast
 
 from kws.errors import DeviceError
-from kws.sources.microphone import (
-    STALL_S,
-    Device,
-    Microphone,
-    ambiguous,
-    group_of_recorder,
-    matching,
-)
+from kws.sources.command import CommandSource
+from kws.sources.microphone import Device, Microphone, select_device
 from kws.sources.pcm import Layout
+from kws.sources.source import STALL_S
 
 __all__ = ["ArecordSource", "list_devices"]
 
 _FORMAT = ("-q", "-t", "raw", "-f", "S16_LE")
-_END_S = 1.0
+_JOIN_S = 1.0
 _LIST_S = 10.0
+_STDERR_LINES = 2  # ALSA's own line, and the one of arecord after it
 # Plugins that `arecord -L` lists though no microphone is behind them.
 _NO_MICROPHONES = frozenset(
     ["null", "jack", "oss", "speex", "lavrate", "samplerate", "speexrate", "upmix", "vdownmix"]
@@ -31,7 +28,7 @@ _NO_MICROPHONES = frozenset(
 
 
 class ArecordSource(Microphone):
-    """An ALSA capture device; ALSA resamples to what it is asked for.
+    """An ALSA capture device; ALSA resamples to the requested rate.
 
     Parameters
     ----------
@@ -48,8 +45,8 @@ class ArecordSource(Microphone):
     Raises
     ------
     DeviceError
-        If arecord is missing, or `device` fits several microphones. What arecord itself finds
-        wrong is raised by the iteration.
+        If arecord is missing, or `device` fits several microphones. An error of arecord itself is
+        raised by the iteration.
     """
 
     def __init__(
@@ -60,72 +57,61 @@ class ArecordSource(Microphone):
         stall_s: float = STALL_S,
         layout: Layout | None = None,
     ) -> None:
-        pcm = _resolve(device)
+        program, pcm = _program(), _resolve(device)
         self._layout = layout = layout or Layout()
         name = f"arecord ({pcm or 'default device'})"
         super().__init__(name, chunk_ms=chunk_ms, stall_s=stall_s, channel=layout.channel)
-        self._heard = False
+        self._begin(rate_hz=layout.rate_hz, n_channels=layout.n_channels)
+        self._has_audio = False
         form = ["-r", str(layout.rate_hz), "-c", str(layout.n_channels)]
-        self._said: deque[str] = deque(maxlen=2)  # ALSA's last word and arecord's own
         # Its own period is 125 ms: a chunk would wait for it.
         period = f"--period-time={1000 * chunk_ms}"
-        self._process = _start([*_FORMAT, *form, period, *(["-D", pcm] if pcm else [])])
-        self._out = cast(IO[bytes], self._process.stdout)
-        self._err = cast(IO[bytes], self._process.stderr)
-        self._threads = [
-            threading.Thread(target=self._copy_audio, name="arecord-audio", daemon=True),
-            threading.Thread(target=self._copy_messages, name="arecord-messages", daemon=True),
-        ]
-        self._begin(rate_hz=layout.rate_hz, n_channels=layout.n_channels)
-        for thread in self._threads:
-            thread.start()
+        self._command = CommandSource(
+            [program, *_FORMAT, *form, period, *(["-D", pcm] if pcm else [])],
+            chunk_ms=chunk_ms,
+            stall_s=None,  # the reader of the queue has the time limit
+            environment={"LC_ALL": "C"},  # "overrun" is translated
+        )
+        self._thread = threading.Thread(target=self._copy, name="arecord-audio", daemon=True)
+        self._thread.start()
+
+    @property
+    def dropped_chunks(self) -> int:
+        """Number of losses, for want of a reader or in ALSA."""
+        return self._chunks.n_dropped + self._command.dropped_chunks
 
     def _stop(self) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(_END_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in its driver
-                self._process.wait(_END_S)
-        # A pipe is closed only when no thread reads it any more.
-        for thread, pipe in zip(self._threads, (self._out, self._err), strict=True):
-            thread.join(_END_S)
-            if not thread.is_alive():
-                pipe.close()
+        self._command.close()
+        self._thread.join(_JOIN_S)
 
-    def _copy_audio(self) -> None:
+    def _copy(self) -> None:
+        """Queue whole frames, a chunk at a time, until the program ends."""
         frame_bytes = self._layout.frame_bytes
         n_bytes = max(1, self._layout.rate_hz * self._chunk_ms // 1000) * frame_bytes
-        while data := self._out.read(n_bytes):
-            self._heard = True
-            self._chunks.put(data[: len(data) - len(data) % frame_bytes])
+        rest = b""
+        with contextlib.suppress(DeviceError):  # `_ended` gives the reason
+            while data := self._command.read1(n_bytes - len(rest)):
+                self._has_audio = True
+                rest += data
+                if len(rest) == n_bytes:
+                    self._chunks.put(rest)
+                    rest = b""
+        if len(rest) >= frame_bytes:
+            self._chunks.put(rest[: len(rest) - len(rest) % frame_bytes])
         self._chunks.put(None)
 
-    def _copy_messages(self) -> None:
-        for line in self._err:
-            text = line.decode(errors="replace").strip()
-            if text.startswith("overrun!!!"):
-                self._chunks.count_loss()
-            elif text:
-                self._said.append(text)
-
     def _ended(self) -> DeviceError:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_END_S)
-        self._threads[1].join(_END_S)
-        reason = "; ".join(self._said) or f"exit status {self._process.returncode}"
-        rule, what = "stay open", f"the end of {self.name}"
-        if not self._heard:
-            rule, what = "be there and free", f"no audio from {self.name}"
+        stderr = "; ".join(self._command.stderr_lines(_STDERR_LINES))
+        reason = stderr or self._command.exit_reason or "its output was closed"
+        what = "ended" if self._has_audio else "gave no audio"
         return DeviceError(
-            f"A microphone must {rule}. Received: {what}: {reason}. Close the program that uses "
-            f"it, or choose another with `--device`; `kws devices` lists them."
+            f"{self.name} {what}: {reason}. Close the program that uses the microphone, or choose "
+            f"another with `--device`; `kws devices` lists them."
         )
 
 
 def list_devices() -> list[Device]:
-    """Return the capture devices that `arecord -L` names, without plugins and aliases.
+    """Return the capture devices that `arecord -L` lists, without plugins and aliases.
 
     Raises
     ------
@@ -143,8 +129,7 @@ def list_devices() -> list[Device]:
     except (OSError, subprocess.SubprocessError) as error:
         reason = str(error).rstrip(".")
         raise DeviceError(
-            f"`arecord -L` must list the microphones. Received: {reason}. Check that the "
-            f"sound system runs."
+            f"`arecord -L` cannot list the microphones: {reason}. Check that the sound system runs."
         ) from error
     return _parse_listing(listing)
 
@@ -166,40 +151,20 @@ def _parse_listing(listing: str) -> list[Device]:
 
 
 def _resolve(device: str | None) -> str | None:
-    """Return the ALSA string for what the user named; ALSA judges what we do not know."""
+    """Return the ALSA string for a device; a name that is not listed is left to ALSA."""
     if device is None or ":" in device:
         return device
     if device.isdecimal():
         return f"plughw:{device}"
-    fits = matching(device, list_devices())
-    if len(fits) > 1:
-        raise ambiguous(device, fits)
-    return fits[0].id if fits else device
-
-
-def _start(arguments: list[str]) -> subprocess.Popen[bytes]:
-    program = _program()
-    try:
-        return subprocess.Popen(
-            [program, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            process_group=group_of_recorder(),
-            env={**os.environ, "LC_ALL": "C"},  # it says "overrun" in many languages
-        )
-    except OSError as error:
-        raise DeviceError(
-            f"arecord must be able to run. Received: {error.strerror} from {program}. "
-            f"Run `sudo apt install --reinstall alsa-utils`."
-        ) from error
+    fitting = select_device(device, list_devices())
+    return fitting.id if fitting else device
 
 
 def _program() -> str:
     program = shutil.which("arecord")
     if program is None:
         raise DeviceError(
-            "A microphone needs PyAudio or arecord. Received: neither. Run "
+            "A microphone needs PyAudio or arecord, and neither is installed. Run "
             "`pip install 'kws[mic]'` or `sudo apt install alsa-utils`."
         )
     return program

@@ -1,4 +1,4 @@
-"""Any program that writes audio to its standard output: arecord, parec, ffmpeg, sox."""
+"""Audio from the standard output of any program: arecord, parec, ffmpeg, sox."""
 
 import contextlib
 import os
@@ -9,25 +9,25 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import IO, cast
 
 from kws.audio import Samples
 from kws.errors import ConfigError, DeviceError, FormatError
-from kws.sources.microphone import STALL_S, group_of_recorder
 from kws.sources.pcm import Layout, read_pcm
-from kws.sources.polled import PolledSource
+from kws.sources.source import STALL_S, PolledSource
 
 __all__ = ["CommandSource"]
 
-_END_S = 1.0
+_TERMINATE_S = 1.0
 _PIPE_BYTES = 1 << 20  # half a minute; a program that may not have so much gets the usual 64 KiB
+_STDERR_BYTES = 65_536
 _KEPT_BYTES = 2048
-_OVERRUN = re.compile(rb"(?i)\b(overrun|xrun)\b")  # as arecord and ffmpeg say it
+_OVERRUN = re.compile(rb"(?i)\b(overrun|xrun)\b")  # as arecord and ffmpeg write it
 
 
 class CommandSource(PolledSource):
-    """A program's raw s16le, or a WAV, which it says of itself; it can be iterated once.
+    """Raw s16le, or a WAV, from a program's standard output; can be iterated once.
 
     Parameters
     ----------
@@ -37,8 +37,10 @@ class CommandSource(PolledSource):
         Length of a chunk.
     layout : Layout or None
         Of raw samples; None is 16 kHz mono.
-    stall_s : float
-        Without audio for so long, iteration raises DeviceError.
+    stall_s : float or None
+        Without audio for so long, iteration raises DeviceError; None waits for ever.
+    environment : mapping of str to str, or None
+        Variables set for the program beside those of this process.
 
     Raises
     ------
@@ -54,17 +56,18 @@ class CommandSource(PolledSource):
         *,
         chunk_ms: int,
         layout: Layout | None = None,
-        stall_s: float = STALL_S,
+        stall_s: float | None = STALL_S,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         words = _words(command)
         program = _program(words[0])
         self._layout = layout or Layout()
         self._stall_s = stall_s
-        self._said = self._cut_line = b""
-        self._hears_words = True
+        self._stderr_tail = self._stderr_line = b""
+        self._is_stderr_open = True
         self._n_overruns = 0
-        self._group = group_of_recorder()
-        self._process = _start(words, program, group=self._group)
+        self._group = _process_group()
+        self._process = _start(words, program, group=self._group, environment=environment or {})
         super().__init__(f"`{shlex.join(words)}`", chunk_ms=chunk_ms)
         self._out = cast(IO[bytes], self._process.stdout)
         self._err = cast(IO[bytes], self._process.stderr)
@@ -72,8 +75,22 @@ class CommandSource(PolledSource):
 
     @property
     def dropped_chunks(self) -> int:
-        """How often the program has said that it lost audio: lines of an overrun or an xrun."""
+        """Number of lines on the program's standard error that report an overrun or an xrun."""
         return self._n_overruns
+
+    @property
+    def exit_reason(self) -> str | None:
+        """`exit status N` or `signal N`, once the program has ended and was waited for."""
+        status = self._process.returncode
+        if status is None:
+            return None
+        return f"signal {-status}" if status < 0 else f"exit status {status}"
+
+    def stderr_lines(self, n: int) -> list[str]:
+        """Return the last lines of standard error, at most `n`, without reports of overruns."""
+        lines = [line for line in self._stderr_tail.split(b"\n") if not _OVERRUN.search(line)]
+        shown = [line.decode(errors="replace").strip() for line in lines]
+        return [line for line in shown if line][-n:]
 
     def read1(self, n_bytes: int, /) -> bytes:
         """Return up to `n_bytes` of the program's output as soon as there are any.
@@ -81,24 +98,26 @@ class CommandSource(PolledSource):
         Returns
         -------
         bytes
-            None of them at its good end, and when the source is closed.
+            Empty when the program has ended with status 0, or the source was closed.
 
         Raises
         ------
         DeviceError
-            If there are none for `stall_s`, or the program has failed.
+            If there is no output for `stall_s`, or the program has failed.
         """
-        deadline_s = time.monotonic() + self._stall_s
+        started_s = time.monotonic()
+        left_s = self._stall_s
         with self._using() as is_open:
             while is_open and not self._closed:
-                errors = [self._err.fileno()] if self._hears_words else []
-                left_s = deadline_s - time.monotonic()
+                errors = [self._err.fileno()] if self._is_stderr_open else []
+                if self._stall_s is not None:
+                    left_s = started_s + self._stall_s - time.monotonic()
                 ready = self._wait(self._out.fileno(), *errors, timeout_s=left_s)
                 if self._err.fileno() in ready:
-                    self._hear_words()
+                    self._read_stderr()
                 if self._out.fileno() in ready:
-                    return os.read(self._out.fileno(), n_bytes) or self._ended()
-                if left_s <= 0 and not self._closed:
+                    return os.read(self._out.fileno(), n_bytes) or self._end()
+                if left_s is not None and left_s <= 0 and not self._closed:
                     raise self._stalled()
         return b""
 
@@ -108,24 +127,24 @@ class CommandSource(PolledSource):
             self._layout,
             name=f"the output of {self.name}",
             decode="Let the command decode it, as `ffmpeg … -f s16le -` does.",
-            check="its options and what it says in a terminal",
+            check="its options and what it prints in a terminal",
         )
         try:
             yield from samples
         except FormatError:
-            if not self._closed:  # else it was we who cut it short
+            if not self._closed:  # else `close` cut it short
                 raise
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         self._signal(signal.SIGTERM)
         try:
-            self._process.wait(_END_S)
+            self._process.wait(_TERMINATE_S)
         except subprocess.TimeoutExpired:
             pass
         finally:
             self._signal(signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in a driver
-            self._process.wait(_END_S)
+            self._process.wait(_TERMINATE_S)
         self._out.close()
         self._err.close()
 
@@ -137,42 +156,36 @@ class CommandSource(PolledSource):
             else:
                 os.killpg(self._process.pid, number)
 
-    def _hear_words(self) -> None:
+    def _read_stderr(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            words = os.read(self._err.fileno(), 65_536)
-            self._hears_words = bool(words)
-            self._said = (self._said + words)[-_KEPT_BYTES:]
-            *lines, rest = (self._cut_line + words).split(b"\n")
-            self._cut_line = rest[-_KEPT_BYTES:]
+            data = os.read(self._err.fileno(), _STDERR_BYTES)
+            self._is_stderr_open = bool(data)
+            self._stderr_tail = (self._stderr_tail + data)[-_KEPT_BYTES:]
+            *lines, rest = (self._stderr_line + data).split(b"\n")
+            self._stderr_line = rest[-_KEPT_BYTES:]
             self._n_overruns += sum(bool(_OVERRUN.search(line)) for line in lines)
 
-    def _ended(self) -> bytes:
-        """Return nothing after a good end; say what was wrong after another."""
+    def _end(self) -> bytes:
+        """Return no bytes if the program has succeeded; raise DeviceError if it has failed."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_END_S)
-        self._hear_words()
-        status = self._process.returncode
-        if status == 0:
+            self._process.wait(_TERMINATE_S)
+        self._read_stderr()
+        if self._process.returncode == 0:
             return b""
-        how = "the end of its output"
-        if status is not None:
-            how = f"signal {-status}" if status < 0 else f"exit status {status}"
         raise DeviceError(
-            f"The command of a source must run on. Received: {how} from {self.name}. "
-            f"Its last words: {self._last_words()}. Try it in a terminal."
+            f"The command of a source ended: {self.name}, with "
+            f"{self.exit_reason or 'its output closed'}. stderr: {self._last_line()}. Try it in a "
+            f"terminal."
         )
 
     def _stalled(self) -> DeviceError:
         return DeviceError(
-            f"The command of a source must deliver audio without pause. Received: nothing for "
-            f"{self._stall_s:g} s from {self.name}. Its last words: {self._last_words()}. Try it "
-            f"in a terminal."
+            f"The command of a source wrote no audio for {self._stall_s:g} s: {self.name}. "
+            f"stderr: {self._last_line()}. Try it in a terminal."
         )
 
-    def _last_words(self) -> str:
-        lines = self._said.decode(errors="replace").split("\n")
-        said = [line.strip() for line in lines if line.strip()]
-        return said[-1].rstrip(".") if said else "none"
+    def _last_line(self) -> str:
+        return "".join(self.stderr_lines(1)).rstrip(".") or "none"
 
 
 def _words(command: list[str] | str) -> list[str]:
@@ -181,7 +194,7 @@ def _words(command: list[str] | str) -> list[str]:
     except ValueError as error:
         raise ConfigError(
             f"`[source] command` must have its quotes in pairs. Received: `{command}` ({error}). "
-            f"Mend it, or write it as a list of words."
+            f"Add the missing quote, or write it as a list of words."
         ) from error
     if not words or not words[0].strip() or any("\0" in word for word in words):
         raise ConfigError(
@@ -201,7 +214,18 @@ def _program(word: str) -> str:
     return program
 
 
-def _start(words: list[str], program: str, *, group: int | None) -> "subprocess.Popen[bytes]":
+def _process_group() -> int | None:
+    """Return the process group for the program: 0 is a new one, None that of kws.
+
+    Ctrl-C is for kws, which then ends the program. But where kws leads a session of its own, as
+    the daemon's capture processes do, no Ctrl-C comes, and killing its group must end both.
+    """
+    return None if os.getsid(0) == os.getpid() else 0
+
+
+def _start(
+    words: list[str], program: str, *, group: int | None, environment: Mapping[str, str]
+) -> "subprocess.Popen[bytes]":
     is_linux = sys.platform == "linux"
     for pipe_bytes in (_PIPE_BYTES, -1) if is_linux else (-1,):
         try:
@@ -214,6 +238,7 @@ def _start(words: list[str], program: str, *, group: int | None) -> "subprocess.
                 stderr=subprocess.PIPE,
                 process_group=group,
                 pipesize=pipe_bytes,
+                env={**os.environ, **environment},
             )
         except PermissionError as error:  # more than /proc/sys/fs/pipe-user-pages-soft allows
             if pipe_bytes < 0:
@@ -225,6 +250,6 @@ def _start(words: list[str], program: str, *, group: int | None) -> "subprocess.
 
 def _unstartable(program: str, error: OSError) -> DeviceError:
     return DeviceError(
-        f"The program of `[source] command` must be able to run. Received: {error.strerror} from "
-        f"{program}. Check its first line and its permissions."
+        f"The program of a source cannot be started: {program} ({error.strerror}). Check its first "
+        f"line and its permissions."
     )

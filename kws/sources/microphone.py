@@ -1,7 +1,6 @@
-"""What all microphones have in common: the queue between two threads, the watchdog, the names."""
+"""The base of both microphones: a queue that drops the oldest audio, and device selection."""
 
 import contextlib
-import os
 import queue
 import threading
 import time
@@ -16,32 +15,22 @@ from kws.errors import DeviceError, did_you_mean
 from kws.sources.pcm import Layout, samples_of
 from kws.sources.source import Source, chunk_samples, cut
 
-__all__ = [
-    "STALL_S",
-    "ChunkQueue",
-    "Device",
-    "Microphone",
-    "ambiguous",
-    "group_of_recorder",
-    "matching",
-    "unknown",
-]
+__all__ = ["ChunkQueue", "Device", "Microphone", "select_device", "unknown_device"]
 
-STALL_S = 3.0
 QUEUED_S = 10.0
-"""How much audio waits for a busy reader before the oldest is dropped."""
-_LOOK_S = 0.5
+"""Seconds of audio that may wait for a busy reader before the oldest is dropped."""
+_POLL_S = 0.5
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):
-    """A microphone, as `kws devices` shows it.
+    """A microphone, as `kws devices` lists it.
 
     Attributes
     ----------
     id : str
         What `--device` takes: a number (PyAudio) or an ALSA string.
     name : str
-        What people call it.
+        Name for people.
     default : bool
         True for the one used when none is named.
     source : {"pyaudio", "alsa"}
@@ -60,7 +49,7 @@ class ChunkQueue:
     Attributes
     ----------
     n_dropped : int
-        Chunks lost that way.
+        Chunks lost, here or before.
     """
 
     def __init__(self, n_chunks: int) -> None:
@@ -69,7 +58,7 @@ class ChunkQueue:
         self._queue: queue.Queue[bytes | None] = queue.Queue(n_chunks)
 
     def put(self, chunk: bytes | None) -> None:
-        """Append `chunk`; None tells the reader that no more will come."""
+        """Append `chunk`; None marks the end of the stream."""
         while True:
             try:
                 self._queue.put_nowait(chunk)
@@ -81,7 +70,7 @@ class ChunkQueue:
                 return
 
     def count_loss(self) -> None:
-        """Count a chunk that was lost before it came here."""
+        """Count a chunk that was lost before it was queued."""
         with self._lock:
             self.n_dropped += 1
 
@@ -91,24 +80,24 @@ class ChunkQueue:
         Raises
         ------
         queue.Empty
-            If none came for `timeout_s`.
+            If none was queued for `timeout_s`.
         """
         return self._queue.get(timeout=timeout_s)
 
 
 class Microphone(Source):
-    """A source fed by another thread, which does no more than `self._chunks.put(data)`.
+    """A source fed by another thread, which only calls `self._chunks.put(data)`.
 
     Parameters
     ----------
     name : str
-        What it is, for people.
+        Name for messages.
     chunk_ms : int
         Length of a chunk.
     stall_s : float
         Without audio for so long, the device counts as broken: many stop without an error.
     channel : int or None
-        The one to hear, counted from 0; None is the mean of all.
+        The one to use, counted from 0; None is the mean of all.
     """
 
     live = True
@@ -125,7 +114,7 @@ class Microphone(Source):
 
     @property
     def dropped_chunks(self) -> int:
-        """How often audio was lost, here for want of a reader or in the sound system."""
+        """Number of losses, for want of a reader or in the sound system."""
         return self._chunks.n_dropped
 
     def __iter__(self) -> Iterator[Samples]:
@@ -139,7 +128,7 @@ class Microphone(Source):
             self._stop()
 
     def _begin(self, *, rate_hz: int, n_channels: int) -> None:
-        """Say what the chunks of s16le will hold; the last step of opening."""
+        """Set the layout of the chunks of s16le; the last step of opening."""
         layout = Layout(rate_hz=rate_hz, n_channels=n_channels, channel=self._channel)
         samples = samples_of(self._take(), layout, name=self.name)
         self._samples = cut(samples, n_samples=chunk_samples(self._chunk_ms))
@@ -154,65 +143,64 @@ class Microphone(Source):
             yield data
 
     def _next(self) -> bytes | None:
-        """Return the next chunk; None if it was closed, or has ended."""
+        """Return the next chunk; None after `close`, or at the end of the stream."""
         deadline_s = time.monotonic() + self._stall_s
         while (left_s := deadline_s - time.monotonic()) > 0:
             with contextlib.suppress(queue.Empty):
-                return self._chunks.get(timeout_s=min(left_s, _LOOK_S))
+                return self._chunks.get(timeout_s=min(left_s, _POLL_S))
             if self._has_stopped():
                 return None
         raise DeviceError(
-            f"A microphone must deliver audio without pause. Received: nothing for "
-            f"{self._stall_s:g} s from {self.name}. Check its plug and that no other "
-            f"program holds it; `kws devices` lists what there is."
+            f"No audio from {self.name} for {self._stall_s:g} s. Check its plug and that no other "
+            f"program holds it; `kws devices` lists the microphones."
         )
 
     def _has_stopped(self) -> bool:
-        """Return whether no more will come; what cannot know says False, and `stall_s` holds."""
+        """Return whether the device is known to have stopped; False leaves it to `stall_s`."""
         return False
 
     @abstractmethod
     def _stop(self) -> None:
-        """Let go of the device."""
+        """Release the device."""
 
     @abstractmethod
     def _ended(self) -> DeviceError:
-        """Return why the stream ended although nobody closed it."""
+        """Return the error for a stream that ended although nobody closed it."""
 
 
-def group_of_recorder() -> int | None:
-    """Return the process group for a program that records: 0 is a new one, None that of kws.
+def select_device(wanted: str, devices: Sequence[Device]) -> Device | None:
+    """Return the device with this id, else with this whole name, else with it in its name.
 
-    Ctrl-C is for kws, which then ends the program. But where kws leads a session of its own, as
-    the daemon's recorders do, no Ctrl-C comes, and whoever kills its group must end both.
+    Returns
+    -------
+    Device or None
+        None if no device fits.
+
+    Raises
+    ------
+    DeviceError
+        If several do.
     """
-    return None if os.getsid(0) == os.getpid() else 0
-
-
-def matching(wanted: str, devices: Sequence[Device]) -> list[Device]:
-    """Return the devices that `wanted` names: by id, else by the whole name, else by part of it."""
     word = wanted.casefold()
-    return (
+    fits = (
         [device for device in devices if device.id == wanted]
         or [device for device in devices if device.name.casefold() == word]
         or [device for device in devices if word in device.name.casefold()]
     )
+    if len(fits) > 1:
+        raise DeviceError(
+            f"`--device` must name one microphone. Received: {wanted}, which fits {len(fits)}: "
+            f"{_listed(fits)}. Give its number or more of its name."
+        )
+    return fits[0] if fits else None
 
 
-def ambiguous(wanted: str, devices: Sequence[Device]) -> DeviceError:
-    """Return the error for a name that fits several `devices`."""
-    return DeviceError(
-        f"`--device` must name one microphone. Received: {wanted}, which fits {len(devices)}: "
-        f"{_listed(devices)}. Give its number or more of its name."
-    )
-
-
-def unknown(wanted: str, devices: Sequence[Device]) -> DeviceError:
-    """Return the error for a name that fits none of the `devices` there are."""
+def unknown_device(wanted: str, devices: Sequence[Device]) -> DeviceError:
+    """Return the error for a name that fits none of the `devices`."""
     hint = did_you_mean(wanted, [device.name for device in devices])
     return DeviceError(
-        f"`--device` must name a microphone that is there. Received: {wanted}.{hint} "
-        f"There is: {_listed(devices)}."
+        f"`--device` must name a connected microphone. Received: {wanted}.{hint} "
+        f"Connected: {_listed(devices)}."
     )
 
 

@@ -1,8 +1,8 @@
-"""Raw s16le that somebody sends: each UDP datagram holds whole samples, a TCP stream any bytes.
+"""Raw s16le received over the network: whole samples in UDP datagrams, or a TCP stream.
 
-One sender is heard at a time. Another is refused until the first has hung up (TCP), or has been
-silent for `stall_s`. There is no encryption and nobody is asked who they are: listen on a loopback
-or a trusted network.
+One sender is accepted at a time. Others are refused until it has disconnected (TCP), or has been
+silent for `stall_s`. There is neither encryption nor authentication: listen on the loopback or a
+trusted network.
 """
 
 import contextlib
@@ -17,27 +17,26 @@ from typing import ClassVar
 
 from kws.audio import Samples
 from kws.errors import ConfigError, DeviceError
-from kws.sources.microphone import STALL_S
 from kws.sources.pcm import Layout, samples_of
-from kws.sources.polled import PolledSource
+from kws.sources.source import STALL_S, PolledSource
 
 __all__ = ["TcpSource", "UdpSource", "is_address"]
 
 _DATAGRAM_BYTES = 65_536
 _KERNEL_BYTES = 1 << 20
 _ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: close with a reset
-_SO_RXQ_OVFL = 40  # Linux: each datagram tells how many before it found the buffer full
+_SO_RXQ_OVFL = 40  # Linux: each datagram carries the count of those dropped before it
 
 _log = logging.getLogger("kws.sources")
 
 
 def is_address(text: str) -> bool:
-    """Return whether an `input` is meant as a port to listen on."""
+    """Return whether an `input` is the address of a port to listen on."""
     return text.startswith(("udp://", "tcp://"))
 
 
 class _NetworkSource(PolledSource):
-    """A bound socket, and the one sender that is heard.
+    """A bound socket and its current sender.
 
     Parameters
     ----------
@@ -48,7 +47,7 @@ class _NetworkSource(PolledSource):
     layout : Layout or None
         Of the samples; None is 16 kHz mono.
     stall_s : float
-        A sender that was silent for so long gives way to another.
+        A sender that was silent for so long is replaced by the next.
 
     Attributes
     ----------
@@ -57,7 +56,7 @@ class _NetworkSource(PolledSource):
     Raises
     ------
     ConfigError
-        If the address is none.
+        If the address is malformed.
     DeviceError
         If it cannot be listened on.
     """
@@ -76,7 +75,7 @@ class _NetworkSource(PolledSource):
         self._stall_s = stall_s
         self._n_lost = 0
         self._last_s = 0.0
-        self._has_refused = False
+        self._has_rejected = False
         host, port = _split(address)
         self._socket = _bound(host, port, kind=self._kind, address=address)
         self.port: int = self._socket.getsockname()[1]
@@ -85,7 +84,7 @@ class _NetworkSource(PolledSource):
 
     @property
     def dropped_chunks(self) -> int:
-        """How many pieces were lost: datagrams that came too fast, and ends that were no sample."""
+        """Number of losses: datagrams dropped by the kernel, and incomplete samples."""
         return self._n_lost
 
     def _read(self) -> Iterator[Samples]:
@@ -101,29 +100,29 @@ class _NetworkSource(PolledSource):
 
     @abstractmethod
     def _prepare(self) -> None:
-        """Make the bound socket ready to hear."""
+        """Prepare the bound socket for receiving."""
 
     @abstractmethod
     def _receive(self) -> bytes:
-        """Wait for whole frames and return them; none where another look is due."""
+        """Wait for whole frames and return them; empty if none arrived yet."""
 
     def _is_silent(self) -> bool:
         return time.monotonic() - self._last_s >= self._stall_s
 
-    def _refuse(self, who: object) -> None:
-        """Say so once for each sender that is heard."""
-        if not self._has_refused:
-            self._has_refused = True
-            _log.warning("%s: %s is refused, as another sender is heard.", self.name, _shown(who))
+    def _reject(self, sender: object) -> None:
+        """Log a refused sender, once for each accepted one."""
+        if not self._has_rejected:
+            self._has_rejected = True
+            _log.warning("%s: refused %s, as another sender is active.", self.name, _shown(sender))
 
-    def _welcome(self, who: object) -> None:
-        self._has_refused = False
+    def _accept(self, sender: object) -> None:
+        self._has_rejected = False
         self._last_s = time.monotonic()
-        _log.info("%s: hears %s.", self.name, _shown(who))
+        _log.info("%s: accepted %s.", self.name, _shown(sender))
 
 
 class UdpSource(_NetworkSource):
-    """Datagrams of raw s16le; what is no whole sample at the end of one is dropped."""
+    """Datagrams of raw s16le; an incomplete sample at the end of one is dropped."""
 
     _kind = socket.SOCK_DGRAM
 
@@ -144,10 +143,10 @@ class UdpSource(_NetworkSource):
         self._count_overflows(extra)
         if sender != self._sender:
             if self._sender is not None and not self._is_silent():
-                self._refuse(sender)
+                self._reject(sender)
                 return b""
             self._sender = sender
-            self._welcome(sender)
+            self._accept(sender)
         self._last_s = time.monotonic()
         n_bytes = len(data) - len(data) % self._layout.frame_bytes
         self._n_lost += n_bytes < len(data)
@@ -160,12 +159,12 @@ class UdpSource(_NetworkSource):
                 self._n_lost += (n_overflowed - self._n_overflowed) % (1 << 32)
                 self._n_overflowed = n_overflowed
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         self._socket.close()
 
 
 class TcpSource(_NetworkSource):
-    """A stream of raw s16le from one client after another, each from its first sample on."""
+    """Streams of raw s16le from one client after another."""
 
     _kind = socket.SOCK_STREAM
 
@@ -177,30 +176,30 @@ class TcpSource(_NetworkSource):
     def _receive(self) -> bytes:
         clients = [self._client.fileno()] if self._client else []
         ready = self._wait(self._socket.fileno(), *clients, timeout_s=None)
-        # Before the newcomer is judged: what waits in the kernel is no silence.
-        data = self._take() if clients and clients[0] in ready else b""
+        # Before the new client: data that waits in the kernel is no silence.
+        data = self._receive_client() if clients and clients[0] in ready else b""
         if self._socket.fileno() in ready:
-            self._admit()
+            self._accept_client()
         return data
 
-    def _admit(self) -> None:
+    def _accept_client(self) -> None:
         try:
             client, who = self._socket.accept()
-        except OSError:  # it has gone already
+        except OSError:  # it has disconnected already
             return
         client.setblocking(False)
         if self._client and not self._is_silent():
-            self._refuse(who)
+            self._reject(who)
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
             client.close()
             return
-        self._hang_up()
+        self._drop_client()
         client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._client = client
-        self._welcome(who)
+        self._accept(who)
 
-    def _take(self) -> bytes:
-        """Return the whole frames that have come; the rest waits for what follows it."""
+    def _receive_client(self) -> bytes:
+        """Return the whole frames received; an incomplete one waits for its rest."""
         try:
             data = self._client.recv(_DATAGRAM_BYTES) if self._client else b""
         except BlockingIOError:
@@ -208,7 +207,7 @@ class TcpSource(_NetworkSource):
         except OSError:
             data = b""
         if not data:
-            self._hang_up()
+            self._drop_client()
             return b""
         self._last_s = time.monotonic()
         data = self._rest + data
@@ -216,16 +215,16 @@ class TcpSource(_NetworkSource):
         self._rest = data[n_bytes:]
         return data[:n_bytes]
 
-    def _hang_up(self) -> None:
-        """Let go of the client, and of what it left of a sample."""
+    def _drop_client(self) -> None:
+        """Close the client and discard its incomplete sample."""
         if self._client:
             self._client.close()
-            _log.info("%s: the sender has gone; waiting for the next.", self.name)
+            _log.info("%s: the sender has disconnected; waiting for the next.", self.name)
         self._n_lost += bool(self._rest)
         self._client, self._rest = None, b""
 
-    def _let_go(self) -> None:
-        self._hang_up()
+    def _release(self) -> None:
+        self._drop_client()
         self._socket.close()
 
 
@@ -254,11 +253,11 @@ def _bound(host: str, port: int, *, kind: socket.SocketKind, address: str) -> so
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DeviceError(
-            f"The address to listen on must be this machine's, and its port free. Received: "
-            f"{reason} for {address}. Choose another port, or end the program that holds it."
+            f"Cannot listen on {address}: {reason}. Choose an address of this machine and a free "
+            f"port, or end the program that holds it."
         ) from error
     return bound
 
 
-def _shown(who: object) -> str:
-    return f"{who[0]}:{who[1]}" if isinstance(who, tuple) else str(who)
+def _shown(sender: object) -> str:
+    return f"{sender[0]}:{sender[1]}" if isinstance(sender, tuple) else str(sender)

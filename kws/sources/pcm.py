@@ -1,4 +1,4 @@
-"""Raw s16le, or a WAV, out of a byte stream: what programs and the network give."""
+"""Raw s16le, or a WAV, decoded from a byte stream: a command, a port or standard input."""
 
 from collections.abc import Iterable, Iterator
 
@@ -8,8 +8,9 @@ import numpy as np
 from kws.audio import SAMPLE_RATE_HZ, Converter, Samples, from_pcm
 from kws.config import SourceSettings
 from kws.errors import ConfigError, FormatError
-from kws.sources.riff import Readable, read_frames, read_header
 from kws.sources.soundfile_ import sniff
+from kws.sources.source import Readable
+from kws.sources.wav import read_frames, read_header
 
 __all__ = ["Layout", "PeekableStream", "read_pcm", "samples_of"]
 
@@ -17,7 +18,7 @@ _BLOCK_BYTES = 65_536
 
 
 class Layout(msgspec.Struct, frozen=True, kw_only=True):
-    """How raw s16le lies in its stream.
+    """Sample rate and channels of raw s16le.
 
     Attributes
     ----------
@@ -25,7 +26,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     n_channels : int
         Interleaved.
     channel : int or None
-        The one to hear, counted from 0; None is the mean of all.
+        The one to use, counted from 0; None is the mean of all.
     """
 
     rate_hz: int = SAMPLE_RATE_HZ
@@ -34,7 +35,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, settings: SourceSettings) -> "Layout":
-        """Return what the settings of a source say.
+        """Return the layout in the settings of a source.
 
         Raises
         ------
@@ -58,7 +59,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PeekableStream:
-    """A byte stream whose first bytes can be looked at, however slowly they arrive."""
+    """A byte stream whose first bytes can be read in advance, however slowly they arrive."""
 
     def __init__(self, stream: Readable) -> None:
         self._stream = stream
@@ -84,7 +85,7 @@ class PeekableStream:
 def samples_of(blocks: Iterable[bytes], layout: Layout, *, name: str) -> Iterator[Samples]:
     """Turn blocks of whole frames of s16le into int16, mono, 16 kHz."""
     if (layout.rate_hz, layout.n_channels) == (SAMPLE_RATE_HZ, 1):
-        # All day long: spare the detour by float.
+        # The usual case: no conversion by way of float.
         return (np.frombuffer(data, "<i2").astype(np.int16) for data in blocks)
     frames = (from_pcm(it, encoding="s16", n_channels=layout.n_channels) for it in blocks)
     return Converter(layout.rate_hz, name=name, channel=layout.channel).stream(frames)
@@ -93,16 +94,16 @@ def samples_of(blocks: Iterable[bytes], layout: Layout, *, name: str) -> Iterato
 def read_pcm(
     stream: Readable, layout: Layout, *, name: str, decode: str, check: str
 ) -> Iterator[Samples]:
-    """Read raw s16le, or a WAV whose header then goes before the layout.
+    """Read raw s16le, or a WAV, whose header takes precedence over `layout`.
 
     Parameters
     ----------
     stream : Readable
         At its beginning.
     name : str
-        What it is, in lower case.
+        Name for messages, in lower case.
     decode, check : str
-        Remedies: for compressed audio, and for bytes that are wrong.
+        Remedies: for compressed audio, and for wrong bytes.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""What can be done to a source's samples before anything hears them.
+"""Preprocessing of a source's samples: gain, high-pass, automatic gain, noise suppression.
 
-Gain, a high-pass, and WebRTC's automatic gain and noise suppression, in this order, on 10 ms each.
-The result does not depend on how the samples are cut.
+The stages run in this order, on blocks of 10 ms; the last two are WebRTC's. The result does not
+depend on how the samples are cut into chunks.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,14 +13,15 @@ import numpy.typing as npt
 from kws.audio import SAMPLE_RATE_HZ, Samples, to_int16
 from kws.config import SourceSettings
 from kws.errors import AudioError
+from kws.sources.source import Source, chunk_samples, cut
 
-__all__ = ["Conditioner", "is_conditioned"]
+__all__ = ["PreprocessedSource", "Preprocessor", "needs_preprocessing"]
 
 _BLOCK_SAMPLES = SAMPLE_RATE_HZ // 100
 
 
-def is_conditioned(settings: SourceSettings) -> bool:
-    """Return whether a source's settings ask for anything of this; else it is left out."""
+def needs_preprocessing(settings: SourceSettings) -> bool:
+    """Return whether a source's settings turn on any of these stages."""
     return bool(
         settings.gain_db
         or settings.high_pass_hz
@@ -29,8 +30,43 @@ def is_conditioned(settings: SourceSettings) -> bool:
     )
 
 
-class Conditioner:
-    """Condition one stream of samples.
+class PreprocessedSource(Source):
+    """Preprocess the chunks of another source; closing it closes the other.
+
+    Parameters
+    ----------
+    source : Source
+        Open.
+    settings : SourceSettings
+        As `Preprocessor` takes them.
+
+    Raises
+    ------
+    AudioError
+        As `Preprocessor` does.
+    """
+
+    def __init__(self, source: Source, settings: SourceSettings) -> None:
+        self._source = source
+        self._preprocessor = Preprocessor(settings)
+        self._n_samples = chunk_samples(settings.chunk_ms)
+        self.name, self.duration_s, self.live = source.name, source.duration_s, source.live
+
+    @property
+    def dropped_chunks(self) -> int:
+        """Number of losses of the other source."""
+        return self._source.dropped_chunks
+
+    def __iter__(self) -> Iterator[Samples]:
+        return cut(self._preprocessor.stream(self._source), n_samples=self._n_samples)
+
+    def close(self) -> None:
+        """Close the other source; a second call does nothing."""
+        self._source.close()
+
+
+class Preprocessor:
+    """Preprocess one stream of samples.
 
     Parameters
     ----------
@@ -40,14 +76,14 @@ class Conditioner:
     Raises
     ------
     AudioError
-        If automatic gain or noise suppression is asked for and webrtc-noise-gain is missing.
+        If automatic gain or noise suppression is on and webrtc-noise-gain is missing.
     """
 
     def __init__(self, settings: SourceSettings) -> None:
         self._gain = 10.0 ** (settings.gain_db / 20.0)
         self._high_pass = _HighPass(settings.high_pass_hz) if settings.high_pass_hz else None
-        self._webrtc = (settings.auto_gain, settings.noise_suppression)
-        self._make = _webrtc() if any(self._webrtc) else None
+        self._webrtc_levels = (settings.auto_gain, settings.noise_suppression)
+        self._webrtc = _webrtc_processor() if any(self._webrtc_levels) else None
         self.reset()
 
     def reset(self) -> None:
@@ -55,10 +91,10 @@ class Conditioner:
         self._rest = np.zeros(0, np.int16)
         if self._high_pass:
             self._high_pass.reset()
-        self._processor: Any = self._make(*self._webrtc) if self._make else None
+        self._processor: Any = self._webrtc(*self._webrtc_levels) if self._webrtc else None
 
     def process(self, samples: Samples, /) -> Samples:
-        """Consume int16 [shape=(n,)]; return what fills blocks of 10 ms [shape=(m,)]."""
+        """Consume int16 [shape=(n,)]; return the whole blocks of 10 ms so far [shape=(m,)]."""
         samples = np.concatenate((self._rest, samples))
         n_whole = len(samples) - len(samples) % _BLOCK_SAMPLES
         self._rest = samples[n_whole:]
@@ -72,7 +108,7 @@ class Conditioner:
         return tail
 
     def stream(self, blocks: Iterable[Samples]) -> Iterator[Samples]:
-        """Condition a whole stream.
+        """Preprocess a whole stream.
 
         Raises
         ------
@@ -98,16 +134,16 @@ class Conditioner:
             samples = to_int16(scaled.astype(np.float32))  # saturates
         if self._processor is None or not len(samples):
             return samples
-        pieces = samples.astype("<i2", copy=False).reshape(-1, _BLOCK_SAMPLES)
-        heard = [self._processor.Process10ms(piece.tobytes()).audio for piece in pieces]
-        return np.frombuffer(b"".join(heard), "<i2").astype(np.int16)
+        blocks = samples.astype("<i2", copy=False).reshape(-1, _BLOCK_SAMPLES)
+        cleaned = [self._processor.Process10ms(block.tobytes()).audio for block in blocks]
+        return np.frombuffer(b"".join(cleaned), "<i2").astype(np.int16)
 
 
 class _HighPass:
     """A second-order Butterworth, by the bilinear transform.
 
-    In state space a block of samples is one product of a fixed matrix with the state and the block,
-    of always the same shape: numpy does it at once, and to the same last bit however samples came.
+    In state space, filtering a block is one product of a fixed matrix with the state and the block.
+    All blocks have one length, so that the result does not depend on the chunks, to the bit.
     """
 
     def __init__(self, cutoff_hz: float) -> None:
@@ -119,7 +155,7 @@ class _HighPass:
         self._matrix = np.zeros((n + 2, n + 2))
         state = np.zeros((2, n + 2))
         state[:, :2] = np.eye(2)
-        for i in range(n):  # once, when it is made: what each output owes to state and inputs
+        for i in range(n):  # row i: the weights of state and inputs in output i
             self._matrix[i] = state[0]
             self._matrix[i, 2 + i] += b[0]
             state = step @ state
@@ -149,7 +185,7 @@ def _butterworth(cutoff_hz: float) -> tuple[list[float], list[float]]:
     )
 
 
-def _webrtc() -> Any:
+def _webrtc_processor() -> Any:
     try:
         from webrtc_noise_gain import AudioProcessor
     except ImportError as error:

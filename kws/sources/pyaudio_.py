@@ -7,12 +7,13 @@ from typing import Any
 
 from kws.audio import SAMPLE_RATE_HZ
 from kws.errors import DeviceError
-from kws.sources.microphone import STALL_S, Device, Microphone, ambiguous, matching, unknown
+from kws.sources.microphone import Device, Microphone, select_device, unknown_device
+from kws.sources.source import STALL_S
 from kws.stderr import quiet_stderr
 
 __all__ = ["PyAudioSource", "is_installed", "list_devices"]
 
-_END_S = 1.0
+_CLOSE_S = 1.0
 
 _Info = Mapping[str, Any]
 
@@ -29,7 +30,7 @@ class PyAudioSource(Microphone):
     stall_s : float
         Without audio for so long, iteration raises DeviceError.
     channel : int or None
-        The one to hear, counted from 0; None takes one where the device gives it, else the mean.
+        The one to use, counted from 0; None opens the device in mono, or else takes the mean.
 
     Raises
     ------
@@ -60,11 +61,11 @@ class PyAudioSource(Microphone):
 
     def _stop(self) -> None:
         # On a device that is suspended, stop_stream waits for ever.
-        closing = threading.Thread(target=self._let_go, name="pyaudio-closing", daemon=True)
+        closing = threading.Thread(target=self._release, name="pyaudio-closing", daemon=True)
         closing.start()
-        closing.join(_END_S)
+        closing.join(_CLOSE_S)
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         # In this order: PortAudio aborts the process when its parts go in another one.
         # No thread of ours reads the stream, and stop_stream waits for the callback.
         with self._in_use:
@@ -76,9 +77,9 @@ class PyAudioSource(Microphone):
             self._audio.terminate()
 
     def _has_stopped(self) -> bool:
-        """Ask PortAudio, whose callback just ends when a device is unplugged.
+        """Ask PortAudio whether the stream is active: when a device is unplugged, callbacks stop.
 
-        Not while the stream is closed: what it would look at is being freed.
+        Not while the stream is being closed: PortAudio frees it.
         """
         if not self._in_use.acquire(blocking=False):
             return False
@@ -114,9 +115,8 @@ class PyAudioSource(Microphone):
             else:
                 return rate_hz, n_channels
         raise DeviceError(
-            f"A microphone must be free and deliver 16-bit audio. Received: {reason} from "
-            f"{self.name}. Close the program that uses it, or choose another with `--device`; "
-            f"`kws devices` lists them."
+            f"The microphone {self.name} cannot be opened for 16-bit audio: {reason}. Close the "
+            f"program that uses it, or choose another with `--device`; `kws devices` lists them."
         ) from reason
 
     def _on_audio(
@@ -129,7 +129,8 @@ class PyAudioSource(Microphone):
 
     def _ended(self) -> DeviceError:
         return DeviceError(
-            f"A microphone must stay open. Received: the end of {self.name}. Open it again."
+            f"The microphone {self.name} stopped: it was unplugged, or the sound system ended. "
+            f"Check its plug; `kws devices` lists the microphones."
         )
 
 
@@ -162,8 +163,8 @@ def _import() -> Any:
         import pyaudio
     except ImportError as error:
         raise DeviceError(
-            f"A microphone needs PyAudio or arecord. Received: {error}. Run "
-            f"`pip install 'kws[mic]'` (it needs `sudo apt install portaudio19-dev`)."
+            f"A microphone needs PyAudio or arecord ({error}). Run `pip install 'kws[mic]'` (it "
+            f"needs `sudo apt install portaudio19-dev`)."
         ) from error
     return pyaudio
 
@@ -174,8 +175,8 @@ def _start(pyaudio: Any) -> Any:
             return pyaudio.PyAudio()
     except OSError as error:
         raise DeviceError(
-            f"PortAudio must be able to start. Received: {error}. Check that the sound system "
-            f"runs: `arecord -l` lists the cards."
+            f"PortAudio cannot start: {error}. Check that the sound system runs: `arecord -l` "
+            f"lists the cards."
         ) from error
 
 
@@ -183,18 +184,15 @@ def _find(audio: Any, wanted: str | None) -> _Info:
     devices = _devices(audio)
     if not devices:
         raise DeviceError(
-            "A microphone must be connected. Received: no input device. Plug one in; "
-            "`kws devices` lists what there is."
+            "No microphone is connected. Plug one in; `kws devices` lists the microphones."
         )
-    if wanted is not None:
-        fits = matching(wanted, devices)
+    if wanted is None:
+        device = next((one for one in devices if one.default), devices[0])
+    elif (found := select_device(wanted, devices)) is not None:
+        device = found
     else:
-        fits = [device for device in devices if device.default][:1] or devices[:1]
-    if not fits:
-        raise unknown(wanted or "", devices)
-    if len(fits) > 1:
-        raise ambiguous(wanted or "", fits)
-    info: _Info = audio.get_device_info_by_index(int(fits[0].id))
+        raise unknown_device(wanted, devices)
+    info: _Info = audio.get_device_info_by_index(int(device.id))
     return info
 
 

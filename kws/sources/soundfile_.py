@@ -1,4 +1,4 @@
-"""FLAC, Ogg, Opus, MP3, AIFF and whatever else libsndfile reads, where soundfile is installed."""
+"""FLAC, Ogg, Opus, MP3, AIFF and other files that libsndfile reads, by the package soundfile."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,13 +8,12 @@ import numpy as np
 
 from kws.audio import Converter, Frames, Samples
 from kws.errors import AudioError, FormatError
-from kws.sources.riff import unreadable
-from kws.sources.source import Source, chunk_samples, cut
+from kws.sources.source import Source, chunk_samples, cut, unreadable
 
 __all__ = ["SoundFileSource", "sniff"]
 
 _BLOCK_FRAMES = 16_384
-# libsndfile says "as many as there are" with the largest 64-bit number.
+# libsndfile gives the largest 64-bit number for an unknown length.
 _UNKNOWN_FRAMES = 1 << 62
 _MAGICS = {
     b"fLaC": "FLAC",
@@ -28,7 +27,7 @@ _MAGICS = {
 
 
 def sniff(head: bytes) -> str | None:
-    """Return the name of the format that the first 4 bytes of a file announce, if any."""
+    """Return the name of the format that begins with these 4 bytes, if it is a known one."""
     return next((name for magic, name in _MAGICS.items() if head.startswith(magic)), None)
 
 
@@ -38,7 +37,7 @@ class SoundFileSource(Source):
     Raises
     ------
     FormatError
-        If soundfile is missing, or libsndfile does not take the file for audio.
+        If soundfile is missing, or libsndfile cannot read the file.
     AudioError
         If it cannot be opened, or soxr is needed and missing.
     """
@@ -93,8 +92,8 @@ class SoundFileSource(Source):
             raise self._broken(reason or "it holds none", n_frames=n_frames)
 
     def _read_into(self, block: Frames, *, rewind: bool) -> tuple[int, str | None]:
-        """Return how many frames were read, and why it failed, if it did."""
-        # A read that fails tells nothing of the frames it decoded before: NaN marks the rest.
+        """Return the number of frames read, and the reason of a failure or None."""
+        # A failed read does not return how many frames it decoded: NaN marks the rest.
         block.fill(np.nan)
         try:
             if rewind:

@@ -1,30 +1,52 @@
-"""What every source is, and how its audio is cut into chunks."""
+"""The interface of every source, the base of those read with poll(2), and cutting into chunks."""
 
+import contextlib
+import select
+import socket
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 
 from kws.audio import SAMPLE_RATE_HZ, Samples
 from kws.errors import AudioError
 
-__all__ = ["Source", "chunk_samples", "cut"]
+__all__ = [
+    "STALL_S",
+    "PolledSource",
+    "Readable",
+    "Source",
+    "chunk_samples",
+    "cut",
+    "unreadable",
+]
+
+STALL_S = 3.0
+"""Default of `stall_s`: seconds without audio after which a live source counts as broken."""
+
+
+class Readable(Protocol):
+    """A byte stream, as `io.BufferedReader` is."""
+
+    def read1(self, n: int, /) -> bytes:
+        """Return up to `n` bytes as soon as there are any, or none at the end."""
 
 
 class Source(ABC):
-    """Audio from somewhere, as int16, mono, 16 kHz; a context manager that closes itself.
+    """Audio as int16, mono, 16 kHz; a context manager that closes itself.
 
     Attributes
     ----------
     name : str
-        What it is, for people.
+        Name for messages.
     duration_s : float or None
         Length, where it is known before the end: that of a file.
     live : bool
-        True for a microphone: it has no end of its own, and after a DeviceError it may be closed
-        and opened again.
+        True for a microphone, command or port: it has no end of its own, and may be closed and
+        opened again after a DeviceError.
     """
 
     name: str
@@ -33,12 +55,12 @@ class Source(ABC):
 
     @property
     def dropped_chunks(self) -> int:
-        """How often audio was lost because nobody took it in time; only live sources lose any."""
+        """Number of losses of audio that was not read in time; only live sources lose any."""
         return 0
 
     @abstractmethod
     def __iter__(self) -> Iterator[Samples]:
-        """Yield int16 chunks [shape=(n,)] of the length asked for; the last one may be shorter.
+        """Yield int16 chunks [shape=(n,)] of the configured length; the last may be shorter.
 
         Raises
         ------
@@ -48,7 +70,7 @@ class Source(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of the file or the device; a second call does nothing."""
+        """Close the file or the device; a second call does nothing."""
 
     def __enter__(self) -> Self:
         return self
@@ -62,8 +84,71 @@ class Source(ABC):
         self.close()
 
 
+class PolledSource(Source):
+    """A source read during the iteration; unread audio waits in the kernel.
+
+    `close` may be called from any thread: it interrupts a wait.
+
+    Parameters
+    ----------
+    name : str
+        Name for messages.
+    chunk_ms : int
+        Length of a chunk.
+    """
+
+    live = True
+
+    def __init__(self, name: str, *, chunk_ms: int) -> None:
+        self.name = name
+        self._n_samples = chunk_samples(chunk_ms)
+        self._closed = False
+        self._in_use = threading.Lock()
+        self._wake_reader, self._wake_writer = socket.socketpair()
+
+    def __iter__(self) -> Iterator[Samples]:
+        return cut(self._read(), n_samples=self._n_samples)
+
+    def close(self) -> None:
+        """Release everything and end the iteration, in whichever thread it runs."""
+        if self._closed:
+            return
+        self._closed = True
+        self._wake_writer.send(b"!")
+        with self._in_use:
+            self._release()
+            self._wake_reader.close()
+            self._wake_writer.close()
+
+    def _wait(self, *descriptors: int, timeout_s: float | None) -> list[int]:
+        """Return the readable descriptors; none at the timeout, or after `close`.
+
+        Call it, and read, within `_using`.
+        """
+        poll = select.poll()
+        for descriptor in (self._wake_reader.fileno(), *descriptors):
+            poll.register(descriptor, select.POLLIN)
+        timeout_ms = None if timeout_s is None else max(0, round(1000 * timeout_s))
+        ready = [descriptor for descriptor, _ in poll.poll(timeout_ms)]
+        return [] if self._closed else ready
+
+    @contextlib.contextmanager
+    def _using(self) -> Iterator[bool]:
+        """Keep `close` from releasing anything meanwhile; yield whether the source is open."""
+        with self._in_use:
+            yield not self._closed
+
+    @abstractmethod
+    def _read(self) -> Iterator[Samples]:
+        """Yield samples as they arrive, until the source is closed."""
+
+    @abstractmethod
+    def _release(self) -> None:
+        """Close what was opened; no other thread uses it."""
+
+
 def chunk_samples(chunk_ms: int) -> int:
-    """Return how many samples a chunk of `chunk_ms` has."""
+    """Return the number of samples in a chunk of `chunk_ms`."""
     return SAMPLE_RATE_HZ * chunk_ms // 1000
 
 
@@ -90,3 +175,11 @@ def cut(blocks: Iterable[Samples], *, n_samples: int) -> Iterator[Samples]:
         yield rest
     if failure:
         raise failure
+
+
+def unreadable(name: str, error: OSError) -> AudioError:
+    """Return the error for an input that the operating system fails to read."""
+    return AudioError(
+        f"{name} cannot be read: {error.strerror}. Check the disk or the connection, and copy the "
+        f"file again."
+    )

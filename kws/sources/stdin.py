@@ -1,4 +1,4 @@
-"""Standard input: raw s16le, or a WAV that somebody piped in."""
+"""Standard input: raw s16le or a WAV from a pipe."""
 
 import contextlib
 import io
@@ -10,8 +10,7 @@ from typing import cast
 from kws.audio import Samples
 from kws.errors import AudioError, ConfigError
 from kws.sources.pcm import Layout, read_pcm
-from kws.sources.riff import Readable
-from kws.sources.source import Source, chunk_samples, cut
+from kws.sources.source import Readable, Source, chunk_samples, cut
 
 __all__ = ["StdinSource"]
 
@@ -19,7 +18,7 @@ _RECORD = "arecord -q -t raw -f S16_LE -r 16000 -c 1 | kws listen --input -"
 
 
 class StdinSource(Source):
-    """What is piped in, handed on as it comes; it can be iterated once.
+    """Audio piped into standard input; can be iterated once.
 
     Raises
     ------
@@ -62,7 +61,7 @@ class StdinSource(Source):
 
 
 class _Stream:
-    """Standard input, whose failures are told as what they are."""
+    """Standard input, with AudioError in place of OSError."""
 
     def __init__(self, stream: Readable) -> None:
         self._stream = stream
@@ -73,6 +72,6 @@ class _Stream:
             return self._stream.read1(n_bytes)
         except OSError as error:
             raise AudioError(
-                f"Standard input must stay readable. Received: {error.strerror}. Check the "
-                f"program that feeds it: `{_RECORD}`."
+                f"Standard input cannot be read: {error.strerror}. Check the program that feeds "
+                f"it: `{_RECORD}`."
             ) from error

@@ -129,7 +129,7 @@ BROKEN_FILES = {
         lambda wav: promising(wav, 12_000),
         (2, 3.0),
         "A WAV must hold only the samples its header promises. Received: 48000 instead of 12000 "
-        "samples (3.000 instead of 0.750 s) in a.file. All of them were used; mend its header: "
+        "samples (3.000 instead of 0.750 s) in a.file. All of them were used; fix its header: "
         "`ffmpeg -ignore_length 1 -i in.wav out.wav`.",
     ),
     "NaN": (
@@ -355,7 +355,7 @@ BAD_HOOKS = {
     "an unknown keyword": (
         "keyword = 'stopp'\ncommand = ['true']",
         "A hook's `keyword` must be `*` or one of the model's. Received: `stopp` in entry 1 of "
-        "[[hooks]]. Did you mean `stop`? The model knows: stop, go.",
+        "[[hooks]]. Did you mean `stop`? The keywords are: stop, go.",
     ),
     "a program not on PATH": (
         "keyword = 'stop'\ncommand = ['no-such-program', 'now']",
@@ -365,7 +365,7 @@ BAD_HOOKS = {
     "a script that is not there": (
         "keyword = 'stop'\ncommand = '/no/such/script'",
         f"{NO_PROGRAM}`/no/such/script` in entry 1 of [[hooks]] (No such file or directory). "
-        f"Mend the path.",
+        f"Correct the path.",
     ),
     "a script that is not here": (
         "keyword = 'stop'\ncommand = './script'",
@@ -490,13 +490,12 @@ class FakePyAudio(types.ModuleType):
     [
         (
             ["USB Headset", "Webcam"],
-            "`--device` must name a microphone that is there. Received: USB Hedset. Did you mean "
-            "`USB Headset`? There is: 0 (USB Headset), 1 (Webcam).",
+            "`--device` must name a connected microphone. Received: USB Hedset. Did you mean "
+            "`USB Headset`? Connected: 0 (USB Headset), 1 (Webcam).",
         ),
         (
             [],
-            "A microphone must be connected. Received: no input device. Plug one in; `kws devices` "
-            "lists what there is.",
+            "No microphone is connected. Plug one in; `kws devices` lists the microphones.",
         ),
     ],
     ids=["others", "none"],
@@ -527,10 +526,9 @@ def test_a_microphone_that_arecord_cannot_open_is_refused(listen, arecord):
         "echo 'arecord: main:831: audio open error: No such file or directory' >&2\nexit 1"
     )
     message = (
-        "A microphone must be there and free. Received: no audio from arecord (USB Headset): ALSA "
-        "lib pcm.c:2666: Unknown PCM USB Headset; arecord: main:831: audio open error: No such "
-        "file or directory. Close the program that uses it, or choose another with `--device`; "
-        "`kws devices` lists them."
+        "arecord (USB Headset) gave no audio: ALSA lib pcm.c:2666: Unknown PCM USB Headset; "
+        "arecord: main:831: audio open error: No such file or directory. Close the program that "
+        "uses the microphone, or choose another with `--device`; `kws devices` lists them."
     )
     assert complains(listen("--device", "USB Headset"), AUDIO, message) == ""
 
@@ -544,9 +542,9 @@ def test_a_microphone_that_is_unplugged_is_heard_up_to_there(
         "echo 'arecord: pcm_read:2221: read error: No such device' >&2\nexit 1"
     )
     message = (
-        "A microphone must stay open. Received: the end of arecord (default device): arecord: "
-        "pcm_read:2221: read error: No such device. Close the program that uses it, or choose "
-        "another with `--device`; `kws devices` lists them."
+        "arecord (default device) ended: arecord: pcm_read:2221: read error: No such device. Close "
+        "the program that uses the microphone, or choose another with `--device`; `kws devices` "
+        "lists them."
     )
     assert without_peaks(complains(listen(), AUDIO, message)) == detections[:1]
 
@@ -554,7 +552,7 @@ def test_a_microphone_that_is_unplugged_is_heard_up_to_there(
 @pytest.mark.usefixtures("arecord")
 def test_without_anything_that_can_record_a_microphone_is_refused(listen):
     message = (
-        "A microphone needs PyAudio or arecord. Received: neither. Run `pip install 'kws[mic]'` or "
-        "`sudo apt install alsa-utils`."
+        "A microphone needs PyAudio or arecord, and neither is installed. Run `pip install "
+        "'kws[mic]'` or `sudo apt install alsa-utils`."
     )
     assert complains(listen("--device", "USB Headset"), AUDIO, message) == ""

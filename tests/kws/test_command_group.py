@@ -89,7 +89,7 @@ def test_verbose_may_stand_before_or_after_the_command(model, recording, at):
     words.insert(at, "-v")
     done = _kws(*words)
     assert done.stderr == f"INFO: Processed the first chunk of {recording}.\n"
-    assert len(done.stdout.splitlines()) == 3
+    assert len(done.stdout.splitlines()) == 5, "two detections, their peaks, the end"
 
 
 def test_verbose_and_the_format_of_the_logs_hold_together(model, recording):

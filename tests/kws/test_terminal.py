@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from kws.daemon.logs import configure
 from kws.events import Detection
+from kws.logs import configure
 from kws.terminal import Meter, bar, level_share, live_meter
 
 LOUD = np.tile(np.array([-8000, 8000], np.int16), 640)

@@ -16,25 +16,25 @@ MOST_S = 40  # for all hooks to end, on a machine as busy as they make it
 SERVICE = """
 import asyncio, json, os, sys, threading, time
 from pathlib import Path
-from kws.daemon.listeners import Channel
+from kws.daemon.listeners import SourceListeners
 from kws.daemon.service import Daemon
 from kws.events import Detection
 from kws.sinks.jsonl import JsonLines
 
 config, recorder, written, result, n_events, n_runs, limit_s = sys.argv[1:]
 processed = []
-hear = Channel.hear
+process = SourceListeners.process
 
-def timed(self, piece, **options):
-    found = hear(self, piece, **options)
-    processed.append((piece.start_sample + len(piece.audio) // 2, time.monotonic()))
+def timed(self, block, **options):
+    found = process(self, block, **options)
+    processed.append((block.start_sample + len(block.audio) // 2, time.monotonic()))
     return found
 
-Channel.hear = timed
-daemon = Daemon(Path(config), recorder=[sys.executable, "-c", recorder, written])
+SourceListeners.process = timed
+daemon = Daemon(Path(config), capture_command=[sys.executable, "-c", recorder, written])
 
 def n_ended():
-    counts = daemon._setup.hooks.counts
+    counts = daemon._loaded.hooks.counts
     return counts.ok + counts.failed + counts.timed_out + counts.dropped
 
 async def flood():
@@ -50,12 +50,12 @@ async def flood():
         await asyncio.sleep(0.1)
     ended_s = time.monotonic()
     await asyncio.sleep(0.5)  # none is counted twice
-    counts = daemon._setup.hooks.counts
-    outlet = daemon._hooks
+    counts = daemon._loaded.hooks.counts
+    hooks = daemon._delivery.hooks
     Path(result).write_text(json.dumps({
         "began_s": began_s, "ended_s": ended_s, "took_s": took_s, "processed": processed,
         "counts": {key: getattr(counts, key) for key in counts.__dataclass_fields__},
-        "outlet": [outlet.n_sent, outlet.n_failed, outlet.n_dropped],
+        "queue": [hooks.n_sent, hooks.n_failed, hooks.n_dropped],
         "n_threads": threading.active_count(),
     }))
     daemon._finish(0)
@@ -150,7 +150,7 @@ def flood(folder, run_service, wait_for, capsys):
             f"(before: {1000 * before[-1]:.1f} ms); {counts}"
         )
     assert told["took_s"] < 1.5
-    assert told["outlet"] == [N_EVENTS + 2, 0, 0]  # and that it started, and listens
+    assert told["queue"] == [N_EVENTS + 2, 0, 0]  # and that it started, and listens
     ended = counts["ok"] + counts["failed"] + counts["timed_out"] + counts["dropped"]
     assert ended == n_runs
     assert min(counts[key] for key in ("ok", "failed", "timed_out", "dropped")) >= 4

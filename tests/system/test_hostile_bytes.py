@@ -31,8 +31,7 @@ from kws.errors import AudioError, ConfigError, HookError, ModelError
 from kws.manifest import Manifest, pack, read_manifest
 from kws.model import bundled_models, open_model
 from kws.model_check import check_model
-from kws.sources.riff import read_frames, read_header
-from kws.sources.wav import WavSource
+from kws.sources.wav import WavSource, read_frames, read_header
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(7200)]
 

@@ -25,8 +25,8 @@ from pathlib import Path
 from kws.daemon.service import Daemon
 from kws.sinks.jsonl import JsonLines
 printer = JsonLines(os.fdopen(os.dup(1), "w"))
-recorder = [sys.executable, "-c", *sys.argv[2:]]
-sys.exit(asyncio.run(Daemon(Path(sys.argv[1]), printer=printer, recorder=recorder).run()))
+capture = [sys.executable, "-c", *sys.argv[2:]]
+sys.exit(asyncio.run(Daemon(Path(sys.argv[1]), printer=printer, capture_command=capture).run()))
 """
 RECORDER = """
 import sys

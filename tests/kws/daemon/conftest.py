@@ -1,7 +1,8 @@
-"""Recorders of the tests' own, in place of the capture process: shell scripts, soon started."""
+"""Shell scripts in place of the capture process, as they start quickly."""
 
 import asyncio
 import json
+import logging
 import os
 import socket
 import threading
@@ -11,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from kws.config import SourceSettings
-from kws.daemon.source_supervisor import Ear
+from kws.daemon.source_supervisor import SourceSupervisor
+from kws.logs import RepeatFilter
 
 OPENED = """echo '{"report": "opened", "name": "a fake"}' >&2\n"""
 LIMIT_S = 30.0
@@ -25,8 +27,18 @@ def _runtime_directory(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def recorder():
-    """Return the command for a shell script that stands for `kws.daemon.capture`."""
+def log(caplog):
+    """Return `caplog` from warnings on, with the repeat filter of the daemon's log."""
+    repeats = RepeatFilter()
+    caplog.handler.addFilter(repeats)
+    with caplog.at_level(logging.WARNING):
+        yield caplog
+    caplog.handler.removeFilter(repeats)
+
+
+@pytest.fixture
+def capture_script():
+    """Return the command for a shell script in place of `kws.daemon.capture`."""
     return lambda script: ["/bin/sh", "-c", f"read settings\n{script}"]
 
 
@@ -42,21 +54,21 @@ def once(tmp_path):
 
 
 @pytest.fixture
-def make_ear():
-    """Return an ear that notes what it tells, in `ear.told`."""
+def make_supervisor():
+    """Return a supervisor that keeps its state changes, in `supervisor.changes`."""
 
     def make(program, *, backlog_s=10.0, pause_s=0.01, **settings):
-        told = []
-        ear = Ear(
+        changes = []
+        supervisor = SourceSupervisor(
             SourceSettings(**{"stall_s": 0.5} | settings),
             backlog_s=backlog_s,
-            tell=told.append,
-            wake=lambda: None,
-            command=program,
+            on_change=changes.append,
+            on_audio=lambda: None,
+            capture_command=program,
             pause_s=lambda n_failures: pause_s,
         )
-        ear.told = told
-        return ear
+        supervisor.changes = changes
+        return supervisor
 
     return make
 
@@ -76,11 +88,11 @@ async def until(condition, *, limit_s=LIMIT_S):
         await asyncio.sleep(0.005)
 
 
-def running(ear, condition, *, limit_s=LIMIT_S):
-    """Run an ear until a condition holds; return the pieces that were not taken."""
+def running(supervisor, condition, *, limit_s=LIMIT_S):
+    """Run a supervisor until a condition holds; return the blocks that were not taken."""
 
     async def run():
-        task = asyncio.create_task(ear.run())
+        task = asyncio.create_task(supervisor.run())
         await until(lambda: condition() or task.done(), limit_s=limit_s)
         task.cancel()
         await asyncio.wait([task])
@@ -88,10 +100,10 @@ def running(ear, condition, *, limit_s=LIMIT_S):
             task.result()
 
     asyncio.run(run())
-    pieces = []
-    while piece := ear.take():
-        pieces.append(piece)
-    return pieces
+    blocks = []
+    while block := supervisor.take():
+        blocks.append(block)
+    return blocks
 
 
 def said(path):

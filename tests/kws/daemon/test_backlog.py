@@ -4,14 +4,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kws.daemon.backlog import Backlog, Piece
+from kws.daemon.backlog import AudioBlock, Backlog
 
 
 def taken(backlog):
-    pieces = []
-    while (piece := backlog.take()) is not None:
-        pieces.append(piece)
-    return pieces
+    blocks = []
+    while (block := backlog.take()) is not None:
+        blocks.append(block)
+    return blocks
 
 
 def test_pieces_come_out_as_they_went_in():
@@ -20,19 +20,19 @@ def test_pieces_come_out_as_they_went_in():
     backlog.append(b"aabb")
     backlog.append(b"cc")
     assert backlog.waiting_s == 3 / 16_000
-    assert taken(backlog) == [Piece(0, b"aabb", False), Piece(2, b"cc", False)]
+    assert taken(backlog) == [AudioBlock(0, b"aabb", False), AudioBlock(2, b"cc", False)]
     assert (backlog.waiting_s, backlog.is_empty) == (0, True)
 
 
 def test_a_gap_is_told_in_its_place():
     backlog = Backlog(1.0)
     backlog.append(b"aab")  # half a sample that nothing will complete
-    backlog.gap()
+    backlog.mark_gap()
     backlog.append(b"cc")
     assert taken(backlog) == [
-        Piece(0, b"aa", False),
-        Piece(1, b"", True),
-        Piece(1, b"cc", False),
+        AudioBlock(0, b"aa", False),
+        AudioBlock(1, b"", True),
+        AudioBlock(1, b"cc", False),
     ]
 
 
@@ -41,13 +41,13 @@ def test_when_it_is_full_the_older_half_goes_and_leaves_a_gap():
     quarter = bytes(2 * 3_900)
     assert [backlog.append(quarter) for _ in range(6)] == [0, 0, 0, 0, 3 * 3_900, 0]
     assert (backlog.n_received, backlog.n_dropped) == (6 * 3_900, 3 * 3_900)
-    assert [(piece.start_sample, piece.is_after_gap) for piece in taken(backlog)] == [
+    assert [(block.start_sample, block.is_after_gap) for block in taken(backlog)] == [
         (3 * 3_900, True),
         (4 * 3_900, False),
         (5 * 3_900, False),
     ]
     backlog.append(b"aa")
-    assert taken(backlog) == [Piece(6 * 3_900, b"aa", False)]
+    assert taken(backlog) == [AudioBlock(6 * 3_900, b"aa", False)]
 
 
 def test_a_file_is_never_dropped():
@@ -71,8 +71,8 @@ def test_samples_are_whole_and_every_one_is_accounted_for(cuts, drop_at):
     backlog = Backlog(1.0)
     for start, end in itertools.pairwise(edges):
         backlog.append(audio[start:end])
-    pieces = taken(backlog)
-    assert b"".join(piece.audio for piece in pieces) == audio
-    for piece in pieces:
-        first = np.frombuffer(piece.audio, "<i2")[0]
-        assert piece.start_sample == first
+    blocks = taken(backlog)
+    assert b"".join(block.audio for block in blocks) == audio
+    for block in blocks:
+        first = np.frombuffer(block.audio, "<i2")[0]
+        assert block.start_sample == first

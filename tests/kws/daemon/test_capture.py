@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kws.config import SourceSettings
-from kws.daemon.capture_process import CAPTURE, Recorder
+from kws.daemon.capture_process import CAPTURE_COMMAND, CaptureProcess
 from kws.sources import open_source
 
 from .conftest import is_alive, lines_of, said, until
@@ -23,7 +23,7 @@ def capture():
 
     def start(**settings):
         process = subprocess.Popen(
-            CAPTURE,
+            CAPTURE_COMMAND,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -121,20 +121,22 @@ def test_what_a_busy_daemon_leaves_in_the_process_until_it_is_lost_is_counted(mi
     device, heard, lost = microphone("exec cat /dev/zero"), [], []
 
     async def run():
-        recorder = Recorder(SourceSettings(device=device), hear=heard.append, lose=lost.append)
+        process = CaptureProcess(
+            SourceSettings(device=device), on_audio=heard.append, on_loss=lost.append
+        )
         await until(lambda: heard)
-        recorder.pause()
+        process.pause()
         await asyncio.sleep(0.3)
-        recorder.resume()
+        process.resume()
         await until(lambda: lost)
-        await recorder.stop()
+        await process.stop()
 
     asyncio.run(run())
     assert min(lost) > 0
 
 
 @pytest.mark.slow
-def test_a_daemon_that_is_killed_leaves_no_recorder(microphone, tmp_path):
+def test_a_daemon_that_is_killed_leaves_no_capture_process(microphone, tmp_path):
     device = microphone(f"echo $$ $PPID > {tmp_path}/pids; exec sleep 60")
     config = tmp_path / "kws.toml"
     config.write_text(f"[source]\ndevice = '{device}'\n")
@@ -153,14 +155,14 @@ def test_the_daemon_ends_one_that_is_stopped_in_its_tracks(microphone, tmp_path)
     heard = []
 
     async def run():
-        recorder = Recorder(SourceSettings(device=device), hear=heard.append)
+        process = CaptureProcess(SourceSettings(device=device), on_audio=heard.append)
         await until(lambda: heard)
-        os.kill(recorder.pid, signal.SIGSTOP)
-        await recorder.stop()
-        return recorder
+        os.kill(process.pid, signal.SIGSTOP)
+        await process.stop()
+        return process
 
-    recorder = asyncio.run(run())
-    assert recorder.name == "arecord (plughw:fake)"
-    assert not Path(f"/proc/{recorder.pid}").exists()
+    process = asyncio.run(run())
+    assert process.name == "arecord (plughw:fake)"
+    assert not Path(f"/proc/{process.pid}").exists()
     pid = (tmp_path / "pid").read_text().strip()
     asyncio.run(until(lambda: not is_alive(pid)))

@@ -11,7 +11,7 @@ import urllib.request
 import pytest
 
 from kws.config import DaemonSettings
-from kws.daemon.monitoring import Reporter
+from kws.daemon.monitoring import LastErrors, Monitoring
 from kws.daemon.service import Daemon
 from kws.daemon.status_client import ask
 from kws.errors import ConfigError
@@ -22,23 +22,23 @@ from .conftest import until
 
 
 @pytest.fixture
-def reporter(tmp_path):
+def monitoring(tmp_path):
     settings = DaemonSettings(socket=str(tmp_path / "kws.sock"))
-    return Reporter(settings, channels=list, hooks=lambda: HookCounts(ok=2))
+    return Monitoring(settings, sources=list, hooks=lambda: HookCounts(ok=2))
 
 
 def heard(keyword, source="mic"):
     return Detection(keyword=keyword, score=1.0, start_s=0.0, end_s=1.0, model="m", source=source)
 
 
-def test_detections_are_counted_and_the_last_errors_kept(reporter):
+def test_detections_are_counted_and_the_last_errors_kept(monitoring):
     async def run():
-        await reporter.start()
+        await monitoring.start()
         for event in (heard("go"), heard("stop"), heard("go"), heard("go", "other")):
-            reporter.send(event)
+            monitoring.send(event)
         logging.getLogger("kws.daemon").warning("it burns")
-        state = reporter.snapshot()
-        await reporter.close()
+        state = monitoring.snapshot()
+        await monitoring.close()
         return state
 
     state = asyncio.run(run())
@@ -54,17 +54,17 @@ def test_detections_are_counted_and_the_last_errors_kept(reporter):
     assert 10 < state.rss_mb < 10_000
 
 
-def test_memory_is_bounded_however_many_phrases_are_heard(reporter):
+def test_memory_is_bounded_however_many_phrases_are_heard(monitoring):
     for i in range(11_000):
-        reporter.send(heard(f"phrase {i}"))
-    assert len(reporter.snapshot().detections) == 10_000
+        monitoring.send(heard(f"phrase {i}"))
+    assert len(monitoring.snapshot().detections) == 10_000
 
 
 def test_a_socket_that_was_asked_for_and_cannot_be_had_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     settings = DaemonSettings(socket=str(tmp_path / "file" / "kws.sock"))
     with pytest.raises(ConfigError):
-        asyncio.run(Reporter(settings, channels=list, hooks=HookCounts).start())
+        asyncio.run(Monitoring(settings, sources=list, hooks=HookCounts).start())
 
 
 def test_without_a_place_for_its_socket_the_daemon_warns_and_listens(tmp_path, monkeypatch, caplog):
@@ -73,9 +73,9 @@ def test_without_a_place_for_its_socket_the_daemon_warns_and_listens(tmp_path, m
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "file"))
 
     async def run():
-        reporter = Reporter(DaemonSettings(), channels=list, hooks=HookCounts)
-        await reporter.start()
-        await reporter.close()
+        monitoring = Monitoring(DaemonSettings(), sources=list, hooks=HookCounts)
+        await monitoring.start()
+        await monitoring.close()
 
     asyncio.run(run())
     assert caplog.records[0].message.startswith("`kws status` will not find this daemon. ")
@@ -86,8 +86,25 @@ def test_a_metrics_port_that_is_taken_leaves_no_socket_behind(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         settings = DaemonSettings(socket=str(path), metrics_port=taken.getsockname()[1])
         with pytest.raises(ConfigError, match="metrics_port"):
-            asyncio.run(Reporter(settings, channels=list, hooks=HookCounts).start())
+            asyncio.run(Monitoring(settings, sources=list, hooks=HookCounts).start())
     assert not path.exists()
+
+
+def test_the_last_errors_are_kept_with_how_often_they_came():
+    errors, log = LastErrors(max_n=2), logging.getLogger("kws.a_noisy_test")
+    log.addHandler(errors)
+    log.setLevel(logging.INFO)
+    log.error("gone")
+    for i in range(3):
+        log.warning("the disk is full: %d", i)
+    log.info("no error")
+    assert [(one.level, one.message, one.n) for one in errors.lines()] == [
+        ("error", "gone", 1),
+        ("warning", "the disk is full: 2", 3),
+    ]
+    log.error("x" * 10_000)
+    assert [len(one.message) for one in errors.lines()] == [len("the disk is full: 2"), 2000]
+    log.removeHandler(errors)
 
 
 @pytest.mark.slow
@@ -95,7 +112,7 @@ def test_a_daemon_says_what_it_heard(tmp_path, model, recording, free_port):
     """A source that goes on is a command's; here it is a file that waits at its end."""
     path, port = tmp_path / "kws.sock", free_port
     (tmp_path / "kws.toml").write_text(
-        f"[gate]\nenabled = false\n[model]\nname = '{model}'\n[source]\nname = 'ear'\n"
+        f"[gate]\nenabled = false\n[model]\nname = '{model}'\n[source]\nname = 'desk'\n"
         f"stall_s = 60.0\n[daemon]\nsocket = '{path}'\nmetrics_port = {port}\n"
     )
     script = (
@@ -108,10 +125,10 @@ def test_a_daemon_says_what_it_heard(tmp_path, model, recording, free_port):
             return answer.read().decode()
 
     async def run():
-        daemon = Daemon(tmp_path / "kws.toml", recorder=["/bin/sh", "-c", script])
+        daemon = Daemon(tmp_path / "kws.toml", capture_command=["/bin/sh", "-c", script])
         task = asyncio.create_task(daemon.run())
-        await until(lambda: daemon._reporter.snapshot().detections or task.done())
-        await until(lambda: daemon._reporter.snapshot().detections[0].n == 2 or task.done())
+        await until(lambda: daemon._monitoring.snapshot().detections or task.done())
+        await until(lambda: daemon._monitoring.snapshot().detections[0].n == 2 or task.done())
         state = await asyncio.to_thread(ask, path)
         text = await asyncio.to_thread(scrape)
         shown = [
@@ -122,17 +139,17 @@ def test_a_daemon_says_what_it_heard(tmp_path, model, recording, free_port):
             *(sys.executable, "-m", "kws", "tail", "--json", "--socket", str(path)),
             stdout=asyncio.subprocess.PIPE,
         )
-        await until(lambda: daemon._reporter._status._followers)
+        await until(lambda: daemon._monitoring._status._subscribers)
         daemon._finish(0)
         code = await task
         told, _ = await tail.communicate()
         return state, text, shown, code, tail.returncode, told
 
     state, text, shown, code, tail_code, told = asyncio.run(run())
-    assert (state.sources[0].name, state.sources[0].state) == ("ear", "listening")
+    assert (state.sources[0].name, state.sources[0].state) == ("desk", "listening")
     assert state.sources[0].audio_s == pytest.approx(3.0, abs=0.1)
     assert -100 <= state.sources[0].level_dbfs <= 0
-    assert 'kws_detections_total{keyword="stop",model="loud",source="ear"} 2.0' in text
+    assert 'kws_detections_total{keyword="stop",model="loud",source="desk"} 2.0' in text
     (table_code, table, _), (json_code, line, _) = shown
     assert (table_code, json_code, code, tail_code) == (0, 0, 0, 0)
     assert "listening" in table

@@ -15,11 +15,11 @@ import wave
 import msgspec
 import pytest
 
-from kws.daemon.capture_process import CAPTURE
+from kws.daemon.capture_process import CAPTURE_COMMAND
 from kws.daemon.service import Daemon
 from kws.daemon.snapshot import Snapshot
-from kws.daemon.source_supervisor import Ear
-from kws.daemon.systemd import Notifier
+from kws.daemon.source_supervisor import SourceSupervisor
+from kws.daemon.systemd import SystemdNotifier
 from kws.errors import AudioError, ConfigError, HookError, ModelError
 from kws.events import Detection, End, StateChange
 
@@ -54,7 +54,7 @@ class Printer:
 
 
 class Fifo:
-    """A microphone whose audio the test gives, piece by piece."""
+    """A microphone whose audio the test gives, block by block."""
 
     def __init__(self, path):
         self.path = path
@@ -102,13 +102,13 @@ def audio(recording):
         return file.readframes(file.getnframes())
 
 
-def listen(path, *, driver=None, printer=None, recorder=CAPTURE, notifier=None):
+def listen(path, *, driver=None, printer=None, capture_command=CAPTURE_COMMAND, notifier=None):
     """Run a daemon while a test drives it; return the exit code and what was printed."""
     printer = printer or Printer()
     before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
 
     async def run():
-        daemon = Daemon(path, printer=printer, recorder=recorder, notifier=notifier)
+        daemon = Daemon(path, printer=printer, capture_command=capture_command, notifier=notifier)
         tasks = [asyncio.create_task(daemon.run())]
         if driver:
             tasks.append(asyncio.create_task(driver(printer)))
@@ -200,30 +200,30 @@ def test_a_bad_configuration_is_an_error_at_the_start(write, text, kind):
         listen(write(text, **models))
 
 
-def test_sigterm_ends_it_in_order(write, fifo, recorder, audio):
+def test_sigterm_ends_it_in_order(write, fifo, capture_script, audio):
     async def drive(printer):
         await until(lambda: ("start", None) in printer.states())
         await fifo.write(audio[: 2 * 16_000])
         await until(lambda: printer.of(Detection))
         tell(signal.SIGTERM)
 
-    code, printer = listen(write(""), driver=drive, recorder=recorder(fifo.script()))
+    code, printer = listen(write(""), driver=drive, capture_command=capture_script(fifo.script()))
     assert code == 0
     assert printer.states() == [("start", None), ("listening", "mic"), ("stop", None)]
     assert not any(map(is_alive, fifo.pids()))
 
 
-def test_ctrl_c_ends_it_with_its_own_code(write, recorder):
+def test_ctrl_c_ends_it_with_its_own_code(write, capture_script):
     async def drive(printer):
         await until(lambda: ("listening", "mic") in printer.states())
         tell(signal.SIGINT)
 
     script = f"{OPENED} head -c 100 /dev/zero; exec sleep 60"
-    assert listen(write(""), driver=drive, recorder=recorder(script))[0] == 130
+    assert listen(write(""), driver=drive, capture_command=capture_script(script))[0] == 130
 
 
 def test_a_word_is_not_waited_for_but_heard_to_its_end_at_sigterm(
-    write, fifo, recorder, audio, tmp_path
+    write, fifo, capture_script, audio, tmp_path
 ):
     """What was said last before the end is still detected, and its hook is still started."""
     config = write(
@@ -237,15 +237,15 @@ def test_a_word_is_not_waited_for_but_heard_to_its_end_at_sigterm(
         await until(lambda: ("listening", "mic") in printer.states())
         tell(signal.SIGTERM)
 
-    _, printer = listen(config, driver=drive, recorder=recorder(fifo.script()))
+    _, printer = listen(config, driver=drive, capture_command=capture_script(fifo.script()))
     assert [one[2] for one in printer.detections()] in ([], ["stop"])
     assert (tmp_path / "ran").exists() == bool(printer.detections())
 
 
 def test_under_load_with_everything_stuck_it_still_ends_in_two_seconds(
-    write, recorder, model, tmp_path
+    write, capture_script, model, tmp_path
 ):
-    """A flood of audio, a recorder and a hook that defy SIGTERM, a sink that hangs."""
+    """A flood of audio, a capture process and a hook that defy SIGTERM, a sink that hangs."""
     defiant = 'trap "" TERM; echo $$ >> $0.pids; sleep 60 & wait; wait'
     (tmp_path / "hook").write_text(f"#!/bin/sh\n{defiant}\n")
     (tmp_path / "hook").chmod(0o755)
@@ -261,7 +261,7 @@ def test_under_load_with_everything_stuck_it_still_ends_in_two_seconds(
         tell(signal.SIGTERM)
 
     printer = Printer(hangs=True)
-    listen(config, driver=drive, recorder=recorder(script), printer=printer)
+    listen(config, driver=drive, capture_command=capture_script(script), printer=printer)
     took_s = time.monotonic() - asked_s[0]
     pids = said(tmp_path / "hook.pids").split() + said(tmp_path / "recorder").split()
     asyncio.run(until(lambda: not any(map(is_alive, pids))))
@@ -269,7 +269,9 @@ def test_under_load_with_everything_stuck_it_still_ends_in_two_seconds(
 
 
 @pytest.mark.parametrize("at_s", [0.3, 0.55, 0.7, 1.85])
-def test_no_word_is_lost_or_doubled_across_a_reload(write, fifo, recorder, audio, at_s, caplog):
+def test_no_word_is_lost_or_doubled_across_a_reload(
+    write, fifo, capture_script, audio, at_s, caplog
+):
     """The models change while a word is said; the source is not touched."""
     expected = []
 
@@ -295,7 +297,7 @@ def test_no_word_is_lost_or_doubled_across_a_reload(write, fifo, recorder, audio
         _, printer = listen(
             config,
             driver=lambda printer, reloads=reloads: drive(printer, reloads=reloads),
-            recorder=recorder(fifo.script()),
+            capture_command=capture_script(fifo.script()),
         )
         expected.append([end_s for *_, end_s in printer.detections()])
         assert ("stalled", "mic") not in printer.states()
@@ -303,7 +305,9 @@ def test_no_word_is_lost_or_doubled_across_a_reload(write, fifo, recorder, audio
     assert len(fifo.pids()) == 2  # one for each daemon
 
 
-def test_a_bad_configuration_is_refused_and_the_old_one_kept(write, fifo, recorder, audio, caplog):
+def test_a_bad_configuration_is_refused_and_the_old_one_kept(
+    write, fifo, capture_script, audio, caplog
+):
     async def drive(printer):
         await until(lambda: ("start", None) in printer.states())
         for text in ("[gate]\n", "[decision]\nthreshold = 2\n", "[source]\ninput = 3"):
@@ -315,7 +319,7 @@ def test_a_bad_configuration_is_refused_and_the_old_one_kept(write, fifo, record
         await until(lambda: len(printer.of(Detection)) == 2)
         tell(signal.SIGTERM)
 
-    listen(write(""), driver=drive, recorder=recorder(fifo.script()))
+    listen(write(""), driver=drive, capture_command=capture_script(fifo.script()))
     assert len(fifo.pids()) == 1
     refused = [record.message for record in caplog.records if record.levelname == "ERROR"]
     assert len(refused) == 3
@@ -324,7 +328,7 @@ def test_a_bad_configuration_is_refused_and_the_old_one_kept(write, fifo, record
 
 
 def test_a_reload_opens_new_sources_ends_old_ones_and_leaves_the_others(
-    write, recorder, tmp_path, caplog
+    write, capture_script, tmp_path, caplog
 ):
     script = (
         f'echo $settings | grep -o \'"name":"[a-z]*"\' | tail -1 | cut -d\'"\' -f4 > {tmp_path}/$$;'
@@ -354,7 +358,11 @@ def test_a_reload_opens_new_sources_ends_old_ones_and_leaves_the_others(
         seen.append(alive())
         tell(signal.SIGTERM)
 
-    listen(write(sources(one="a", two="b", three="c")), driver=drive, recorder=recorder(script))
+    listen(
+        write(sources(one="a", two="b", three="c")),
+        driver=drive,
+        capture_command=capture_script(script),
+    )
     before, after = seen
     assert {pid for pid, name in before.items() if pid in after} == {
         pid for pid, name in before.items() if name == "one"
@@ -362,7 +370,7 @@ def test_a_reload_opens_new_sources_ends_old_ones_and_leaves_the_others(
     assert alive() == {}
 
 
-def test_a_reload_may_change_the_only_source(write, recorder, caplog):
+def test_a_reload_may_change_the_only_source(write, capture_script, caplog):
     async def drive(printer):
         await until(lambda: printer.states().count(("listening", "a")) == 1)
         write("[source]\ndevice = 'b'\n")
@@ -371,26 +379,30 @@ def test_a_reload_may_change_the_only_source(write, recorder, caplog):
         tell(signal.SIGTERM)
 
     script = f"trap '' TERM; {OPENED} head -c 100 /dev/zero; exec sleep 60"
-    code, _ = listen(write("[source]\ndevice = 'a'\n"), driver=drive, recorder=recorder(script))
+    code, _ = listen(
+        write("[source]\ndevice = 'a'\n"), driver=drive, capture_command=capture_script(script)
+    )
     assert code == 0
 
 
-def test_sigterm_in_the_middle_of_a_reload_leaves_no_recorder(write, recorder, tmp_path):
+def test_sigterm_in_the_middle_of_a_reload_leaves_no_capture_process(
+    write, capture_script, tmp_path
+):
     async def drive(printer):
         await until(lambda: ("listening", "a") in printer.states())
         write("[source]\ndevice = 'b'\n")
         tell(signal.SIGHUP)
-        await asyncio.sleep(0.2)  # the old recorder has half a second to end
+        await asyncio.sleep(0.2)  # the old capture process has half a second to end
         tell(signal.SIGTERM)
 
     script = f"trap '' TERM; echo $$ >> {tmp_path}/pids; {OPENED} head -c 9 /dev/zero; sleep 60"
-    listen(write("[source]\ndevice = 'a'\n"), driver=drive, recorder=recorder(script))
+    listen(write("[source]\ndevice = 'a'\n"), driver=drive, capture_command=capture_script(script))
     pids = said(tmp_path / "pids").split()
     asyncio.run(until(lambda: not any(map(is_alive, pids))))
 
 
 def test_new_hooks_run_after_a_reload_and_old_ones_end_in_their_time(
-    write, fifo, recorder, audio, tmp_path, caplog
+    write, fifo, capture_script, audio, tmp_path, caplog
 ):
     def hook(name):
         command = f"sleep 0.3; touch {tmp_path}/{name}"
@@ -408,12 +420,12 @@ def test_new_hooks_run_after_a_reload_and_old_ones_end_in_their_time(
         await until(lambda: (tmp_path / "old").exists() and (tmp_path / "new").exists())
         tell(signal.SIGTERM)
 
-    listen(write(hook("old")), driver=drive, recorder=recorder(fifo.script()))
+    listen(write(hook("old")), driver=drive, capture_command=capture_script(fifo.script()))
 
 
 @pytest.mark.slow
 def test_a_hook_of_before_a_reload_mutes_until_it_ends_and_mute_after_s_more(
-    write, fifo, recorder, audio, tmp_path, caplog
+    write, fifo, capture_script, audio, tmp_path, caplog
 ):
     script = f"until [ -e {tmp_path}/end ]; do sleep 0.02; done; touch {tmp_path}/ended"
     mute = "mute = true\nmute_after_s = 4.0\n"
@@ -447,11 +459,11 @@ def test_a_hook_of_before_a_reload_mutes_until_it_ends_and_mute_after_s_more(
         await until(lambda: len(printer.of(Detection)) == 2)
         tell(signal.SIGTERM)
 
-    listen(write(hook), driver=drive, recorder=recorder(fifo.script()))
+    listen(write(hook), driver=drive, capture_command=capture_script(fifo.script()))
 
 
 def test_a_hook_that_hangs_and_a_sink_that_hangs_delay_no_audio(
-    write, fifo, recorder, audio, tmp_path
+    write, fifo, capture_script, audio, tmp_path
 ):
     config = write("[[hooks]]\nkeyword = '*'\ncommand = 'sleep 60'\nmax_running = 1\n")
     heard = []
@@ -476,12 +488,12 @@ def test_a_hook_that_hangs_and_a_sink_that_hangs_delay_no_audio(
             config,
             driver=drive,
             printer=Printer(hangs=True),
-            recorder=recorder(fifo.script()),
+            capture_command=capture_script(fifo.script()),
         )
     assert len(heard) >= 10
 
 
-def test_a_source_that_fails_leaves_the_other_alone(write, recorder, recording, tmp_path):
+def test_a_source_that_fails_leaves_the_other_alone(write, capture_script, recording, tmp_path):
     script = (
         f"case $settings in *bad*) exit 1;; esac; {OPENED} tail -c +45 {recording}; exec sleep 60"
     )
@@ -492,11 +504,11 @@ def test_a_source_that_fails_leaves_the_other_alone(write, recorder, recording, 
         tell(signal.SIGTERM)
 
     config = write("[[sources]]\nname = 'bad'\n[[sources]]\nname = 'good'\n")
-    _, printer = listen(config, driver=drive, recorder=recorder(script))
+    _, printer = listen(config, driver=drive, capture_command=capture_script(script))
     assert {source for source, *_ in printer.detections()} == {"good"}
 
 
-def test_systemd_is_told_of_everything(write, fifo, recorder, audio, tmp_path):
+def test_systemd_is_told_of_everything(write, fifo, capture_script, audio, tmp_path):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         manager.setblocking(False)
@@ -526,8 +538,8 @@ def test_systemd_is_told_of_everything(write, fifo, recorder, audio, tmp_path):
         listen(
             write(""),
             driver=drive,
-            recorder=recorder(fifo.script()),
-            notifier=Notifier(variables),
+            capture_command=capture_script(fifo.script()),
+            notifier=SystemdNotifier(variables),
         )
         told("never")
     assert heard.index("READY=1") < heard.index("RELOADING=1") < heard.index("STOPPING=1")
@@ -570,7 +582,7 @@ def test_a_reload_changes_the_format_of_the_log_unless_an_option_sets_it(write, 
     command = [sys.executable, "-m", "kws", "daemon", "--config", config, *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as daemon:
         try:
-            before = next(line for line in daemon.stderr if "listens to" in line)
+            before = next(line for line in daemon.stderr if "listening to" in line)
             write(source + "[daemon]\nlog_format = 'json'\n")
             daemon.send_signal(signal.SIGHUP)
             after = next(line for line in daemon.stderr if "was read again" in line)
@@ -596,7 +608,7 @@ async def ask(path):
     return answer
 
 
-def test_its_state_can_be_asked_for(write, recorder, recording, tmp_path):
+def test_its_state_can_be_asked_for(write, capture_script, recording, tmp_path):
     config = write(
         f"[[sources]]\nname = 'good'\n[[sources]]\nname = 'bad'\n"
         f"[[hooks]]\ncommand = 'true'\n[daemon]\nsocket = '{tmp_path}/mine.sock'\n"
@@ -613,7 +625,7 @@ def test_its_state_can_be_asked_for(write, recorder, recording, tmp_path):
             answers[:] = [await ask(tmp_path / "mine.sock")]
         tell(signal.SIGTERM)
 
-    listen(config, driver=drive, recorder=recorder(script))
+    listen(config, driver=drive, capture_command=capture_script(script))
     (answer,) = answers
     good, bad = answer.sources
     assert (good.name, good.state, good.audio_s, good.description) == (
@@ -624,7 +636,7 @@ def test_its_state_can_be_asked_for(write, recorder, recording, tmp_path):
     )
     assert (good.level_dbfs, good.gate_open) == (-100.0, True)  # it has fallen silent
     assert (bad.state, bad.level_dbfs, bad.gate_open) == ("stalled", None, False)
-    assert bad.last_error.startswith("The process that records ended with exit status 1.")
+    assert bad.last_error.startswith("The capture process ended with exit status 1.")
     assert answer.models == ["loud"]
     assert [(one.keyword, one.source, one.n) for one in answer.detections] == [("stop", "good", 2)]
     assert answer.hooks["started"] + answer.hooks["dropped"] <= 2
@@ -636,16 +648,16 @@ def test_a_socket_that_cannot_be_had_is_an_error_only_where_it_is_asked_for(
     write, recording, tmp_path, monkeypatch, caplog
 ):
     file = f"[source]\ninput = '{recording}'\n"
-    with pytest.raises(ConfigError, match="The daemon's socket must lie where it can be made"):
+    with pytest.raises(ConfigError, match="The daemon's socket cannot be created"):
         listen(write(f"{file}[daemon]\nsocket = '{recording}/kws.sock'\n"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(recording))
     assert listen(write(file))[0] == 0
-    warned = "`kws status` will not find this daemon. The daemon's socket must lie where it can be"
+    warned = "`kws status` will not find this daemon. The daemon's socket cannot be created"
     assert any(message.startswith(warned) for message in caplog.messages)
 
 
 def test_what_is_heard_is_recorded_and_new_settings_hold_after_a_reload(
-    write, fifo, recorder, audio, tmp_path, caplog
+    write, fifo, capture_script, audio, tmp_path, caplog
 ):
     def clips(name):
         return sorted((tmp_path / name).glob("*.wav"))
@@ -663,16 +675,16 @@ def test_what_is_heard_is_recorded_and_new_settings_hold_after_a_reload(
         tell(signal.SIGTERM)
 
     config = write(f"[recording]\nfolder = '{tmp_path}/one'\n")
-    listen(config, driver=drive, recorder=recorder(fifo.script()))
+    listen(config, driver=drive, capture_command=capture_script(fifo.script()))
     assert (len(clips("one")), len(clips("two"))) == (2, 2)
     with wave.open(str(clips("one")[0])) as clip:
         assert clip.getnframes() > 8_000
 
 
-def test_an_error_of_its_own_ends_the_daemon(write, recorder, monkeypatch):
+def test_an_error_of_its_own_ends_the_daemon(write, capture_script, monkeypatch):
     async def run(self):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(Ear, "run", run)
+    monkeypatch.setattr(SourceSupervisor, "run", run)
     with pytest.raises(ZeroDivisionError):
-        listen(write(""), recorder=recorder("exec sleep 60"))
+        listen(write(""), capture_command=capture_script("exec sleep 60"))

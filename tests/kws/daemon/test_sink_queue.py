@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from kws.daemon import sink_queue as outlets
-from kws.daemon.sink_queue import Outlet
+from kws.daemon import sink_queue as sink_queue_module
+from kws.daemon.sink_queue import SinkQueue
 from kws.events import Detection
 
 
@@ -52,78 +52,77 @@ class Failing(Taking):
 
 def test_every_event_is_sent_once_and_in_order_before_the_close():
     sink = Taking()
-    outlet = Outlet("a sink", sink)
+    sink_queue = SinkQueue("a sink", sink)
     sent = [event(i) for i in range(500)]
     for one in sent:
-        outlet.put(one)
-    outlet.begin_close()
-    assert outlet.join(30)
+        sink_queue.put(one)
+    sink_queue.begin_close()
+    assert sink_queue.join(30)
     assert (sink.events, sink.closed) == (sent, True)
-    assert (outlet.n_sent, outlet.n_failed, outlet.n_dropped) == (500, 0, 0)
+    assert (sink_queue.n_sent, sink_queue.n_failed, sink_queue.n_dropped) == (500, 0, 0)
 
 
-def test_a_sink_that_fails_is_logged_sparingly_and_counted(caplog):
+def test_a_sink_that_fails_is_logged_sparingly_and_counted(log):
     sink = Failing()
-    with caplog.at_level(logging.WARNING):
-        outlet = Outlet("a sink", sink)
-        for i in range(100):
-            outlet.put(event(i))
-        outlet.begin_close()
-        assert outlet.join(30)
+    sink_queue = SinkQueue("a sink", sink)
+    for i in range(100):
+        sink_queue.put(event(i))
+    sink_queue.begin_close()
+    assert sink_queue.join(30)
     assert len(sink.events) == 50
-    assert (outlet.n_sent, outlet.n_failed) == (50, 51)
-    assert [record.message for record in caplog.records] == [
-        "a sink failed on an event: OSError: [Errno 28] No space left on device; 1 so far."
+    assert (sink_queue.n_sent, sink_queue.n_failed) == (50, 51)
+    assert log.messages == [
+        f"a sink failed on an event: OSError: [Errno 28] No space left on device; {n} so far."
+        for n in range(1, 11)
     ]
 
 
-def test_a_sink_that_hangs_delays_nobody_and_what_is_too_much_is_counted(caplog):
+def test_a_sink_that_hangs_delays_nobody_and_what_is_too_much_is_counted(log):
     sink = Hanging()
-    with caplog.at_level(logging.WARNING):
-        outlet = Outlet("a sink", sink, most_queued=10)
-        started_s = time.monotonic()
-        for i in range(1000):
-            outlet.put(event(i))
-        took_s = time.monotonic() - started_s
-        outlet.begin_close()
-        assert not outlet.join(0)
+    sink_queue = SinkQueue("a sink", sink, max_queued=10)
+    started_s = time.monotonic()
+    for i in range(1000):
+        sink_queue.put(event(i))
+    took_s = time.monotonic() - started_s
+    sink_queue.begin_close()
+    assert not sink_queue.join(0)
     assert took_s < 10
-    assert 989 <= outlet.n_dropped <= 990  # its thread may have taken one before
-    assert [record.message for record in caplog.records] == [
-        "a sink: an event was dropped, as 10 wait already; 1 so far."
+    assert 989 <= sink_queue.n_dropped <= 990  # its thread may have taken one before
+    assert log.messages == [
+        f"a sink: an event was dropped, as 10 wait already; {n} so far." for n in range(1, 11)
     ]
     sink.go_on.set()
-    assert outlet.join(30)
+    assert sink_queue.join(30)
     heard_s = [one.end_s for one in sink.events]
     assert heard_s == sorted(set(heard_s))
-    assert outlet.n_sent + outlet.n_dropped == 1000
+    assert sink_queue.n_sent + sink_queue.n_dropped == 1000
     assert sink.closed
 
 
 def test_a_sink_that_is_slow_is_told_of(caplog, monkeypatch):
-    monkeypatch.setattr(outlets, "_SLOW_S", 0.0)
+    monkeypatch.setattr(sink_queue_module, "_SLOW_S", 0.0)
     sink = Hanging()
-    outlet = Outlet("a sink", sink)
-    outlet.put(event(0))
+    sink_queue = SinkQueue("a sink", sink)
+    sink_queue.put(event(0))
     deadline_s = time.monotonic() + 30
     with caplog.at_level(logging.WARNING):
         while not caplog.records and time.monotonic() < deadline_s:
-            outlet.put(event(1))
+            sink_queue.put(event(1))
             time.sleep(0.01)
     assert caplog.records[0].message.startswith("a sink has been busy with an event for 0 s; ")
     sink.go_on.set()
-    outlet.begin_close()
-    assert outlet.join(30)
+    sink_queue.begin_close()
+    assert sink_queue.join(30)
 
 
 @pytest.mark.parametrize("n_events", [0, 10])
 def test_closing_a_full_or_an_empty_queue_works(n_events):
     sink = Hanging()
-    outlet = Outlet("a sink", sink, most_queued=5)
+    sink_queue = SinkQueue("a sink", sink, max_queued=5)
     for i in range(n_events):
-        outlet.put(event(i))
-    outlet.begin_close()
-    outlet.begin_close()
+        sink_queue.put(event(i))
+    sink_queue.begin_close()
+    sink_queue.begin_close()
     sink.go_on.set()
-    assert outlet.join(30)
+    assert sink_queue.join(30)
     assert sink.closed

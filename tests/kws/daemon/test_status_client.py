@@ -14,8 +14,7 @@ def test_status_and_tail_without_a_daemon_say_where_they_looked(kws, tmp_path):
         code, out, err = kws(command, "--socket", path)
         assert (code, out) == (2, "")
         assert err.startswith(
-            f"Error: A daemon must be running to be asked. Received: none at {path} "
-            f"(No such file or directory). Start one with `"
+            f"Error: No kws daemon is running (no socket at {path}). Start one with `"
         )
 
 
@@ -25,7 +24,7 @@ def test_status_and_tail_find_the_socket_of_a_configuration(kws, tmp_path, comma
     config.write_text(f"[daemon]\nsocket = '{path}'\n")
     code, out, err = kws(command, "--config", config)
     assert (code, out) == (2, "")
-    assert f"Received: none at {path} (No such file" in err
+    assert f"No kws daemon is running (no socket at {path}" in err
     code, _, err = kws(command, "--config", config, "--socket", path)
     assert code == 2
     assert err.splitlines()[-1] == "Error: Give --socket or --config, not both."
@@ -62,9 +61,9 @@ def test_tail_ends_at_ctrl_c_with_130_and_no_traceback(tmp_path):
         "async def run():\n"
         "    server = StatusServer(Path(sys.argv[1]), None)\n"
         "    await server.start()\n"
-        "    while not server._followers: await asyncio.sleep(0.01)\n"
+        "    while not server._subscribers: await asyncio.sleep(0.01)\n"
         "    print('followed', flush=True)\n"
-        "    while server._followers: await asyncio.sleep(0.01)\n"
+        "    while server._subscribers: await asyncio.sleep(0.01)\n"
         "    await server.close()\n"
         "print('up', flush=True)\nasyncio.run(run())\n"
     )

@@ -15,10 +15,10 @@ import soundfile
 
 from kws.config import Config, RecordingSettings, SourceSettings
 from kws.errors import ConfigError
-from kws.events import Detection, End, NearMiss
+from kws.events import Detection, End, NearMiss, Peak
 from kws.sinks import clip_folder as clips_module
 from kws.sinks.clip_folder import ClipFolder
-from kws.sinks.clip_recorder import Recording, RecordingCounts
+from kws.sinks.clip_recorder import ClipCounts, ClipRecorder
 
 RAMP = np.arange(16_000 * 10).astype(np.int16)  # wraps around: each second differs
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
@@ -33,9 +33,9 @@ class Clock:
         return self.now_s
 
 
-def detection(start_s, end_s, *, keyword="stop", source="kitchen"):
+def detection(start_s, end_s, *, keyword="stop", source="kitchen", score=0.9):
     return Detection(
-        keyword=keyword, score=0.9, start_s=start_s, end_s=end_s, model="m", source=source
+        keyword=keyword, score=score, start_s=start_s, end_s=end_s, model="m", source=source
     )
 
 
@@ -51,7 +51,7 @@ def recorder(tmp_path):
 
     def open_recording(*, config=None, **settings):
         settings = {"folder": str(tmp_path / "clips")} | settings
-        opened.append(Recording(RecordingSettings(**settings), config=config, clock=Clock()))
+        opened.append(ClipRecorder(RecordingSettings(**settings), config=config, clock=Clock()))
         return opened[-1]
 
     yield open_recording
@@ -61,7 +61,7 @@ def recorder(tmp_path):
 
 def play(recording, samples, *, step=1_280, source="kitchen", start=0):
     for i in range(0, len(samples), step):
-        recording.hear(source, samples[i : i + step].tobytes(), start_sample=start + i)
+        recording.feed(source, samples[i : i + step].tobytes(), start_sample=start + i)
 
 
 def files(folder, ending="*"):
@@ -77,7 +77,7 @@ def wait_until(happened):
 
 def test_nothing_is_recorded_unless_a_folder_is_set(tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
-    recording = Recording(RecordingSettings())
+    recording = ClipRecorder(RecordingSettings())
     play(recording, RAMP)
     recording.send(detection(1.0, 1.5))
     recording.close()
@@ -112,10 +112,25 @@ def test_a_detection_is_kept_with_what_came_before_and_after(recorder, tmp_path,
     assert about["settings"]["sources"][0]["gain_db"] == 3.0
     assert "hooks" not in about["settings"]
     assert caplog.messages == [
-        f"Recording is on: what is heard is kept in {tmp_path}/clips, at most 1000 clips, 30 days, "
-        f"500 MB."
+        f"Recording is on: clips are kept in {tmp_path}/clips, at most 1000 clips, 30 days, 500 MB."
     ]
-    assert recording.counts == RecordingCounts(written=1)
+    assert recording.counts == ClipCounts(written=1)
+
+
+def test_the_peak_of_a_detection_is_kept_with_its_clip(recorder, tmp_path):
+    recording = recorder()
+    play(recording, RAMP[:25_000])
+    for score in (0.8, 0.9):
+        recording.send(detection(1.0, 1.5, score=score))
+    recording.send(Peak(**detection(1.0, 1.5, score=0.9).fields(), peak=0.97))
+    recording.close()
+    texts = (tmp_path / "clips" / name for name in files(tmp_path / "clips", "json"))
+    written = {about["event"]["score"]: about.get("peak") for about in map(_json, texts)}
+    assert written == {0.8: None, 0.9: 0.97}
+
+
+def _json(path):
+    return json.loads(path.read_text())
 
 
 def test_files_are_for_their_owner_alone(recorder, tmp_path):
@@ -157,7 +172,7 @@ def test_without_a_score_no_near_miss_is_kept(recorder, tmp_path):
     play(recording, RAMP)
     recording.send(near_miss(0.99))
     recording.close()
-    assert recording.counts == RecordingCounts()
+    assert recording.counts == ClipCounts()
 
 
 def test_a_gap_and_the_end_cut_clips_short(recorder, tmp_path):
@@ -190,12 +205,12 @@ def test_sources_do_not_mix_and_names_are_harmless(recorder, tmp_path):
 def test_memory_is_bounded(recorder):
     recording = recorder(pre_roll_s=1.0, post_roll_s=1.0)
     for start in range(0, 16_000 * 600, 16_000):
-        recording.hear("kitchen", bytes(32_000), start_sample=start)
-    (tape,) = recording._tapes.values()
-    assert len(tape._audio) <= 2 * 16_000 * 12
+        recording.feed("kitchen", bytes(32_000), start_sample=start)
+    (buffer,) = recording._buffers.values()
+    assert len(buffer._audio) <= 2 * 16_000 * 12
     for _ in range(100):
         recording.send(detection(598.0, 599.9))
-    assert len(tape.pending) == 32
+    assert len(buffer.pending) == 32
     assert recording.counts.dropped == 68
 
 
@@ -238,11 +253,11 @@ def test_a_disk_that_is_full_or_read_only_is_told_once_and_so_is_its_return(
     for _ in range(2):
         recording.send(detection(1.0, 1.1))
     recording.close()
-    assert recording.counts == RecordingCounts(written=2, failed=3)
+    assert recording.counts == ClipCounts(written=2, failed=3)
     assert caplog.messages[1:] == [
-        f"Clips cannot be recorded: [Errno {number}] {os.strerror(number)}. Listening goes on, and "
-        f"recording when it can.",
-        "Recording goes on; 3 clips were lost.",
+        f"Clips cannot be written: [Errno {number}] {os.strerror(number)}. Detection continues; "
+        f"recording is retried with each clip.",
+        "Recording works again; 3 clips were lost.",
     ]
 
 
@@ -264,21 +279,21 @@ def test_a_folder_that_others_may_enter_is_refused(tmp_path):
     (tmp_path / "open").chmod(0o755)
     message = (
         f"`[recording] folder` must be one that only its owner may enter. Received: "
-        f"{tmp_path}/open with mode 755. Run `chmod 700 {tmp_path}/open`, or name one that is not "
-        f"there yet."
+        f"{tmp_path}/open with mode 755. Run `chmod 700 {tmp_path}/open`, or name a new "
+        f"one."
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
-        Recording(RecordingSettings(folder=str(tmp_path / "open")))
+        ClipRecorder(RecordingSettings(folder=str(tmp_path / "open")))
 
 
 def test_flac_without_soundfile_names_its_package(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "soundfile", None)
     message = (
-        '`[recording] format = "flac"` needs soundfile. Received: import of soundfile halted; None '
-        "in sys.modules. Run `pip install 'kws[files]'`, or record wav."
+        '`[recording] format = "flac"` needs soundfile (import of soundfile halted; None in '
+        "sys.modules). Run `pip install 'kws[files]'`, or record wav."
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
-        Recording(RecordingSettings(folder=str(tmp_path / "clips"), format="flac"))
+        ClipRecorder(RecordingSettings(folder=str(tmp_path / "clips"), format="flac"))
 
 
 def folder_of(tmp_path, **limits):

@@ -56,7 +56,8 @@ def test_an_open_quote_is_refused():
         words("echo 'a b")
     assert str(caught.value) == (
         "A hook's `command` must have its quotes in pairs. Received: `echo 'a b` in "
-        "entry 1 of [[hooks]] (No closing quotation). Mend it, or write it as a list of words."
+        "entry 1 of [[hooks]] (No closing quotation). Add the missing quote, or write it "
+        "as a list of words."
     )
 
 
@@ -95,7 +96,7 @@ def test_a_path_that_does_not_exist_is_refused():
         program_file("/no/such/program", place=PLACE)
     assert str(caught.value) == (
         "A hook's program must exist and be executable. Received: `/no/such/program` in "
-        "entry 1 of [[hooks]] (No such file or directory). Mend the path."
+        "entry 1 of [[hooks]] (No such file or directory). Correct the path."
     )
 
 
@@ -122,7 +123,7 @@ def test_a_file_that_may_not_be_executed_is_refused(tmp_path):
 
 
 def test_a_folder_is_refused(tmp_path):
-    with pytest.raises(HookError, match=re.escape("(not a file). Mend the path.")):
+    with pytest.raises(HookError, match=re.escape("(not a file). Correct the path.")):
         program_file(str(tmp_path), place=PLACE)
 
 

@@ -13,6 +13,7 @@ import pytest
 from kws.config import HookSettings
 from kws.errors import HookError
 from kws.events import Detection, End, NearMiss, StateChange
+from kws.sinks import hook as hook_module
 from kws.sinks import hooks as hooks_module
 from kws.sinks.hooks import HookCounts, Hooks
 
@@ -117,7 +118,7 @@ def test_a_hook_that_hangs_is_killed_with_its_children(tmp_path, caplog):
     assert len(pids(tmp_path)) == 3
     assert not [pid for pid in pids(tmp_path) if is_running(pid)]
     assert caplog.messages[0].endswith(
-        "` ran for `stop` longer than 0.3 s, its `timeout_s`, and was told to end."
+        "` ran for `stop` longer than 0.3 s, its `timeout_s`, and was ended."
     )
 
 
@@ -162,7 +163,7 @@ def test_output_without_end_is_neither_waited_for_nor_kept(caplog):
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert hooks.counts == HookCounts(started=1, failed=1)
-    assert caplog.messages[0].endswith(" Its last words: " + 2048 * "x")
+    assert caplog.messages[0].endswith(" stderr: " + 2048 * "x")
     assert peak_bytes - before_bytes < 2_000_000
 
 
@@ -177,11 +178,11 @@ def test_standard_input_that_is_closed_at_once_is_no_failure():
     assert run(sh("exec <&-; sleep 0.05")).ok == 1
 
 
-def test_an_exit_status_is_logged_with_the_last_words(caplog):
+def test_an_exit_status_is_logged_with_the_end_of_standard_error(caplog):
     counts = run(sh("seq 10000 >&2; echo the lamp is off >&2; exit 7", keyword="stop"))
     assert counts == HookCounts(started=1, failed=1)
     (message,) = caplog.messages
-    assert " failed for `stop` with exit status 7. Its last words: " in message
+    assert " failed for `stop` with exit status 7. stderr: " in message
     assert message.endswith("9999\n10000\nthe lamp is off")
     assert len(message) < 2300
     assert caplog.records[0].levelname == "WARNING"
@@ -189,9 +190,7 @@ def test_an_exit_status_is_logged_with_the_last_words(caplog):
 
 def test_a_silent_failure_is_logged_too(caplog):
     run(HookSettings(keyword="*", command="false"))
-    assert caplog.messages == [
-        "Hook `false` failed for `stop` with exit status 1. Its last words: none."
-    ]
+    assert caplog.messages == ["Hook `false` failed for `stop` with exit status 1. stderr: none."]
 
 
 def test_a_hook_ended_by_a_signal_is_logged(caplog):
@@ -217,7 +216,7 @@ def test_a_script_without_its_first_line_is_logged_with_the_remedy(tmp_path, cap
     assert run(HookSettings(keyword="*", command=[str(file)])) == HookCounts(failed=1)
     assert caplog.messages == [
         f"Hook `{file}` cannot be started for `stop`: [Errno 8] Exec format error: '{file}'. "
-        f"Its first line must name its interpreter, as #!/bin/sh does."
+        f"Its first line must name its interpreter, such as #!/bin/sh."
     ]
 
 
@@ -239,7 +238,7 @@ def test_a_process_that_cannot_be_killed_is_logged(monkeypatch, caplog):
     assert run(HookSettings(keyword="*", command="true")) == HookCounts(started=1, timed_out=1)
     assert caplog.messages == [
         "Hook `true` (process group 7) cannot be killed.",
-        "Hook `true` ran for `stop` longer than 30 s, its `timeout_s`, and was told to end.",
+        "Hook `true` ran for `stop` longer than 30 s, its `timeout_s`, and was ended.",
     ]
 
 
@@ -306,7 +305,7 @@ def test_closing_with_kill_ends_what_runs(tmp_path, caplog):
     assert time.monotonic() - before_s < 2
     assert not is_running(*pids(tmp_path))
     assert hooks.counts == HookCounts(started=1, failed=1)
-    assert caplog.messages[0].endswith(" ran for `stop` when kws ended, and was told to end.")
+    assert caplog.messages[0].endswith(" was running for `stop` when kws ended, and was ended.")
 
 
 def test_an_interrupted_close_may_be_followed_by_one_that_kills(monkeypatch):
@@ -336,7 +335,7 @@ def test_a_hook_for_an_unknown_keyword_is_refused():
         opened(sh("true", keyword="stop"), sh("true", keyword="stpo"))
     assert str(caught.value) == (
         "A hook's `keyword` must be `*` or one of the model's. Received: `stpo` in "
-        "entry 2 of [[hooks]]. Did you mean `stop`? The model knows: go, stop, yes."
+        "entry 2 of [[hooks]]. Did you mean `stop`? The keywords are: go, stop, yes."
     )
     assert caught.value.exit_code == 5
 
@@ -399,7 +398,7 @@ def test_a_keyword_is_passed_over_while_its_hook_cools_down(monkeypatch):
     clock = [100.0]
     hooks = opened(HookSettings(command="true", cooldown_s=5.0, max_running=9))
     stopped = SimpleNamespace(monotonic=lambda: clock[0])  # processes keep the real clock
-    monkeypatch.setattr(hooks_module, "time", stopped)
+    monkeypatch.setattr(hook_module, "time", stopped)
     for now_s, keyword in [(100.0, "stop"), (104.9, "stop"), (104.9, "go"), (105.0, "stop")]:
         clock[0] = now_s
         hooks.send(msgspec.structs.replace(STOP, keyword=keyword))
@@ -443,17 +442,17 @@ def test_a_sound_that_cannot_be_played_does_not_stop_the_hook(tmp_path, monkeypa
         (
             {"awake_wav": "/no/such.wav"},
             "A hook's `awake_wav` must be a sound file. Received: `/no/such.wav` in entry 1 of "
-            "[[hooks]], which is none. Mend the path.",
+            "[[hooks]], which is none. Correct the path.",
         ),
         (
             {"working_directory": "/no/such"},
             "A hook's `working_directory` must be a folder. Received: `/no/such` in entry 1 of "
-            "[[hooks]], which is none. Make it, or mend the path.",
+            "[[hooks]], which is none. Create it, or correct the path.",
         ),
         (
             {"environment": {"A=B": "c"}},
             "A hook's `environment` must hold names without `=` and no NUL characters. Received: "
-            "'A=B' in entry 1 of [[hooks]]. Mend it.",
+            "'A=B' in entry 1 of [[hooks]]. Correct it.",
         ),
         (
             {"user": "nobodyy"},

@@ -61,15 +61,15 @@ def hear_until(source, message):
 
 def ended(name, reason):
     return (
-        f"A microphone must stay open. Received: the end of {name}: {reason}. Close the program "
-        f"that uses it, or choose another with `--device`; `kws devices` lists them."
+        f"{name} ended: {reason}. Close the program that uses the microphone, or choose another "
+        f"with `--device`; `kws devices` lists them."
     )
 
 
 def never_began(name, reason):
     return (
-        f"A microphone must be there and free. Received: no audio from {name}: {reason}. Close the "
-        f"program that uses it, or choose another with `--device`; `kws devices` lists them."
+        f"{name} gave no audio: {reason}. Close the program that uses the microphone, or choose "
+        f"another with `--device`; `kws devices` lists them."
     )
 
 
@@ -101,17 +101,17 @@ def test_closing_ends_the_program_and_the_iteration_in_another_thread(arecord):
     source.close()
     reader.join(5)
     assert not reader.is_alive()
-    assert source._process.returncode is not None
+    assert source._command._process.returncode is not None
     assert time.monotonic() - start_s < 5
 
 
 def test_a_program_that_ignores_the_request_to_end_is_killed(arecord, monkeypatch):
-    monkeypatch.setattr("kws.sources.arecord._END_S", 0.2)
+    monkeypatch.setattr("kws.sources.command._TERMINATE_S", 0.2)
     folder = arecord('trap "" TERM; touch "$(dirname "$0")/ready"; while :; do sleep 0.05; done')
     with ArecordSource(None, chunk_ms=80) as source:
         while not (folder / "ready").exists():
             time.sleep(0.01)
-    assert source._process.returncode == -9
+    assert source._command._process.returncode == -9
 
 
 @pytest.mark.parametrize(
@@ -141,9 +141,8 @@ def test_a_program_that_hangs_is_an_error(arecord):
     arecord("exec sleep 60")
     hear_until(
         ArecordSource(None, chunk_ms=80, stall_s=0.1),
-        "A microphone must deliver audio without pause. Received: nothing for 0.1 s from arecord "
-        "(default device). Check its plug and that no other program holds it; `kws devices` lists "
-        "what there is.",
+        "No audio from arecord (default device) for 0.1 s. Check its plug and that no other "
+        "program holds it; `kws devices` lists the microphones.",
     )
 
 
@@ -159,8 +158,8 @@ def test_a_program_that_cannot_run_is_an_error(arecord):
     folder = arecord("")
     (folder / "arecord").write_text("#!/no/such/shell\n")
     message = (
-        f"arecord must be able to run. Received: No such file or directory from {folder}/arecord. "
-        f"Run `sudo apt install --reinstall alsa-utils`."
+        f"The program of a source cannot be started: {folder}/arecord (No such file or directory). "
+        f"Check its first line and its permissions."
     )
     with pytest.raises(DeviceError, match=f"^{re.escape(message)}$"):
         ArecordSource(None, chunk_ms=80)
@@ -180,7 +179,7 @@ def test_a_device_is_an_alsa_string_a_card_or_part_of_a_name(arecord, device, pc
     arecord("exit 0")
     with ArecordSource(device, chunk_ms=80) as source:
         assert source.name == f"arecord ({pcm})"
-        assert source._process.args[-2:] == ["-D", pcm]
+        assert source._command._process.args[-2:] == ["-D", pcm]
 
 
 def test_an_ambiguous_name_lists_what_it_fits(arecord):
@@ -214,8 +213,8 @@ def test_a_listing_that_fails_is_an_error(arecord):
     folder = arecord("")
     (folder / "arecord").write_text("#!/bin/sh\nexit 7\n")
     message = (
-        f"`arecord -L` must list the microphones. Received: Command '['{folder}/arecord', '-L']' "
-        f"returned non-zero exit status 7. Check that the sound system runs."
+        f"`arecord -L` cannot list the microphones: Command '['{folder}/arecord', '-L']' returned "
+        f"non-zero exit status 7. Check that the sound system runs."
     )
     with pytest.raises(DeviceError, match=f"^{re.escape(message)}$"):
         list_devices()

@@ -97,10 +97,10 @@ def test_samples_do_not_depend_on_how_the_program_writes_them(audio):
     [
         (
             "echo first >&2; echo busy >&2; exit 3",
-            "exit status 3 from NAME. Its last words: busy.",
+            "NAME, with exit status 3. stderr: busy.",
         ),
-        ("exit 4", "exit status 4 from NAME. Its last words: none."),
-        ("kill -KILL $$", "signal 9 from NAME. Its last words: none."),
+        ("exit 4", "NAME, with exit status 4. stderr: none."),
+        ("kill -KILL $$", "NAME, with signal 9. stderr: none."),
     ],
 )
 def test_a_command_that_dies_is_quoted_after_all_it_gave(audio, line, said):
@@ -108,7 +108,7 @@ def test_a_command_that_dies_is_quoted_after_all_it_gave(audio, line, said):
     heard, message = hear_until(source, DeviceError)
     np.testing.assert_array_equal(heard, RAMP)
     said = said.replace("NAME", source.name)
-    assert message == f"The command of a source must run on. Received: {said} Try it in a terminal."
+    assert message == f"The command of a source ended: {said} Try it in a terminal."
 
 
 def test_a_command_that_says_nothing_more_is_an_error(audio):
@@ -117,8 +117,8 @@ def test_a_command_that_says_nothing_more_is_an_error(audio):
     )
     heard, message = hear_until(source, DeviceError)
     np.testing.assert_array_equal(heard, RAMP)
-    assert "Received: nothing for 0.4 s from" in message
-    assert message.endswith("Its last words: busy. Try it in a terminal.")
+    assert "wrote no audio for 0.4 s: " in message
+    assert message.endswith(" stderr: busy. Try it in a terminal.")
 
 
 def test_closing_ends_the_whole_group_and_the_iteration_in_another_thread(tmp_path):
@@ -139,7 +139,7 @@ def test_closing_ends_the_whole_group_and_the_iteration_in_another_thread(tmp_pa
 
 
 def test_a_command_that_ignores_the_request_to_end_is_killed(tmp_path, monkeypatch):
-    monkeypatch.setattr("kws.sources.command._END_S", 0.2)
+    monkeypatch.setattr("kws.sources.command._TERMINATE_S", 0.2)
     line = 'trap "" TERM; touch "$1"; while :; do sleep 0.05; done'
     with CommandSource(sh(line, tmp_path / "ready"), chunk_ms=80) as source:
         wait_until((tmp_path / "ready").exists)
@@ -166,7 +166,7 @@ def test_much_on_standard_error_holds_nothing_up(audio):
     line = "head -c 1000000 /dev/zero | tr '\\0' x >&2; cat $1"
     with CommandSource(sh(line, audio), chunk_ms=80) as source:
         np.testing.assert_array_equal(np.concatenate(list(source)), RAMP)
-        assert len(source._said) <= 2048
+        assert len(source._stderr_tail) <= 2048
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_output_that_is_no_audio_is_an_error(line, n, problem):
             SourceSettings(command="arecord 'x"),
             ConfigError,
             "`[source] command` must have its quotes in pairs. Received: `arecord 'x` (No closing "
-            "quotation). Mend it, or write it as a list of words.",
+            "quotation). Add the missing quote, or write it as a list of words.",
         ),
         (
             SourceSettings(command=[]),

@@ -105,9 +105,9 @@ def test_a_second_sender_is_refused_until_the_first_is_silent(caplog):
             second.send(twos)
         first.send(ones)
         assert set(hearing.until(320)) == {1}
-        assert [r for r in caplog.messages if "is refused" in r] == [
-            f"{source.name}: 127.0.0.1:{second.getsockname()[1]} is refused, as another sender is "
-            f"heard."
+        assert [r for r in caplog.messages if "refused" in r] == [
+            f"{source.name}: refused 127.0.0.1:{second.getsockname()[1]}, as another sender is "
+            f"active."
         ]
         time.sleep(0.7)
         second.send(twos)
@@ -229,9 +229,8 @@ def test_a_port_that_is_taken_is_an_error(scheme):
     with open_source(SourceSettings(input=f"{scheme}://127.0.0.1:0")) as first:
         address = f"{scheme}://127.0.0.1:{first.port}"
         message = (
-            f"The address to listen on must be this machine's, and its port free. Received: "
-            f"Address already in use for {address}. Choose another port, or end the program that "
-            f"holds it."
+            f"Cannot listen on {address}: Address already in use. Choose an address of this "
+            f"machine and a free port, or end the program that holds it."
         )
         with pytest.raises(DeviceError, match=f"^{re.escape(message)}$"):
             open_source(SourceSettings(input=address))

@@ -63,8 +63,8 @@ def test_without_any_recorder_both_remedies_are_named(monkeypatch, tmp_path, use
     monkeypatch.setitem(sys.modules, "pyaudio", None)
     monkeypatch.setenv("PATH", str(tmp_path))
     message = (
-        "A microphone needs PyAudio or arecord. Received: neither. Run `pip install 'kws[mic]'` "
-        "or `sudo apt install alsa-utils`."
+        "A microphone needs PyAudio or arecord, and neither is installed. Run `pip install "
+        "'kws[mic]'` or `sudo apt install alsa-utils`."
     )
     with pytest.raises(DeviceError, match=f"^{re.escape(message)}$"):
         use()

@@ -154,9 +154,9 @@ def test_a_device_that_cannot_be_opened_is_reported_and_let_go(sound):
     sound.supported = []
     refuse(
         None,
-        "A microphone must be free and deliver 16-bit audio. Received: [Errno -9997] Invalid "
-        "sample rate from Built-in Audio. Close the program that uses it, or choose another with "
-        "`--device`; `kws devices` lists them.",
+        "The microphone Built-in Audio cannot be opened for 16-bit audio: [Errno -9997] Invalid "
+        "sample rate. Close the program that uses it, or choose another with `--device`; `kws "
+        "devices` lists them.",
     )
     assert sound.calls == ["initialize", "terminate"]
 
@@ -175,9 +175,8 @@ def test_a_device_that_would_need_soxr_is_let_go_without_it(sound, monkeypatch):
 
 def test_silence_of_the_callback_is_an_error_after_what_came(sound):
     message = (
-        "A microphone must deliver audio without pause. Received: nothing for 0.05 s from "
-        "USB Mic. Check its plug and that no other program holds it; `kws devices` lists what "
-        "there is."
+        "No audio from USB Mic for 0.05 s. Check its plug and that no other program holds it; "
+        "`kws devices` lists the microphones."
     )
     heard = []
     exactly = f"^{re.escape(message)}$"
@@ -191,7 +190,10 @@ def test_silence_of_the_callback_is_an_error_after_what_came(sound):
 @pytest.mark.parametrize("active", [False, None])
 def test_a_stream_that_has_ended_is_an_error_at_once(sound, active):
     heard = []
-    message = "A microphone must stay open. Received: the end of USB Mic. Open it again."
+    message = (
+        "The microphone USB Mic stopped: it was unplugged, or the sound system ended. Check its "
+        "plug; `kws devices` lists the microphones."
+    )
     with PyAudioSource("0", chunk_ms=80, stall_s=600) as source:
         sound.play(np.ones(1_280))
         sound.active = active
@@ -203,7 +205,7 @@ def test_a_stream_that_has_ended_is_an_error_at_once(sound, active):
 def test_a_device_that_hangs_while_closing_is_left_behind(sound, monkeypatch):
     mended = threading.Event()
     monkeypatch.setattr(sound, "stop_stream", lambda: mended.wait(60))
-    monkeypatch.setattr("kws.sources.pyaudio_._END_S", 0.1)
+    monkeypatch.setattr("kws.sources.pyaudio_._CLOSE_S", 0.1)
     source = PyAudioSource(None, chunk_ms=80)
     sound.active = False
     source.close()
@@ -222,12 +224,12 @@ def test_a_device_that_hangs_while_closing_is_left_behind(sound, monkeypatch):
         ),
         (
             "USB Aray",
-            "`--device` must name a microphone that is there. Received: USB Aray. Did you mean "
-            "`USB Array`? There is: 0 (USB Mic), 2 (USB Array), 3 (Built-in Audio).",
+            "`--device` must name a connected microphone. Received: USB Aray. Did you mean "
+            "`USB Array`? Connected: 0 (USB Mic), 2 (USB Array), 3 (Built-in Audio).",
         ),
         (
             "1",
-            "`--device` must name a microphone that is there. Received: 1. There is: "
+            "`--device` must name a connected microphone. Received: 1. Connected: "
             "0 (USB Mic), 2 (USB Array), 3 (Built-in Audio).",
         ),
     ],
@@ -241,8 +243,7 @@ def test_no_device_at_all_is_an_error(sound):
     sound.infos = []
     refuse(
         None,
-        "A microphone must be connected. Received: no input device. Plug one in; `kws devices` "
-        "lists what there is.",
+        "No microphone is connected. Plug one in; `kws devices` lists the microphones.",
     )
 
 
@@ -284,8 +285,8 @@ def test_a_sound_system_that_does_not_start_is_reported(sound, monkeypatch):
     monkeypatch.setattr(sound, "PyAudio", broken)
     refuse(
         None,
-        "PortAudio must be able to start. Received: [Errno -10000] PortAudio not initialized. "
-        "Check that the sound system runs: `arecord -l` lists the cards.",
+        "PortAudio cannot start: [Errno -10000] PortAudio not initialized. Check that the sound "
+        "system runs: `arecord -l` lists the cards.",
     )
 
 

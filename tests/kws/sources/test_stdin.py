@@ -128,8 +128,8 @@ def test_a_broken_pipe_is_reported(monkeypatch):
 
     pipe(monkeypatch, Broken())
     hear_until(
-        f"Standard input must stay readable. Received: Input/output error. Check the program that "
-        f"feeds it: `{RECORD}`.",
+        f"Standard input cannot be read: Input/output error. Check the program that feeds it: "
+        f"`{RECORD}`.",
         AudioError,
     )
 

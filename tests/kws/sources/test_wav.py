@@ -109,7 +109,7 @@ def test_the_length_of_a_streaming_writer_means_to_the_end(save, make_wav, promi
 def test_a_header_that_promises_less_than_there_is_loses_nothing(save, make_wav):
     message = (
         "A WAV must hold only the samples its header promises. Received: 3300 instead of 500 "
-        "samples (0.206 instead of 0.031 s) in a.wav. All of them were used; mend its header: "
+        "samples (0.206 instead of 0.031 s) in a.wav. All of them were used; fix its header: "
         "`ffmpeg -ignore_length 1 -i in.wav out.wav`."
     )
     heard = hear_until(save(make_wav(RAMP.tobytes(), data_bytes=1_000)), message)
@@ -305,7 +305,7 @@ def test_a_disk_that_fails_is_reported_after_what_it_gave(save, make_wav):
     with open_source(SourceSettings(input=save(make_wav(bytes(100_000))))) as source:
         source._file = Failing(source._file)
         message = (
-            "The input must stay readable to its end. Received: a.wav (Input/output error). "
+            "a.wav cannot be read: Input/output error. "
             "Check the disk or the connection, and copy the file again."
         )
         with pytest.raises(AudioError, match=f"^{re.escape(message)}$"):

@@ -94,7 +94,7 @@ def test_the_image_runs_the_daemon_as_a_user_of_its_own(podman, image, tmp_path,
     volume = ("--volume", f"{config}:/etc/kws/kws.toml:ro")
     podman("run", "--detach", "--name=kws", "--network=none", *LIMITS, *volume, image)
     try:
-        wait_for(lambda: "heard `" in podman("logs", "kws"), limit_s=120, pause_s=1)
+        wait_for(lambda: "detected `" in podman("logs", "kws"), limit_s=120, pause_s=1)
         assert "words" in podman("exec", "kws", "kws", "status")
         assert podman("exec", "kws", "id", "-un").strip() == "kws"
         podman("stop", "--time", "10", "kws")

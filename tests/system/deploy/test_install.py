@@ -28,7 +28,7 @@ def test_the_installer_installs_updates_and_removes(machine):
     assert _files(machine) == before
 
     said = machine.run("sh", "/checkout/deploy/install.sh", "--uninstall")
-    assert "What is left: /etc/kws" in said
+    assert "Still there: /etc/kws" in said
     assert "# mine" in config.read_text()
     assert not (machine.path / "opt/kws").exists()
     assert not (machine.path / wanted).is_symlink()

@@ -22,7 +22,7 @@ from rich.text import Text
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.errors import ConfigError, FormatError
 from kws.manifest import UNKNOWN
-from kws.player import find_player
+from kws.sinks.hook_command import find_player
 from kws_train.data.corpus import read_samples
 from kws_train.mining.folder import UNSURE, Answers, Candidate, MinedFolder
 

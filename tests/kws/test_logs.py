@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from kws.daemon.logs import JournalFormatter, JsonFormatter, LastErrors, Repeats, configure
+from kws.logs import JournalFormatter, JsonFormatter, RepeatFilter, configure
 
 LOG = logging.getLogger("kws.a_test")
 
@@ -17,21 +17,6 @@ def root_as_before():
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
-
-
-@pytest.fixture
-def attached():
-    """Attach handlers to a logger of the test's own."""
-    added = []
-
-    def attach(handler):
-        LOG.addHandler(handler)
-        added.append(handler)
-        return handler
-
-    yield attach
-    for handler in added:
-        LOG.removeHandler(handler)
 
 
 def record(message="it is %d", *args, level=logging.WARNING, **extra):
@@ -106,8 +91,8 @@ def test_only_warnings_are_shown_unless_more_is_wanted(capsys):
 
 def test_a_warning_that_repeats_is_counted_and_the_count_told(monkeypatch):
     now_s = [0.0]
-    monkeypatch.setattr("kws.daemon.logs.time.monotonic", lambda: now_s[0])
-    repeats = Repeats(most=3, period_s=60)
+    monkeypatch.setattr("kws.logs.time.monotonic", lambda: now_s[0])
+    repeats = RepeatFilter(max_n=3, period_s=60)
     assert [repeats.filter(record("it is %d", i)) for i in range(8)] == [True] * 3 + [False] * 5
     assert all(repeats.filter(record(level=logging.INFO)) for _ in range(8))
     now_s[0] = 61.0
@@ -120,7 +105,7 @@ def test_a_warning_that_repeats_is_counted_and_the_count_told(monkeypatch):
 
 
 def test_other_lines_of_code_are_no_repeats():
-    repeats = Repeats(most=1)
+    repeats = RepeatFilter(max_n=1)
     first, second = record(), record()
     second.lineno = 2
     assert repeats.filter(first)
@@ -128,26 +113,12 @@ def test_other_lines_of_code_are_no_repeats():
 
 
 def test_memory_for_repeats_is_bounded():
-    repeats = Repeats()
+    repeats = RepeatFilter()
     for i in range(2000):
         made = record()
         made.lineno = i
         repeats.filter(made)
-    assert len(repeats._kinds) < 1000
-
-
-def test_the_last_errors_are_kept_with_how_often_they_came(attached):
-    errors = attached(LastErrors(most=2))
-    LOG.error("gone")
-    for i in range(3):
-        LOG.warning("the disk is full: %d", i)
-    LOG.info("no error")
-    assert [(one.level, one.message, one.n) for one in errors.lines()] == [
-        ("error", "gone", 1),
-        ("warning", "the disk is full: 2", 3),
-    ]
-    LOG.error("x" * 10_000)
-    assert [len(one.message) for one in errors.lines()] == [len("the disk is full: 2"), 2000]
+    assert len(repeats._places) < 1000
 
 
 def test_a_stream_that_takes_the_place_of_standard_error_is_used(capsys, monkeypatch, tmp_path):

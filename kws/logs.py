@@ -1,11 +1,10 @@
-"""Logs on standard error: plain, for the journal, or as JSON lines; and the last errors, kept.
+"""Logging to standard error: plain text, text for the journal, or JSON lines.
 
-`configure` is called once by a command; modules log as ever, with fields for programs in `extra`::
+A command calls `configure` once. Modules use `logging`, with fields for the JSON lines in `extra`::
 
-    _log.info("heard `%s`", keyword, extra={"keyword": keyword, "score": score})
+    _log.info("detected `%s`", keyword, extra={"keyword": keyword, "score": score})
 """
 
-import contextlib
 import logging
 import os
 import sys
@@ -16,39 +15,37 @@ from typing import Any, Literal, TextIO
 
 import msgspec
 
-from kws.daemon.snapshot import LogLine
 from kws.events import rfc3339
 
-__all__ = ["JournalFormatter", "JsonFormatter", "LastErrors", "LogFormat", "Repeats", "configure"]
+__all__ = ["JournalFormatter", "JsonFormatter", "LogFormat", "RepeatFilter", "configure"]
 
 LogFormat = Literal["text", "json"]
 
 _TEXT = "%(levelname)s: %(message)s"
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-_LONGEST = 2000
-_MOST_KINDS = 256
+_MAX_PLACES = 256
 
 
 def configure(
     log_format: LogFormat = "text", *, verbose: bool = False
 ) -> Callable[[LogFormat], None]:
-    """Send the logs to standard error; a second call goes before the first.
+    """Send the logs to standard error; a second call replaces the first.
 
     Parameters
     ----------
     log_format : "text" or "json"
         `text` gets the journal's level prefixes if standard error is the journal.
     verbose : bool
-        Show what is no warning too.
+        Show messages below warnings too.
 
     Returns
     -------
     callable
-        Takes another format for what is logged from then on, wherever the handlers have gone.
+        Changes the format of later messages, also while the handlers run in a thread.
     """
     handler = _ToStandardError()
     handler.setFormatter(_formatter(log_format))
-    handler.addFilter(Repeats())
+    handler.addFilter(RepeatFilter())
     root = logging.getLogger()
     for other in [one for one in root.handlers if isinstance(one, _ToStandardError)]:
         root.removeHandler(other)
@@ -59,12 +56,12 @@ def configure(
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, then what `extra` held."""
+    """One JSON object per line: time, level, logger, message, and the fields of `extra`."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as one line."""
         line: dict[str, Any] = {
-            "time": _wall(record.created),
+            "time": _wall_time(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
@@ -76,85 +73,50 @@ class JsonFormatter(logging.Formatter):
 
 
 class JournalFormatter(logging.Formatter):
-    """Text with the level before each line as `<N>`, which journald takes off and keeps.
+    """Text with the level before each line as `<N>`, which journald parses.
 
     The numbers are those of syslog (RFC 5424, section 6.2.1): 3 error, 4 warning, 6 information.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record, each of its lines with the prefix."""
+        """Return the record with the prefix before each line."""
         level = next((n for at, n in _SYSLOG if record.levelno >= at), 7)
         lines = super().format(record).splitlines() or [""]
         return "\n".join(f"<{level}>{line}" for line in lines)
 
 
-class LastErrors(logging.Handler):
-    """Keep the last warnings and errors, one for each line of code; add it to the logger `kws`.
+class RepeatFilter(logging.Filter):
+    """Pass a warning at most `max_n` times in `period_s`; count the rest.
+
+    Warnings from the same line of code are the same, whatever their values. The next one that
+    passes has the count of those that did not. Records below warnings always pass.
 
     Parameters
     ----------
-    most : int
-        How many; each is cut after 2000 characters, so memory is bounded.
-    """
-
-    def __init__(self, most: int = 20) -> None:
-        super().__init__(logging.WARNING)
-        self._most = most
-        self._lines: dict[tuple[str, int], LogLine] = {}
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep the record in place of the one before it from the same line of code."""
-        place = (record.pathname, record.lineno)
-        before = self._lines.pop(place, None)
-        self._lines[place] = LogLine(
-            time_s=record.created,
-            level=record.levelname.lower(),
-            logger=record.name,
-            message=record.getMessage()[:_LONGEST],
-            n=before.n + 1 if before else 1,
-        )
-        if len(self._lines) > self._most:
-            del self._lines[next(iter(self._lines))]
-
-    def lines(self) -> list[LogLine]:
-        """Return them, the latest last."""
-        with self.lock or contextlib.nullcontext():
-            return list(self._lines.values())
-
-
-class Repeats(logging.Filter):
-    """Let a warning pass `most` times in `period_s`, then only count it.
-
-    Warnings are the same if they come from the same line of code, whatever values they show. The
-    next that passes says how many did not. What is no warning always passes.
-
-    Parameters
-    ----------
-    most : int
+    max_n : int
     period_s : float
-        Seconds.
     """
 
-    def __init__(self, *, most: int = 10, period_s: float = 60.0) -> None:
+    def __init__(self, *, max_n: int = 10, period_s: float = 60.0) -> None:
         super().__init__()
-        self._most, self._period_s = most, period_s
-        self._kinds: dict[tuple[str, int], _Kind] = {}
+        self._max_n, self._period_s = max_n, period_s
+        self._places: dict[tuple[str, int], _Place] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether the record passes; the count of those that did not is added to it."""
+        """Return whether the record passes; append the count of those that did not."""
         if record.levelno < logging.WARNING:
             return True
-        if len(self._kinds) > _MOST_KINDS:
-            self._kinds.clear()
+        if len(self._places) > _MAX_PLACES:
+            self._places.clear()
         now_s = time.monotonic()
-        kind = self._kinds.setdefault((record.pathname, record.lineno), _Kind(now_s))
+        place = self._places.setdefault((record.pathname, record.lineno), _Place(now_s))
         n_hidden = 0
-        if now_s - kind.since_s >= self._period_s:
-            n_hidden, kind.n_hidden = kind.n_hidden, 0
-            kind.since_s, kind.n = now_s, 0
-        kind.n += 1
-        if kind.n > self._most:
-            kind.n_hidden += 1
+        if now_s - place.since_s >= self._period_s:
+            n_hidden, place.n_hidden = place.n_hidden, 0
+            place.since_s, place.n = now_s, 0
+        place.n += 1
+        if place.n > self._max_n:
+            place.n_hidden += 1
             return False
         if n_hidden:
             record.msg = f"{record.getMessage()} ({n_hidden} more like it were left out.)"
@@ -162,8 +124,8 @@ class Repeats(logging.Filter):
         return True
 
 
-class _Kind:
-    """How often a warning came since a moment."""
+class _Place:
+    """Counts of the warnings of one line of code, in the current period."""
 
     def __init__(self, since_s: float) -> None:
         self.since_s = since_s
@@ -171,7 +133,7 @@ class _Kind:
 
 
 class _ToStandardError(logging.StreamHandler[TextIO]):
-    """Write to what is `sys.stderr` at the time: a live meter puts itself in between."""
+    """Write to the current `sys.stderr`: a live meter replaces it."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -196,7 +158,7 @@ def _formatter(log_format: LogFormat) -> logging.Formatter:
 
 
 def _is_journal() -> bool:
-    """Whether standard error is the journal's: systemd gives device and inode of its socket."""
+    """Whether standard error is the journal: systemd sets the device and inode of its socket."""
     try:
         at = os.fstat(sys.stderr.fileno())
     except (OSError, ValueError, AttributeError):
@@ -204,5 +166,5 @@ def _is_journal() -> bool:
     return os.environ.get("JOURNAL_STREAM") == f"{at.st_dev}:{at.st_ino}"
 
 
-def _wall(time_s: float) -> str:
+def _wall_time(time_s: float) -> str:
     return rfc3339(datetime.fromtimestamp(time_s, UTC))
