@@ -10,7 +10,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from kws.manifest import DataSource, read_manifest
-from kws_train.data.corpus import audio_below
+from kws_train.data.audio_files import audio_files
 from kws_train.evaluate.calibrate import write_manifest
 from kws_train.own_word.workspace import Work
 
@@ -35,9 +35,9 @@ def main(folder: Path) -> None:
 def sources(work: Work, keyword: str) -> tuple[DataSource, ...]:
     """Return what it was trained on."""
     parts = [work.recorded / split for split in ("train", "validation")]
-    recorded = sum(len(audio_below(part)) for part in parts if part.is_dir())
+    recorded = sum(len(audio_files(part)) for part in parts if part.is_dir())
     said = DataSource(
-        name="Kokoro-82M voices", licence="Apache-2.0", clips=len(audio_below(work.said / keyword))
+        name="Kokoro-82M voices", licence="Apache-2.0", clips=len(audio_files(work.said / keyword))
     )
     people = DataSource(name="Picovoice wake-word-benchmark", licence="Apache-2.0", clips=recorded)
     librispeech = DataSource(

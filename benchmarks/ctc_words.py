@@ -18,10 +18,10 @@ from kws.features import Features, Samples
 from kws.manifest import SILENCE
 from kws.model import Model
 from kws.spotter import Spotter
-from kws_train.data.corpus import read_samples
+from kws_train.data.audio_files import read_samples
+from kws_train.data.speech_span import speech_span
 from kws_train.evaluate.clips import posteriors_of
 from kws_train.fit.ctc import edit_distance, word_error_rate
-from kws_train.scenes.scenes import speech_span
 
 __all__ = ["SpellingScores", "Utterance", "build_utterances", "evaluate_sequences"]
 

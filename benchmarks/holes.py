@@ -27,8 +27,10 @@ import soundfile
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.features import Samples
 from kws.manifest import UNKNOWN
-from kws_train.data.align import Utterance, read_alignment, train_speakers
-from kws_train.data.corpus import Spoken, audio_below, read_samples
+from kws_train.data.align import AlignedUtterance, read_alignment
+from kws_train.data.audio_files import audio_files, read_samples
+from kws_train.data.corpus import Spoken
+from kws_train.data.librispeech import speaker_halves
 from kws_train.evaluate.clips import labelled_clips
 from kws_train.evaluate.training_plots import sort_clips
 from kws_train.fit.checkpoints import is_finished
@@ -194,9 +196,9 @@ def teach_itself(run: Path, data: Path, out: Path) -> None:
     How many of these clips the aligned transcripts agree with is logged.
     """
     model, recipe = restore(run)
-    first, _ = train_speakers(data / "librispeech")
+    first, _ = speaker_halves(data / "librispeech")
     known = read_alignment(data / "alignment.jsonl")
-    paths = [p for p in audio_below(data / "librispeech") if p.stem.partition("-")[0] in first]
+    paths = [p for p in audio_files(data / "librispeech") if p.stem.partition("-")[0] in first]
     unread = {name_of(one): one for one in (Spoken(path, read_samples(path), ()) for path in paths)}
     found = []
     out.mkdir(parents=True, exist_ok=True)
@@ -218,7 +220,7 @@ def teach_itself(run: Path, data: Path, out: Path) -> None:
         csv.writer(file).writerows([("word", "path", "at_s", "said"), *found])
 
 
-def said_at(known: dict[str, Utterance], name: str, word: str, at_s: float) -> bool | None:
+def said_at(known: dict[str, AlignedUtterance], name: str, word: str, at_s: float) -> bool | None:
     """Say whether the word is said within half a second before a moment; None: no word times."""
     if name not in known:
         return None

@@ -14,7 +14,7 @@ import click
 
 from kws.model import open_model
 from kws_train.atomic import link
-from kws_train.data.corpus import audio_below
+from kws_train.data.audio_files import audio_files
 from kws_train.evaluate.det import Point
 from kws_train.evaluate.stream import evaluate_stream, hear
 from kws_train.own_word.figures import points_of
@@ -115,7 +115,7 @@ def _measure(path: Path, request: Request, work: Work) -> None:
 
 def _recordings(folder: Path, out: Path, n: int) -> tuple[Path, Path]:
     """Link recordings to train with, taken evenly, and the last quarter, to test with."""
-    paths = audio_below(folder)
+    paths = audio_files(folder)
     n_known = len(paths) * 3 // 4
     chosen = [paths[i * n_known // n] for i in range(min(n, n_known))] if n else []
     places = out / "recordings" / f"{folder.name}-{n}", out / "recordings" / f"{folder.name}-test"
@@ -128,7 +128,7 @@ def _recordings(folder: Path, out: Path, n: int) -> tuple[Path, Path]:
 def _noise(folder: Path, out: Path) -> Path:
     """Link noise, divided as for the bundled models: ESC-10's fold 4 is to test with."""
     place = out / "recordings" / "noise"
-    for path in audio_below(folder):
+    for path in audio_files(folder):
         split = "test" if path.name.startswith("4-") else "train"
         link(path, place / split / path.parent.name / path.name)
     return place

@@ -8,7 +8,8 @@ import pytest
 import soundfile
 
 from kws.manifest import FeatureSettings, Manifest
-from kws_train.data.corpus import official_split, quiet_utterances
+from kws_train.data.librispeech import quiet_utterances
+from kws_train.data.splits import official_split
 from kws_train.evaluate.build_stream import build_stream
 
 LABELS = ("_silence_", "_unknown_", "go", "stop")

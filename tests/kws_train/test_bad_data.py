@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 from kws.cli import main
-from kws_train.data.corpus import official_split
+from kws_train.data.splits import official_split
 
 RATE_HZ = 16_000
 RECIPE = """
@@ -104,7 +104,7 @@ def test_clips_that_cannot_be_used_are_left_out_and_listed(data, capfd, caplog, 
     assert f"trained: {run}." in out
     with (run / "left_out.csv").open(newline="") as rows:
         reasons = {row["path"]: row["reason"] for row in csv.DictReader(rows)}
-    assert reasons.pop(str(torn)).startswith(f"A clip must be audio. Received: {torn} (")
+    assert reasons.pop(str(torn)).startswith(f"An audio file must be readable. Received: {torn} (")
     assert reasons == {
         str(words / "empty"): (
             f"A folder of words must hold audio. Received: none in {words / 'empty'}. Fill or "
@@ -114,7 +114,7 @@ def test_clips_that_cannot_be_used_are_left_out_and_listed(data, capfd, caplog, 
             f"A word's clip must last 0.05 to 10 s. Received: 600 s in {long}. Cut it, or move it "
             f"to other data."
         ),
-        str(empty): f"A clip must hold samples. Received: none in {empty}. Remove it.",
+        str(empty): f"An audio file must hold samples. Received: none in {empty}. Remove it.",
     }
     assert f"4 files left out, listed in {run / 'left_out.csv'}" in caplog.messages
 

@@ -350,11 +350,10 @@ def _streams(
     seed: int,
 ) -> Any:
     """Build the streams that the options of `kws eval stream` describe, one for each SNR."""
-    from kws_train.data.align import train_speakers
-    from kws_train.data.corpus import quiet_utterances
+    from kws_train.data.librispeech import quiet_utterances, speaker_halves
     from kws_train.evaluate.build_stream import build_stream, keyword_clips, noise_below
 
-    second = train_speakers(background)[1] if speakers == "second" else None
+    second = speaker_halves(background)[1] if speakers == "second" else None
     clips = keyword_clips(keywords, words, split=split)
     utterances = quiet_utterances(background, without=[*words, *without], speakers=second)
     recordings = noise_below(noise, noise_pattern) if noise else []

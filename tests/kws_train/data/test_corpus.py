@@ -10,8 +10,10 @@ import soundfile
 
 from kws.errors import ConfigError, FormatError
 from kws.manifest import UNKNOWN
-from kws_train.data.align import Utterance
-from kws_train.data.corpus import audio_below, load_corpus, official_split, read_samples
+from kws_train.data.align import AlignedUtterance
+from kws_train.data.audio_files import audio_files, read_samples
+from kws_train.data.corpus import load_corpus
+from kws_train.data.splits import official_split
 from kws_train.recipe import DataRecipe, SpeechCorpus, WordCorpus
 
 RATE_HZ = 16_000
@@ -158,10 +160,12 @@ def test_unreadable_files_are_left_out_listed_and_said(words, caplog):
         corpus = load_corpus(recipe(noise=["noise"]), words, split="train")
     assert list(corpus.left_out) == [torn, empty, noise]
     assert corpus.left_out[empty] == (
-        f"A clip must hold samples. Received: none in {empty}. Remove it."
+        f"An audio file must hold samples. Received: none in {empty}. Remove it."
     )
     for path in (torn, noise):
-        assert corpus.left_out[path].startswith(f"A clip must be audio. Received: {path} (")
+        assert corpus.left_out[path].startswith(
+            f"An audio file must be readable. Received: {path} ("
+        )
     said = [f"left out: {reason}" for reason in corpus.left_out.values()]
     assert [line for line in caplog.messages if line.startswith("left out")] == said
     assert [len(corpus.clips[word]) for word in ("yes", "no")] == [1, 1]
@@ -192,7 +196,7 @@ def test_a_folder_without_audio_is_refused(tmp_path, exists):
     with pytest.raises(ConfigError, match=exactly(message)):
         load_corpus(recipe(), tmp_path, split="train")
     with pytest.raises(ConfigError, match=exactly(message)):
-        audio_below(folder)
+        audio_files(folder)
 
 
 def test_a_clip_is_read_as_its_samples(tmp_path):
@@ -230,7 +234,7 @@ def test_a_clip_that_is_no_audio_is_refused(tmp_path):
     with pytest.raises(FormatError) as error:
         read_samples(path)
     assert re.fullmatch(
-        rf"A clip must be audio\. Received: {re.escape(str(path))} \(.+\)\. Remove it\.",
+        rf"An audio file must be readable\. Received: {re.escape(str(path))} \(.+\)\. Remove it\.",
         str(error.value),
     )
 
@@ -238,7 +242,7 @@ def test_a_clip_that_is_no_audio_is_refused(tmp_path):
 def test_a_clip_without_samples_is_refused(tmp_path):
     path = tmp_path / "a.wav"
     soundfile.write(path, np.zeros(0, np.int16), RATE_HZ)
-    message = f"A clip must hold samples. Received: none in {path}. Remove it."
+    message = f"An audio file must hold samples. Received: none in {path}. Remove it."
     with pytest.raises(FormatError, match=exactly(message)):
         read_samples(path)
 
@@ -253,7 +257,7 @@ def spoken(words):
         for name in names:
             write(folder / speaker / "9" / f"{name}.flac", seconds=1.0)
             times = (("SO", 0.0, 0.2), ("YES", 0.2, 0.6), ("NO", 0.65, 0.7))
-            lines.append(msgspec.json.encode(Utterance(name, speaker, times)) + b"\n")
+            lines.append(msgspec.json.encode(AlignedUtterance(name, speaker, times)) + b"\n")
         text = "".join(f"{name} SO YES NO\n" for name in names)
         (folder / speaker / "9" / f"{speaker}-9.trans.txt").write_text(text)
     (folder / "SPEAKERS.TXT").write_text(";ID |SEX\n2 | F\n1 | M\n")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kws.errors import ConfigError
-from kws_train.data.corpus import quiet_utterances
+from kws_train.data.librispeech import quiet_utterances
 from kws_train.evaluate.build_stream import build_stream, noise_below
 
 RATE_HZ = 16_000

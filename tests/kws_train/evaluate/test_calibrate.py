@@ -17,7 +17,7 @@ from kws.decision import thresholds_for
 from kws.errors import ConfigError, ModelError
 from kws.manifest import CalibrationBasis, read_manifest, repack
 from kws.model import bundled_models, open_model
-from kws_train.data.corpus import official_split, validates
+from kws_train.data.splits import is_validation, official_split
 from kws_train.evaluate.build_stream import Stream
 from kws_train.evaluate.calibrate import (
     RATES,
@@ -188,7 +188,7 @@ def test_tuning_takes_what_training_leaves_out_and_evaluation_does_not_need(corp
     names = {part.path.stem for part in clean.background}
     assert {name[0] for name in names} == {"1"}  # the first half of the speakers
     # Left out by its hash, or never aligned; `1-1-0029` has a keyword in its transcript.
-    assert all(validates(name) or name >= "1-1-0025" for name in names)
+    assert all(is_validation(name) or name >= "1-1-0025" for name in names)
     assert "1-1-0029" not in names
     assert clean.name == again.name == "clean"  # the recipe has no noise
 
@@ -211,7 +211,7 @@ def test_tuning_hears_all_of_the_speech_and_other_noise_where_a_ratio_comes_agai
     )
     assert (clean.name, first.name, second.name) == ("clean", "10 dB", "10 dB")
     names = [f"1-1-{i:04d}" for i in range(29)]  # the last one has a keyword
-    assert {part.path.stem for part in clean.background} == set(filter(validates, names))
+    assert {part.path.stem for part in clean.background} == set(filter(is_validation, names))
     assert not np.array_equal(first.samples, second.samples)
     assert np.array_equal(
         first.samples, tuning_streams(recipe, corpora, snr_db=(10.0,), snr_rule="peak")[0].samples

@@ -95,7 +95,7 @@ def serve(page):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, make_tone, make_corpus):
     """A run folder with a report on the bundled model; its settings hold markup."""
-    from kws_train.data.corpus import quiet_utterances
+    from kws_train.data.librispeech import quiet_utterances
     from kws_train.evaluate.build_stream import build_stream
 
     run = tmp_path_factory.mktemp("run")

@@ -12,9 +12,10 @@ from kws.commands.demo import load_demo
 from kws.errors import ConfigError, FormatError
 from kws.events import Detection, NearMiss
 from kws.model import bundled_models
+from kws_train.data.audio_files import read_samples
 from kws_train.evaluate.traces import Trace
 from kws_train.mining import candidates
-from kws_train.mining.candidates import hear, read_stretch, recordings_in
+from kws_train.mining.candidates import hear, recordings_in
 from kws_train.mining.peaks import rises_in
 from kws_train.parallel import Failure
 
@@ -134,9 +135,9 @@ def test_what_cannot_be_read_is_a_failure_and_the_rest_is_heard(demo, tmp_path):
     found = heard(tmp_path, bad, empty, demo[1])
     failures = [one for one in found if isinstance(one, Failure)]
     assert [one.item for one in failures] == [bad, empty]
-    assert failures[0].reason.startswith(f"A recording must be audio. Received: {bad} (")
+    assert failures[0].reason.startswith(f"An audio file must be readable. Received: {bad} (")
     assert failures[1].reason == (
-        f"A recording must hold samples. Received: none in {empty}. Remove it."
+        f"An audio file must hold samples. Received: none in {empty}. Remove it."
     )
     assert len(found) == 3
 
@@ -190,16 +191,18 @@ def test_stereo_of_another_rate_is_read_as_mono_at_16_khz(tmp_path):
     t = np.arange(48_000 * 2) / 48_000
     wave = (5000 * np.sin(2 * np.pi * 440 * t)).astype(np.int16)
     soundfile.write(path, np.stack([wave, wave], axis=1), 48_000)
-    samples = read_stretch(path, start_s=0.5, end_s=5.0)
+    samples = read_samples(path, start_s=0.5, end_s=5.0)
     assert samples.dtype == np.int16
     assert len(samples) == pytest.approx(1.5 * RATE_HZ, abs=2)
     assert np.abs(samples[1000:-1000]).max() == pytest.approx(5000, rel=0.02)
-    assert len(read_stretch(path, start_s=3.0)) == 0
+    assert len(read_samples(path, start_s=3.0)) == 0
 
 
 def test_a_file_that_is_gone_is_said(tmp_path):
-    with pytest.raises(FormatError, match=r"^A recording must be audio\. Received: .*gone\.wav"):
-        read_stretch(tmp_path / "gone.wav")
+    with pytest.raises(
+        FormatError, match=r"^An audio file must be readable\. Received: .*gone\.wav"
+    ):
+        read_samples(tmp_path / "gone.wav")
 
 
 def test_folders_and_files_are_taken_once_and_by_name(tmp_path):

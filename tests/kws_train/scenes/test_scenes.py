@@ -11,8 +11,9 @@ import pytest
 from kws.errors import ConfigError
 from kws.manifest import SILENCE, UNKNOWN, FeatureSettings
 from kws_train.data.corpus import Clip, Corpus, Spoken
+from kws_train.data.speech_span import speech_span
 from kws_train.recipe import AugmentRecipe, DataRecipe
-from kws_train.scenes.scenes import Scenes, speech_span
+from kws_train.scenes.scenes import Scenes
 
 RATE_HZ = 16_000
 LABELS = [SILENCE, UNKNOWN, "yes", "no"]

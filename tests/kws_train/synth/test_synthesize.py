@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from kws.cli import cli
 from kws.errors import ConfigError, KwsError
-from kws_train.data.corpus import read_samples
+from kws_train.data.audio_files import read_samples
 from kws_train.synth.phrases import Phrase
 from kws_train.synth.synthesize import cache_folder, draw_line, seconds_per_clip, synthesize
 from kws_train.synth.voices.backend import Line

@@ -18,15 +18,10 @@ from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.commands.demo import Word
 from kws.errors import ConfigError
 from kws.features import Samples
-from kws_train.data.corpus import (
-    AUDIO_SUFFIXES,
-    SplitName,
-    audio_below,
-    official_split,
-    read_samples,
-)
+from kws_train.data.audio_files import audio_files, read_samples
+from kws_train.data.speech_span import speech_span
+from kws_train.data.splits import SplitName, official_split
 from kws_train.scenes.augment import loop
-from kws_train.scenes.scenes import speech_span
 
 __all__ = ["Part", "SnrRule", "Stream", "build_stream", "keyword_clips", "noise_below"]
 
@@ -157,10 +152,8 @@ def keyword_clips(
     """Return the clips of an official split, or all, by name."""
     return [
         (path.parent.name, path)
-        for path in sorted(data.rglob("*"))
-        if path.suffix.lower() in AUDIO_SUFFIXES
-        and path.parent.name in keywords
-        and split in (official_split(path), "all")
+        for path in audio_files(data, optional=True)
+        if path.parent.name in keywords and split in (official_split(path), "all")
     ]
 
 
@@ -172,7 +165,7 @@ def noise_below(folder: Path, pattern: str = "*") -> list[Path]:
     ConfigError
         If there are none.
     """
-    found = [path for path in audio_below(folder) if fnmatch(path.name, pattern)]
+    found = [path for path in audio_files(folder) if fnmatch(path.name, pattern)]
     if not found:
         raise ConfigError(
             f"`--noise-pattern` must match names of noise recordings. Received: {pattern}, which "

@@ -12,14 +12,16 @@ from typing import Any, TypeAlias
 import msgspec
 import numpy as np
 import numpy.typing as npt
-import soundfile
 from scipy.special import expit, logit
 
 from kws.errors import ConfigError, ModelError
 from kws.manifest import CalibrationBasis, CalibrationPoint, Manifest, read_manifest, repack
 from kws_train.atomic import replacing
-from kws_train.data.align import read_alignment, train_speakers
-from kws_train.data.corpus import audio_matching, quiet_utterances, unaligned, validates
+from kws_train.data.align import read_alignment
+from kws_train.data.audio_files import audio_matching, duration_s
+from kws_train.data.corpus import unaligned_utterances
+from kws_train.data.librispeech import quiet_utterances, speaker_halves
+from kws_train.data.splits import is_validation
 from kws_train.evaluate.build_stream import SnrRule, Stream, build_stream, keyword_clips
 from kws_train.evaluate.det import Curve, count
 from kws_train.evaluate.stream import Heard
@@ -275,17 +277,21 @@ def _left_out(corpus: SpeechCorpus, root: Path, *, without: Sequence[str]) -> li
     """Return the utterances of training speakers that training does not hear, keywords apart."""
     folder = root / corpus.path
     if corpus.alignment is None:
-        return [path for path in unaligned(corpus, root, without=without) if validates(path.stem)]
-    speakers = None if corpus.speakers == "all" else train_speakers(folder)[0]
+        return [
+            path
+            for path in unaligned_utterances(corpus, root, without=without)
+            if is_validation(path.stem)
+        ]
+    speakers = None if corpus.speakers == "all" else speaker_halves(folder)[0]
     aligned = read_alignment(root / corpus.alignment)
     return [
         path
         for path in quiet_utterances(folder, without=without, speakers=speakers)
-        if path.stem not in aligned or validates(path.stem)
+        if path.stem not in aligned or is_validation(path.stem)
     ]
 
 
 def _speech_hours(streams: Sequence[Stream]) -> float:
     """Return the length of the different utterances in the background."""
     paths = {part.path for stream in streams for part in stream.background}
-    return sum(soundfile.info(path).duration for path in paths) / 3600
+    return sum(map(duration_s, paths)) / 3600

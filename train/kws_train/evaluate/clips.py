@@ -15,7 +15,8 @@ from kws.errors import ConfigError, FormatError, ModelError
 from kws.features import Features
 from kws.manifest import SILENCE, UNKNOWN
 from kws.model import Model
-from kws_train.data.corpus import AUDIO_SUFFIXES, SplitName, official_split, read_samples
+from kws_train.data.audio_files import audio_files, read_samples
+from kws_train.data.splits import SplitName, official_split
 from kws_train.evaluate.traces import TAIL_SAMPLES
 
 __all__ = [
@@ -208,9 +209,9 @@ def labelled_clips(
     Folders named like `_unknown_` and `_silence_` are taken whole: they were drawn for testing.
     """
     found = []
-    for path in sorted(data.rglob("*")):
+    for path in audio_files(data, optional=True):
         word = path.parent.name
-        if path.suffix.lower() not in AUDIO_SUFFIXES or word == "_background_noise_":
+        if word == "_background_noise_":
             continue
         if word.startswith("_") or split == "all" or official_split(path) == split:
             found.append((path, word if word in labels else UNKNOWN))

@@ -15,8 +15,8 @@ import msgspec
 from kws.commands.demo import TOLERANCE_S, Matches, Word
 from kws.errors import ConfigError
 from kws.events import Detection
-from kws_train.data.align import speakers_table
-from kws_train.data.corpus import speaker_of
+from kws_train.data.librispeech import speakers_table
+from kws_train.data.splits import speaker_of
 from kws_train.evaluate.build_stream import Stream
 from kws_train.evaluate.det import poisson_interval, wilson_interval
 

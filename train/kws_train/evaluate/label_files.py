@@ -7,7 +7,7 @@ import msgspec
 
 from kws.commands.demo import Labels, Word
 from kws.errors import ConfigError
-from kws_train.data.corpus import read_samples
+from kws_train.data.audio_files import read_samples
 from kws_train.evaluate.build_stream import Stream
 
 __all__ = ["labelled_stream", "read_labels"]

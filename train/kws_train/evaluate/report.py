@@ -16,7 +16,7 @@ from kws.commands.bench import cpu_by_stage, recording
 from kws.commands.info import facts
 from kws.errors import ConfigError
 from kws.model import open_model
-from kws_train.data.corpus import SplitName
+from kws_train.data.splits import SplitName
 from kws_train.evaluate.build_stream import Stream
 from kws_train.evaluate.clips import ClipScores, evaluate_clips
 from kws_train.evaluate.cost import count_operations

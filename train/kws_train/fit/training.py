@@ -23,7 +23,8 @@ from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.errors import ConfigError
 from kws.features import Features
 from kws.manifest import SILENCE, UNKNOWN
-from kws_train.data.corpus import Corpus, Split, Spoken, load_corpus, write_left_out
+from kws_train.data.corpus import Corpus, Spoken, load_corpus, write_left_out
+from kws_train.data.splits import Split
 from kws_train.fit.checkpoints import (
     Backup,
     History,

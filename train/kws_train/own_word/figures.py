@@ -9,7 +9,7 @@ from kws.commands.bench import cpu_by_stage, recording
 from kws.config import DecisionSettings
 from kws.decision import thresholds_for
 from kws.model import Model
-from kws_train.data.corpus import read_samples
+from kws_train.data.audio_files import read_samples
 from kws_train.evaluate.det import Point, wilson_interval
 from kws_train.evaluate.stream import StreamScores
 from kws_train.evaluate.traces import listen

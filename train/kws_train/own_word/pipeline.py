@@ -27,8 +27,9 @@ from kws.model import open_model
 from kws.stderr import quiet_stderr
 from kws_export.bundle import export
 from kws_train.atomic import link, replacing
-from kws_train.data.align import train_speakers
-from kws_train.data.corpus import audio_below, quiet_utterances, unaligned
+from kws_train.data.audio_files import audio_files
+from kws_train.data.corpus import unaligned_utterances
+from kws_train.data.librispeech import quiet_utterances, speaker_halves
 from kws_train.evaluate.build_stream import Stream, build_stream, keyword_clips
 from kws_train.evaluate.calibrate import calibrate, tuning_streams, write_manifest
 from kws_train.evaluate.report import write_report
@@ -259,7 +260,7 @@ def _collect_speech(
     corpora: list[SpeechCorpus] = []
     tested: list[Path] = []
     for folder in request.speech:
-        first, second = train_speakers(folder)
+        first, second = speaker_halves(folder)
         if first and second:  # LibriSpeech's layout: speakers are known
             corpora.append(SpeechCorpus(path=str(folder.resolve())))
             tested += quiet_utterances(folder, without=labels, speakers=second)
@@ -272,7 +273,7 @@ def _collect_speech(
     if pieces[0].is_dir():
         corpora.append(SpeechCorpus(path=str(pieces[0].resolve())))
     if pieces[1].is_dir():
-        tested += audio_below(pieces[1])
+        tested += audio_files(pieces[1])
     if not corpora or not tested:
         raise ConfigError(
             f"Speech must be enough to train on some and measure on other, 3 minutes at least. "
@@ -308,7 +309,11 @@ def _recipe(
     for folder in request.words:
         gather_words(folder, work.others, without=labels, seed=request.seed)
     if not work.said.is_dir() and not work.others.is_dir():
-        known = [path for one in speech.corpora for path in unaligned(one, Path(), without=labels)]
+        known = [
+            path
+            for one in speech.corpora
+            for path in unaligned_utterances(one, Path(), without=labels)
+        ]
         cut_words(known, work.others, n=_N_CUT, seed=request.seed)
     for folder in request.noise:
         gather_noise(folder, work.noise)
@@ -385,7 +390,7 @@ def _for_figures(
         build_stream(
             clips,
             speech.tested,
-            audio_below(work.noise / "test"),
+            audio_files(work.noise / "test"),
             snr_db=snr_db,
             snr_rule="peak",
             seed=seed,
@@ -407,7 +412,7 @@ def _unlike(labels: Sequence[str], work: Work) -> dict[str, list[Path]]:
     """Return the clips of other words, of voices that nothing learned from, by what is said."""
     found: dict[str, list[Path]] = {}
     for folder in (work.spoken / "validation", work.spoken / "test"):
-        for path in audio_below(folder) if folder.is_dir() else ():
+        for path in audio_files(folder) if folder.is_dir() else ():
             if path.parent.name not in labels:
                 found.setdefault(path.parent.name, []).append(path)
     return found

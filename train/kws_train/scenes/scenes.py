@@ -36,12 +36,13 @@ from kws.errors import ConfigError
 from kws.features import Samples
 from kws.manifest import SILENCE, UNKNOWN, FeatureSettings
 from kws_train.data.corpus import Clip, Corpus, Spoken
+from kws_train.data.speech_span import Span, speech_span
 from kws_train.recipe import AugmentRecipe, DataRecipe
 from kws_train.scenes import augment
 from kws_train.scenes.augment import Random, Wave
 from kws_train.scenes.rooms import room_bank
 
-__all__ = ["Scene", "Scenes", "Targets", "speech_span"]
+__all__ = ["Scene", "Scenes", "Targets"]
 
 MAY_FROM_S = -0.06
 ANSWER_FROM_S = 0.1
@@ -52,9 +53,7 @@ ANSWER_WEIGHT = 4.0  # an answer lasts 10 outputs among 120; the rest is silence
 _ROOM_TONE_SAMPLES = 3200
 _CLIP_SAMPLES = RATE_HZ
 _HEARD_SAMPLES = RATE_HZ // 50  # less of a keyword cannot be recognised
-_CLOSURE_S, _PAUSE_S = 0.12, 0.6  # silences within a word, and within a phrase
 
-Span: TypeAlias = tuple[int, int]
 Outputs: TypeAlias = npt.NDArray[np.bool_]
 """Which outputs of the model."""
 
@@ -453,35 +452,6 @@ def _edges(weights: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     edges = np.cumsum(weights / weights.sum()) if len(weights) else np.zeros(1)
     edges[-1] = np.inf
     return edges
-
-
-def speech_span(samples: Samples, *, said: str) -> Span:
-    """Return where an isolated word or phrase is spoken: [start, end) in samples, by its energy.
-
-    All 10 ms that are within 28 dB of the loudest and in the upper 65 % of the range between
-    background and peak, bridging pauses up to 120 ms (the closure of a stop), and between the words
-    of a phrase up to 600 ms. Of several stretches, that which rises most above the least of these,
-    in decibels times seconds: a click is louder than a word, but shorter.
-
-    Parameters
-    ----------
-    samples : int16 [shape=(n,)]
-    said : str
-        The word, or the words of the phrase with spaces or underscores between them.
-    """
-    pause_s = _PAUSE_S if len(said.replace("_", " ").split()) > 1 else _CLOSURE_S
-    hop = RATE_HZ // 100
-    n_frames = max(1, len(samples) // hop)
-    padded = np.zeros(n_frames * hop, np.float32)
-    padded[: min(len(samples), len(padded))] = samples[: len(padded)]
-    power_db = 10 * np.log10(np.mean(padded.reshape(n_frames, hop) ** 2, axis=1) + 1.0)
-    power_db = np.convolve(np.pad(power_db, 1, mode="edge"), np.ones(3) / 3, mode="valid")
-    floor, peak = np.percentile(power_db, 10), power_db.max()
-    least_db = max(floor + 0.35 * (peak - floor), peak - 28.0)
-    loud = np.flatnonzero(power_db >= least_db)
-    stretches = np.split(loud, np.flatnonzero(np.diff(loud) > round(100 * pause_s)) + 1)
-    word = max(stretches, key=lambda stretch: float((power_db[stretch] - least_db).sum()))
-    return int(word[0]) * hop, min(len(samples), (int(word[-1]) + 1) * hop)
 
 
 _SPEECH_RMS = 2000.0  # the level that words and speech are brought to before noise and gain
