@@ -32,7 +32,7 @@ from kws_train.data.audio_files import audio_files, read_samples
 from kws_train.data.corpus import Spoken
 from kws_train.data.librispeech import speaker_halves
 from kws_train.evaluate.clips import labelled_clips
-from kws_train.evaluate.training_plots import sort_clips
+from kws_train.evaluate.training_plots import confusion_matrix
 from kws_train.fit.checkpoints import is_finished
 from kws_train.fit.hard_negatives import mine, name_of
 from kws_train.fit.training import fit, labels_of, restore
@@ -133,7 +133,7 @@ def measure(file: Path, run: Path, data: Path) -> dict[str, float]:
     """Return the figures of the table for a run, from a file or into it."""
     if not file.is_file():
         model, recipe = restore(run)
-        confusion = sort_clips(model, recipe, test_clips(data))
+        confusion = confusion_matrix(model, recipe, test_clips(data))
         recall = dict(zip(labels_of(recipe), confusion.diagonal() / confusion.sum(1), strict=True))
         eight = np.mean([recall[word] for word in recipe.data.keywords if word not in HOLES])
         figures = {"accuracy": confusion.trace() / confusion.sum(), "eight": eight}

@@ -15,8 +15,9 @@ import click
 from kws.model import open_model
 from kws_train.atomic import link
 from kws_train.data.audio_files import audio_files
-from kws_train.evaluate.det import Point
-from kws_train.evaluate.stream import evaluate_stream, hear
+from kws_train.evaluate.det import OperatingPoint
+from kws_train.evaluate.stream import evaluate_stream
+from kws_train.evaluate.stream_results import process_streams
 from kws_train.own_word.figures import points_of
 from kws_train.own_word.pipeline import make, streams_for_figures
 from kws_train.own_word.prepare import gather_noise
@@ -107,7 +108,7 @@ def _measure(path: Path, request: Request, work: Work) -> None:
     work.begin(request)
     for folder in request.noise:
         gather_noise(folder, work.noise)
-    scores = evaluate_stream(hear(open_model(path), streams_for_figures(request, work)))
+    scores = evaluate_stream(process_streams(open_model(path), streams_for_figures(request, work)))
     for stream, points in points_of(scores).items():
         for point in points:
             click.echo(f"{stream}, threshold {point.threshold:.3f}: missed {_cell(point)}")
@@ -134,7 +135,7 @@ def _noise(folder: Path, out: Path) -> Path:
     return place
 
 
-def _cell(point: Point) -> str:
+def _cell(point: OperatingPoint) -> str:
     misses = [100 * rate for rate in (point.miss_rate, point.miss_low, point.miss_high)]
     return f"{misses[0]:.1f} % [{misses[1]:.0f}, {misses[2]:.0f}] at {point.fa_per_hour:.2f}/h"
 

@@ -55,7 +55,7 @@ def train(
     project: str | None,
 ) -> None:
     """Train a model as a recipe says; Ctrl-C stops it, the same command goes on."""
-    from kws_train.evaluate.training_plots import draw
+    from kws_train.evaluate.training_plots import draw_training
     from kws_train.fit.training import fit_stages
     from kws_train.recipe import load_recipe
 
@@ -80,7 +80,7 @@ def train(
     except KeyboardInterrupt:
         click.echo("interrupted: the same command goes on after the last whole epoch", err=True)
         leave_at_once()
-    for picture in draw(run, model, recipe, data=data):
+    for picture in draw_training(run, model, recipe, data=data):
         click.echo(f"drawn: {picture}")
     click.echo(f"trained: {run}. Next: kws export {run} --out {recipe.name}.tflite")
 
@@ -237,12 +237,14 @@ def stream(
     groups: Path | None,
     det: Path | None,
     as_json: bool,
-    **where: Any,
+    **options: Any,
 ) -> None:
     """Count misses and false alarms per hour on a stream of words among sentences."""
     from kws.model import model_path, open_model
     from kws_train.evaluate.groups import read_metadata
-    from kws_train.evaluate.stream import evaluate_stream, hear
+    from kws_train.evaluate.stream import evaluate_stream
+    from kws_train.evaluate.stream_options import StreamOptions, build_streams
+    from kws_train.evaluate.stream_results import process_streams
     from kws_train.evaluate.tables import stream_table
 
     metadata = read_metadata(groups) if groups else None
@@ -251,17 +253,17 @@ def stream(
         from kws_train.evaluate.label_files import labelled_stream
 
         streams = [labelled_stream(audio, labels)]
-    elif audio or labels or not (where["keywords"] and where["background"]):
+    elif audio or labels or not (options["keywords"] and options["background"]):
         raise click.UsageError("Give --keywords and --background, or --audio and --labels.")
     else:
-        streams = _streams(spotting.manifest.keywords, **where)
-    heard = hear(spotting, streams)
-    scores = evaluate_stream(heard, metadata=metadata)
+        streams = build_streams(StreamOptions(**options), spotting.manifest.keywords)
+    results = process_streams(spotting, streams)
+    scores = evaluate_stream(results, metadata=metadata)
     click.echo(msgspec.json.encode(scores).decode() if as_json else stream_table(scores))
     if det:
         from kws_train.evaluate.plots import draw_det, save
 
-        save(draw_det(heard.curves()), det)
+        save(draw_det(results.curves()), det)
 
 
 @evaluate.command()
@@ -269,19 +271,22 @@ def stream(
 @click.option("--model", required=True, help="The file exported from RUN, or a bundled name.")
 @click.option("--clips", required=True, type=_PATH, help="word/clip files; the test split.")
 @_stream_options
-def report(run: Path, *, model: str, clips: Path, **where: Any) -> None:
+def report(run: Path, *, model: str, clips: Path, **options: Any) -> None:
     """Write RUN/report.html: every figure, picture and the worst moments to listen to."""
     from kws.model import model_path, open_model
     from kws_train.evaluate.report import write_report
-    from kws_train.evaluate.stream import hear
+    from kws_train.evaluate.stream_options import StreamOptions, build_streams
+    from kws_train.evaluate.stream_results import process_streams
 
-    if not (where["keywords"] and where["background"]):
+    if not (options["keywords"] and options["background"]):
         raise click.UsageError("Give --keywords and --background.")
     path = model_path(model)
     spotting = open_model(path)
-    heard = hear(spotting, _streams(spotting.manifest.keywords, **where))
+    streams = build_streams(StreamOptions(**options), spotting.manifest.keywords)
+    results = process_streams(spotting, streams)
     command = shlex.join(["kws", *sys.argv[1:]])
-    click.echo(f"written: {write_report(run, path, clips=clips, heard=heard, command=command)}")
+    page = write_report(run, path, clips=clips, results=results, command=command)
+    click.echo(f"written: {page}")
 
 
 @evaluate.command()
@@ -309,7 +314,17 @@ def report(run: Path, *, model: str, clips: Path, **where: Any) -> None:
     help="Length of a stream; default: every clip once.",
 )
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
-def calibrate(model: str, *, config: Path, data: Path, out: Path | None, **where: Any) -> None:
+def calibrate(
+    model: str,
+    *,
+    config: Path,
+    data: Path,
+    out: Path | None,
+    background: tuple[Path, ...],
+    snr_db: tuple[float, ...],
+    minutes: float | None,
+    seed: int,
+) -> None:
     """Fill MODEL's table of false alarms per hour to thresholds.
 
     Measured on what the recipe's training left out: keywords of the validation split between
@@ -317,59 +332,23 @@ def calibrate(model: str, *, config: Path, data: Path, out: Path | None, **where
     """
     from kws.commands.info import facts
     from kws.model import model_path, open_model
-    from kws_train.evaluate.calibrate import calibrate as fill
-    from kws_train.evaluate.calibrate import tuning_streams, write_manifest
-    from kws_train.evaluate.stream import hear
+    from kws_train.evaluate.calibrate import calibrate_manifest, write_manifest
+    from kws_train.evaluate.stream_results import process_streams
+    from kws_train.evaluate.tuning_streams import tuning_streams
     from kws_train.recipe import load_recipe
 
     path = model_path(model)
     spotting = open_model(path)
     recipe = load_recipe(config).stages()[-1]
-    manifest = fill(spotting.manifest, hear(spotting, tuning_streams(recipe.data, data, **where)))
+    streams = tuning_streams(
+        recipe.data, data, background=background, snr_db=snr_db, minutes=minutes, seed=seed
+    )
+    manifest = calibrate_manifest(spotting.manifest, process_streams(spotting, streams))
     write_manifest(path, manifest, out or path)
     for title, text in facts(manifest, n_bytes=path.stat().st_size):
         if title.startswith("calibra"):
             click.echo(f"{title}: {text}")
     click.echo(f"calibrated: {out or path}")
-
-
-def _streams(
-    words: Sequence[str],
-    *,
-    keywords: Path,
-    background: Path,
-    noise: Path | None,
-    noise_pattern: str,
-    snr_db: Sequence[float],
-    snr_rule: Any,
-    speakers: str,
-    split: Any,
-    n_background: int,
-    without: Sequence[str],
-    minutes: float | None,
-    seed: int,
-) -> Any:
-    """Build the streams that the options of `kws eval stream` describe, one for each SNR."""
-    from kws_train.data.librispeech import quiet_utterances, speaker_halves
-    from kws_train.evaluate.build_stream import build_stream, keyword_clips, noise_below
-
-    second = speaker_halves(background)[1] if speakers == "second" else None
-    clips = keyword_clips(keywords, words, split=split)
-    utterances = quiet_utterances(background, without=[*words, *without], speakers=second)
-    recordings = noise_below(noise, noise_pattern) if noise else []
-    return [
-        build_stream(
-            clips,
-            utterances,
-            recordings,
-            snr_db=one,
-            snr_rule=snr_rule,
-            seed=seed,
-            most_s=None if minutes is None else 60 * minutes,
-            n_background=n_background,
-        )
-        for one in (snr_db if noise else [math.inf])
-    ]
 
 
 @click.command()

@@ -19,16 +19,12 @@ from kws.manifest import CalibrationBasis, read_manifest, repack
 from kws.model import bundled_models, open_model
 from kws_train.data.splits import is_validation, official_split
 from kws_train.evaluate.build_stream import Stream
-from kws_train.evaluate.calibrate import (
-    RATES,
-    calibrate,
-    tail_threshold,
-    tuning_streams,
-    write_manifest,
-)
-from kws_train.evaluate.det import Curve, decide
-from kws_train.evaluate.stream import Heard, evaluate_stream, hear
+from kws_train.evaluate.calibrate import RATES, calibrate_manifest, tail_threshold, write_manifest
+from kws_train.evaluate.det import DetCurve, match_detections
+from kws_train.evaluate.stream import evaluate_stream
+from kws_train.evaluate.stream_results import StreamResults, process_streams
 from kws_train.evaluate.traces import Trace
+from kws_train.evaluate.tuning_streams import tuning_streams
 from kws_train.recipe import DataRecipe, SpeechCorpus, WordCorpus
 
 MODEL = bundled_models()["commands"]
@@ -43,7 +39,7 @@ OUTPUT_S = 0.02
 SURENESS = np.linspace(0.5, 4.5, 40)  # log odds
 
 
-def heard(manifest, *, said=(), false=(), hours=2.0):
+def results(manifest, *, said=(), false=(), hours=2.0):
     """What a model said whose scores peak as told, ten seconds apart: (keyword, log odds) each."""
     peaks = [*((one, True) for one in said), *((one, False) for one in false)]
     smoothed = np.zeros((round(3600 * hours / OUTPUT_S), len(manifest.keywords)), np.float32)
@@ -57,7 +53,7 @@ def heard(manifest, *, said=(), false=(), hours=2.0):
     nothing = np.broadcast_to(np.int16(0), (round(3600 * hours) * 16_000,))
     stream = Stream(nothing, tuple(words), name="clean")
     trace = Trace(manifest, smoothed, n_outputs=2, duration_s=3600 * hours)
-    return Heard(manifest, [stream], [trace], lambda: [trace])
+    return StreamResults(manifest, [stream], [trace], lambda: [trace])
 
 
 def equally_sure(*keywords):
@@ -68,15 +64,17 @@ def equally_sure(*keywords):
 def fickle(manifest):
     """*yes* is heard where nobody says it, often and surely; *stop* hardly ever, *go* never."""
     false = [("yes", log_odds) for log_odds in np.linspace(0.9, 4.0, 50)]
-    return heard(manifest, said=equally_sure("yes", "stop", "go"), false=[*false, ("stop", 1.5)])
+    return results(manifest, said=equally_sure("yes", "stop", "go"), false=[*false, ("stop", 1.5)])
 
 
 def n_false(streams, thresholds):
-    return sum(len(one.false) for one in decide(streams.gated, streams.streams, thresholds))
+    return sum(
+        len(one.false) for one in match_detections(streams.gated, streams.streams, thresholds)
+    )
 
 
 def test_a_row_keeps_to_its_rate_and_hardly_lower_thresholds_do_not(manifest, fickle):
-    made = calibrate(manifest, fickle)
+    made = calibrate_manifest(manifest, fickle)
     table = {one.false_alarms_per_hour: one.thresholds for one in made.calibration}
     assert list(table) == [0.5, 1.0, 2.0, 5.0, 10.0, 20.0], "less cannot be told in two hours"
     for rate, thresholds in table.items():
@@ -91,43 +89,45 @@ def test_a_row_keeps_to_its_rate_and_hardly_lower_thresholds_do_not(manifest, fi
 
 
 def test_what_fires_falsely_must_be_surer_than_what_does_not(manifest, fickle):
-    for row in calibrate(manifest, fickle).calibration:
+    for row in calibrate_manifest(manifest, fickle).calibration:
         assert row.thresholds["yes"] > row.thresholds["stop"] >= row.thresholds["go"]
         assert row.thresholds["go"] == row.thresholds["left"], "of which nothing is known either"
 
 
 def test_a_threshold_for_each_keyword_misses_less_than_one_for_all(manifest, fickle):
-    for row in calibrate(manifest, fickle).calibration[1:4]:
-        (own,) = decide(fickle.gated, fickle.streams, row.thresholds)
+    for row in calibrate_manifest(manifest, fickle).calibration[1:4]:
+        (own,) = match_detections(fickle.gated, fickle.streams, row.thresholds)
         common = fickle.gated_curve.at_budget(row.false_alarms_per_hour)
         assert len(own.missed) / 120 < common.miss_rate - 0.1
 
 
 def test_keywords_of_which_the_same_is_known_have_one_threshold(manifest):
     false = [(word, log_odds) for word in manifest.keywords for log_odds in (1.0, 2.0, 3.0)]
-    alike = heard(manifest, said=equally_sure("yes", "stop"), false=false)
-    for row in calibrate(manifest, alike).calibration:
+    alike = results(manifest, said=equally_sure("yes", "stop"), false=false)
+    for row in calibrate_manifest(manifest, alike).calibration:
         assert len(set(row.thresholds.values())) == 1
 
 
 def test_a_rate_whose_threshold_nothing_reaches_is_left_out(manifest):
-    sure = heard(manifest, said=equally_sure("yes"), false=5 * [("yes", 7.0)], hours=1.0)
-    made = calibrate(manifest, sure)
+    sure = results(manifest, said=equally_sure("yes"), false=5 * [("yes", 7.0)], hours=1.0)
+    made = calibrate_manifest(manifest, sure)
     assert [one.false_alarms_per_hour for one in made.calibration] == [5.0, 10.0, 20.0]
 
 
-def test_a_model_that_hears_nothing_is_not_calibrated(manifest):
+def test_a_model_that_detects_nothing_is_not_calibrated(manifest):
     message = (
-        "A model must hear keywords at 20 false alarms an hour to be calibrated. Received: "
-        "commands, which hears none in 1 hours. Train it longer, or listen for longer with "
+        "A model must detect keywords at 20 false alarms per hour to be calibrated. Received: "
+        "commands, which detects none in 1 hours. Train it longer, or measure longer streams with "
         "--minutes."
     )
     with pytest.raises(ModelError, match=f"^{re.escape(message)}$"):
-        calibrate(manifest, heard(manifest, said=[("yes", -3.0)], hours=1.0))
+        calibrate_manifest(manifest, results(manifest, said=[("yes", -3.0)], hours=1.0))
 
 
 def test_a_calibrated_file_is_the_same_model_and_takes_a_budget(tmp_path, manifest, pitch, tones):
-    made = calibrate(manifest, heard(manifest, said=equally_sure("go")[:9], false=[("go", 1.0)]))
+    made = calibrate_manifest(
+        manifest, results(manifest, said=equally_sure("go")[:9], false=[("go", 1.0)])
+    )
     path = tmp_path / "model.tflite"
     shutil.copy(MODEL, path)
     write_manifest(path, made, path)
@@ -145,7 +145,9 @@ def test_a_calibrated_file_is_the_same_model_and_takes_a_budget(tmp_path, manife
             for one in made.calibration
         ),
     )
-    assert evaluate_stream(hear(pitch, [tones])).calibrated[0].miss_rate == pytest.approx(2 / 8)
+    assert evaluate_stream(process_streams(pitch, [tones])).calibrated[
+        0
+    ].miss_rate == pytest.approx(2 / 8)
 
 
 def test_a_file_that_cannot_be_written_is_named_and_left_alone(tmp_path, manifest):
@@ -224,25 +226,25 @@ def test_a_rate_that_is_estimated_is_kept_to_in_the_worst_condition(manifest, to
         streams=[tones, replace(tones, name="10 dB")],
         by_condition=lambda: {tones.name: quiet, "10 dB": noisy},
     )
-    made = calibrate(manifest, streams, beyond=True)
+    made = calibrate_manifest(manifest, streams, beyond=True)
     table = {one.false_alarms_per_hour: one.thresholds["stop"] for one in made.calibration}
     assert table == {rate: round(tail_threshold(noisy, rate), 4) for rate in RATES}
     assert table[0.5] > tail_threshold(quiet, 0.5)
 
 
 def test_streams_of_one_condition_count_together(pitch, tones):
-    twice = hear(pitch, [tones, tones, replace(tones, name="10 dB")])
+    twice = process_streams(pitch, [tones, tones, replace(tones, name="10 dB")])
     curves = twice.by_condition()
     assert list(curves) == ["clean", "10 dB"]
     assert curves["clean"].hours == pytest.approx(2 * curves["10 dB"].hours)
     assert curves["clean"].n_words == 2 * curves["10 dB"].n_words
 
 
-def tail(scores, *, hours: float) -> Curve:
+def tail(scores, *, hours: float) -> DetCurve:
     """Return the curve of false alarms with these scores."""
     thresholds = np.unique([0.3, *scores, 0.99])
     n_false = np.array([np.sum(np.asarray(scores) >= one) for one in thresholds])
-    return Curve(thresholds, n_false=n_false, n_missed=0 * n_false, hours=hours, n_words=1)
+    return DetCurve(thresholds, n_false=n_false, n_missed=0 * n_false, hours=hours, n_words=1)
 
 
 def test_the_threshold_of_a_rare_rate_goes_on_from_the_scores_that_were_seen():
@@ -274,13 +276,13 @@ def test_draws_of_noise_are_counted_by_the_condition(manifest, tones):
         streams=[tones, *6 * [replace(tones, name="10 dB")]],
         by_condition=lambda: {tones.name: quiet, "10 dB": noisy},
     )
-    made = calibrate(manifest, streams, beyond=True)
+    made = calibrate_manifest(manifest, streams, beyond=True)
     table = {one.false_alarms_per_hour: one.thresholds["stop"] for one in made.calibration}
     assert table[0.5] == round(tail_threshold(noisy, 0.5, n_draws=6), 4)
 
 
 def test_what_only_a_high_threshold_brings_forth_does_not_count():
-    plain = Curve(
+    plain = DetCurve(
         np.array([0.3, 0.31, 0.5, 0.9, 0.99]),
         n_false=np.array([1, 1, 0, 0, 0]),
         n_missed=np.zeros(5, int),

@@ -106,7 +106,7 @@ def test_a_file_is_heard_once_and_again_when_it_changes(demo, tmp_path, monkeypa
     path = shutil.copy(demo[1], tmp_path / "a.wav")
     first = heard(tmp_path, path)
     with monkeypatch.context() as patched:
-        patched.setattr(candidates, "listen", None)  # whoever listens, fails
+        patched.setattr(candidates, "posterior_trace", None)  # running a model fails
         assert heard(tmp_path, path) == first
     soundfile.write(path, np.zeros(RATE_HZ, np.int16), RATE_HZ)
     (again,) = heard(tmp_path, path)

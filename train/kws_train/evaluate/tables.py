@@ -1,10 +1,10 @@
-"""Scores as plain text, for the terminal."""
+"""Scores as plain-text tables, for the terminal."""
 
 from collections.abc import Iterator, Sequence
 
 from kws_train.evaluate.clips import ClipScores
-from kws_train.evaluate.det import Point
-from kws_train.evaluate.groups import Group
+from kws_train.evaluate.det import OperatingPoint
+from kws_train.evaluate.groups import GroupScores
 from kws_train.evaluate.stream import StreamScores
 
 __all__ = ["clip_table", "stream_table"]
@@ -13,7 +13,7 @@ _HEAD = "at most/h  false alarms/h          threshold  missed"
 
 
 def clip_table(scores: ClipScores) -> str:
-    """Return accuracy, recall per label and what each is taken for, as plain text."""
+    """Return accuracy, recall per label and confusions, as plain text."""
     lines = [f"{scores.n} clips, {scores.accuracy:.2%} right, model {scores.model_bytes} bytes"]
     if scores.unreadable:
         lines.append(f"{len(scores.unreadable)} not readable: {', '.join(scores.unreadable)}")
@@ -29,7 +29,7 @@ def clip_table(scores: ClipScores) -> str:
 
 
 def stream_table(scores: StreamScores) -> str:
-    """Return misses at each budget of false alarms, with intervals, as plain text."""
+    """Return the miss rate at each false-alarm budget, with intervals, as plain text."""
     lines = [
         f"{scores.hours:.2f} hours, {scores.n_words} keywords; 95 % intervals in brackets",
         f"without the gate\n{_HEAD}",
@@ -39,7 +39,7 @@ def stream_table(scores: StreamScores) -> str:
     ]
     if scores.calibrated:
         lines.append(f"with the gate, at the model's calibrated thresholds\n{_HEAD}")
-        lines += [_row(point, promise=True) for point in scores.calibrated]
+        lines += [_row(point, has_budget=False) for point in scores.calibrated]
     for one in scores.conditions:
         lines.append(f"{one.name} alone, without the gate: {one.n_words} keywords\n{_HEAD}")
         lines += [_row(point) for point in one.points]
@@ -53,11 +53,11 @@ def stream_table(scores: StreamScores) -> str:
     return "\n".join(lines)
 
 
-def _row(point: Point, *, promise: bool = False) -> str:
+def _row(point: OperatingPoint, *, has_budget: bool = True) -> str:
     asked = "default" if point.budget is None else f"{point.budget:g}"
     missed = f"{point.miss_rate:6.1%} [{point.miss_low:.1%}, {point.miss_high:.1%}]"
     note = ""
-    if not promise and point.budget is not None and point.fa_per_hour > point.budget:
+    if has_budget and point.budget is not None and point.fa_per_hour > point.budget:
         note = "  not reached: the highest threshold tried"
     threshold = "per word" if point.threshold != point.threshold else f"{point.threshold:.3f}"
     return (
@@ -66,8 +66,8 @@ def _row(point: Point, *, promise: bool = False) -> str:
     )
 
 
-def _groups(groups: Sequence[Group]) -> Iterator[str]:
-    """Give each group a line, its thresholds side by side."""
+def _groups(groups: Sequence[GroupScores]) -> Iterator[str]:
+    """Yield a line per group, its thresholds side by side."""
     thresholds = list(dict.fromkeys(one.threshold for one in groups))
     for by in dict.fromkeys(one.by for one in groups):
         yield f"by {by}".ljust(18) + "".join(
@@ -80,7 +80,7 @@ def _groups(groups: Sequence[Group]) -> Iterator[str]:
             yield f"{value:>16}  " + "".join(cells).rstrip()
 
 
-def _cell(one: Group) -> str:
+def _cell(one: GroupScores) -> str:
     missed = false = "-"
     if one.miss_rate is not None:
         missed = f"{one.miss_rate:6.1%} [{one.miss_low:.1%}, {one.miss_high:.1%}]"

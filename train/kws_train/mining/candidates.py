@@ -24,7 +24,7 @@ from kws.manifest import Head
 from kws.model import Model, backbone_path, open_model
 from kws.templates import pack_vectors, unit_vectors
 from kws_train.data.audio_files import AUDIO_SUFFIXES, audio_files, duration_s, read_samples
-from kws_train.evaluate.traces import listen
+from kws_train.evaluate.traces import posterior_trace
 from kws_train.mining.folder import read_lines
 from kws_train.mining.peaks import Rise, rises_in, with_recorded
 from kws_train.parallel import Failure, map_corpus
@@ -171,7 +171,7 @@ def _hear(task: _Task) -> Heard:
         samples = read_samples(
             task.path, start_s=start_s - lead_s, end_s=start_s + _STRETCH_S + _TAIL_S
         )
-        trace = listen(model, samples)
+        trace = posterior_trace(model, samples)
         highest = max(highest, float(trace.smoothed.max(initial=0.0)))
         found = rises_in(trace, task.thresholds)
         if recorded and recorded.keyword in task.thresholds and not start_s:

@@ -31,9 +31,11 @@ from kws_train.data.audio_files import audio_files
 from kws_train.data.corpus import unaligned_utterances
 from kws_train.data.librispeech import quiet_utterances, speaker_halves
 from kws_train.evaluate.build_stream import Stream, build_stream, keyword_clips
-from kws_train.evaluate.calibrate import calibrate, tuning_streams, write_manifest
+from kws_train.evaluate.calibrate import calibrate_manifest, write_manifest
 from kws_train.evaluate.report import write_report
-from kws_train.evaluate.stream import evaluate_stream, hear
+from kws_train.evaluate.stream import evaluate_stream
+from kws_train.evaluate.stream_results import process_streams
+from kws_train.evaluate.tuning_streams import tuning_streams
 from kws_train.fit.training import fit_stages
 from kws_train.own_word.figures import Outcome, confusers, cpu_ms, points_of
 from kws_train.own_word.prepare import (
@@ -160,7 +162,7 @@ def make(
     _export(trained, request, work, say=say)
     say("measuring on words and speech kept for it")
     model = open_model(work.model)
-    heard = hear(model, _for_figures(labels, work, speech, n_tested, seed=request.seed))
+    heard = process_streams(model, _for_figures(labels, work, speech, n_tested, seed=request.seed))
     outcome = Outcome(
         keywords=model.manifest.keywords,
         tested_on=_tested_on(labels, work, n_tested, speech),
@@ -175,7 +177,7 @@ def make(
         minutes=round(work.minutes, 1),
     )
     report = write_report(
-        work.run, work.model, clips=work.test, split="all", heard=heard, command=command
+        work.run, work.model, clips=work.test, split="all", results=heard, command=command
     )
     work.outcome.write_bytes(msgspec.json.format(msgspec.json.encode(outcome)))  # last: all is done
     _deliver(work.model, out)
@@ -208,8 +210,8 @@ def _export(trained: Recipe, request: Request, work: Work, *, say: Say) -> None:
         snr_rule="peak",
         minutes=_TUNING_MINUTES,
     )
-    tuned = hear(open_model(work.model), streams)
-    manifest = calibrate(tuned.manifest, tuned, beyond=True)
+    tuned = process_streams(open_model(work.model), streams)
+    manifest = calibrate_manifest(tuned.manifest, tuned, beyond=True)
     highest = max(_thresholds(manifest, request.budget).values())
     decision = msgspec.structs.replace(manifest.decision, threshold=round(highest, 4))
     manifest = msgspec.structs.replace(manifest, decision=decision)
