@@ -13,6 +13,7 @@ from kws.manifest import SILENCE, UNKNOWN, FeatureSettings
 from kws_train.data.corpus import Clip, Corpus, Spoken
 from kws_train.data.speech_span import speech_span
 from kws_train.recipe import AugmentRecipe, DataRecipe
+from kws_train.scenes.acoustics import Acoustics
 from kws_train.scenes.scenes import Scenes
 
 RATE_HZ = 16_000
@@ -381,7 +382,7 @@ def test_the_background_of_a_clip_is_used_where_its_word_is_to_be_found():
     assert {*toned} == {True, False}
 
 
-ADDED = ["_change_voice", "_add_babble", "_record"]
+ADDED = ["change_voice", "add_babble", "record"]
 
 
 def test_what_has_no_share_takes_no_random_number(monkeypatch):
@@ -389,7 +390,7 @@ def test_what_has_no_share_takes_no_random_number(monkeypatch):
     maker = scenes(material, context_share=0.5, noise_share=0.7, room_share=0.5)
     wanted = [make(maker, seed).samples for seed in range(8)]
     for name in ADDED:
-        monkeypatch.setattr(maker, name, lambda wave, random: wave)
+        monkeypatch.setattr(Acoustics, name, lambda self, wave, random: wave)
     for seed in range(8):
         assert np.array_equal(make(maker, seed).samples, wanted[seed])
 
@@ -459,7 +460,7 @@ def test_unknown_words_are_listed_with_the_probability_they_are_drawn_with():
 
 def test_what_is_drawn_agrees_with_the_list_of_unknown_words():
     material = corpus(speech=[spoken()])
-    maker = scenes(material, speech_word_share=0.25, keyword_share=0.0).listening()
+    maker = scenes(material, speech_word_share=0.25, keyword_share=0.0).recording_sources()
     random = np.random.default_rng(1)
     for _ in range(400):
         maker._draw(random)

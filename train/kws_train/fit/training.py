@@ -99,7 +99,7 @@ class SceneBatches(keras.utils.PyDataset):
         """Return the files that a batch of an epoch is made of, by making it again."""
         n_scenes = self.n_batches * self.recipe.fit.batch_size
         again = SceneBatches(
-            self.scenes.listening(), self.recipe, n_scenes=n_scenes, training=self.training
+            self.scenes.recording_sources(), self.recipe, n_scenes=n_scenes, training=self.training
         )
         again[epoch * self.n_batches + index]
         return again.scenes.sources or []
