@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import sounds
 
 from kws.cli import main
 from kws_train.data.splits import official_split
@@ -49,13 +50,8 @@ TRAINING_NAMES = [
 
 
 def write(path, hz, *, seconds=1.0, rate_hz=RATE_HZ):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    t = np.arange(round(seconds * rate_hz)) / rate_hz
-    wave = np.random.default_rng(1).normal(0, 30, len(t))
-    middle = (t > 0.25) & (t < 0.65)
-    wave[middle] += 6000 * np.sin(2 * np.pi * hz * t[middle])
-    soundfile.write(path, wave.astype(np.int16), rate_hz)
-    return path
+    wave = sounds.tone_in_noise(hz * RATE_HZ / rate_hz, seconds=seconds * rate_hz / RATE_HZ)
+    return sounds.write(path, wave, rate_hz=rate_hz)
 
 
 @pytest.fixture

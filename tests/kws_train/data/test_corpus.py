@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 import soundfile
+import sounds
 
 from kws.errors import ConfigError, FormatError
 from kws.manifest import UNKNOWN
@@ -35,11 +36,8 @@ def exactly(message):
 
 
 def write(path, *, hz=440, seconds=0.1, rate_hz=RATE_HZ, channels=1):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    t = np.arange(int(seconds * rate_hz)) / rate_hz
-    wave = (5000 * np.sin(2 * np.pi * hz * t)).astype(np.int16)
-    soundfile.write(path, np.repeat(wave[:, None], channels, axis=1), rate_hz)
-    return path
+    wave = sounds.tone(hz, seconds, peak=5000, rate_hz=rate_hz)
+    return sounds.write(path, np.repeat(wave[:, None], channels, axis=1), rate_hz=rate_hz)
 
 
 def speaker_of(split):
@@ -220,11 +218,10 @@ def test_a_stereo_clip_is_mixed_to_mono(tmp_path):
 def test_a_clip_at_another_rate_is_resampled(tmp_path, rate_hz, channels):
     path = write(tmp_path / "a.wav", rate_hz=rate_hz, seconds=0.5, channels=channels)
     samples = read_samples(path)
-    t = np.arange(len(samples)) / RATE_HZ
     assert samples.dtype == np.int16
     assert len(samples) == 8000
     middle = slice(400, -400)
-    wanted = 5000 * np.sin(2 * np.pi * 440 * t)
+    wanted = sounds.sine(440, len(samples), peak=5000)
     assert np.abs(samples[middle] - wanted[middle]).max() < 60
 
 

@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 import soundfile
+import sounds
 
 from kws.commands.demo import load_demo
 from kws.errors import ConfigError, FormatError
@@ -188,8 +189,7 @@ def test_a_copy_has_the_same_content(demo, tmp_path):
 
 def test_stereo_of_another_rate_is_read_as_mono_at_16_khz(tmp_path):
     path = tmp_path / "a.wav"
-    t = np.arange(48_000 * 2) / 48_000
-    wave = (5000 * np.sin(2 * np.pi * 440 * t)).astype(np.int16)
+    wave = sounds.tone(440, 2.0, peak=5000, rate_hz=48_000)
     soundfile.write(path, np.stack([wave, wave], axis=1), 48_000)
     samples = read_samples(path, start_s=0.5, end_s=5.0)
     assert samples.dtype == np.int16
