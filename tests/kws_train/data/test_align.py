@@ -11,7 +11,6 @@ import soundfile
 from kws.errors import ConfigError
 from kws_train.data import align as module
 from kws_train.data.align import AlignedUtterance, align, read_alignment
-from kws_train.data.librispeech import speaker_halves
 
 LIBRISPEECH = Path(__file__).parents[2] / "data" / "librispeech"
 RECORDING = LIBRISPEECH / "dev-clean/84/121123/84-121123-0014.opus"
@@ -330,40 +329,6 @@ def test_words_are_read_back_as_they_are_written(tmp_path):
     path.write_bytes(msgspec.json.encode(utterance) + b"\n")
 
     assert read_alignment(path) == {"84-1-0001": utterance}
-
-
-def test_halves_follow_the_list_of_those_present(corpus):
-    for speaker in ("9", "84", "1272", "30"):
-        corpus.add(f"{speaker}-1-0000", audio=False)
-    corpus.list_speakers("84", "77", "1272", "9", "30")
-
-    assert speaker_halves(corpus.path) == ({"84", "1272"}, {"9", "30"})
-
-
-def test_of_an_odd_number_the_second_half_has_one_more(corpus):
-    for speaker in ("1", "2", "3"):
-        corpus.add(f"{speaker}-1-0000", audio=False)
-    corpus.list_speakers("1", "2", "3")
-
-    assert speaker_halves(corpus.path) == ({"1"}, {"2", "3"})
-
-
-def test_a_speaker_who_is_listed_twice_is_in_one_half(corpus):
-    for speaker in ("1", "2", "3", "4"):
-        corpus.add(f"{speaker}-1-0000", audio=False)
-    corpus.list_speakers("1", "2", "3", "4")
-    corpus.list_speakers("4", "3", "2", "1", folder="dev-clean")
-
-    first, second = speaker_halves(corpus.path)
-    assert (first, second) == ({"1", "2"}, {"3", "4"})
-
-
-def test_speakers_on_no_list_come_after_those_listed(corpus):
-    for speaker in ("1", "2", "3", "4"):
-        corpus.add(f"{speaker}-1-0000", audio=False)
-    corpus.list_speakers("4", "2")
-
-    assert speaker_halves(corpus.path) == ({"4", "2"}, {"1", "3"})
 
 
 @pytest.mark.parametrize(("half", "names"), [("first", ["2-1-0"]), ("second", ["1-1-0"])])

@@ -7,13 +7,11 @@ import msgspec
 import numpy as np
 import pytest
 import soundfile
-import sounds
 
 from kws.commands.demo import load_demo
-from kws.errors import ConfigError, FormatError
+from kws.errors import ConfigError
 from kws.events import Detection, NearMiss
 from kws.model import bundled_models
-from kws_train.data.audio_files import read_samples
 from kws_train.evaluate.traces import Trace
 from kws_train.mining import candidates
 from kws_train.mining.candidates import hear, recordings_in
@@ -185,24 +183,6 @@ def test_a_copy_has_the_same_content(demo, tmp_path):
     paths = [shutil.copy(demo[1], tmp_path / name) for name in ("a.wav", "b.wav")]
     one, other = heard(tmp_path, *paths)
     assert (one.content, one.rises) == (other.content, other.rises)
-
-
-def test_stereo_of_another_rate_is_read_as_mono_at_16_khz(tmp_path):
-    path = tmp_path / "a.wav"
-    wave = sounds.tone(440, 2.0, peak=5000, rate_hz=48_000)
-    soundfile.write(path, np.stack([wave, wave], axis=1), 48_000)
-    samples = read_samples(path, start_s=0.5, end_s=5.0)
-    assert samples.dtype == np.int16
-    assert len(samples) == pytest.approx(1.5 * RATE_HZ, abs=2)
-    assert np.abs(samples[1000:-1000]).max() == pytest.approx(5000, rel=0.02)
-    assert len(read_samples(path, start_s=3.0)) == 0
-
-
-def test_a_file_that_is_gone_is_said(tmp_path):
-    with pytest.raises(
-        FormatError, match=r"^An audio file must be readable\. Received: .*gone\.wav"
-    ):
-        read_samples(tmp_path / "gone.wav")
 
 
 def test_folders_and_files_are_taken_once_and_by_name(tmp_path):
