@@ -1,7 +1,7 @@
-"""Bundle what `kws new` made of this project's data as a wake word: bundle_word.py WORK.
+"""Bundle a model that `kws new` made of this project's data as a wake word: bundle_word.py WORK.
 
-`kws new` cannot know whose data it was given; in a bundled model sources and licences are written
-out. The card beside it is written by hand.
+`kws new` does not know the sources and licences of its data; this adds them to the manifest. The
+model card beside it is written by hand.
 """
 
 import sys
@@ -18,7 +18,7 @@ MODELS = Path(__file__).parent.parent / "kws/models"
 
 
 def main(folder: Path) -> None:
-    """Write the finished model of a work folder to kws/models, under its keyword's name."""
+    """Write the finished model of a working folder to kws/models, named after its keyword."""
     work = Work(folder)
     manifest, _ = read_manifest(work.model)
     bundled = replace(
@@ -33,7 +33,7 @@ def main(folder: Path) -> None:
 
 
 def sources(work: Work, keyword: str) -> tuple[DataSource, ...]:
-    """Return what it was trained on."""
+    """Return the sources of the training data."""
     parts = [work.recorded / split for split in ("train", "validation")]
     recorded = sum(len(audio_files(part)) for part in parts if part.is_dir())
     said = DataSource(

@@ -1,14 +1,14 @@
-"""How well a word enrolled from a few recordings is heard: enrolment.py --data data.
+"""Miss rates of words enrolled from a few recordings: enrolment.py --data data.
 
-Same speaker: words of the Speech Commands test set said five times by one speaker, whom the
-backbone never heard; four are enrolled, the fifth is heard. Other language: the same with Arabic
-words and speakers, which its training had as unknown words. One voice, with --kokoro: recordings of
-the wake words name no speakers, so a synthetic voice says a word eight times, up to 12 % faster or
-slower and a semitone higher or lower; five are enrolled, three are heard. Any speaker: five
-recordings of a wake word drawn from the first three quarters are enrolled, the last quarter is
-heard. False alarms: LibriSpeech's second half of the speakers, one a second at most. `at 0.5/h`:
-the threshold is chosen for each trial on that speech, as DET curves do; `as enrolled`: the one that
-enrolment set.
+Same speaker: words of the Speech Commands test set said five times by one speaker that the backbone
+was not trained on; four are enrolled, the fifth is tested. Other language: the same with Arabic
+words and speakers, which were unknown words in its training. One voice, with --kokoro: recordings
+of the wake words name no speakers, so a synthetic voice says a word eight times, up to 12 % faster
+or slower and a semitone higher or lower; five are enrolled, three are tested. Any speaker: five
+recordings of a wake word from the first three quarters are enrolled, the last quarter is tested.
+False alarms: on LibriSpeech's second half of the speakers, at most one per second. `at 0.5/h`: with
+the threshold chosen for each trial on that speech, as in DET curves; `as enrolled`: with the
+threshold that enrolment set.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""Put the demo recording together: `kws/models/demo.wav` and its labels, `demo.json`.
+"""Build the demo recording `kws/models/demo.wav` and its labels, `demo.json`.
 
     python benchmarks/make_demo.py DATA
 
 Ten keywords and six other words of Speech Commands' test split, between sentences of LibriSpeech,
-in recorded noise; every clip another speaker. One minute, so that the file stays under 2 MB.
+in recorded noise; each clip by a different speaker. One minute, so that the file stays under 2 MB.
 """
 
 import sys

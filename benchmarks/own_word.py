@@ -1,11 +1,11 @@
-"""What `kws new` comes to with text alone, and with 50 and 300 real recordings: a table.
+"""Miss rates of `kws new` from text alone, and with 50 and 300 real recordings: a table.
 
     python benchmarks/own_word.py --data data --out runs/own_word --minutes 30 --kokoro MODEL VOICES
 
-For each word of `data/wake_words`, whose last quarter by name is for the figures and the rest for
-training. Fold 4 of the noise is for the figures; what `kws new` begins with has not heard it. What
-was made before is found again. With `--model` nothing is trained: that file is measured on the same
-streams.
+For each word of `data/wake_words`: the last quarter of its recordings by name is for evaluation,
+the rest for training. Fold 4 of the noise is for evaluation; the pretrained weights were not
+trained on it. Finished models are reused. With `--model` nothing is trained: that file is measured
+on the same streams.
 """
 
 from pathlib import Path
@@ -30,14 +30,14 @@ _KINDS = {"text": 0, "text and 50 recordings": 50, "text and 300 recordings": 30
 
 @click.command()
 @click.option("--data", required=True, type=_PATH)
-@click.option("--out", required=True, type=_PATH, help="Folder for models and work.")
+@click.option("--out", required=True, type=_PATH, help="Folder for models and working files.")
 @click.option("--minutes", default=30.0, show_default=True)
 @click.option("--clips", "n_clips", default=800, show_default=True)
 @click.option("--word", "words", multiple=True, default=("computer", "snowboy", "view glass"))
 @click.option("--recordings", "counts", multiple=True, type=int, default=tuple(_KINDS.values()))
 @click.option("--kokoro", type=(_PATH, _PATH), metavar="MODEL VOICES")
 @click.option("--cache", type=_PATH)
-@click.option("--model", type=_PATH, help="Of the word: measured, nothing is trained.")
+@click.option("--model", type=_PATH, help="A model of the word to measure, without training.")
 def main(
     data: Path,
     *,
@@ -50,7 +50,7 @@ def main(
     cache: Path | None,
     model: Path | None,
 ) -> None:
-    """Train and measure each word in each way; print a table."""
+    """Train and measure each word with each number of recordings; print a table."""
     backends = () if model else open_backends(kokoro_files=kokoro)
     noise = _noise(data / "noise", out)
     rows = []
@@ -104,7 +104,7 @@ def main(
 
 
 def _measure(path: Path, request: Request, work: Work) -> None:
-    """Print what a model file comes to on the streams of a word, its own threshold last."""
+    """Print the scores of a model file on the streams of a word, its own threshold last."""
     work.begin(request)
     for folder in request.noise:
         gather_noise(folder, work.noise)
@@ -115,7 +115,7 @@ def _measure(path: Path, request: Request, work: Work) -> None:
 
 
 def _recordings(folder: Path, out: Path, n: int) -> tuple[Path, Path]:
-    """Link recordings to train with, taken evenly, and the last quarter, to test with."""
+    """Link evenly chosen recordings for training, and the last quarter for evaluation."""
     paths = audio_files(folder)
     n_known = len(paths) * 3 // 4
     chosen = [paths[i * n_known // n] for i in range(min(n, n_known))] if n else []
@@ -127,7 +127,7 @@ def _recordings(folder: Path, out: Path, n: int) -> tuple[Path, Path]:
 
 
 def _noise(folder: Path, out: Path) -> Path:
-    """Link noise, divided as for the bundled models: ESC-10's fold 4 is to test with."""
+    """Link noise, split as for the bundled models: ESC-10's fold 4 is for evaluation."""
     place = out / "recordings" / "noise"
     for path in audio_files(folder):
         split = "test" if path.name.startswith("4-") else "train"
