@@ -149,7 +149,7 @@ def test_a_folder_that_differs_from_a_keyword_in_case_is_refused(data, capfd, te
     assert code == 2
     assert errors_of(err) == [
         f"Error: Folders and keywords must be written alike. Received: {folder} for the keyword "
-        f"`low`. Rename the folder, or the keyword; two folders of one word, join."
+        f"`low`. Rename the folder, or the keyword; merge two folders of the same word."
     ]
 
 
@@ -197,7 +197,10 @@ def test_after_ctrl_c_the_same_command_goes_on(data):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in err
-    assert "interrupted: the same command goes on after the last whole epoch" in err.splitlines()
+    assert (
+        "interrupted: run the same command to resume after the last completed epoch"
+        in err.splitlines()
+    )
     done = [line for line in (run / "history.csv").read_text().splitlines()[1:] if line]
     finished = subprocess.run(
         [*command, "--epochs", str(len(done) + 1)], capture_output=True, text=True, check=False

@@ -1,4 +1,4 @@
-"""The workbench's commands: `kws train`, `kws eval`, `kws align`. Thin; the work is elsewhere."""
+"""Commands of the workbench: `kws train`, `kws eval`, `kws align`, `kws splice`, `kws synth`."""
 
 import contextlib
 import logging
@@ -19,6 +19,7 @@ __all__ = ["align", "evaluate", "leave_at_once", "splice", "synth", "train", "vo
 
 _PATH = click.Path(path_type=Path)
 SPLITS = ["train", "validation", "test", "all"]
+_RESUME_TRAINING = "interrupted: run the same command to resume after the last completed epoch"
 
 
 @click.command()
@@ -57,17 +58,9 @@ def train(
     """Train a model as a recipe says; Ctrl-C stops it, the same command goes on."""
     from kws_train.evaluate.training_plots import draw_training
     from kws_train.fit.training import fit_stages
-    from kws_train.recipe import load_recipe
 
     logging.getLogger("kws").setLevel(logging.INFO)
-    if mined and start and not config:
-        from kws_train.mining.finetune import fine_tuning
-
-        recipe = fine_tuning(start, mined)
-    elif config and not mined:
-        recipe = load_recipe(config)
-    else:
-        raise click.UsageError("Give --config, or --fine-tune and --start.")
+    recipe = _recipe(config, mined=mined, start=start)
     changes = {"epochs": epochs, "seed": seed}
     changed = {key: value for key, value in changes.items() if value is not None}
     recipe = msgspec.structs.replace(recipe, fit=msgspec.structs.replace(recipe.fit, **changed))
@@ -78,15 +71,15 @@ def train(
         with _tracking(project, recipe, run) as callbacks:
             model, recipe = fit_stages(recipe, data=data, run=run, start=start, callbacks=callbacks)
     except KeyboardInterrupt:
-        click.echo("interrupted: the same command goes on after the last whole epoch", err=True)
+        click.echo(_RESUME_TRAINING, err=True)
         leave_at_once()
-    for picture in draw_training(run, model, recipe, data=data):
-        click.echo(f"drawn: {picture}")
+    for plot in draw_training(run, model, recipe, data=data):
+        click.echo(f"plot: {plot}")
     click.echo(f"trained: {run}. Next: kws export {run} --out {recipe.name}.tflite")
 
 
 def leave_at_once() -> NoReturn:
-    """End without waiting for the process that makes scenes: interrupted, it may never answer."""
+    """Exit with code 130 without joining the scene process, which may hang after an interrupt."""
     for child in multiprocessing.active_children():
         child.kill()
     sys.stdout.flush()
@@ -94,9 +87,22 @@ def leave_at_once() -> NoReturn:
     os._exit(130)
 
 
+def _recipe(config: Path | None, *, mined: Path | None, start: Path | None) -> Any:
+    """Return the recipe of a file, or the one that fine-tunes a run on mined clips."""
+    if mined and start and not config:
+        from kws_train.mining.finetune import fine_tuning
+
+        return fine_tuning(start, mined)
+    if config and not mined:
+        from kws_train.recipe import load_recipe
+
+        return load_recipe(config)
+    raise click.UsageError("Give --config, or --fine-tune and --start.")
+
+
 @contextlib.contextmanager
 def _tracking(project: str | None, recipe: Any, run: Path) -> Iterator[Sequence[Any]]:
-    """Give the callbacks that a training is tracked by, while it runs."""
+    """Yield the callbacks that log a training to Weights & Biases, if to a project."""
     if project is None:
         yield ()
         return
@@ -369,7 +375,7 @@ def align(corpus: Path, out: Path, half: str, jobs: int, scheduler: str | None) 
 
     summary = run(corpus, out, half=half, n_jobs=jobs, scheduler=scheduler, progress=True)
     click.echo(
-        f"{out}: {summary.n_aligned} utterances aligned, {summary.n_kept} were there, "
+        f"{out}: {summary.n_aligned} utterances aligned, {summary.n_kept} already there, "
         f"{len(summary.left_out)} left out"
     )
 
@@ -501,14 +507,14 @@ def synth(
             seed=seed,
         )
     except KeyboardInterrupt:
-        click.echo("interrupted: the same command goes on", err=True)
+        click.echo("interrupted: run the same command to resume", err=True)
         raise
     click.echo(f"{out}: {report.describe()}")
     report.require(phrases[word].text for word, _ in said)
 
 
 def _counted(words: Sequence[str]) -> list[tuple[str, int]]:
-    """Read WORD=N."""
+    """Parse WORD=N."""
     counted = []
     for option in words:
         word, _, n = option.rpartition("=")

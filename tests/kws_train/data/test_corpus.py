@@ -120,7 +120,7 @@ def test_an_optional_folder_may_be_missing_and_that_is_said(words, caplog):
     with caplog.at_level(logging.WARNING, "kws.data"):
         load_corpus(recipe(*folders), words, split="train")
     said = [line for line in caplog.messages if line.startswith("left out")]
-    assert said == [f"left out, not there: {words / 'more'}"]
+    assert said == [f"left out, not found: {words / 'more'}"]
 
 
 def test_unreadable_files_are_left_out_listed_and_said(words, caplog):

@@ -155,7 +155,8 @@ def _check_case(paths: Sequence[Path], keywords: Sequence[str]) -> None:
         if keyword != folder.name:
             raise ConfigError(
                 f"Folders and keywords must be written alike. Received: {folder} for the keyword "
-                f"`{keyword}`. Rename the folder, or the keyword; two folders of one word, join."
+                f"`{keyword}`. Rename the folder, or the keyword; merge two folders of the same "
+                f"word."
             )
 
 
@@ -174,7 +175,7 @@ def _empty_folders(folder: Path) -> dict[Path, str]:
 def _paths(words: WordCorpus, root: Path, *, split: Split) -> list[Path]:
     folder = root / words.path
     if words.optional and not folder.is_dir():
-        log.warning("left out, not there: %s", folder)
+        log.warning("left out, not found: %s", folder)
         return []
     if words.split != "hash":
         return _first_of_each(_words_below(folder), words.first) if split == words.split else []
