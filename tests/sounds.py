@@ -33,11 +33,13 @@ def noise(n_samples, *, rms, seed=0):
     return np.random.default_rng(seed).normal(0, rms, n_samples)
 
 
-def tone_in_noise(hz, *, at_s=(0.25, 0.625), seconds=1.0, peak=6000, rms=30, seed=1):
+def tone_in_noise(
+    hz, *, at_s=(0.25, 0.625), seconds=1.0, peak=6000, rms=30, seed=1, rate_hz=RATE_HZ
+):
     """Return a tone from one time to another in faint noise, as int16."""
-    first, last = (round(edge * RATE_HZ) for edge in at_s)
-    wave = noise(round(seconds * RATE_HZ), rms=rms, seed=seed)
-    wave[first:last] += sine(hz, last - first, peak=peak)
+    first, last = (round(edge * rate_hz) for edge in at_s)
+    wave = noise(round(seconds * rate_hz), rms=rms, seed=seed)
+    wave[first:last] += sine(hz, last - first, peak=peak, rate_hz=rate_hz)
     return wave.astype(np.int16)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sounds
+from sounds import RATE_HZ
 
 from kws.manifest import FeatureSettings, Manifest
 from kws_train.data.librispeech import quiet_utterances
@@ -98,7 +99,8 @@ def tone_words(tmp_path_factory):
         for i in range(14):
             path = folder / "words" / word / f"{i:04x}_nohash_0.wav"
             splits.add(official_split(path))
-            pitch_hz = hz * random.uniform(0.9, 1.1)
-            sounds.write(path, sounds.tone_in_noise(pitch_hz, seed=random.integers(2**31)))
+            wave = random.normal(0, 30, RATE_HZ)
+            wave[4000:10_000] += sounds.sine(hz * random.uniform(0.9, 1.1), 6000, peak=6000)
+            sounds.write(path, wave.astype(np.int16))
     assert splits >= {"train", "validation"}
     return folder

@@ -50,7 +50,7 @@ TRAINING_NAMES = [
 
 
 def write(path, hz, *, seconds=1.0, rate_hz=RATE_HZ):
-    wave = sounds.tone_in_noise(hz * RATE_HZ / rate_hz, seconds=seconds * rate_hz / RATE_HZ)
+    wave = sounds.tone_in_noise(hz, seconds=seconds, rate_hz=rate_hz)
     return sounds.write(path, wave, rate_hz=rate_hz)
 
 

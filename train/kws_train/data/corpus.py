@@ -97,19 +97,8 @@ def load_corpus(recipe: DataRecipe, root: Path, *, split: Split) -> Corpus:
     clips: dict[str, list[Clip]] = {label: [] for label in (*recipe.keywords, UNKNOWN)}
     left_out: dict[Path, str] = {}
     for words in recipe.words:
-        paths = _paths(words, root, split=split)
-        if not words.unknown:
-            _check_case(paths, recipe.keywords)
-        if split == "train":
-            left_out |= _empty_folders(root / words.path)
-        samples, bad = _read_all(paths, least_s=_SHORTEST_WORD_S, most_s=_LONGEST_WORD_S)
-        left_out |= bad
-        for path, wave in samples:
-            known = path.parent.name in recipe.keywords and not words.unknown
-            label = path.parent.name if known else UNKNOWN
-            clips[label].append(
-                Clip(label, path.parent.name, path, wave, words.weight, not words.synthetic)
-            )
+        for clip in _word_clips(words, root, split, left_out, keywords=recipe.keywords):
+            clips[clip.label].append(clip)
     speech: list[Spoken] = []
     for corpus in recipe.speech:
         spoken = list(_speech(corpus, root, split, left_out, keywords=recipe.keywords))
@@ -170,6 +159,28 @@ def _empty_folders(folder: Path) -> dict[Path, str]:
         path: f"A folder of words must hold audio. Received: none in {path}. Fill or remove it."
         for path in empty
     }
+
+
+def _word_clips(
+    words: WordCorpus,
+    root: Path,
+    split: Split,
+    left_out: dict[Path, str],
+    *,
+    keywords: Sequence[str],
+) -> Iterable[Clip]:
+    """Yield the clips of a word corpus that belong to a split; add unusable files to `left_out`."""
+    paths = _paths(words, root, split=split)
+    if not words.unknown:
+        _check_case(paths, keywords)
+    if split == "train":
+        left_out |= _empty_folders(root / words.path)
+    samples, bad = _read_all(paths, least_s=_SHORTEST_WORD_S, most_s=_LONGEST_WORD_S)
+    left_out |= bad
+    for path, wave in samples:
+        word = path.parent.name
+        label = word if word in keywords and not words.unknown else UNKNOWN
+        yield Clip(label, word, path, wave, words.weight, not words.synthetic)
 
 
 def _paths(words: WordCorpus, root: Path, *, split: Split) -> list[Path]:
