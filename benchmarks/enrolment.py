@@ -26,7 +26,7 @@ from kws.manifest import read_manifest
 from kws.model import backbone_path, open_model
 from kws.templates import TemplateHead
 from kws_train.data.audio_files import audio_files, read_samples
-from kws_train.data.librispeech import speaker_halves
+from kws_train.data.librispeech import speaker_halves, speaker_of_utterance
 from kws_train.synth.voices.backend import Line
 from kws_train.synth.voices.kokoro import Kokoro
 
@@ -97,7 +97,7 @@ def seconds(head, embeddings):
 
 def unseen(corpus, model):
     _, second = speaker_halves(corpus)
-    paths = [p for p in audio_files(corpus) if p.name.partition("-")[0] in second]
+    paths = [p for p in audio_files(corpus) if speaker_of_utterance(p.name) in second]
     return [embed(model, read_samples(path)) for path in paths]
 
 

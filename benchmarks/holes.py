@@ -30,7 +30,7 @@ from kws.manifest import UNKNOWN
 from kws_train.data.align import AlignedUtterance, read_alignment
 from kws_train.data.audio_files import audio_files, read_samples
 from kws_train.data.corpus import Spoken
-from kws_train.data.librispeech import speaker_halves
+from kws_train.data.librispeech import speaker_halves, speaker_of_utterance
 from kws_train.evaluate.clips import labelled_clips
 from kws_train.evaluate.training_plots import confusion_matrix
 from kws_train.fit.checkpoints import is_finished
@@ -198,7 +198,7 @@ def teach_itself(run: Path, data: Path, out: Path) -> None:
     model, recipe = restore(run)
     first, _ = speaker_halves(data / "librispeech")
     known = read_alignment(data / "alignment.jsonl")
-    paths = [p for p in audio_files(data / "librispeech") if p.stem.partition("-")[0] in first]
+    paths = [p for p in audio_files(data / "librispeech") if speaker_of_utterance(p.name) in first]
     unread = {name_of(one): one for one in (Spoken(path, read_samples(path), ()) for path in paths)}
     found = []
     out.mkdir(parents=True, exist_ok=True)
