@@ -17,15 +17,12 @@ from kws.decision import thresholds_for
 from kws.errors import ConfigError, ModelError
 from kws.manifest import CalibrationBasis, read_manifest, repack
 from kws.model import bundled_models, open_model
-from kws_train.data.splits import is_validation, official_split
 from kws_train.evaluate.build_stream import Stream
 from kws_train.evaluate.calibrate import RATES, calibrate_manifest, tail_threshold, write_manifest
 from kws_train.evaluate.det import DetCurve, match_detections
 from kws_train.evaluate.stream import evaluate_stream
 from kws_train.evaluate.stream_results import StreamResults, process_streams
 from kws_train.evaluate.traces import Trace
-from kws_train.evaluate.tuning_streams import tuning_streams
-from kws_train.recipe import DataRecipe, SpeechCorpus, WordCorpus
 
 MODEL = bundled_models()["commands"]
 
@@ -159,67 +156,6 @@ def test_a_file_that_cannot_be_written_is_named_and_left_alone(tmp_path, manifes
         write_manifest(MODEL, manifest, tmp_path / "none" / "out.tflite")
 
 
-@pytest.fixture
-def corpora(tmp_path, make_tone):
-    """Words of all splits, and two speakers with utterances of all kinds."""
-    for i in range(40):
-        make_tone(tmp_path / "words" / "go" / f"{i:08x}_nohash_0.wav", hz=300)
-    lines = []
-    for speaker in (1, 2):
-        chapter = tmp_path / "speech" / str(speaker) / "1"
-        names = [f"{speaker}-1-{i:04d}" for i in range(30)]
-        for name in names:
-            make_tone(chapter / f"{name}.wav", hz=5000)
-        said = [f"{name} {'GO AWAY' if i == 29 else 'NOBODY CAME'}" for i, name in enumerate(names)]
-        (chapter / f"{speaker}-1.trans.txt").write_text("\n".join(said))
-        lines += [
-            f'{{"utterance":"{name}","speaker":"{speaker}","words":[]}}' for name in names[:-5]
-        ]
-    (tmp_path / "alignment.jsonl").write_text("\n".join(lines) + "\n")
-    return tmp_path
-
-
-def test_tuning_takes_what_training_leaves_out_and_evaluation_does_not_need(corpora):
-    recipe = DataRecipe(
-        keywords=["go"],
-        words=[WordCorpus(path="words"), WordCorpus(path="absent", split="train")],
-        speech=[SpeechCorpus(path="speech", alignment="alignment.jsonl")],
-    )
-    clean, again = tuning_streams(recipe, corpora, snr_db=(np.inf, 10.0))
-    assert {official_split(clip) for clip in clean.clips} == {"validation"}
-    names = {part.path.stem for part in clean.background}
-    assert {name[0] for name in names} == {"1"}  # the first half of the speakers
-    # Left out by its hash, or never aligned; `1-1-0029` has a keyword in its transcript.
-    assert all(is_validation(name) or name >= "1-1-0025" for name in names)
-    assert "1-1-0029" not in names
-    assert clean.name == again.name == "clean"  # the recipe has no noise
-
-
-def test_tuning_hears_all_of_the_speech_and_other_noise_where_a_ratio_comes_again(
-    corpora, make_tone
-):
-    for hz in (700, 900):
-        make_tone(corpora / "noise" / f"{hz}.wav", hz=hz)
-    recipe = DataRecipe(
-        keywords=["go"],
-        words=[WordCorpus(path="words/go", split="validation")],
-        speech=[SpeechCorpus(path="speech")],
-        noise=["noise"],
-    )
-    for clip in sorted((corpora / "words" / "go").iterdir())[2:]:
-        clip.unlink()
-    clean, first, second = tuning_streams(
-        recipe, corpora, snr_db=(np.inf, 10.0, 10.0), snr_rule="peak"
-    )
-    assert (clean.name, first.name, second.name) == ("clean", "10 dB", "10 dB")
-    names = [f"1-1-{i:04d}" for i in range(29)]  # the last one has a keyword
-    assert {part.path.stem for part in clean.background} == set(filter(is_validation, names))
-    assert not np.array_equal(first.samples, second.samples)
-    assert np.array_equal(
-        first.samples, tuning_streams(recipe, corpora, snr_db=(10.0,), snr_rule="peak")[0].samples
-    )
-
-
 def test_a_rate_that_is_estimated_is_kept_to_in_the_worst_condition(manifest, tones):
     quiet, noisy = tail([0.4], hours=2.0), tail([0.4, 0.5, 0.6, 0.6], hours=2.0)
     streams = SimpleNamespace(
@@ -230,14 +166,6 @@ def test_a_rate_that_is_estimated_is_kept_to_in_the_worst_condition(manifest, to
     table = {one.false_alarms_per_hour: one.thresholds["stop"] for one in made.calibration}
     assert table == {rate: round(tail_threshold(noisy, rate), 4) for rate in RATES}
     assert table[0.5] > tail_threshold(quiet, 0.5)
-
-
-def test_streams_of_one_condition_count_together(pitch, tones):
-    twice = process_streams(pitch, [tones, tones, replace(tones, name="10 dB")])
-    curves = twice.by_condition()
-    assert list(curves) == ["clean", "10 dB"]
-    assert curves["clean"].hours == pytest.approx(2 * curves["10 dB"].hours)
-    assert curves["clean"].n_words == 2 * curves["10 dB"].n_words
 
 
 def tail(scores, *, hours: float) -> DetCurve:

@@ -37,18 +37,6 @@ def test_the_delay_that_a_model_was_trained_for_is_part_of_the_latency(pitch, to
     )
 
 
-def test_without_the_gate_a_stream_is_heard_once_and_only_where_that_is_asked_for(pitch, tones):
-    results = process_streams(pitch, [tones, tones])
-    n_said = pitch.n_calls
-    assert results.gated_curve.n_words == 16
-    assert pitch.n_calls == n_said > 0
-    assert results.curve.n_words == 16
-    n_said_twice = pitch.n_calls
-    assert n_said_twice > n_said
-    assert [one.curve.n_words for one in results.per_stream()] == [8, 8]
-    assert pitch.n_calls == n_said_twice
-
-
 def test_several_streams_are_counted_together_and_each_by_itself(pitch, tones):
     streams = [tones, type(tones)(tones.samples, tones.words, name="again")]
     scores = evaluate_stream(process_streams(pitch, streams))

@@ -139,14 +139,6 @@ def test_every_output_has_something_that_is_right():
         assert make(maker, seed).targets.allowed.any(axis=1).all()
 
 
-def test_outputs_end_where_the_last_of_their_frames_does():
-    maker = scenes(scene_s=1.0)
-    n_frames = 1 + (RATE_HZ - 480) // 160
-    assert len(maker.output_ends) == n_frames // 2
-    assert maker.output_ends[:2].tolist() == [640, 960]
-    assert maker.output_ends[-1] <= RATE_HZ
-
-
 def test_a_seed_decides_the_scene():
     maker = scenes(
         corpus(speech=[spoken()], noise=[square(50, 9999)], span=None),
