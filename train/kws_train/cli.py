@@ -477,18 +477,10 @@ def synth(
 ) -> None:
     """Let synthetic voices say words, into OUT/WORD; the same command goes on."""
     from kws_train.synth.clip_checks import Whisper
-    from kws_train.synth.negatives import apart_from, negatives, share_out
-    from kws_train.synth.phrases import Phrase
     from kws_train.synth.synthesize import synthesize
     from kws_train.synth.voices.discover import describe, open_backends
 
-    said, alike = _counted(words), _counted(near)
-    phrases = {word: Phrase.of(word, language=language) for word, _ in (*said, *alike)}
-    wanted = Counter(dict(said))
-    for word, n in alike:
-        others = [phrase for other, phrase in phrases.items() if other != word]
-        found = apart_from(negatives(phrases[word], seed=seed), others)
-        wanted.update(share_out(found, n_clips=n))
+    wanted, required = _clips_wanted(words, near, language=language, seed=seed)
     if not wanted:
         raise click.UsageError("Give --word WORD=N, such as off=100, or --near WORD=N.")
     backends = open_backends(
@@ -510,7 +502,24 @@ def synth(
         click.echo("interrupted: run the same command to resume", err=True)
         raise
     click.echo(f"{out}: {report.describe()}")
-    report.require(phrases[word].text for word, _ in said)
+    report.require(required)
+
+
+def _clips_wanted(
+    words: Sequence[str], near: Sequence[str], *, language: str, seed: int
+) -> tuple[Counter[str], list[str]]:
+    """Return the number of clips by text, and the texts of which there must be clips."""
+    from kws_train.synth.negatives import apart_from, negatives, share_out
+    from kws_train.synth.phrases import Phrase
+
+    said, alike = _counted(words), _counted(near)
+    phrases = {word: Phrase.of(word, language=language) for word, _ in (*said, *alike)}
+    wanted = Counter(dict(said))
+    for word, n in alike:
+        others = [phrase for other, phrase in phrases.items() if other != word]
+        found = apart_from(negatives(phrases[word], seed=seed), others)
+        wanted.update(share_out(found, n_clips=n))
+    return wanted, [phrases[word].text for word, _ in said]
 
 
 def _counted(words: Sequence[str]) -> list[tuple[str, int]]:
