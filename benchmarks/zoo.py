@@ -102,27 +102,10 @@ def train(recipe: Recipe, run: Path, options: argparse.Namespace) -> None:
     )
     sample = batches.frames[:512].reshape(-1, recipe.features.n_features).astype(np.float32)
     mean, std = sample.mean(axis=0).tolist(), (sample.std(axis=0) + 1e-3).tolist()
-    loss = CtcLoss() if isinstance(recipe.model, CtcRecipe) else SetLoss()
-
-    def fresh(n_steps: int) -> architectures.Network:
-        keras.utils.set_random_seed(recipe.fit.seed)
-        model = architectures.build(
-            recipe.model, n_labels=len(labels_of(recipe)), mean=mean, std=std
-        )
-        rate = keras.optimizers.schedules.CosineDecay(
-            recipe.fit.learning_rate / 20,
-            n_steps,
-            warmup_target=recipe.fit.learning_rate,
-            warmup_steps=max(1, n_steps // 12),
-        )
-        decay = recipe.fit.weight_decay
-        model.compile(keras.optimizers.AdamW(rate, weight_decay=decay, clipnorm=1.0), loss=loss)
-        return model
-
-    step_s = seconds_a_step(fresh(100), batches)
+    step_s = seconds_per_step(compiled(recipe, mean, std, n_steps=100), batches)
     epochs = max(1, round(60 * options.minutes / (step_s * len(batches))))
-    log.info("%s: %.3f s a step, %d epochs", recipe.name, step_s, epochs)
-    model = fresh(epochs * len(batches))
+    log.info("%s: %.3f s per step, %d epochs", recipe.name, step_s, epochs)
+    model = compiled(recipe, mean, std, n_steps=epochs * len(batches))
     run.mkdir(parents=True, exist_ok=True)
     fit = msgspec.structs.replace(recipe.fit, epochs=epochs, scenes_per_epoch=len(batches.frames))
     recipe = msgspec.structs.replace(recipe, fit=fit)
@@ -150,6 +133,23 @@ def train(recipe: Recipe, run: Path, options: argparse.Namespace) -> None:
     finish(run)
 
 
+def compiled(
+    recipe: Recipe, mean: list[float], std: list[float], *, n_steps: int
+) -> architectures.Network:
+    """Return the untrained network of a recipe, with a learning rate for so many steps."""
+    keras.utils.set_random_seed(recipe.fit.seed)
+    model = architectures.build(recipe.model, n_labels=len(labels_of(recipe)), mean=mean, std=std)
+    rate = keras.optimizers.schedules.CosineDecay(
+        recipe.fit.learning_rate / 20,
+        n_steps,
+        warmup_target=recipe.fit.learning_rate,
+        warmup_steps=max(1, n_steps // 12),
+    )
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=recipe.fit.weight_decay, clipnorm=1.0)
+    model.compile(optimizer, loss=CtcLoss() if isinstance(recipe.model, CtcRecipe) else SetLoss())
+    return model
+
+
 def write_examples(
     run: Path,
     recipe: Recipe,
@@ -174,7 +174,7 @@ def write_examples(
     )
 
 
-def seconds_a_step(model: architectures.Network, batches: CachedBatches) -> float:
+def seconds_per_step(model: architectures.Network, batches: CachedBatches) -> float:
     """Return the CPU time per training step, batch included, after compilation."""
     for i in range(2):
         model.train_on_batch(*batches[i])

@@ -72,37 +72,26 @@ def write_report(
     model = open_model(path)
     clip_scores = evaluate_clips(model, clips, split=split, model_bytes=path.stat().st_size)
     scores = evaluate_stream(results)
-    figures: Mapping[str, Callable[..., Figure]] = {
-        "det": lambda **page: draw_det(results.curves(), **page),
-        "learning": lambda **page: draw_learning(history, **page),
-        "reliability": lambda **page: draw_reliability(clip_scores.reliability, **page),
-    }
-    page = (
-        _environment()
-        .get_template("report.html")
-        .render(
-            manifest=model.manifest,
-            facts=list(facts(model.manifest, n_bytes=path.stat().st_size)),
-            cost=count_operations(path.read_bytes(), model.manifest),
-            cpu=cpu_by_stage(model, recording(), chunk_ms=_CHUNK_MS),
-            clips=clip_scores,
-            confusion=_confusion(clip_scores),
-            scores=scores,
-            operating_points=_operating_points(scores, results.streams),
-            budgets=BUDGETS,
-            thresholds=sorted({one.threshold for one in scores.groups}),
-            groups=_groups(scores.groups),
-            pictures={
-                name: {"light": _svg(draw(dark=False)), "dark": _svg(draw(dark=True))}
-                for name, draw in figures.items()
-            },
-            false_alarms=[_embedded(one) for one in worst_false_alarms(results)],
-            misses=[_embedded(one) for one in worst_misses(results)],
-            settings=settings.read_text(encoding="utf-8"),
-            evaluated=_evaluated(clips, clip_scores, results),
-            command=command,
-            version=version("kws"),
-        )
+    template = _environment().get_template("report.html")
+    page = template.render(
+        manifest=model.manifest,
+        facts=list(facts(model.manifest, n_bytes=path.stat().st_size)),
+        cost=count_operations(path.read_bytes(), model.manifest),
+        cpu=cpu_by_stage(model, recording(), chunk_ms=_CHUNK_MS),
+        clips=clip_scores,
+        confusion=_confusion(clip_scores),
+        scores=scores,
+        operating_points=_operating_points(scores, results.streams),
+        budgets=BUDGETS,
+        thresholds=sorted({one.threshold for one in scores.groups}),
+        groups=_groups(scores.groups),
+        plots=_plots(results, clip_scores, history),
+        false_alarms=[_embedded(one) for one in worst_false_alarms(results)],
+        misses=[_embedded(one) for one in worst_misses(results)],
+        settings=settings.read_text(encoding="utf-8"),
+        evaluated=_evaluated(clips, clip_scores, results),
+        command=command,
+        version=version("kws"),
     )
     out = run / "report.html"
     try:
@@ -126,6 +115,21 @@ def _environment() -> jinja2.Environment:
     environment.filters["percent"] = lambda value, digits=1: f"{100 * value:.{digits}f} %"
     environment.filters["clock"] = lambda at_s: f"{at_s // 60:.0f}:{at_s % 60:04.1f}"
     return environment
+
+
+def _plots(
+    results: StreamResults, clip_scores: ClipScores, history: Path
+) -> dict[str, dict[str, str]]:
+    """Return the plots of the page as data URIs, for light and dark pages."""
+    figures: Mapping[str, Callable[..., Figure]] = {
+        "det": lambda **page: draw_det(results.curves(), **page),
+        "learning": lambda **page: draw_learning(history, **page),
+        "reliability": lambda **page: draw_reliability(clip_scores.reliability, **page),
+    }
+    return {
+        name: {"light": _svg(draw(dark=False)), "dark": _svg(draw(dark=True))}
+        for name, draw in figures.items()
+    }
 
 
 def _operating_points(scores: StreamScores, streams: Sequence[Stream]) -> list[dict[str, Any]]:
