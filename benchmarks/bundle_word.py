@@ -1,7 +1,7 @@
-"""Bundle what `kws new` made of this project's data as a wake word: bundle_word.py WORK.
+"""Bundle a model that `kws new` made of this project's data as a wake word: bundle_word.py WORK.
 
-`kws new` cannot know whose data it was given; in a bundled model sources and licences are written
-out. The card beside it is written by hand.
+`kws new` does not know the sources and licences of its data; this adds them to the manifest. The
+model card beside it is written by hand.
 """
 
 import sys
@@ -10,7 +10,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from kws.manifest import DataSource, read_manifest
-from kws_train.data.corpus import audio_below
+from kws_train.data.audio_files import audio_files
 from kws_train.evaluate.calibrate import write_manifest
 from kws_train.own_word.workspace import Work
 
@@ -18,7 +18,7 @@ MODELS = Path(__file__).parent.parent / "kws/models"
 
 
 def main(folder: Path) -> None:
-    """Write the finished model of a work folder to kws/models, under its keyword's name."""
+    """Write the finished model of a working folder to kws/models, named after its keyword."""
     work = Work(folder)
     manifest, _ = read_manifest(work.model)
     bundled = replace(
@@ -33,11 +33,11 @@ def main(folder: Path) -> None:
 
 
 def sources(work: Work, keyword: str) -> tuple[DataSource, ...]:
-    """Return what it was trained on."""
+    """Return the sources of the training data."""
     parts = [work.recorded / split for split in ("train", "validation")]
-    recorded = sum(len(audio_below(part)) for part in parts if part.is_dir())
+    recorded = sum(len(audio_files(part)) for part in parts if part.is_dir())
     said = DataSource(
-        name="Kokoro-82M voices", licence="Apache-2.0", clips=len(audio_below(work.said / keyword))
+        name="Kokoro-82M voices", licence="Apache-2.0", clips=len(audio_files(work.said / keyword))
     )
     people = DataSource(name="Picovoice wake-word-benchmark", licence="Apache-2.0", clips=recorded)
     librispeech = DataSource(

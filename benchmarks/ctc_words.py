@@ -1,7 +1,6 @@
-"""How well does a model hear sequences of words? Measured with the runtime that ships.
+"""Word error rates of CTC models on sequences of words, measured with the runtime.
 
-Utterances are clips of single words laid one after another; the word error rate and the share of
-utterances heard without a mistake are the figures.
+Utterances are clips of single words one after another.
 """
 
 from collections.abc import Sequence
@@ -18,11 +17,11 @@ from kws.features import Features, Samples
 from kws.manifest import SILENCE
 from kws.model import Model
 from kws.spotter import Spotter
-from kws_train.data.corpus import read_samples
+from kws_train.data.audio_files import read_samples
+from kws_train.data.speech_span import speech_span
 from kws_train.fit.ctc import edit_distance, word_error_rate
-from kws_train.scenes.scenes import speech_span
 
-__all__ = ["SpellingScores", "Utterance", "build_utterances", "evaluate_sequences"]
+__all__ = ["SequenceScores", "Utterance", "build_utterances", "evaluate_sequences"]
 
 Utterance: TypeAlias = tuple[tuple[str, ...], Samples]
 
@@ -31,8 +30,8 @@ _TAIL_S = 0.6
 _BEAM = 8
 
 
-class SpellingScores(msgspec.Struct, frozen=True, kw_only=True):
-    """Word error rates and shares of whole utterances heard right, 0..1.
+class SequenceScores(msgspec.Struct, frozen=True, kw_only=True):
+    """Word error rates, and shares of utterances decoded without an error, 0..1.
 
     Attributes
     ----------
@@ -40,8 +39,8 @@ class SpellingScores(msgspec.Struct, frozen=True, kw_only=True):
         Utterances.
     n_words : int
     word_error_rate, sequence_accuracy : dict of str to float
-        `greedy` and `beam` decode all outputs of an utterance; `runtime` is what the whole pipeline
-        says, at a threshold of 0 and without the gate.
+        `greedy` and `beam` decode all outputs of an utterance; `runtime` is the whole pipeline, at
+        a threshold of 0 and without the gate.
     """
 
     n: int
@@ -53,7 +52,7 @@ class SpellingScores(msgspec.Struct, frozen=True, kw_only=True):
 def build_utterances(
     clips: Sequence[tuple[str, Path]], *, n: int, most_words: int = 5, seed: int = 1
 ) -> list[Utterance]:
-    """Lay clips of words one after another: one to `most_words` words, 0.1 to 0.3 s between them.
+    """Concatenate clips of words: one to `most_words` words, 0.1 to 0.3 s between them.
 
     Parameters
     ----------
@@ -77,14 +76,14 @@ def build_utterances(
     return utterances
 
 
-def evaluate_sequences(model: Model, utterances: Sequence[Utterance]) -> SpellingScores:
+def evaluate_sequences(model: Model, utterances: Sequence[Utterance]) -> SequenceScores:
     """Decode utterances greedily, with a beam, and with the whole pipeline."""
     labels, keywords = model.manifest.labels, model.manifest.keywords
     blank = labels.index(SILENCE)
     features = Features(model.manifest.features)
     settings = DecisionSettings(threshold=0.0)
     spotter = Spotter(model, gate=GateSettings(enabled=False), decision=settings)
-    heard: dict[str, list[list[str]]] = {"greedy": [], "beam": [], "runtime": []}
+    decoded: dict[str, list[list[str]]] = {"greedy": [], "beam": [], "runtime": []}
     for _, samples in utterances:
         posteriors = model.run(features.whole(samples))
         log_probs = np.log(np.maximum(posteriors, 1e-7))
@@ -93,16 +92,16 @@ def evaluate_sequences(model: Model, utterances: Sequence[Utterance]) -> Spellin
             "beam": prefix_beam(log_probs, beam=_BEAM, blank=blank)[0][0],
         }
         for how, sequence in found.items():
-            heard[how].append([labels[i] for i in sequence if labels[i] in keywords])
+            decoded[how].append([labels[i] for i in sequence if labels[i] in keywords])
         detections = [*spotter.process(samples), *spotter.flush()]
-        heard["runtime"].append([word for one in detections for word in one.keyword.split()])
+        decoded["runtime"].append([word for one in detections for word in one.keyword.split()])
     said = [list(words) for words, _ in utterances]
-    return SpellingScores(
+    return SequenceScores(
         n=len(said),
         n_words=sum(len(words) for words in said),
-        word_error_rate={how: word_error_rate(said, one) for how, one in heard.items()},
+        word_error_rate={how: word_error_rate(said, one) for how, one in decoded.items()},
         sequence_accuracy={
             how: float(np.mean([not edit_distance(*pair) for pair in zip(said, one, strict=True)]))
-            for how, one in heard.items()
+            for how, one in decoded.items()
         },
     )

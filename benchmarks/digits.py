@@ -2,9 +2,9 @@
 
 python benchmarks/digits.py MODEL --data data
 
-They are the 240 clips that the 12-class test set counts among its unknown words; what is left of
-those, 168 clips, is unknown here. Sentences with a word that sounds like a digit, such as *to* and
-*for*, are left out of the stream.
+The digits are 240 of the unknown words of the 12-class test set; its other 168 unknown words are
+unknown here, too. Sentences with a word that sounds like a digit, such as *to* and *for*, are left
+out of the stream.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from kws_train.recipe import load_recipe
 
 
 def main() -> None:
-    """Print what `kws eval clips` and `kws eval stream` say."""
+    """Print the output of `kws eval clips` and `kws eval stream`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("--data", type=Path, default=Path("data"))

@@ -1,14 +1,14 @@
-"""How well a word enrolled from a few recordings is heard: enrolment.py --data data.
+"""Miss rates of words enrolled from a few recordings: enrolment.py --data data.
 
-Same speaker: words of the Speech Commands test set said five times by one speaker, whom the
-backbone never heard; four are enrolled, the fifth is heard. Other language: the same with Arabic
-words and speakers, which its training had as unknown words. One voice, with --kokoro: recordings of
-the wake words name no speakers, so a synthetic voice says a word eight times, up to 12 % faster or
-slower and a semitone higher or lower; five are enrolled, three are heard. Any speaker: five
-recordings of a wake word drawn from the first three quarters are enrolled, the last quarter is
-heard. False alarms: LibriSpeech's second half of the speakers, one a second at most. `at 0.5/h`:
-the threshold is chosen for each trial on that speech, as DET curves do; `as enrolled`: the one that
-enrolment set.
+Same speaker: words of the Speech Commands test set said five times by one speaker that the backbone
+was not trained on; four are enrolled, the fifth is tested. Other language: the same with Arabic
+words and speakers, which were unknown words in its training. One voice, with --kokoro: recordings
+of the wake words name no speakers, so a synthetic voice says a word eight times, up to 12 % faster
+or slower and a semitone higher or lower; five are enrolled, three are tested. Any speaker: five
+recordings of a wake word from the first three quarters are enrolled, the last quarter is tested.
+False alarms: on LibriSpeech's second half of the speakers, at most one per second. `at 0.5/h`: with
+the threshold chosen for each trial on that speech, as in DET curves; `as enrolled`: with the
+threshold that enrolment set.
 """
 
 import argparse
@@ -19,14 +19,14 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from kws.audio import SAMPLE_RATE_HZ
-from kws.commands.enroll import _PAD, _read, enroll
-from kws.embedding import embed
+from kws.audio import SAMPLE_RATE_HZ, Samples
+from kws.commands.enroll import _PAD, enroll
+from kws.features import Features
 from kws.manifest import read_manifest
-from kws.model import backbone_path, open_model
+from kws.model import Model, backbone_path, mean_embeddings, open_model
 from kws.templates import TemplateHead
-from kws_train.data.align import train_speakers
-from kws_train.data.corpus import audio_below
+from kws_train.data.audio_files import audio_files, read_samples
+from kws_train.data.librispeech import speaker_halves, speaker_of_utterance
 from kws_train.synth.voices.backend import Line
 from kws_train.synth.voices.kokoro import Kokoro
 
@@ -78,7 +78,10 @@ def measure(model, speech, n_hours, enrolled, tests):
     head = TemplateHead(manifest.head, keywords=("word",), n_values=manifest.embedding)
     peaks = np.concatenate([seconds(head, one) for one in speech])
     words = np.array(
-        [seconds(head, embed(model, np.concatenate((_PAD, _read(p), _PAD)))).max() for p in tests]
+        [
+            seconds(head, _embedded(model, np.concatenate((_PAD, read_samples(p), _PAD)))).max()
+            for p in tests
+        ]
     )
     n_allowed = int(BUDGET * n_hours)
     least = np.sort(peaks)[::-1][n_allowed]
@@ -93,14 +96,14 @@ def seconds(head, embeddings):
 
 
 def unseen(corpus, model):
-    _, second = train_speakers(corpus)
-    paths = [p for p in audio_below(corpus) if p.name.partition("-")[0] in second]
-    return [embed(model, _read(path)) for path in paths]
+    _, second = speaker_halves(corpus)
+    paths = [p for p in audio_files(corpus) if speaker_of_utterance(p.name) in second]
+    return [_embedded(model, read_samples(path)) for path in paths]
 
 
 def same_speaker(data, n_speakers):
     for word in ("left", "right", "up", "yes", "stop", "go"):
-        paths = audio_below(data / "speech_commands_test" / word)
+        paths = audio_files(data / "speech_commands_test" / word)
         counts = Counter(path.name.partition("_nohash_")[0] for path in paths)
         for speaker in [one for one, n in counts.items() if n == 5][:n_speakers]:
             *first, last = [p for p in paths if p.name.startswith(f"{speaker}_")]
@@ -109,7 +112,7 @@ def same_speaker(data, n_speakers):
 
 def arabic(data, n_speakers):
     for folder in sorted((data / "arabic_words").iterdir())[:6]:
-        paths = audio_below(folder)
+        paths = audio_files(folder)
         for speaker in sorted({path.name.partition("_")[0] for path in paths})[:n_speakers]:
             *first, last = [p for p in paths if p.name.startswith(speaker)]
             yield first, [last]
@@ -132,10 +135,14 @@ def one_voice(files, word, n_voices):
 def any_speaker(data, n_draws):
     random = np.random.default_rng(1)
     for word in WORDS:
-        paths = audio_below(data / "wake_words" / word)
+        paths = audio_files(data / "wake_words" / word)
         n = len(paths) * 3 // 4
         for _ in range(n_draws):
             yield [paths[i] for i in random.choice(n, 5, replace=False)], paths[n:]
+
+
+def _embedded(model: Model, samples: Samples) -> np.ndarray:
+    return mean_embeddings(model, Features(model.manifest.features).whole(samples))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""Measure, each by itself, the ways to make up for words without recordings: `on`, `off`, unknown.
+"""Compare data sources for words that lack recordings: `on`, `off` and unknown words.
 
 python benchmarks/holes.py --data data
 
-One network, that of the bundled model, is trained on the real clips alone. From its weights
-training goes on once for each way and seed, for the same few epochs, on the real clips and one more
-source, with clips among the scenes as in the last stage of the bundled model. The float networks
-hear the test clips. What has been trained and measured is not done again. The table is printed, for
-docs/experiments.md: means over the seeds, and in brackets the least and the greatest. It decides
-nothing, since it is of the test set.
+The network of the bundled model is trained on real clips alone. From its weights, training
+continues for each source and seed, for the same few epochs, on the real clips and one more source,
+with clips among the scenes as in the last stage of the bundled model. The float networks classify
+the test clips. Finished trainings and measurements are skipped. The printed table is for
+docs/experiments.md: means over the seeds, minimum and maximum in brackets. It selects nothing,
+since it is measured on the test set.
 """
 
 import argparse
@@ -27,10 +27,12 @@ import soundfile
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.features import Samples
 from kws.manifest import UNKNOWN
-from kws_train.data.align import Utterance, read_alignment, train_speakers
-from kws_train.data.corpus import Spoken, audio_below, read_samples
+from kws_train.data.align import AlignedUtterance, read_alignment
+from kws_train.data.audio_files import audio_files, read_samples
+from kws_train.data.corpus import Spoken
+from kws_train.data.librispeech import speaker_halves, speaker_of_utterance
 from kws_train.evaluate.clips import labelled_clips
-from kws_train.evaluate.training_plots import sort_clips
+from kws_train.evaluate.training_plots import confusion_matrix
 from kws_train.fit.checkpoints import is_finished
 from kws_train.fit.hard_negatives import mine, name_of
 from kws_train.fit.training import fit, labels_of, restore
@@ -59,17 +61,17 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 SURE = 0.5
 _BEFORE_S = (0.55, 0.05)
-"""Where a word lies before the moment that a network is surest of it, which is after its end."""
+"""A word's start and end before the peak of its posterior, which comes after its end."""
 
 log = logging.getLogger("kws.holes")
 
 
 def main() -> None:
-    """Train and measure what is still to be done; print the table."""
+    """Run the missing trainings and measurements; print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=ROOT / "data")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs/holes")
-    parser.add_argument("--epochs", type=int, default=4, help="of 6,400 scenes, for each way")
+    parser.add_argument("--epochs", type=int, default=4, help="of 6,400 scenes, per source")
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -85,7 +87,7 @@ def main() -> None:
 
 
 def print_row(name: str, scores: Sequence[dict[str, float]]) -> None:
-    """Print means over seeds, and the least and the greatest."""
+    """Print means over seeds, with minimum and maximum."""
     cells = []
     for figure in scores[0]:
         values = [100 * one[figure] for one in scores]
@@ -95,7 +97,7 @@ def print_row(name: str, scores: Sequence[dict[str, float]]) -> None:
 
 
 def train_base(runs: Path, data: Path) -> Path:
-    """Train on real clips alone, from nothing and then with clips as files hold them."""
+    """Train on real clips alone: from scratch, then with whole clips among the scenes."""
     real = {"words": REAL}
     first, base = runs / "nothing", runs / "base"
     recipe = load_recipe(ROOT / "train/kws_train/recipes/crnn.toml")
@@ -107,7 +109,7 @@ def train_base(runs: Path, data: Path) -> Path:
 
 
 def train_way(name: str, seed: int, *, base: Path, options: argparse.Namespace) -> dict[str, float]:
-    """Go on from the base in one way with one seed; return the figures of the test clips."""
+    """Continue from the base with one source and seed; return the figures of the test clips."""
     way = WAYS[name]
     run = options.runs / f"{folder_of(name)}-{seed}"
     taught = options.runs / f"{folder_of(name)}-words"
@@ -121,17 +123,17 @@ def train_way(name: str, seed: int, *, base: Path, options: argparse.Namespace) 
 
 
 def train(recipe: Recipe, *, data: Path, run: Path, start: Path | None = None) -> None:
-    """Train unless that is done."""
+    """Train, unless the run is finished."""
     if not is_finished(run):
         fit(recipe, data=data, run=run, start=start)
         keras.backend.clear_session()
 
 
 def measure(file: Path, run: Path, data: Path) -> dict[str, float]:
-    """Return the figures of the table for a run, from a file or into it."""
+    """Return the figures of a run for the table, from its file or by measuring."""
     if not file.is_file():
         model, recipe = restore(run)
-        confusion = sort_clips(model, recipe, test_clips(data))
+        confusion = confusion_matrix(model, recipe, test_clips(data))
         recall = dict(zip(labels_of(recipe), confusion.diagonal() / confusion.sum(1), strict=True))
         eight = np.mean([recall[word] for word in recipe.data.keywords if word not in HOLES])
         figures = {"accuracy": confusion.trace() / confusion.sum(), "eight": eight}
@@ -150,14 +152,14 @@ def test_clips(data: Path) -> list[tuple[str, Samples]]:
 
 
 def folder_of(name: str) -> str:
-    """Return the name of a way's run folders."""
+    """Return the name of the run folders of a source."""
     return "".join(letter if letter.isalnum() else "-" for letter in name).strip("-")
 
 
 def going_on(
     way: dict[str, Any], *, epochs: int, n_scenes: int, seed: int, more: Sequence[Path] = ()
 ) -> Recipe:
-    """Return the last stage of the bundled model with the sources and disturbance of one way."""
+    """Return the last stage of the bundled model with other sources and augmentation."""
     replace = msgspec.structs.replace
     recipe = load_recipe(COMMANDS).stages()[-1]
     augment = replace(recipe.augment, mined_share=0.0)
@@ -178,7 +180,7 @@ def going_on(
 
 
 def with_sources(recipe: Recipe, way: dict[str, Any], *, more: Sequence[Path] = ()) -> Recipe:
-    """Return a recipe with the sources of one way."""
+    """Return a recipe with the word sources of one row of the table."""
     replace = msgspec.structs.replace
     words = [replace(one, optional=False) for one in recipe.data.words if one.path in way["words"]]
     words += [WordCorpus(path=str(folder.resolve()), split="train") for folder in more]
@@ -189,14 +191,14 @@ def with_sources(recipe: Recipe, way: dict[str, Any], *, more: Sequence[Path] = 
 
 
 def teach_itself(run: Path, data: Path, out: Path) -> None:
-    """Cut out of speech, its transcripts unread, what a trained network surely takes for a word.
+    """Self-training: cut words out of speech where a network detects them with confidence.
 
-    How many of these clips the aligned transcripts agree with is logged.
+    Transcripts are used only to log how many of these clips they agree with.
     """
     model, recipe = restore(run)
-    first, _ = train_speakers(data / "librispeech")
+    first, _ = speaker_halves(data / "librispeech")
     known = read_alignment(data / "alignment.jsonl")
-    paths = [p for p in audio_below(data / "librispeech") if p.stem.partition("-")[0] in first]
+    paths = [p for p in audio_files(data / "librispeech") if speaker_of_utterance(p.name) in first]
     unread = {name_of(one): one for one in (Spoken(path, read_samples(path), ()) for path in paths)}
     found = []
     out.mkdir(parents=True, exist_ok=True)
@@ -218,8 +220,8 @@ def teach_itself(run: Path, data: Path, out: Path) -> None:
         csv.writer(file).writerows([("word", "path", "at_s", "said"), *found])
 
 
-def said_at(known: dict[str, Utterance], name: str, word: str, at_s: float) -> bool | None:
-    """Say whether the word is said within half a second before a moment; None: no word times."""
+def said_at(known: dict[str, AlignedUtterance], name: str, word: str, at_s: float) -> bool | None:
+    """Return whether the word is said within half a second before a time; None: unknown."""
     if name not in known:
         return None
     words = known[name].words

@@ -1,11 +1,11 @@
-"""What `kws new` comes to with text alone, and with 50 and 300 real recordings: a table.
+"""Miss rates of `kws new` from text alone, and with 50 and 300 real recordings: a table.
 
     python benchmarks/own_word.py --data data --out runs/own_word --minutes 30 --kokoro MODEL VOICES
 
-For each word of `data/wake_words`, whose last quarter by name is for the figures and the rest for
-training. Fold 4 of the noise is for the figures; what `kws new` begins with has not heard it. What
-was made before is found again. With `--model` nothing is trained: that file is measured on the same
-streams.
+For each word of `data/wake_words`: the last quarter of its recordings by name is for evaluation,
+the rest for training. Fold 4 of the noise is for evaluation; the pretrained weights were not
+trained on it. Finished models are reused. With `--model` nothing is trained: that file is measured
+on the same streams.
 """
 
 from pathlib import Path
@@ -14,9 +14,10 @@ import click
 
 from kws.model import open_model
 from kws_train.atomic import link
-from kws_train.data.corpus import audio_below
-from kws_train.evaluate.det import Point
-from kws_train.evaluate.stream import evaluate_stream, hear
+from kws_train.data.audio_files import audio_files
+from kws_train.evaluate.det import OperatingPoint
+from kws_train.evaluate.stream import evaluate_stream
+from kws_train.evaluate.stream_results import process_streams
 from kws_train.own_word.figures import points_of
 from kws_train.own_word.pipeline import make, streams_for_figures
 from kws_train.own_word.prepare import gather_noise
@@ -29,14 +30,14 @@ _KINDS = {"text": 0, "text and 50 recordings": 50, "text and 300 recordings": 30
 
 @click.command()
 @click.option("--data", required=True, type=_PATH)
-@click.option("--out", required=True, type=_PATH, help="Folder for models and work.")
+@click.option("--out", required=True, type=_PATH, help="Folder for models and working files.")
 @click.option("--minutes", default=30.0, show_default=True)
 @click.option("--clips", "n_clips", default=800, show_default=True)
 @click.option("--word", "words", multiple=True, default=("computer", "snowboy", "view glass"))
 @click.option("--recordings", "counts", multiple=True, type=int, default=tuple(_KINDS.values()))
 @click.option("--kokoro", type=(_PATH, _PATH), metavar="MODEL VOICES")
 @click.option("--cache", type=_PATH)
-@click.option("--model", type=_PATH, help="Of the word: measured, nothing is trained.")
+@click.option("--model", type=_PATH, help="A model of the word to measure, without training.")
 def main(
     data: Path,
     *,
@@ -49,7 +50,7 @@ def main(
     cache: Path | None,
     model: Path | None,
 ) -> None:
-    """Train and measure each word in each way; print a table."""
+    """Train and measure each word with each number of recordings; print a table."""
     backends = () if model else open_backends(kokoro_files=kokoro)
     noise = _noise(data / "noise", out)
     rows = []
@@ -103,19 +104,19 @@ def main(
 
 
 def _measure(path: Path, request: Request, work: Work) -> None:
-    """Print what a model file comes to on the streams of a word, its own threshold last."""
+    """Print the scores of a model file on the streams of a word, its own threshold last."""
     work.begin(request)
     for folder in request.noise:
         gather_noise(folder, work.noise)
-    scores = evaluate_stream(hear(open_model(path), streams_for_figures(request, work)))
+    scores = evaluate_stream(process_streams(open_model(path), streams_for_figures(request, work)))
     for stream, points in points_of(scores).items():
         for point in points:
             click.echo(f"{stream}, threshold {point.threshold:.3f}: missed {_cell(point)}")
 
 
 def _recordings(folder: Path, out: Path, n: int) -> tuple[Path, Path]:
-    """Link recordings to train with, taken evenly, and the last quarter, to test with."""
-    paths = audio_below(folder)
+    """Link evenly chosen recordings for training, and the last quarter for evaluation."""
+    paths = audio_files(folder)
     n_known = len(paths) * 3 // 4
     chosen = [paths[i * n_known // n] for i in range(min(n, n_known))] if n else []
     places = out / "recordings" / f"{folder.name}-{n}", out / "recordings" / f"{folder.name}-test"
@@ -126,15 +127,15 @@ def _recordings(folder: Path, out: Path, n: int) -> tuple[Path, Path]:
 
 
 def _noise(folder: Path, out: Path) -> Path:
-    """Link noise, divided as for the bundled models: ESC-10's fold 4 is to test with."""
+    """Link noise, split as for the bundled models: ESC-10's fold 4 is for evaluation."""
     place = out / "recordings" / "noise"
-    for path in audio_below(folder):
+    for path in audio_files(folder):
         split = "test" if path.name.startswith("4-") else "train"
         link(path, place / split / path.parent.name / path.name)
     return place
 
 
-def _cell(point: Point) -> str:
+def _cell(point: OperatingPoint) -> str:
     misses = [100 * rate for rate in (point.miss_rate, point.miss_low, point.miss_high)]
     return f"{misses[0]:.1f} % [{misses[1]:.0f}, {misses[2]:.0f}] at {point.fa_per_hour:.2f}/h"
 

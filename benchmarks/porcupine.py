@@ -1,7 +1,7 @@
-"""Porcupine 1.9 on the streams that `kws new` was measured on: porcupine.py WORK [SENSITIVITY...].
+"""Measure Porcupine 1.9 on the streams of `kws new`: porcupine.py WORK [SENSITIVITY...].
 
-WORK is the work folder of `kws new` for a phrase that Porcupine knows. Its last version that needs
-no key is installed by `pip install "pvporcupine<2"`.
+WORK is the working folder of `kws new` for a phrase that Porcupine supports. `pip install
+"pvporcupine<2"` installs its last version that needs no access key.
 """
 
 import sys

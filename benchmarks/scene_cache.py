@@ -1,9 +1,8 @@
-"""Scenes made once and kept, so that many trainings can share them.
+"""Cache of scenes, so that several trainings can share the same ones.
 
-What is kept is audio and targets; frames are made from them for whatever features a recipe wants,
-and targets are thinned out for whatever time stride its model has. All models then hear the very
-same scenes. A single training does better with new scenes in every epoch
-(`kws_train.fit.training`).
+The cache holds audio and targets; features are computed for the settings of each recipe, and
+targets are subsampled to the time stride of its model. A single training does better with new
+scenes in every epoch (`kws_train.fit.training`).
 """
 
 import hashlib
@@ -24,23 +23,23 @@ from kws_train.recipe import Recipe
 from kws_train.scenes import augment
 from kws_train.scenes.ctc_scenes import SequenceScenes
 
-__all__ = ["CachedBatches", "Kept", "keep"]
+__all__ = ["CachedBatches", "CachedScenes", "cached_scenes"]
 
 _BLOCK = 256
 _N_CLIPS = 600
 
 
-class Kept(msgspec.Struct, frozen=True):
-    """What a folder keeps of scenes.
+class CachedScenes(msgspec.Struct, frozen=True):
+    """The scenes of a folder.
 
     Attributes
     ----------
     samples : int16 [shape=(scenes, n)]
     targets : uint8
-        What is right at every frame [shape=(scenes, frames, labels)], or the labels of the words
-        that are said one after another [shape=(scenes, words)], 0 behind the last.
+        The right labels at every frame [shape=(scenes, frames, labels)], or the sequence of word
+        labels [shape=(scenes, words)], 0 after the last.
     weights : float32 [shape=(scenes, frames)] or None
-        None with sequences of words.
+        None for sequences of words.
     folder : Path
     """
 
@@ -50,7 +49,7 @@ class Kept(msgspec.Struct, frozen=True):
     folder: Path
 
     def frames(self, settings: FeatureSettings) -> npt.NDArray[np.float16]:
-        """Return the scenes' frames (scenes, frames, features), made once for each settings."""
+        """Return the scenes' frames (scenes, frames, features), computed once per settings."""
         digest = hashlib.sha1(msgspec.json.encode(settings), usedforsecurity=False).hexdigest()[:12]
         path = self.folder / f"frames-{digest}.npy"
         if not path.is_file():
@@ -61,17 +60,17 @@ class Kept(msgspec.Struct, frozen=True):
         return np.load(path, mmap_mode="r")
 
 
-def keep(scenes: Any, folder: Path, *, n_scenes: int, seed: int) -> Kept:
-    """Make scenes and keep them in a folder, or read what it keeps.
+def cached_scenes(scenes: Any, folder: Path, *, n_scenes: int, seed: int) -> CachedScenes:
+    """Return the scenes that a folder holds, making them first if it holds none.
 
     Parameters
     ----------
     scenes : Scenes or SequenceScenes, or a function that gives one
-        Called only where the folder keeps nothing yet; with a time stride of one frame.
+        Called only if the folder is empty; with a time stride of one frame.
     folder : Path
-        Of these scenes alone; other scenes want another folder.
+        Of these scenes alone; other scenes need another folder.
     n_scenes, seed : int
-        How many, and what they are drawn from.
+        Number of scenes, and seed of the random generator.
     """
     audio = folder / "samples.npy"
     if not audio.is_file():
@@ -87,7 +86,7 @@ def keep(scenes: Any, folder: Path, *, n_scenes: int, seed: int) -> Kept:
         _save(folder / "clips.npy", _clips(scenes.clips, random))
         _save(audio, np.stack([np.rint(scene.samples).astype(np.int16) for scene in made]))
     weights = folder / "weights.npy"
-    return Kept(
+    return CachedScenes(
         np.load(audio, mmap_mode="r"),
         np.load(folder / "targets.npy"),
         np.load(weights) if weights.is_file() else None,
@@ -96,31 +95,37 @@ def keep(scenes: Any, folder: Path, *, n_scenes: int, seed: int) -> Kept:
 
 
 class CachedBatches(keras.utils.PyDataset):
-    """Batches of kept scenes for a recipe, in another order in every epoch.
+    """Batches of cached scenes for a recipe, in another order in every epoch.
 
     Parameters
     ----------
-    kept : Kept
+    cached : CachedScenes
     recipe : Recipe
-        Its keywords may be fewer than those of the scenes; the others are unknown words then.
+        Keywords of the scenes that it lacks become unknown words.
     labels : sequence of str
         Of the scenes.
     time_stride : int
         Of the model.
     training : bool
-        False: in order, undisturbed.
+        False: in order, without augmentation.
     """
 
     def __init__(
-        self, kept: Kept, recipe: Recipe, *, labels: list[str], time_stride: int, training: bool
+        self,
+        cached: CachedScenes,
+        recipe: Recipe,
+        *,
+        labels: list[str],
+        time_stride: int,
+        training: bool,
     ) -> None:
         super().__init__(workers=1)
-        self.kept, self.recipe, self.training = kept, recipe, training
-        self.frames = kept.frames(recipe.features)
+        self.cached, self.recipe, self.training = cached, recipe, training
+        self.frames = cached.frames(recipe.features)
         self.time_stride = time_stride
         n_frames = self.frames.shape[1]
-        if kept.weights is not None:  # windows of another length may give a frame more
-            n_frames = min(n_frames, kept.weights.shape[1])
+        if cached.weights is not None:  # windows of another length may give a frame more
+            n_frames = min(n_frames, cached.weights.shape[1])
         self.n_outputs = n_frames // time_stride
         self._keywords = [labels.index(word) for word in recipe.data.keywords]
         self._others = [i for i in range(2, len(labels)) if i not in self._keywords]
@@ -135,33 +140,33 @@ class CachedBatches(keras.utils.PyDataset):
         chosen = np.sort(self._order[index * size : (index + 1) * size])
         frames = self.frames[chosen, : self.n_outputs * self.time_stride].astype(np.float32)
         if self.training:
-            frames = np.stack([self._disturb(one) for one in frames])
-        targets = self.kept.targets[chosen]
-        if self.kept.weights is None:
+            frames = np.stack([self._augmented(one) for one in frames])
+        targets = self.cached.targets[chosen]
+        if self.cached.weights is None:
             return frames, targets
         outputs = slice(self.time_stride - 1, self.n_outputs * self.time_stride, self.time_stride)
-        return frames, self._narrowed(targets[:, outputs]), self.kept.weights[chosen][:, outputs]
+        return frames, self._merged(targets[:, outputs]), self.cached.weights[chosen][:, outputs]
 
     def on_epoch_end(self) -> None:
         """Shuffle."""
         n_scenes = len(self.frames)
         self._order = self._random.permutation(n_scenes) if self.training else np.arange(n_scenes)
 
-    def _narrowed(self, targets: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Count as unknown the keywords that are none of the recipe's."""
+    def _merged(self, targets: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Merge keywords that the recipe lacks into the unknown words."""
         if self._others:
             targets = targets.copy()
             targets[..., 1] |= targets[..., self._others].max(axis=-1)
         return targets[..., [0, 1, *self._keywords]]
 
-    def _disturb(self, frames: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Colour and mask log-power frames; cepstra stay as they are."""
+    def _augmented(self, frames: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Tilt and mask log-power frames; cepstra are returned unchanged."""
         recipe = self.recipe.augment
         if self.recipe.features.kind == "mfcc":
             return frames
         frames = augment.tilt(frames, greatest_db=recipe.tilt_db, random=self._random)
         frames = np.maximum(frames, np.float32(np.log(self.recipe.features.floor)))
-        scale = frames.shape[-1] / 40  # what the recipe says is for forty bands
+        scale = frames.shape[-1] / 40  # the recipe's mask sizes are for forty bands
         return augment.mask(
             frames,
             n_time=recipe.time_masks,
@@ -173,7 +178,7 @@ class CachedBatches(keras.utils.PyDataset):
 
 
 def _clips(clips: list[Clip], random: np.random.Generator) -> npt.NDArray[np.int16]:
-    """Return real clips, each followed by silence to one and a half seconds."""
+    """Return real clips, each padded with silence to one and a half seconds."""
     real = [clip.samples for clip in clips if clip.real] or [clip.samples for clip in clips]
     chosen = sorted(random.permutation(len(real))[:_N_CLIPS])
     n_samples = RATE_HZ * 3 // 2

@@ -1,4 +1,4 @@
-"""Say what share of the words that a recipe draws is synthetic, label by label.
+"""Print the share of synthetic words among those that a recipe draws, by label.
 
 python benchmarks/synthetic_share.py RECIPE DATA
 """
@@ -28,7 +28,7 @@ def main(path: Path, data: Path) -> None:
 
 
 def _share(clips: list[Clip]) -> float:
-    """Weigh words by the root of their number of clips, and clips by their weight, as scenes do."""
+    """Weight words by the root of their number of clips, and clips by weight, as scenes do."""
     words: dict[str, list[Clip]] = {}
     for clip in clips:
         words.setdefault(clip.word, []).append(clip)

@@ -1,8 +1,8 @@
-"""Train, export and measure every architecture of the zoo on equal terms: `make zoo`.
+"""Train, export and measure every architecture of the zoo under equal conditions: `make zoo`.
 
-All models but `ctc` hear the same scenes, made once, and each trains for the same CPU time on one
-thread. What has been trained, exported or measured is not done again. The figures are kept in
-RUNS/NAME/scores.json and written, as the tables of the page, into docs/zoo.md.
+All models but `ctc` train on the same cached scenes, each for the same CPU time on one thread.
+Finished steps are skipped. The figures are written to RUNS/NAME/scores.json and to the tables of
+docs/zoo.md.
 """
 
 import argparse
@@ -24,7 +24,7 @@ import keras
 import msgspec
 import numpy as np
 from ctc_words import build_utterances, evaluate_sequences
-from scene_cache import CachedBatches, Kept, keep
+from scene_cache import CachedBatches, CachedScenes, cached_scenes
 
 from kws.commands.bench import cpu_by_stage, recording
 from kws.features import Features
@@ -50,10 +50,10 @@ from kws_train.scenes.scenes import Scenes
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "train/kws_train/recipes"
 BITS = {"lstm": "int16x8"}
-"""An LSTM's cell sums up small changes over a long time: eight bits lose them."""
+"""An LSTM's cell accumulates small changes over a long time, which eight bits lose."""
 TEMPERATURE = 2.0
-"""Of step models: else the surest mistakes have the highest score that eight bits can hold. Not of
-`ctc`, whose decoder takes posteriors as they are."""
+"""Of step models: otherwise confident errors have the highest score that eight bits can represent.
+Not of `ctc`, whose decoder uses posteriors unchanged."""
 N_VALIDATION = 1280
 N_STREAMS = 96
 BEGIN, END = "<!-- make zoo: begin -->", "<!-- make zoo: end -->"
@@ -62,14 +62,14 @@ log = logging.getLogger("kws.zoo")
 
 
 def main() -> None:
-    """Do for each model what is still to be done."""
+    """Run the missing steps for each model."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=ROOT / "data")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs/zoo")
-    parser.add_argument("--scenes", type=int, default=12_000, help="scenes that all models share")
-    parser.add_argument("--minutes", type=float, default=10.0, help="of CPU, for each model")
-    parser.add_argument("--stream-minutes", type=float, default=60.0, help="of the stream")
-    parser.add_argument("--utterances", type=int, default=500, help="that `ctc` is measured on")
+    parser.add_argument("--scenes", type=int, default=12_000, help="number of shared scenes")
+    parser.add_argument("--minutes", type=float, default=10.0, help="CPU time per model")
+    parser.add_argument("--stream-minutes", type=float, default=60.0, help="length of the stream")
+    parser.add_argument("--utterances", type=int, default=500, help="to measure `ctc` on")
     parser.add_argument("--only", nargs="*", default=[*MODEL_RECIPES], help="models, by name")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -90,36 +90,21 @@ def main() -> None:
 
 
 def train(recipe: Recipe, run: Path, options: argparse.Namespace) -> None:
-    """Train for as many epochs as the CPU time is enough for; write a run folder."""
+    """Train for as many epochs as fit into the CPU time; write a run folder."""
     training, validation, labels = scenes_of(recipe, options)
     stride = architectures.time_stride(recipe.model)
     batches, held_out = (
-        CachedBatches(kept, recipe, labels=labels, time_stride=stride, training=kept is training)
-        for kept in (training, validation)
+        CachedBatches(
+            scenes, recipe, labels=labels, time_stride=stride, training=scenes is training
+        )
+        for scenes in (training, validation)
     )
     sample = batches.frames[:512].reshape(-1, recipe.features.n_features).astype(np.float32)
     mean, std = sample.mean(axis=0).tolist(), (sample.std(axis=0) + 1e-3).tolist()
-    loss = CtcLoss() if isinstance(recipe.model, CtcRecipe) else SetLoss()
-
-    def fresh(n_steps: int) -> architectures.Network:
-        keras.utils.set_random_seed(recipe.fit.seed)
-        model = architectures.build(
-            recipe.model, n_labels=len(labels_of(recipe)), mean=mean, std=std
-        )
-        rate = keras.optimizers.schedules.CosineDecay(
-            recipe.fit.learning_rate / 20,
-            n_steps,
-            warmup_target=recipe.fit.learning_rate,
-            warmup_steps=max(1, n_steps // 12),
-        )
-        decay = recipe.fit.weight_decay
-        model.compile(keras.optimizers.AdamW(rate, weight_decay=decay, clipnorm=1.0), loss=loss)
-        return model
-
-    step_s = seconds_a_step(fresh(100), batches)
+    step_s = seconds_per_step(compiled(recipe, mean, std, n_steps=100), batches)
     epochs = max(1, round(60 * options.minutes / (step_s * len(batches))))
-    log.info("%s: %.3f s a step, %d epochs", recipe.name, step_s, epochs)
-    model = fresh(epochs * len(batches))
+    log.info("%s: %.3f s per step, %d epochs", recipe.name, step_s, epochs)
+    model = compiled(recipe, mean, std, n_steps=epochs * len(batches))
     run.mkdir(parents=True, exist_ok=True)
     fit = msgspec.structs.replace(recipe.fit, epochs=epochs, scenes_per_epoch=len(batches.frames))
     recipe = msgspec.structs.replace(recipe, fit=fit)
@@ -147,10 +132,31 @@ def train(recipe: Recipe, run: Path, options: argparse.Namespace) -> None:
     finish(run)
 
 
+def compiled(
+    recipe: Recipe, mean: list[float], std: list[float], *, n_steps: int
+) -> architectures.Network:
+    """Return the untrained network of a recipe, with a learning rate for so many steps."""
+    keras.utils.set_random_seed(recipe.fit.seed)
+    model = architectures.build(recipe.model, n_labels=len(labels_of(recipe)), mean=mean, std=std)
+    rate = keras.optimizers.schedules.CosineDecay(
+        recipe.fit.learning_rate / 20,
+        n_steps,
+        warmup_target=recipe.fit.learning_rate,
+        warmup_steps=max(1, n_steps // 12),
+    )
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=recipe.fit.weight_decay, clipnorm=1.0)
+    model.compile(optimizer, loss=CtcLoss() if isinstance(recipe.model, CtcRecipe) else SetLoss())
+    return model
+
+
 def write_examples(
-    run: Path, recipe: Recipe, training: Kept, validation: Kept, labels: Sequence[str]
+    run: Path,
+    recipe: Recipe,
+    training: CachedScenes,
+    validation: CachedScenes,
+    labels: Sequence[str],
 ) -> None:
-    """Write what export calibrates on: scenes, at least half with a keyword of the recipe."""
+    """Write the examples that export calibrates on: scenes, at least half with a keyword."""
     columns = [labels.index(word) for word in recipe.data.keywords]
     if isinstance(recipe.model, CtcRecipe):
         holds = np.isin(training.targets, columns).any(axis=1)
@@ -167,8 +173,8 @@ def write_examples(
     )
 
 
-def seconds_a_step(model: architectures.Network, batches: CachedBatches) -> float:
-    """Return the CPU time of a step of training, batch included, once all is compiled."""
+def seconds_per_step(model: architectures.Network, batches: CachedBatches) -> float:
+    """Return the CPU time per training step, batch included, after compilation."""
     for i in range(2):
         model.train_on_batch(*batches[i])
     n_steps = min(12, len(batches))
@@ -178,14 +184,16 @@ def seconds_a_step(model: architectures.Network, batches: CachedBatches) -> floa
     return (time.process_time() - started_s) / n_steps
 
 
-def scenes_of(recipe: Recipe, options: argparse.Namespace) -> tuple[Kept, Kept, list[str]]:
-    """Return the kept scenes of training and validation for a recipe, and their labels."""
+def scenes_of(
+    recipe: Recipe, options: argparse.Namespace
+) -> tuple[CachedScenes, CachedScenes, list[str]]:
+    """Return the cached scenes of training and validation for a recipe, and their labels."""
     shared = load_recipe(RECIPES / "crnn.toml")
     if not set(recipe.data.keywords) <= set(shared.data.keywords):
         shared = recipe
     folder = options.runs / "scenes" / shared.name
     training, validation = (
-        keep(
+        cached_scenes(
             partial(make_scenes, shared, options.data, split),
             folder / split,
             n_scenes=n,
@@ -213,7 +221,7 @@ def make_scenes(recipe: Recipe, data: Path, split: str) -> Scenes:
 
 
 def kws(*words: object) -> str:
-    """Run a command of kws; return what it prints."""
+    """Run a kws command; return its standard output."""
     command = [sys.executable, "-m", "kws", *map(str, words)]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
@@ -256,7 +264,7 @@ def measure(recipe: Recipe, path: Path, run: Path, options: argparse.Namespace) 
 
 
 def agreement(run: Path, model: Model) -> float:
-    """Return the share of outputs in which the file's most probable label is the network's."""
+    """Return the share of outputs with the same most probable label in file and network."""
     network, recipe = restore(run)
     with np.load(run / "examples.npz") as stored:
         clips = stored["clips"][:100]
@@ -281,7 +289,7 @@ def digit_clips(data: Path, folder: Path) -> Path:
 
 
 def write_page(options: argparse.Namespace) -> None:
-    """Put what has been measured into the tables of docs/zoo.md; other rows stay as they are."""
+    """Write the figures to the tables of docs/zoo.md; rows of other models are unchanged."""
     page = ROOT / "docs/zoo.md"
     before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
     written, _, after = rest.partition(END)
@@ -297,11 +305,11 @@ def write_page(options: argparse.Namespace) -> None:
         else:
             lines += [line for line in table.splitlines() if line.startswith(f"| `{name}` |")]
     if "ctc" in scores:
-        heard = scores["ctc"]["sequences"]
+        ctc = scores["ctc"]["sequences"]
         rows = [["`ctc`, decoded by", "word error rate", "utterances without a mistake"]]
         rows += [["---"] * 3]
-        for how, rate in heard["word_error_rate"].items():
-            rows.append([how, f"{rate:.1%}", f"{heard['sequence_accuracy'][how]:.1%}"])
+        for how, rate in ctc["word_error_rate"].items():
+            rows.append([how, f"{rate:.1%}", f"{ctc['sequence_accuracy'][how]:.1%}"])
         sequences = "\n".join(map(line_of, rows))
     tables = "\n\n".join(["\n".join(lines), *([sequences] if sequences else [])])
     page.write_text(f"{before}{BEGIN}\n{tables}\n{END}{after}", encoding="utf-8")
@@ -324,7 +332,7 @@ def line_of(cells: Sequence[str]) -> str:
 
 
 def missed(stream: dict[str, Any], budget: float) -> str:
-    """Return the misses at a budget of false alarms per hour, or that no threshold keeps to it."""
+    """Return the miss rate at a budget of false alarms per hour; note if none meets it."""
     (point,) = (one for one in stream["points"] if one.get("budget") == budget)
     note = "" if point["fa_per_hour"] <= budget else f" ({point['fa_per_hour']:.1f}/h)"
     return f"{point['miss_rate']:.0%}{note}"

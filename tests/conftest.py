@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import sounds
 from hypothesis import settings
 
 from kws.manifest import FeatureSettings, Manifest, StateTensor, pack
@@ -23,7 +24,6 @@ FOREIGN_WARNINGS = (
     "ignore:Statistics for quantized inputs were expected:UserWarning",
 )
 
-RATE_HZ = 16_000
 TINY_LABELS = ("_silence_", "_unknown_", "yes", "no")
 TINY_FEATURES = FeatureSettings(kind="logmel", n_mels=8, window="hann", floor=1.0)
 
@@ -41,14 +41,7 @@ def random():
 @pytest.fixture(scope="session")
 def voiced():
     """Two seconds that a voice detector takes for a voice: harmonics of 120 Hz under formants."""
-    t = np.arange(2 * RATE_HZ) / RATE_HZ
-    sound = np.zeros(len(t))
-    for k in range(1, 30):
-        hz = 120.0 * k
-        formants = sum(np.exp(-(((hz - f) / 150.0) ** 2)) for f in (600.0, 1200.0, 2500.0))
-        sound += (formants + 0.02) * np.sin(2 * np.pi * hz * t + k)
-    sound *= 1.0 + 0.5 * np.sin(2 * np.pi * 4.0 * t)
-    return (8000 * sound / np.abs(sound).max()).astype(np.int16)
+    return sounds.voice(2.0)
 
 
 @pytest.fixture(scope="session")

@@ -23,8 +23,8 @@ from kws.model import mean_embeddings, open_model
 from kws.templates import pack_vectors, unit_vectors
 from kws_export.quantize import Quantization, convert
 from kws_export.verify import Agreement, verify
-from kws_train.data.align import train_speakers
-from kws_train.data.corpus import audio_below, read_samples
+from kws_train.data.audio_files import audio_files, read_samples
+from kws_train.data.librispeech import speaker_halves
 from kws_train.fit.training import labels_of, restore
 from kws_train.networks.architectures import Network, Spotting
 from kws_train.networks.fake_quant import at_mode
@@ -190,8 +190,8 @@ def export_embedding(
 
 def _speech(corpus: Path, recipe: Recipe, *, seed: int) -> Iterator[np.ndarray]:
     """Give the frames of utterances of training speakers, until there is enough."""
-    first, _ = train_speakers(corpus)
-    paths = [path for path in audio_below(corpus) if path.name.partition("-")[0] in first]
+    first, _ = speaker_halves(corpus)
+    paths = [path for path in audio_files(corpus) if path.name.partition("-")[0] in first]
     n_left = round(_BACKGROUND_S * RATE_HZ)
     for i in np.random.default_rng(seed).permutation(len(paths)):
         samples = read_samples(paths[i])

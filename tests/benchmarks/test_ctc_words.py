@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
+import sounds
 from ctc_words import build_utterances, evaluate_sequences
 
 from kws.config import DecisionSettings, GateSettings
@@ -54,10 +54,8 @@ def utterances(tmp_path_factory) -> list:
     folder: Path = tmp_path_factory.mktemp("words")
     clips = []
     for word, hz in PITCHES_HZ.items():
-        wave = np.zeros(RATE_HZ, np.int16)
-        wave[4000:10_000] = 8000 * np.sin(2 * np.pi * hz * np.arange(6000) / RATE_HZ)
-        soundfile.write(folder / f"{word}.wav", wave, RATE_HZ)
-        clips.append((word, folder / f"{word}.wav"))
+        wave = sounds.tone_in_noise(hz, peak=8000, rms=0)
+        clips.append((word, sounds.write(folder / f"{word}.wav", wave)))
     return build_utterances(clips, n=20, most_words=4)
 
 

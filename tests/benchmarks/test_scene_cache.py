@@ -51,31 +51,33 @@ def recipe(*, keywords=("yes", "no"), **features):
     )
 
 
-def batches(cache, kept, one, *, training=False, time_stride=4):
-    return cache.CachedBatches(kept, one, labels=LABELS, time_stride=time_stride, training=training)
+def batches(cache, cached, one, *, training=False, time_stride=4):
+    return cache.CachedBatches(
+        cached, one, labels=LABELS, time_stride=time_stride, training=training
+    )
 
 
 def test_scenes_are_made_once(cache, tmp_path):
     scenes = Numbered()
-    first = cache.keep(scenes, tmp_path, n_scenes=6, seed=1)
-    again = cache.keep(scenes, tmp_path, n_scenes=6, seed=1)
+    first = cache.cached_scenes(scenes, tmp_path, n_scenes=6, seed=1)
+    again = cache.cached_scenes(scenes, tmp_path, n_scenes=6, seed=1)
     assert scenes.n_made == 6
     assert np.array_equal(first.samples, again.samples)
     assert np.load(tmp_path / "clips.npy").shape == (1, 24_000)
 
 
 def test_frames_are_those_of_the_runtime_for_each_settings(cache, tmp_path):
-    kept = cache.keep(Numbered(), tmp_path, n_scenes=6, seed=1)
+    cached = cache.cached_scenes(Numbered(), tmp_path, n_scenes=6, seed=1)
     for settings in (FeatureSettings(), FeatureSettings(kind="logmel", floor=1.0)):
-        wanted = Features(settings).whole(np.asarray(kept.samples))
-        found = kept.frames(settings).astype(np.float32)
+        wanted = Features(settings).whole(np.asarray(cached.samples))
+        found = cached.frames(settings).astype(np.float32)
         assert found.shape == wanted.shape
         assert np.abs(found - wanted).max() <= 0.05
 
 
 def test_targets_are_those_at_the_last_frame_of_a_stride(cache, tmp_path):
-    kept = cache.keep(Numbered(), tmp_path, n_scenes=6, seed=1)
-    frames, targets, weights = batches(cache, kept, recipe())[1]
+    cached = cache.cached_scenes(Numbered(), tmp_path, n_scenes=6, seed=1)
+    frames, targets, weights = batches(cache, cached, recipe())[1]
     assert frames.shape == (3, 96, 13)
     assert targets.shape == (3, 24, 4)
     assert np.array_equal(weights[0], 4000 + np.arange(3, 96, 4))
@@ -83,15 +85,17 @@ def test_targets_are_those_at_the_last_frame_of_a_stride(cache, tmp_path):
 
 
 def test_keywords_that_a_recipe_does_not_have_are_unknown_words(cache, tmp_path):
-    kept = cache.keep(Numbered(), tmp_path, n_scenes=6, seed=1)
-    _, targets, _ = batches(cache, kept, recipe(keywords=["no"]), time_stride=1)[0]
+    cached = cache.cached_scenes(Numbered(), tmp_path, n_scenes=6, seed=1)
+    _, targets, _ = batches(cache, cached, recipe(keywords=["no"]), time_stride=1)[0]
     assert targets.shape == (3, 98, 3)
     assert targets[0, :8].tolist() == 2 * [[1, 0, 0], [0, 1, 0], [0, 1, 0], [0, 0, 1]]
 
 
 def test_training_hears_every_scene_once_an_epoch_in_another_order(cache, tmp_path):
-    trained = batches(cache, cache.keep(Numbered(), tmp_path, n_scenes=6, seed=1), recipe())
-    shuffled = batches(cache, trained.kept, recipe(), training=True)
+    trained = batches(
+        cache, cache.cached_scenes(Numbered(), tmp_path, n_scenes=6, seed=1), recipe()
+    )
+    shuffled = batches(cache, trained.cached, recipe(), training=True)
     epochs = []
     for _ in range(3):
         heard = [shuffled[i][2][:, 0] for i in range(2)]
@@ -105,10 +109,10 @@ def test_training_hears_every_scene_once_an_epoch_in_another_order(cache, tmp_pa
 
 @pytest.mark.parametrize(("kind", "changes"), [("mfcc", False), ("logmel", True)])
 def test_training_disturbs_log_power_frames_and_leaves_cepstra(cache, tmp_path, kind, changes):
-    kept = cache.keep(Numbered(), tmp_path, n_scenes=6, seed=1)
+    cached = cache.cached_scenes(Numbered(), tmp_path, n_scenes=6, seed=1)
     one = recipe(kind=kind, floor=1.0)
-    trained = batches(cache, kept, one, training=True)
+    trained = batches(cache, cached, one, training=True)
     frames, _, weights = trained[0]
     scenes = (weights[:, 0] // 1000).astype(int) - 1
-    clean = kept.frames(one.features)[scenes, :96].astype(np.float32)
+    clean = cached.frames(one.features)[scenes, :96].astype(np.float32)
     assert (np.abs(frames - clean).max() > 0.1) == changes

@@ -6,6 +6,7 @@ import wave
 import flatbuffers
 import numpy as np
 import pytest
+import sounds
 from ai_edge_litert import schema_py_generated as schema
 
 from kws.cli import main
@@ -38,11 +39,10 @@ def model(make_model, tmp_path_factory):
 @pytest.fixture(scope="session")
 def recording(tmp_path_factory):
     """Three seconds of silence with two bursts of a tone."""
-    time_s = np.arange(6400) / 16_000
-    samples = np.zeros(3 * 16_000)
+    samples = sounds.silence(3)
     for start_s in (0.5, 1.8):
         start = int(start_s * 16_000)
-        samples[start : start + 6400] = 12_000 * np.sin(2 * np.pi * 300 * time_s)
+        samples[start : start + 6400] = sounds.tone(300, 0.4, peak=12_000)
     path = tmp_path_factory.mktemp("audio") / "bursts.wav"
     with wave.open(str(path), "wb") as file:
         file.setparams((1, 2, 16_000, 0, "NONE", ""))

@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+import sounds
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -25,8 +26,7 @@ def blocks_of(signal, n):
 
 
 def sine(hz, *, rate_hz, seconds, amplitude, n_channels):
-    time_s = np.arange(int(rate_hz * seconds)) / rate_hz
-    mono = amplitude * np.sin(2 * np.pi * hz * time_s)
+    mono = sounds.sine(hz, int(rate_hz * seconds), peak=amplitude, rate_hz=rate_hz)
     return np.repeat(mono[:, None], n_channels, axis=1).astype(np.float32)
 
 
@@ -125,7 +125,7 @@ def test_a_stereo_sine_keeps_its_pitch_and_amplitude(rate_hz):
     spectrum = np.abs(np.fft.rfft(out[4_000:12_000])) / 4_000
     assert np.argmax(spectrum) == 500  # bins of 2 Hz
     assert spectrum[500] == pytest.approx(10_000, rel=1e-3)
-    expected = 10_000 * np.sin(2 * np.pi * 1_000 * np.arange(16_000) / 16_000)
+    expected = sounds.sine(1_000, 16_000, peak=10_000)
     assert np.abs(out - expected)[1_000:-1_000].max() < 3
 
 

@@ -4,20 +4,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sounds import RATE_HZ, silence
 
 from kws.config import GateSettings
 from kws.errors import ConfigError
 from kws.gate import BLOCK_MS, Gate
 
-RATE_HZ = 16_000
-
 
 def gate(**settings):
     return Gate(GateSettings(**settings), sample_rate_hz=RATE_HZ)
-
-
-def silence(seconds):
-    return np.zeros(int(seconds * RATE_HZ), np.int16)
 
 
 @pytest.mark.parametrize("aggressiveness", [0, 1, 2, 3])

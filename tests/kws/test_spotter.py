@@ -9,6 +9,7 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sounds import silence, tone
 
 from kws.config import DecisionSettings, GateSettings, SourceSettings
 from kws.errors import AudioError, ConfigError, FormatError, KwsError
@@ -116,18 +117,9 @@ def loud_gate(monkeypatch):
     monkeypatch.setattr("kws.spotter.Gate", LoudGate)
 
 
-def tone(seconds, hz, *, peak=6000):
-    t = np.arange(int(seconds * RATE_HZ)) / RATE_HZ
-    return (peak * np.sin(2 * np.pi * hz * t)).astype(np.int16)
-
-
-def silence(seconds):
-    return np.zeros(int(seconds * RATE_HZ), np.int16)
-
-
 def voice(seconds, hz):
     """Harmonics, which the voice detector lets through, unlike a pure tone."""
-    return sum(tone(seconds, k * hz, peak=3000) // k for k in range(1, 12)).astype(np.int16)
+    return sum(tone(k * hz, seconds, peak=3000) // k for k in range(1, 12)).astype(np.int16)
 
 
 SOUND = np.concatenate(
@@ -135,7 +127,7 @@ SOUND = np.concatenate(
         silence(0.5),
         voice(0.4, 130),
         silence(1.9),
-        tone(0.3, 3500),
+        tone(3500, 0.3),
         voice(0.3, 900),
         silence(0.15),
         voice(0.5, 160),
@@ -193,8 +185,8 @@ def test_in_silence_the_model_does_not_run():
 
 @pytest.mark.usefixtures("loud_gate")
 def test_a_closure_shorter_than_the_pre_roll_is_as_if_the_gate_had_not_closed():
-    sound = np.concatenate((tone(0.3, 300), silence(0.3), tone(0.3, 3000), silence(0.25)))
-    sound = np.concatenate((sound, tone(0.3, 300)))
+    sound = np.concatenate((tone(300, 0.3), silence(0.3), tone(3000, 0.3), silence(0.25)))
+    sound = np.concatenate((sound, tone(300, 0.3)))
     gated, ungated = Ears(), Ears()
     events = Spotter(gated, gate=GateSettings(pre_roll_ms=400)).process(sound)
     assert events == Spotter(ungated, gate=OFF).process(sound) != []
@@ -204,7 +196,7 @@ def test_a_closure_shorter_than_the_pre_roll_is_as_if_the_gate_had_not_closed():
 
 @pytest.mark.usefixtures("loud_gate")
 def test_after_a_longer_closure_the_model_starts_anew_from_the_pre_roll():
-    sound = np.concatenate((tone(0.2, 300), silence(2), tone(0.2, 3000)))
+    sound = np.concatenate((tone(300, 0.2), silence(2), tone(3000, 0.2)))
     ears = Ears()
     spotter = Spotter(ears, gate=GateSettings(pre_roll_ms=300))
     spotter.process(sound)
@@ -219,14 +211,14 @@ def test_after_a_longer_closure_the_model_starts_anew_from_the_pre_roll():
 @pytest.mark.usefixtures("loud_gate")
 def test_without_pre_roll_the_model_starts_at_the_opening():
     ears = Ears()
-    Spotter(ears, gate=GateSettings(pre_roll_ms=0)).process(np.r_[silence(1), tone(0.2, 300)])
-    assert len(ears.heard) == len(Features(FEATURES).process(tone(0.2, 300))) // 2 * 2
+    Spotter(ears, gate=GateSettings(pre_roll_ms=0)).process(np.r_[silence(1), tone(300, 0.2)])
+    assert len(ears.heard) == len(Features(FEATURES).process(tone(300, 0.2))) // 2 * 2
 
 
 @pytest.mark.usefixtures("loud_gate")
 def test_detections_out_of_the_pre_roll_carry_their_own_time():
     """The gate opens late, 0.3 s after the sound that the script answers to."""
-    sound = np.concatenate((silence(1), tone(0.3, 300, peak=400), tone(0.5, 300)))
+    sound = np.concatenate((silence(1), tone(300, 0.3, peak=400), tone(300, 0.5)))
     model = Script({5: 0.9, 6: 0.9, 7: 0.9}, smoothing_ms=20)
     (event,) = Spotter(model, gate=GateSettings(pre_roll_ms=300)).process(sound)
     assert 1.0 < event.end_s < 1.3
@@ -234,7 +226,7 @@ def test_detections_out_of_the_pre_roll_carry_their_own_time():
 
 @pytest.mark.usefixtures("loud_gate")
 def test_the_refractory_time_runs_on_behind_a_closed_gate():
-    sound = np.concatenate((tone(0.1, 300), silence(0.6), tone(0.5, 300)))
+    sound = np.concatenate((tone(300, 0.1), silence(0.6), tone(300, 0.5)))
     gate = GateSettings(pre_roll_ms=0)
     script = {0: 0.9, 10: 0.9}  # starts over at each opening, with the model
     ends = {

@@ -1,19 +1,19 @@
 """What tests of the workbench share: sounds, a corpus of them, and a model that hears pitch."""
 
-import wave
 from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
+import sounds
+from sounds import RATE_HZ
 
 from kws.manifest import FeatureSettings, Manifest
 from kws.model import Model
-from kws_train.data.corpus import official_split, quiet_utterances
+from kws_train.data.librispeech import quiet_utterances
+from kws_train.data.splits import official_split
 from kws_train.evaluate.build_stream import build_stream
 
 LABELS = ("_silence_", "_unknown_", "go", "stop")
-RATE_HZ = 16_000
 WORDS_HZ = {"low": 500, "high": 2500, "other": 1200}
 LOW_HZ, MIDDLE_HZ, HIGH_HZ = 300, 1300, 5000
 
@@ -51,14 +51,9 @@ class Pitch:
 
 
 def tone(path: Path, *, hz: float, amplitude: float = 4000, seconds: float = 0.5) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    quiet = np.zeros(RATE_HZ // 4)
-    loud = amplitude * np.sin(2 * np.pi * hz * np.arange(round(seconds * RATE_HZ)) / RATE_HZ)
-    samples = np.concatenate((quiet, loud, quiet)).astype(np.int16)
-    with wave.open(str(path), "wb") as file:
-        file.setparams((1, 2, RATE_HZ, 0, "NONE", ""))
-        file.writeframes(samples.tobytes())
-    return path
+    quiet = sounds.silence(0.25)
+    loud = sounds.tone(hz, seconds, peak=amplitude)
+    return sounds.write(path, np.concatenate((quiet, loud, quiet)))
 
 
 def corpus(folder: Path) -> Path:
@@ -106,10 +101,8 @@ def tone_words(tmp_path_factory):
         for i in range(14):
             path = folder / "words" / word / f"{i:04x}_nohash_0.wav"
             splits.add(official_split(path))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            t = np.arange(6000) / RATE_HZ
             wave = random.normal(0, 30, RATE_HZ)
-            wave[4000:10_000] += 6000 * np.sin(2 * np.pi * hz * random.uniform(0.9, 1.1) * t)
-            soundfile.write(path, wave.astype(np.int16), RATE_HZ)
+            wave[4000:10_000] += sounds.sine(hz * random.uniform(0.9, 1.1), 6000, peak=6000)
+            sounds.write(path, wave.astype(np.int16))
     assert splits >= {"train", "validation"}
     return folder

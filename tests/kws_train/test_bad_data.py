@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import sounds
 
 from kws.cli import main
-from kws_train.data.corpus import official_split
+from kws_train.data.splits import official_split
 
 RATE_HZ = 16_000
 RECIPE = """
@@ -49,13 +50,8 @@ TRAINING_NAMES = [
 
 
 def write(path, hz, *, seconds=1.0, rate_hz=RATE_HZ):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    t = np.arange(round(seconds * rate_hz)) / rate_hz
-    wave = np.random.default_rng(1).normal(0, 30, len(t))
-    middle = (t > 0.25) & (t < 0.65)
-    wave[middle] += 6000 * np.sin(2 * np.pi * hz * t[middle])
-    soundfile.write(path, wave.astype(np.int16), rate_hz)
-    return path
+    wave = sounds.tone_in_noise(hz, seconds=seconds, rate_hz=rate_hz)
+    return sounds.write(path, wave, rate_hz=rate_hz)
 
 
 @pytest.fixture
@@ -104,7 +100,7 @@ def test_clips_that_cannot_be_used_are_left_out_and_listed(data, capfd, caplog, 
     assert f"trained: {run}." in out
     with (run / "left_out.csv").open(newline="") as rows:
         reasons = {row["path"]: row["reason"] for row in csv.DictReader(rows)}
-    assert reasons.pop(str(torn)).startswith(f"A clip must be audio. Received: {torn} (")
+    assert reasons.pop(str(torn)).startswith(f"An audio file must be readable. Received: {torn} (")
     assert reasons == {
         str(words / "empty"): (
             f"A folder of words must hold audio. Received: none in {words / 'empty'}. Fill or "
@@ -114,7 +110,7 @@ def test_clips_that_cannot_be_used_are_left_out_and_listed(data, capfd, caplog, 
             f"A word's clip must last 0.05 to 10 s. Received: 600 s in {long}. Cut it, or move it "
             f"to other data."
         ),
-        str(empty): f"A clip must hold samples. Received: none in {empty}. Remove it.",
+        str(empty): f"An audio file must hold samples. Received: none in {empty}. Remove it.",
     }
     assert f"4 files left out, listed in {run / 'left_out.csv'}" in caplog.messages
 
@@ -153,7 +149,7 @@ def test_a_folder_that_differs_from_a_keyword_in_case_is_refused(data, capfd, te
     assert code == 2
     assert errors_of(err) == [
         f"Error: Folders and keywords must be written alike. Received: {folder} for the keyword "
-        f"`low`. Rename the folder, or the keyword; two folders of one word, join."
+        f"`low`. Rename the folder, or the keyword; merge two folders of the same word."
     ]
 
 
@@ -201,7 +197,10 @@ def test_after_ctrl_c_the_same_command_goes_on(data):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in err
-    assert "interrupted: the same command goes on after the last whole epoch" in err.splitlines()
+    assert (
+        "interrupted: run the same command to resume after the last completed epoch"
+        in err.splitlines()
+    )
     done = [line for line in (run / "history.csv").read_text().splitlines()[1:] if line]
     finished = subprocess.run(
         [*command, "--epochs", str(len(done) + 1)], capture_output=True, text=True, check=False

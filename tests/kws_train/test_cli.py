@@ -17,6 +17,8 @@ from kws_train.cli import align, train
 from kws_train.cli import evaluate as evaluate_command
 from kws_train.evaluate import clips
 from kws_train.evaluate.build_stream import Stream, build_stream
+from kws_train.evaluate.stream import evaluate_stream
+from kws_train.evaluate.stream_results import process_streams
 from kws_train.recipe import load_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -131,9 +133,9 @@ def test_damaged_examples_are_named(tmp_path, monkeypatch, content):
         export(tmp_path, tmp_path / "out.tflite")
 
 
-def test_a_model_without_a_label_for_silence_cannot_sort_clips(tmp_path):
+def test_a_model_without_a_label_for_silence_cannot_classify_clips(tmp_path):
     message = (
-        "A model must have the labels `_silence_` and `_unknown_` to sort clips. Received: "
+        "A model must have the labels `_silence_` and `_unknown_` to classify clips. Received: "
         "yes, no, go. Measure it with `kws eval stream`."
     )
     with pytest.raises(ModelError, match=f"^{re.escape(message)}$"):
@@ -153,7 +155,7 @@ def test_a_stream_too_short_for_a_keyword_is_refused(speech):
 def test_times_on_a_stream_do_not_depend_on_the_outputs_of_a_call(n_outputs):
     word = Word(word="go", start_s=0.7, end_s=1.0)
     stream = Stream(np.zeros(3 * 16_000, np.int16), (word,))
-    scores = stream.evaluate_stream(stream.hear(Ticking(n_outputs=n_outputs), [stream]))
+    scores = evaluate_stream(process_streams(Ticking(n_outputs=n_outputs), [stream]))
     # Two of three outputs have to say it: the second ends after 52 * 20 ms and the overlap, 15 ms.
     assert scores.latency_ms["p50"] == pytest.approx(1000 * (52 * 0.02 + 0.015 - 1.0))
     assert scores.points[-1].miss_rate == 0.0
@@ -163,7 +165,9 @@ def test_without_a_hit_the_latency_is_null_in_json(monkeypatch, speech, tmp_path
     monkeypatch.setattr("kws.model.model_path", lambda name: tmp_path)
     monkeypatch.setattr("kws.model.open_model", lambda path: Ticking(n_outputs=1))
     stream = Stream(np.zeros(4800, np.int16), (Word(word="go", start_s=0.1, end_s=0.2),))
-    monkeypatch.setattr("kws_train.cli._streams", lambda words, **where: [stream])
+    monkeypatch.setattr(
+        "kws_train.evaluate.stream_options.build_streams", lambda options, keywords: [stream]
+    )
     where = ["--keywords", "k", "--background", "b", "--json"]
     done = CliRunner().invoke(evaluate_command, ["stream", "ticking", *where])
     assert done.exit_code == 0, done.output
@@ -225,7 +229,9 @@ def test_a_calibrated_model_listens_by_its_budget_and_refuses_others(tmp_path, m
         for one in stream.words
     ]
     thrice = Stream(np.tile(stream.samples, 3), tuple(words), name="demo")
-    monkeypatch.setattr("kws_train.evaluate.calibrate.tuning_streams", lambda *_, **__: [thrice])
+    monkeypatch.setattr(
+        "kws_train.evaluate.tuning_streams.tuning_streams", lambda *_, **__: [thrice]
+    )
     recipe = str(ROOT / "train/kws_train/recipes/commands.toml")
     where = ["--config", recipe, "--data", "data", "--out", str(made)]
     done = CliRunner().invoke(evaluate_command, ["calibrate", "commands", *where])

@@ -66,10 +66,7 @@ def test_processes_give_the_same_and_one_killed_is_said():
             kill(os.getpid(), die)
         return item
 
-    message = (
-        "Work in processes needs all of them to live. Received: one was killed, as a rule for want "
-        "of memory. Give fewer --jobs."
-    )
+    message = "A worker process was killed, usually because memory ran out. Give fewer --jobs."
     with pytest.raises(KwsError, match=f"^{re.escape(message)}$"):
         list(map_corpus(fatal, range(30), n_jobs=2))
 

@@ -1,4 +1,20 @@
-"""The workbench: data, scenes, layers, training and evaluation. Never imported by the device."""
+"""The workbench: data, scenes, networks, training and evaluation. Never imported by the runtime.
+
+- `data`: corpora of clips and of continuous speech.
+- `scenes`: continuous audio mixed from clips, speech and noise, with targets, for training.
+- `networks`: layers, blocks and architectures.
+- `fit`: training, checkpoints, losses and search.
+- `synth`: synthetic clips of words, and their voices.
+- `evaluate`: scores on clips and on streams, calibration, plots, reports.
+- `mining`: false alarms and misses in recordings, labelled and trained on (`kws mine`).
+- `own_word`: a model of one's own phrase (`kws new`).
+- `recipes`: the recipes that come with kws.
+- `atomic`: atomic file writes.
+- `cli`: commands of the workbench.
+- `optional`: optional libraries, imported on first use.
+- `parallel`: parallel map over the items of a corpus.
+- `recipe`: recipes: the settings of a training, read from TOML and validated.
+"""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic file writes."""
 
 import os
 import shutil
@@ -11,25 +11,25 @@ __all__ = ["link", "replacing"]
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a path to write to that becomes `path` once all is written.
+    """Yield a temporary path in the same folder; rename it to `path` on success.
 
-    Where that fails, what was there before stays, and nothing else is left.
+    On an exception, an existing `path` is unchanged and the temporary file is deleted.
     """
-    begun = path.with_name(f".{os.getpid()}-{path.name}")
+    unfinished = path.with_name(f".{os.getpid()}-{path.name}")
     try:
-        yield begun
-        begun.replace(path)
+        yield unfinished
+        unfinished.replace(path)
     finally:
-        begun.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
 
 
 def link(path: Path, to: Path) -> None:
-    """Put a file in a second place, stored once where that is possible; what is there stays."""
+    """Hard-link a file to a second path, or copy it where links fail; an existing `to` is kept."""
     to.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(path, to)
     except FileExistsError:
         return
     except OSError:
-        with replacing(to) as begun:
-            shutil.copyfile(path, begun)
+        with replacing(to) as unfinished:
+            shutil.copyfile(path, unfinished)

@@ -21,6 +21,7 @@ __all__ = ["align", "evaluate", "leave_at_once", "splice", "synth", "train", "vo
 
 _PATH = click.Path(path_type=Path)
 SPLITS = ["train", "validation", "test", "all"]
+_RESUME_TRAINING = "interrupted: run the same command to resume after the last completed epoch"
 
 
 @click.command(cls=Command)
@@ -69,19 +70,11 @@ def train(
 
     Ctrl-C stops it; the same command resumes.
     """
-    from kws_train.evaluate.training_plots import draw
+    from kws_train.evaluate.training_plots import draw_training
     from kws_train.fit.training import fit_stages
-    from kws_train.recipe import load_recipe
 
     logging.getLogger("kws").setLevel(logging.INFO)
-    if mined and start and not config:
-        from kws_train.mining.finetune import fine_tuning
-
-        recipe = fine_tuning(start, mined)
-    elif config and not mined:
-        recipe = load_recipe(config)
-    else:
-        raise click.UsageError("Give --config, or --fine-tune and --start.")
+    recipe = _recipe(config, mined=mined, start=start)
     changes = {"epochs": epochs, "seed": seed}
     changed = {key: value for key, value in changes.items() if value is not None}
     recipe = msgspec.structs.replace(recipe, fit=msgspec.structs.replace(recipe.fit, **changed))
@@ -92,15 +85,15 @@ def train(
         with _tracking(project, recipe, run) as callbacks:
             model, recipe = fit_stages(recipe, data=data, run=run, start=start, callbacks=callbacks)
     except KeyboardInterrupt:
-        click.echo("interrupted: the same command goes on after the last whole epoch", err=True)
+        click.echo(_RESUME_TRAINING, err=True)
         leave_at_once()
-    for picture in draw(run, model, recipe, data=data):
-        click.echo(f"drawn: {picture}")
+    for plot in draw_training(run, model, recipe, data=data):
+        click.echo(f"plot: {plot}")
     click.echo(f"trained: {run}. Next: kws export {run} --out {recipe.name}.tflite")
 
 
 def leave_at_once() -> NoReturn:
-    """End without waiting for the process that makes scenes: interrupted, it may never answer."""
+    """Exit with code 130 without joining the scene process, which may hang after an interrupt."""
     for child in multiprocessing.active_children():
         child.kill()
     sys.stdout.flush()
@@ -108,9 +101,22 @@ def leave_at_once() -> NoReturn:
     os._exit(130)
 
 
+def _recipe(config: Path | None, *, mined: Path | None, start: Path | None) -> Any:
+    """Return the recipe of a file, or the one that fine-tunes a run on mined clips."""
+    if mined and start and not config:
+        from kws_train.mining.finetune import fine_tuning
+
+        return fine_tuning(start, mined)
+    if config and not mined:
+        from kws_train.recipe import load_recipe
+
+        return load_recipe(config)
+    raise click.UsageError("Give --config, or --fine-tune and --start.")
+
+
 @contextlib.contextmanager
 def _tracking(project: str | None, recipe: Any, run: Path) -> Iterator[Sequence[Any]]:
-    """Give the callbacks that a training is tracked by, while it runs."""
+    """Yield the callbacks that log a training to Weights & Biases, if to a project."""
     if project is None:
         yield ()
         return
@@ -260,7 +266,7 @@ def stream(
     groups: Path | None,
     det: Path | None,
     as_json: bool,
-    **where: Any,
+    **options: Any,
 ) -> None:
     """Miss rate and false alarms per hour on a stream of speech.
 
@@ -268,7 +274,9 @@ def stream(
     """
     from kws.model import model_path, open_model
     from kws_train.evaluate.groups import read_metadata
-    from kws_train.evaluate.stream import evaluate_stream, hear
+    from kws_train.evaluate.stream import evaluate_stream
+    from kws_train.evaluate.stream_options import StreamOptions, build_streams
+    from kws_train.evaluate.stream_results import process_streams
     from kws_train.evaluate.tables import stream_table
 
     metadata = read_metadata(groups) if groups else None
@@ -277,17 +285,17 @@ def stream(
         from kws_train.evaluate.label_files import labelled_stream
 
         streams = [labelled_stream(audio, labels)]
-    elif audio or labels or not (where["keywords"] and where["background"]):
+    elif audio or labels or not (options["keywords"] and options["background"]):
         raise click.UsageError("Give --keywords and --background, or --audio and --labels.")
     else:
-        streams = _streams(spotting.manifest.keywords, **where)
-    heard = hear(spotting, streams)
-    scores = evaluate_stream(heard, metadata=metadata)
+        streams = build_streams(StreamOptions(**options), spotting.manifest.keywords)
+    results = process_streams(spotting, streams)
+    scores = evaluate_stream(results, metadata=metadata)
     click.echo(msgspec.json.encode(scores).decode() if as_json else stream_table(scores))
     if det:
         from kws_train.evaluate.plots import draw_det, save
 
-        save(draw_det(heard.curves()), det)
+        save(draw_det(results.curves()), det)
 
 
 @evaluate.command()
@@ -307,22 +315,25 @@ def stream(
     help="Clips of single words: word/clip files; the test split is used.",
 )
 @_stream_options
-def report(run: Path, *, model: str, clips: Path, **where: Any) -> None:
+def report(run: Path, *, model: str, clips: Path, **options: Any) -> None:
     """Write RUN/report.html: all figures, plots and the worst errors.
 
     The clips of the worst errors can be played in it.
     """
     from kws.model import model_path, open_model
     from kws_train.evaluate.report import write_report
-    from kws_train.evaluate.stream import hear
+    from kws_train.evaluate.stream_options import StreamOptions, build_streams
+    from kws_train.evaluate.stream_results import process_streams
 
-    if not (where["keywords"] and where["background"]):
+    if not (options["keywords"] and options["background"]):
         raise click.UsageError("Give --keywords and --background.")
     path = model_path(model)
     spotting = open_model(path)
-    heard = hear(spotting, _streams(spotting.manifest.keywords, **where))
+    streams = build_streams(StreamOptions(**options), spotting.manifest.keywords)
+    results = process_streams(spotting, streams)
     command = shlex.join(["kws", *sys.argv[1:]])
-    click.echo(f"written: {write_report(run, path, clips=clips, heard=heard, command=command)}")
+    page = write_report(run, path, clips=clips, results=results, command=command)
+    click.echo(f"written: {page}")
 
 
 @evaluate.command()
@@ -358,7 +369,17 @@ def report(run: Path, *, model: str, clips: Path, **where: Any) -> None:
     show_default=True,
     help="Random seed of the streams.",
 )
-def calibrate(model: str, *, config: Path, data: Path, out: Path | None, **where: Any) -> None:
+def calibrate(
+    model: str,
+    *,
+    config: Path,
+    data: Path,
+    out: Path | None,
+    background: tuple[Path, ...],
+    snr_db: tuple[float, ...],
+    minutes: float | None,
+    seed: int,
+) -> None:
     """Fill a model's table of thresholds by false alarms per hour.
 
     Measured on data that the recipe keeps for validation: keywords of the validation split among
@@ -366,60 +387,23 @@ def calibrate(model: str, *, config: Path, data: Path, out: Path | None, **where
     """
     from kws.commands.info import facts
     from kws.model import model_path, open_model
-    from kws_train.evaluate.calibrate import calibrate as fill
-    from kws_train.evaluate.calibrate import tuning_streams, write_manifest
-    from kws_train.evaluate.stream import hear
+    from kws_train.evaluate.calibrate import calibrate_manifest, write_manifest
+    from kws_train.evaluate.stream_results import process_streams
+    from kws_train.evaluate.tuning_streams import tuning_streams
     from kws_train.recipe import load_recipe
 
     path = model_path(model)
     spotting = open_model(path)
     recipe = load_recipe(config).stages()[-1]
-    manifest = fill(spotting.manifest, hear(spotting, tuning_streams(recipe.data, data, **where)))
+    streams = tuning_streams(
+        recipe.data, data, background=background, snr_db=snr_db, minutes=minutes, seed=seed
+    )
+    manifest = calibrate_manifest(spotting.manifest, process_streams(spotting, streams))
     write_manifest(path, manifest, out or path)
     for title, text in facts(manifest, n_bytes=path.stat().st_size):
         if title.startswith("calibra"):
             click.echo(f"{title}: {text}")
     click.echo(f"calibrated: {out or path}")
-
-
-def _streams(
-    words: Sequence[str],
-    *,
-    keywords: Path,
-    background: Path,
-    noise: Path | None,
-    noise_pattern: str,
-    snr_db: Sequence[float],
-    snr_rule: Any,
-    speakers: str,
-    split: Any,
-    n_background: int,
-    without: Sequence[str],
-    minutes: float | None,
-    seed: int,
-) -> Any:
-    """Build the streams that the options of `kws eval stream` describe, one for each SNR."""
-    from kws_train.data.align import train_speakers
-    from kws_train.data.corpus import quiet_utterances
-    from kws_train.evaluate.build_stream import build_stream, keyword_clips, noise_below
-
-    second = train_speakers(background)[1] if speakers == "second" else None
-    clips = keyword_clips(keywords, words, split=split)
-    utterances = quiet_utterances(background, without=[*words, *without], speakers=second)
-    recordings = noise_below(noise, noise_pattern) if noise else []
-    return [
-        build_stream(
-            clips,
-            utterances,
-            recordings,
-            snr_db=one,
-            snr_rule=snr_rule,
-            seed=seed,
-            most_s=None if minutes is None else 60 * minutes,
-            n_background=n_background,
-        )
-        for one in (snr_db if noise else [math.inf])
-    ]
 
 
 @click.command(cls=Command)
@@ -445,7 +429,7 @@ def align(corpus: Path, out: Path, half: str, jobs: int, scheduler: str | None) 
 
     summary = run(corpus, out, half=half, n_jobs=jobs, scheduler=scheduler, progress=True)
     click.echo(
-        f"{out}: {summary.n_aligned} utterances aligned, {summary.n_kept} were there, "
+        f"{out}: {summary.n_aligned} utterances aligned, {summary.n_kept} already there, "
         f"{len(summary.left_out)} left out"
     )
 
@@ -554,18 +538,10 @@ def synth(
     Clips go to OUT/WORD. Ctrl-C stops it; the same command resumes.
     """
     from kws_train.synth.clip_checks import Whisper
-    from kws_train.synth.negatives import apart_from, negatives, share_out
-    from kws_train.synth.phrases import Phrase
     from kws_train.synth.synthesize import synthesize
     from kws_train.synth.voices.discover import describe, open_backends
 
-    said, alike = _counted(words), _counted(near)
-    phrases = {word: Phrase.of(word, language=language) for word, _ in (*said, *alike)}
-    wanted = Counter(dict(said))
-    for word, n in alike:
-        others = [phrase for other, phrase in phrases.items() if other != word]
-        found = apart_from(negatives(phrases[word], seed=seed), others)
-        wanted.update(share_out(found, n_clips=n))
+    wanted, required = _clips_wanted(words, near, language=language, seed=seed)
     if not wanted:
         raise click.UsageError("Give --word WORD=N, such as off=100, or --near WORD=N.")
     backends = open_backends(
@@ -584,14 +560,31 @@ def synth(
             seed=seed,
         )
     except KeyboardInterrupt:
-        click.echo("interrupted: the same command goes on", err=True)
+        click.echo("interrupted: run the same command to resume", err=True)
         raise
     click.echo(f"{out}: {report.describe()}")
-    report.require(phrases[word].text for word, _ in said)
+    report.require(required)
+
+
+def _clips_wanted(
+    words: Sequence[str], near: Sequence[str], *, language: str, seed: int
+) -> tuple[Counter[str], list[str]]:
+    """Return the number of clips by text, and the texts of which there must be clips."""
+    from kws_train.synth.negatives import apart_from, negatives, share_out
+    from kws_train.synth.phrases import Phrase
+
+    said, alike = _counted(words), _counted(near)
+    phrases = {word: Phrase.of(word, language=language) for word, _ in (*said, *alike)}
+    wanted = Counter(dict(said))
+    for word, n in alike:
+        others = [phrase for other, phrase in phrases.items() if other != word]
+        found = apart_from(negatives(phrases[word], seed=seed), others)
+        wanted.update(share_out(found, n_clips=n))
+    return wanted, [phrases[word].text for word, _ in said]
 
 
 def _counted(words: Sequence[str]) -> list[tuple[str, int]]:
-    """Read WORD=N."""
+    """Parse WORD=N."""
     counted = []
     for option in words:
         word, _, n = option.rpartition("=")

@@ -1,4 +1,4 @@
-"""Libraries that only some uses of the workbench need: loaded when needed, missed with a remedy."""
+"""Optional libraries of the workbench, imported on first use."""
 
 import importlib
 from typing import Any
@@ -14,11 +14,11 @@ def load_library(name: str, *, purpose: str, package: str | None = None) -> Any:
     Parameters
     ----------
     name : str
-        Of the module.
+        The module's name.
     purpose : str
-        What needs it, as the message says it.
+        The feature that needs it: the subject of the error message.
     package : str, optional
-        What pip installs it as, where that is another name.
+        The name to install with pip, where it differs from the module's.
 
     Raises
     ------

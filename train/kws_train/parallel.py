@@ -1,6 +1,7 @@
-"""Work over the items of a corpus: in threads, in processes, or on a Dask cluster, always in order.
+"""Parallel map over the items of a corpus: threads, processes or a Dask cluster, results in order.
 
-The result of each item is that of a plain loop, whoever did it and whatever became of a worker.
+Results are those of a plain loop, on every backend, even where a worker is lost and its items are
+processed again.
 """
 
 import contextlib
@@ -14,9 +15,9 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from kws.errors import ConfigError, KwsError
 from kws_train.optional import load_library
 
-__all__ = ["Backend", "Failure", "map_corpus"]
+__all__ = ["Failure", "JoblibBackend", "map_corpus"]
 
-Backend: TypeAlias = Literal["loky", "threading", "dask"]
+JoblibBackend: TypeAlias = Literal["loky", "threading", "dask"]
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
@@ -25,7 +26,7 @@ _CONNECT_S = 10
 
 @dataclass(frozen=True)
 class Failure(Generic[_Item]):
-    """An item that could not be worked on, and why."""
+    """An item that failed, and the reason."""
 
     item: _Item
     reason: str
@@ -36,25 +37,25 @@ def map_corpus(
     items: Iterable[_Item],
     *,
     n_jobs: int = 1,
-    backend: Backend = "loky",
+    backend: JoblibBackend = "loky",
     scheduler: str | None = None,
 ) -> Iterator[_Result | Failure[_Item]]:
-    """Give a function's result for each item, in the order of the items, as they become ready.
+    """Yield a function's result for each item, in the order of the items, as they become ready.
 
-    An item for which it raises `KwsError`, `OSError` or `ValueError` gives a `Failure`, and the
-    others go on.
+    An item for which it raises `KwsError`, `OSError` or `ValueError` yields a `Failure`; the others
+    continue.
 
     Parameters
     ----------
     function : callable
-        Has to depend on its item alone: what a lost worker of a cluster did is done again.
+        Must depend on its item alone: items of a lost worker are processed again.
     items : iterable
     n_jobs : int
-        Processes or threads; -1 is one a core. A cluster uses all it has.
+        Processes or threads; -1 is one per core. A cluster uses all of its workers.
     backend : "loky", "threading" or "dask"
         Processes of this machine, threads, or a Dask cluster.
     scheduler : str, optional
-        The cluster's address, such as tcp://host:8786; by default that of the present client.
+        The cluster's address, such as tcp://host:8786; default: that of the current Dask client.
 
     Raises
     ------
@@ -71,14 +72,13 @@ def map_corpus(
             yield from work
         except TerminatedWorkerError as error:
             raise KwsError(
-                "Work in processes needs all of them to live. Received: one was killed, as a rule "
-                "for want of memory. Give fewer --jobs."
+                "A worker process was killed, usually because memory ran out. Give fewer --jobs."
             ) from error
 
 
 @contextlib.contextmanager
-def _backend(backend: Backend, n_jobs: int, scheduler: str | None) -> Iterator[None]:
-    """Let joblib work there; a cluster's client lives as long."""
+def _backend(backend: JoblibBackend, n_jobs: int, scheduler: str | None) -> Iterator[None]:
+    """Configure joblib's backend; the client of a cluster is closed at the end."""
     with contextlib.ExitStack() as stack:
         options: dict[str, Any] = {"n_jobs": n_jobs}
         if backend == "dask":

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sounds
 
 from kws.config import SourceSettings
 from kws.errors import FormatError
@@ -16,8 +17,7 @@ NOISE = np.random.default_rng(4).integers(-20_000, 20_000, 40_000).astype(np.int
 
 
 def tone(rate_hz):
-    time_s = np.arange(rate_hz) / rate_hz
-    return 8_000 / 32_768 * np.sin(2 * np.pi * 1_000 * time_s)
+    return sounds.sine(1_000, rate_hz, peak=8_000 / 32_768, rate_hz=rate_hz)
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import soundfile
 
 from kws.errors import ConfigError
 from kws_train.data import align as module
-from kws_train.data.align import Utterance, align, read_alignment, train_speakers
+from kws_train.data.align import AlignedUtterance, align, read_alignment
 
 LIBRISPEECH = Path(__file__).parents[2] / "data" / "librispeech"
 RECORDING = LIBRISPEECH / "dev-clean/84/121123/84-121123-0014.opus"
@@ -296,7 +296,7 @@ def test_an_output_that_cannot_be_written_is_refused(tmp_path):
 
     assert str(error.value) == (
         f"An alignment must go to a file that can be written. Received: {out} "
-        f"(No such file or directory). Make its folder, or give another path."
+        f"(No such file or directory). Create its folder, or give another path."
     )
 
 
@@ -307,7 +307,7 @@ def test_a_missing_alignment_says_how_to_make_it(tmp_path):
 
     assert str(error.value) == (
         f"An alignment must be a readable file. Received: {path} (No such file or directory). "
-        f"Make it with `kws align CORPUS {path}`."
+        f"Create it with `kws align CORPUS {path}`."
     )
 
 
@@ -319,50 +319,16 @@ def test_a_line_that_is_no_utterance_is_refused(tmp_path):
 
     assert str(error.value) == (
         f"An alignment must hold one utterance a line. Received: Object missing required field "
-        f"`words` in {path}. Remove the file and make it again with `kws align`."
+        f"`words` in {path}. Delete the file and create it again with `kws align`."
     )
 
 
 def test_words_are_read_back_as_they_are_written(tmp_path):
-    utterance = Utterance("84-1-0001", "84", (("GO", 0.12, 0.43), ("ON", 0.43, 0.6)))
+    utterance = AlignedUtterance("84-1-0001", "84", (("GO", 0.12, 0.43), ("ON", 0.43, 0.6)))
     path = tmp_path / "alignment.jsonl"
     path.write_bytes(msgspec.json.encode(utterance) + b"\n")
 
     assert read_alignment(path) == {"84-1-0001": utterance}
-
-
-def test_halves_follow_the_list_of_those_present(corpus):
-    for speaker in ("9", "84", "1272", "30"):
-        corpus.add(f"{speaker}-1-0000", audio=False)
-    corpus.list_speakers("84", "77", "1272", "9", "30")
-
-    assert train_speakers(corpus.path) == ({"84", "1272"}, {"9", "30"})
-
-
-def test_of_an_odd_number_the_second_half_has_one_more(corpus):
-    for speaker in ("1", "2", "3"):
-        corpus.add(f"{speaker}-1-0000", audio=False)
-    corpus.list_speakers("1", "2", "3")
-
-    assert train_speakers(corpus.path) == ({"1"}, {"2", "3"})
-
-
-def test_a_speaker_who_is_listed_twice_is_in_one_half(corpus):
-    for speaker in ("1", "2", "3", "4"):
-        corpus.add(f"{speaker}-1-0000", audio=False)
-    corpus.list_speakers("1", "2", "3", "4")
-    corpus.list_speakers("4", "3", "2", "1", folder="dev-clean")
-
-    first, second = train_speakers(corpus.path)
-    assert (first, second) == ({"1", "2"}, {"3", "4"})
-
-
-def test_speakers_on_no_list_come_after_those_listed(corpus):
-    for speaker in ("1", "2", "3", "4"):
-        corpus.add(f"{speaker}-1-0000", audio=False)
-    corpus.list_speakers("4", "2")
-
-    assert train_speakers(corpus.path) == ({"4", "2"}, {"1", "3"})
 
 
 @pytest.mark.parametrize(("half", "names"), [("first", ["2-1-0"]), ("second", ["1-1-0"])])

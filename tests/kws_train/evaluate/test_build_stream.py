@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from kws.errors import ConfigError
-from kws_train.data.corpus import quiet_utterances
-from kws_train.evaluate.build_stream import build_stream, noise_below
+from kws_train.data.librispeech import quiet_utterances
+from kws_train.evaluate.build_stream import build_stream, noise_files
 
 RATE_HZ = 16_000
 LOW_HZ, MIDDLE_HZ, HIGH_HZ = 300, 1300, 5000
@@ -102,10 +102,10 @@ def test_silent_noise_is_refused_and_does_not_hang(tmp_path, make_tone, make_cor
 def test_noise_can_be_chosen_by_name(tmp_path, make_tone):
     kept = make_tone(tmp_path / "rain" / "4-17-A.wav", hz=LOW_HZ)
     make_tone(tmp_path / "rain" / "1-17-A.wav", hz=LOW_HZ)
-    assert noise_below(tmp_path, "4-*") == [kept]
+    assert noise_files(tmp_path, "4-*") == [kept]
     message = (
         f"`--noise-pattern` must match names of noise recordings. Received: 5-*, which matches "
-        f"none below {tmp_path}. Mend it; `*` takes all."
+        f"none below {tmp_path}. Correct it; `*` takes all."
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
-        noise_below(tmp_path, "5-*")
+        noise_files(tmp_path, "5-*")

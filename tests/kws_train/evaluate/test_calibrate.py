@@ -17,19 +17,12 @@ from kws.errors import ConfigError, ModelError
 from kws.manifest import CalibrationBasis, read_manifest, repack
 from kws.matching import Word
 from kws.model import bundled_models, open_model
-from kws_train.data.corpus import official_split, validates
 from kws_train.evaluate.build_stream import Stream
-from kws_train.evaluate.calibrate import (
-    RATES,
-    calibrate,
-    tail_threshold,
-    tuning_streams,
-    write_manifest,
-)
-from kws_train.evaluate.det import Curve, decide
-from kws_train.evaluate.stream import Heard, evaluate_stream, hear
+from kws_train.evaluate.calibrate import RATES, calibrate_manifest, tail_threshold, write_manifest
+from kws_train.evaluate.det import DetCurve, match_detections
+from kws_train.evaluate.stream import evaluate_stream
+from kws_train.evaluate.stream_results import StreamResults, process_streams
 from kws_train.evaluate.traces import Trace
-from kws_train.recipe import DataRecipe, SpeechCorpus, WordCorpus
 
 MODEL = bundled_models()["commands"]
 
@@ -43,7 +36,7 @@ OUTPUT_S = 0.02
 SURENESS = np.linspace(0.5, 4.5, 40)  # log odds
 
 
-def heard(manifest, *, said=(), false=(), hours=2.0):
+def results(manifest, *, said=(), false=(), hours=2.0):
     """What a model said whose scores peak as told, ten seconds apart: (keyword, log odds) each."""
     peaks = [*((one, True) for one in said), *((one, False) for one in false)]
     smoothed = np.zeros((round(3600 * hours / OUTPUT_S), len(manifest.keywords)), np.float32)
@@ -57,7 +50,7 @@ def heard(manifest, *, said=(), false=(), hours=2.0):
     nothing = np.broadcast_to(np.int16(0), (round(3600 * hours) * 16_000,))
     stream = Stream(nothing, tuple(words), name="clean")
     trace = Trace(manifest, smoothed, n_outputs=2, duration_s=3600 * hours)
-    return Heard(manifest, [stream], [trace], lambda: [trace])
+    return StreamResults(manifest, [stream], [trace], lambda: [trace])
 
 
 def equally_sure(*keywords):
@@ -68,15 +61,17 @@ def equally_sure(*keywords):
 def fickle(manifest):
     """*yes* is heard where nobody says it, often and surely; *stop* hardly ever, *go* never."""
     false = [("yes", log_odds) for log_odds in np.linspace(0.9, 4.0, 50)]
-    return heard(manifest, said=equally_sure("yes", "stop", "go"), false=[*false, ("stop", 1.5)])
+    return results(manifest, said=equally_sure("yes", "stop", "go"), false=[*false, ("stop", 1.5)])
 
 
 def n_false(streams, thresholds):
-    return sum(len(one.false) for one in decide(streams.gated, streams.streams, thresholds))
+    return sum(
+        len(one.false) for one in match_detections(streams.gated, streams.streams, thresholds)
+    )
 
 
 def test_a_row_keeps_to_its_rate_and_hardly_lower_thresholds_do_not(manifest, fickle):
-    made = calibrate(manifest, fickle)
+    made = calibrate_manifest(manifest, fickle)
     table = {one.false_alarms_per_hour: one.thresholds for one in made.calibration}
     assert list(table) == [0.5, 1.0, 2.0, 5.0, 10.0, 20.0], "less cannot be told in two hours"
     for rate, thresholds in table.items():
@@ -91,43 +86,45 @@ def test_a_row_keeps_to_its_rate_and_hardly_lower_thresholds_do_not(manifest, fi
 
 
 def test_what_fires_falsely_must_be_surer_than_what_does_not(manifest, fickle):
-    for row in calibrate(manifest, fickle).calibration:
+    for row in calibrate_manifest(manifest, fickle).calibration:
         assert row.thresholds["yes"] > row.thresholds["stop"] >= row.thresholds["go"]
         assert row.thresholds["go"] == row.thresholds["left"], "of which nothing is known either"
 
 
 def test_a_threshold_for_each_keyword_misses_less_than_one_for_all(manifest, fickle):
-    for row in calibrate(manifest, fickle).calibration[1:4]:
-        (own,) = decide(fickle.gated, fickle.streams, row.thresholds)
+    for row in calibrate_manifest(manifest, fickle).calibration[1:4]:
+        (own,) = match_detections(fickle.gated, fickle.streams, row.thresholds)
         common = fickle.gated_curve.at_budget(row.false_alarms_per_hour)
         assert len(own.missed) / 120 < common.miss_rate - 0.1
 
 
 def test_keywords_of_which_the_same_is_known_have_one_threshold(manifest):
     false = [(word, log_odds) for word in manifest.keywords for log_odds in (1.0, 2.0, 3.0)]
-    alike = heard(manifest, said=equally_sure("yes", "stop"), false=false)
-    for row in calibrate(manifest, alike).calibration:
+    alike = results(manifest, said=equally_sure("yes", "stop"), false=false)
+    for row in calibrate_manifest(manifest, alike).calibration:
         assert len(set(row.thresholds.values())) == 1
 
 
 def test_a_rate_whose_threshold_nothing_reaches_is_left_out(manifest):
-    sure = heard(manifest, said=equally_sure("yes"), false=5 * [("yes", 7.0)], hours=1.0)
-    made = calibrate(manifest, sure)
+    sure = results(manifest, said=equally_sure("yes"), false=5 * [("yes", 7.0)], hours=1.0)
+    made = calibrate_manifest(manifest, sure)
     assert [one.false_alarms_per_hour for one in made.calibration] == [5.0, 10.0, 20.0]
 
 
-def test_a_model_that_hears_nothing_is_not_calibrated(manifest):
+def test_a_model_that_detects_nothing_is_not_calibrated(manifest):
     message = (
-        "A model must hear keywords at 20 false alarms an hour to be calibrated. Received: "
-        "commands, which hears none in 1 hours. Train it longer, or listen for longer with "
+        "A model must detect keywords at 20 false alarms per hour to be calibrated. Received: "
+        "commands, which detects none in 1 hours. Train it longer, or measure longer streams with "
         "--minutes."
     )
     with pytest.raises(ModelError, match=f"^{re.escape(message)}$"):
-        calibrate(manifest, heard(manifest, said=[("yes", -3.0)], hours=1.0))
+        calibrate_manifest(manifest, results(manifest, said=[("yes", -3.0)], hours=1.0))
 
 
 def test_a_calibrated_file_is_the_same_model_and_takes_a_budget(tmp_path, manifest, pitch, tones):
-    made = calibrate(manifest, heard(manifest, said=equally_sure("go")[:9], false=[("go", 1.0)]))
+    made = calibrate_manifest(
+        manifest, results(manifest, said=equally_sure("go")[:9], false=[("go", 1.0)])
+    )
     path = tmp_path / "model.tflite"
     shutil.copy(MODEL, path)
     write_manifest(path, made, path)
@@ -145,7 +142,9 @@ def test_a_calibrated_file_is_the_same_model_and_takes_a_budget(tmp_path, manife
             for one in made.calibration
         ),
     )
-    assert evaluate_stream(hear(pitch, [tones])).calibrated[0].miss_rate == pytest.approx(2 / 8)
+    assert evaluate_stream(process_streams(pitch, [tones])).calibrated[
+        0
+    ].miss_rate == pytest.approx(2 / 8)
 
 
 def test_a_file_that_cannot_be_written_is_named_and_left_alone(tmp_path, manifest):
@@ -157,92 +156,23 @@ def test_a_file_that_cannot_be_written_is_named_and_left_alone(tmp_path, manifes
         write_manifest(MODEL, manifest, tmp_path / "none" / "out.tflite")
 
 
-@pytest.fixture
-def corpora(tmp_path, make_tone):
-    """Words of all splits, and two speakers with utterances of all kinds."""
-    for i in range(40):
-        make_tone(tmp_path / "words" / "go" / f"{i:08x}_nohash_0.wav", hz=300)
-    lines = []
-    for speaker in (1, 2):
-        chapter = tmp_path / "speech" / str(speaker) / "1"
-        names = [f"{speaker}-1-{i:04d}" for i in range(30)]
-        for name in names:
-            make_tone(chapter / f"{name}.wav", hz=5000)
-        said = [f"{name} {'GO AWAY' if i == 29 else 'NOBODY CAME'}" for i, name in enumerate(names)]
-        (chapter / f"{speaker}-1.trans.txt").write_text("\n".join(said))
-        lines += [
-            f'{{"utterance":"{name}","speaker":"{speaker}","words":[]}}' for name in names[:-5]
-        ]
-    (tmp_path / "alignment.jsonl").write_text("\n".join(lines) + "\n")
-    return tmp_path
-
-
-def test_tuning_takes_what_training_leaves_out_and_evaluation_does_not_need(corpora):
-    recipe = DataRecipe(
-        keywords=["go"],
-        words=[WordCorpus(path="words"), WordCorpus(path="absent", split="train")],
-        speech=[SpeechCorpus(path="speech", alignment="alignment.jsonl")],
-    )
-    clean, again = tuning_streams(recipe, corpora, snr_db=(np.inf, 10.0))
-    assert {official_split(clip) for clip in clean.clips} == {"validation"}
-    names = {part.path.stem for part in clean.background}
-    assert {name[0] for name in names} == {"1"}  # the first half of the speakers
-    # Left out by its hash, or never aligned; `1-1-0029` has a keyword in its transcript.
-    assert all(validates(name) or name >= "1-1-0025" for name in names)
-    assert "1-1-0029" not in names
-    assert clean.name == again.name == "clean"  # the recipe has no noise
-
-
-def test_tuning_hears_all_of_the_speech_and_other_noise_where_a_ratio_comes_again(
-    corpora, make_tone
-):
-    for hz in (700, 900):
-        make_tone(corpora / "noise" / f"{hz}.wav", hz=hz)
-    recipe = DataRecipe(
-        keywords=["go"],
-        words=[WordCorpus(path="words/go", split="validation")],
-        speech=[SpeechCorpus(path="speech")],
-        noise=["noise"],
-    )
-    for clip in sorted((corpora / "words" / "go").iterdir())[2:]:
-        clip.unlink()
-    clean, first, second = tuning_streams(
-        recipe, corpora, snr_db=(np.inf, 10.0, 10.0), snr_rule="peak"
-    )
-    assert (clean.name, first.name, second.name) == ("clean", "10 dB", "10 dB")
-    names = [f"1-1-{i:04d}" for i in range(29)]  # the last one has a keyword
-    assert {part.path.stem for part in clean.background} == set(filter(validates, names))
-    assert not np.array_equal(first.samples, second.samples)
-    assert np.array_equal(
-        first.samples, tuning_streams(recipe, corpora, snr_db=(10.0,), snr_rule="peak")[0].samples
-    )
-
-
 def test_a_rate_that_is_estimated_is_kept_to_in_the_worst_condition(manifest, tones):
     quiet, noisy = tail([0.4], hours=2.0), tail([0.4, 0.5, 0.6, 0.6], hours=2.0)
     streams = SimpleNamespace(
         streams=[tones, replace(tones, name="10 dB")],
         by_condition=lambda: {tones.name: quiet, "10 dB": noisy},
     )
-    made = calibrate(manifest, streams, beyond=True)
+    made = calibrate_manifest(manifest, streams, beyond=True)
     table = {one.false_alarms_per_hour: one.thresholds["stop"] for one in made.calibration}
     assert table == {rate: round(tail_threshold(noisy, rate), 4) for rate in RATES}
     assert table[0.5] > tail_threshold(quiet, 0.5)
 
 
-def test_streams_of_one_condition_count_together(pitch, tones):
-    twice = hear(pitch, [tones, tones, replace(tones, name="10 dB")])
-    curves = twice.by_condition()
-    assert list(curves) == ["clean", "10 dB"]
-    assert curves["clean"].hours == pytest.approx(2 * curves["10 dB"].hours)
-    assert curves["clean"].n_words == 2 * curves["10 dB"].n_words
-
-
-def tail(scores, *, hours: float) -> Curve:
+def tail(scores, *, hours: float) -> DetCurve:
     """Return the curve of false alarms with these scores."""
     thresholds = np.unique([0.3, *scores, 0.99])
     n_false = np.array([np.sum(np.asarray(scores) >= one) for one in thresholds])
-    return Curve(thresholds, n_false=n_false, n_missed=0 * n_false, hours=hours, n_words=1)
+    return DetCurve(thresholds, n_false=n_false, n_missed=0 * n_false, hours=hours, n_words=1)
 
 
 def test_the_threshold_of_a_rare_rate_goes_on_from_the_scores_that_were_seen():
@@ -274,13 +204,13 @@ def test_draws_of_noise_are_counted_by_the_condition(manifest, tones):
         streams=[tones, *6 * [replace(tones, name="10 dB")]],
         by_condition=lambda: {tones.name: quiet, "10 dB": noisy},
     )
-    made = calibrate(manifest, streams, beyond=True)
+    made = calibrate_manifest(manifest, streams, beyond=True)
     table = {one.false_alarms_per_hour: one.thresholds["stop"] for one in made.calibration}
     assert table[0.5] == round(tail_threshold(noisy, 0.5, n_draws=6), 4)
 
 
 def test_what_only_a_high_threshold_brings_forth_does_not_count():
-    plain = Curve(
+    plain = DetCurve(
         np.array([0.3, 0.31, 0.5, 0.9, 0.99]),
         n_false=np.array([1, 1, 0, 0, 0]),
         n_missed=np.zeros(5, int),

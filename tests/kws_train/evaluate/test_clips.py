@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kws.errors import ConfigError
-from kws_train.evaluate.clips import evaluate_clips, labelled_clips, read_out, reliability
+from kws_train.evaluate.clips import classify, evaluate_clips, labelled_clips, reliability
 
 LABELS = ("_silence_", "_unknown_", "go", "stop")
 LOW_HZ, MIDDLE_HZ, HIGH_HZ = 300, 1300, 5000
@@ -15,16 +15,16 @@ LOW_HZ, MIDDLE_HZ, HIGH_HZ = 300, 1300, 5000
 def test_a_word_is_read_out_by_its_peak_and_silence_by_its_lowest_point():
     posteriors = np.zeros((20, 4))
     posteriors[:, 0] = 1.0
-    assert read_out(posteriors, LABELS) == (0, pytest.approx(1.0))
+    assert classify(posteriors, LABELS) == (0, pytest.approx(1.0))
     posteriors[8:14] = [0.1, 0.1, 0.1, 0.7]
-    assert read_out(posteriors, LABELS) == (3, pytest.approx(0.7))
+    assert classify(posteriors, LABELS) == (3, pytest.approx(0.7))
 
 
 def test_one_frame_is_not_enough_to_be_read_out():
     posteriors = np.zeros((20, 4))
     posteriors[:, 0] = 1.0
     posteriors[9] = [0.1, 0.0, 0.9, 0.0]
-    assert read_out(posteriors, LABELS)[0] == 0
+    assert classify(posteriors, LABELS)[0] == 0
 
 
 def test_clips_are_counted_by_true_and_heard_label(tmp_path, make_tone, pitch):

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from kws_train.evaluate.det import Curve, poisson_interval, sweep, wilson_interval
-from kws_train.evaluate.traces import listen
+from kws_train.evaluate.det import DetCurve, det_curve, poisson_interval, wilson_interval
+from kws_train.evaluate.traces import posterior_trace
 
 
 def test_the_lowest_threshold_is_taken_from_which_on_the_budget_is_kept():
     # At .4 it is kept by luck: at .5 two keywords no longer shade each other.
-    curve = Curve(
+    curve = DetCurve(
         np.array([0.3, 0.4, 0.5, 0.6, 0.7]),
         n_false=np.array([9, 2, 3, 2, 0]),
         n_missed=np.array([0, 1, 1, 2, 5]),
@@ -23,7 +23,7 @@ def test_the_lowest_threshold_is_taken_from_which_on_the_budget_is_kept():
 
 
 def test_a_budget_that_no_threshold_keeps_gets_the_highest():
-    curve = Curve(np.array([0.9, 1.0]), np.array([4, 3]), np.array([0, 1]), hours=1.0, n_words=2)
+    curve = DetCurve(np.array([0.9, 1.0]), np.array([4, 3]), np.array([0, 1]), hours=1.0, n_words=2)
     point = curve.at_budget(0.5)
     assert (point.threshold, point.fa_per_hour, point.budget) == (1.0, 3.0, 0.5)
 
@@ -39,8 +39,8 @@ def test_intervals_are_those_of_the_textbooks():
 
 
 def test_a_sweep_tries_the_default_and_one_beyond_all_that_was_reached(pitch, tones):
-    trace = listen(pitch, tones.samples)
-    curve = sweep([trace], [tones], default=0.5)
+    trace = posterior_trace(pitch, tones.samples)
+    curve = det_curve([trace], [tones], default=0.5)
     assert 0.5 in curve.thresholds
     assert (curve.n_missed[-1], curve.n_false[-1]) == (8, 0)
     assert curve.at_threshold(0.5).miss_rate == pytest.approx(2 / 8)

@@ -5,8 +5,9 @@ import re
 import pytest
 
 from kws.errors import ConfigError
-from kws_train.evaluate.groups import group, read_metadata
-from kws_train.evaluate.stream import evaluate_stream, hear
+from kws_train.evaluate.groups import read_metadata, score_groups
+from kws_train.evaluate.stream import evaluate_stream
+from kws_train.evaluate.stream_results import process_streams
 from kws_train.evaluate.tables import stream_table
 
 TABLE = "speaker,gender,accent\na,female,Irish\nb,male,\n"
@@ -17,7 +18,7 @@ def rows(groups, by):
 
 
 def test_keywords_and_their_false_alarms_are_counted_apart(pitch, tones):
-    groups = evaluate_stream(hear(pitch, [tones])).groups
+    groups = evaluate_stream(process_streams(pitch, [tones])).groups
     usual = [one for one in groups if one.threshold == 0.5]
     keywords = rows(usual, "keyword")
     assert (keywords["go"].n_words, keywords["go"].miss_rate, keywords["go"].n_false) == (6, 0.0, 2)
@@ -28,8 +29,8 @@ def test_keywords_and_their_false_alarms_are_counted_apart(pitch, tones):
 def test_false_alarms_on_the_background_are_counted_by_who_speaks(tmp_path, pitch, tones):
     (tmp_path / "speech" / "SPEAKERS.TXT").write_text(";ID |SEX\n1 | F | dev | 8 | Somebody\n")
     pitch.step = lambda frames: [[0.0, 0.0, 1.0, 0.0]] if frames.mean() > 3 else [[1.0, 0, 0, 0]]
-    heard = hear(pitch, [tones])
-    groups = evaluate_stream(heard).groups
+    results = process_streams(pitch, [tones])
+    groups = evaluate_stream(results).groups
     (female,) = rows([one for one in groups if one.threshold == 0.5], "background").values()
     assert female.value == "female"
     # Every utterance sets this model off once; the clips between are hits or taken for a word.
@@ -40,7 +41,9 @@ def test_false_alarms_on_the_background_are_counted_by_who_speaks(tmp_path, pitc
 
 def test_a_table_puts_clips_into_groups(tmp_path, pitch, tones):
     (tmp_path / "groups.csv").write_text(TABLE, encoding="utf-8")
-    scores = evaluate_stream(hear(pitch, [tones]), metadata=read_metadata(tmp_path / "groups.csv"))
+    scores = evaluate_stream(
+        process_streams(pitch, [tones]), metadata=read_metadata(tmp_path / "groups.csv")
+    )
     usual = [one for one in scores.groups if one.threshold == 0.5]
     assert rows(usual, "gender")["female"].n_words == 8
     assert rows(usual, "gender")["female"].miss_rate == pytest.approx(2 / 8)
@@ -53,7 +56,7 @@ def test_clips_can_be_named_by_path(tmp_path, tones):
     metadata = read_metadata(tmp_path / "groups.csv")
     assert metadata.of(tones.clips[0]) == {"age": "child"}
     assert metadata.of(tmp_path / "no" / "a_nohash_0.wav") == {}
-    assert group([], [], threshold=0.5, metadata=metadata) == []
+    assert score_groups([], [], threshold=0.5, metadata=metadata) == []
 
 
 @pytest.mark.parametrize(

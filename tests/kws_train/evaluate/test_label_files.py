@@ -43,7 +43,7 @@ def test_the_labels_of_the_demonstration_are_read():
 def test_a_line_that_is_no_label_is_named(tmp_path, line):
     path = tmp_path / "labels.txt"
     path.write_text(f"0.1\t0.2\tgo\n{line}\n", encoding="utf-8")
-    message = f"{RULE}Received: line 2 of {path}, {line!r}. Mend it."
+    message = f"{RULE}Received: line 2 of {path}, {line!r}. Correct it."
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         read_labels(path)
 
@@ -59,7 +59,7 @@ def test_a_word_that_ends_before_it_starts_is_refused(tmp_path, start, end):
     path.write_text(f"{start}\t{end}\tgo\n", encoding="utf-8")
     message = (
         f"A word must start at 0 s or later and end after that. Received: `go` from {start} to "
-        f"{end} s in {path}. Mend that label."
+        f"{end} s in {path}. Correct that label."
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         read_labels(path)

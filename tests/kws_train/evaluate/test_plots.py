@@ -7,7 +7,7 @@ import pytest
 
 from kws.errors import ConfigError
 from kws_train.evaluate.clips import reliability
-from kws_train.evaluate.det import Curve
+from kws_train.evaluate.det import DetCurve
 from kws_train.evaluate.plots import (
     draw_det,
     draw_learning,
@@ -19,7 +19,7 @@ from kws_train.evaluate.plots import (
 
 @pytest.fixture
 def curve():
-    return Curve(
+    return DetCurve(
         np.array([0.5, 0.7, 0.9]),
         n_false=np.array([40, 4, 0]),
         n_missed=np.array([5, 10, 20]),

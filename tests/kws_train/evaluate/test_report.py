@@ -16,7 +16,7 @@ import pytest
 from kws.errors import ConfigError
 from kws.model import model_path, open_model
 from kws_train.evaluate.report import write_report
-from kws_train.evaluate.stream import hear
+from kws_train.evaluate.stream_results import process_streams
 
 pytestmark = pytest.mark.slow
 
@@ -95,7 +95,7 @@ def serve(page):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, make_tone, make_corpus):
     """A run folder with a report on the bundled model; its settings hold markup."""
-    from kws_train.data.corpus import quiet_utterances
+    from kws_train.data.librispeech import quiet_utterances
     from kws_train.evaluate.build_stream import build_stream
 
     run = tmp_path_factory.mktemp("run")
@@ -107,8 +107,8 @@ def run(tmp_path_factory, make_tone, make_corpus):
     clip = clips / "go" / "a_nohash_0.wav"
     background = quiet_utterances(make_corpus(clips / "speech"), without=["go"])
     stream = build_stream([("go", clip)] * 5 + [("stop", clip)] * 4, background, seed=1)
-    heard = hear(open_model(model_path("commands")), [stream])
-    write_report(run, model_path("commands"), clips=clips, heard=heard, command="kws 'a<b'")
+    results = process_streams(open_model(model_path("commands")), [stream])
+    write_report(run, model_path("commands"), clips=clips, results=results, command="kws 'a<b'")
     return run
 
 
@@ -131,8 +131,8 @@ def test_the_page_says_what_was_measured(run):
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", (run / "report.html").read_text("utf-8")))
     for part in (
         "Speech Commands v0.02 (Warden 2018), training split",
-        "146,752 multiply-accumulates a call",
-        "missed at one false alarm an hour, clean",
+        "146,752 multiply-accumulates per call",
+        "miss rate at one false alarm per hour, clean",
         "Worst misses",
         "9 keywords, of 1 clips, among 1 different utterances of 1 speakers",
     ):
@@ -186,4 +186,4 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
         f"history.csv. Give the folder that `kws train --out` wrote."
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
-        write_report(tmp_path, model_path("commands"), clips=tmp_path, heard=None)
+        write_report(tmp_path, model_path("commands"), clips=tmp_path, results=None)

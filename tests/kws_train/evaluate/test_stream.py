@@ -5,12 +5,13 @@ import pytest
 
 from kws.config import DecisionSettings
 from kws.manifest import CalibrationPoint
-from kws_train.evaluate.stream import evaluate_stream, hear
+from kws_train.evaluate.stream import evaluate_stream
+from kws_train.evaluate.stream_results import process_streams
 from kws_train.evaluate.tables import stream_table
 
 
 def test_misses_and_false_alarms_are_counted_on_a_stream(pitch, tones):
-    scores = evaluate_stream(hear(pitch, [tones]))
+    scores = evaluate_stream(process_streams(pitch, [tones]))
     assert scores.n_words == 8
     usual = scores.points[-1]
     assert usual.miss_rate == pytest.approx(2 / 8)
@@ -28,27 +29,17 @@ def test_misses_and_false_alarms_are_counted_on_a_stream(pitch, tones):
 
 
 def test_the_delay_that_a_model_was_trained_for_is_part_of_the_latency(pitch, tones):
-    free = evaluate_stream(hear(pitch, [tones])).latency_ms["p50"]
+    free = evaluate_stream(process_streams(pitch, [tones])).latency_ms["p50"]
     decision = msgspec.structs.replace(pitch.manifest.decision, delay_ms=10)
     pitch.manifest = msgspec.structs.replace(pitch.manifest, decision=decision)
-    assert evaluate_stream(hear(pitch, [tones])).latency_ms["p50"] == pytest.approx(free, abs=0.6)
-
-
-def test_without_the_gate_a_stream_is_heard_once_and_only_where_that_is_asked_for(pitch, tones):
-    heard = hear(pitch, [tones, tones])
-    n_said = pitch.n_calls
-    assert heard.gated_curve.n_words == 16
-    assert pitch.n_calls == n_said > 0
-    assert heard.curve.n_words == 16
-    n_said_twice = pitch.n_calls
-    assert n_said_twice > n_said
-    assert [one.curve.n_words for one in heard.alone] == [8, 8]
-    assert pitch.n_calls == n_said_twice
+    assert evaluate_stream(process_streams(pitch, [tones])).latency_ms["p50"] == pytest.approx(
+        free, abs=0.6
+    )
 
 
 def test_several_streams_are_counted_together_and_each_by_itself(pitch, tones):
     streams = [tones, type(tones)(tones.samples, tones.words, name="again")]
-    scores = evaluate_stream(hear(pitch, streams))
+    scores = evaluate_stream(process_streams(pitch, streams))
     assert (scores.n_words, len(scores.conditions)) == (16, 2)
     assert scores.conditions[1].points[-1].miss_rate == pytest.approx(2 / 8)
     assert "again alone, without the gate: 8 keywords" in stream_table(scores)
@@ -60,7 +51,7 @@ def test_a_calibrated_threshold_is_held_against_what_it_promises(pitch, tones):
         CalibrationPoint(false_alarms_per_hour=5.0, thresholds={"go": 0.5, "stop": 0.6}),
     )
     pitch.manifest = msgspec.structs.replace(pitch.manifest, calibration=rows)
-    strict, loose = evaluate_stream(hear(pitch, [tones])).calibrated
+    strict, loose = evaluate_stream(process_streams(pitch, [tones])).calibrated
     assert (strict.budget, strict.threshold, strict.miss_rate) == (0.5, 0.99, 1.0)
     assert loose.budget == 5.0
     assert loose.threshold != loose.threshold  # not one for all keywords

@@ -3,9 +3,9 @@
 import math
 
 from kws_train.evaluate.clips import ClipScores, Reliability
-from kws_train.evaluate.det import Point
-from kws_train.evaluate.groups import Group
-from kws_train.evaluate.stream import Condition, StreamScores
+from kws_train.evaluate.det import OperatingPoint
+from kws_train.evaluate.groups import GroupScores
+from kws_train.evaluate.stream import ConditionScores, StreamScores
 from kws_train.evaluate.tables import clip_table, stream_table
 
 
@@ -19,12 +19,12 @@ def point(budget=0.5, **changes):
         "miss_low": 0.987,
         "miss_high": 1.0,
     }
-    return Point(budget=budget, **known | changes)
+    return OperatingPoint(budget=budget, **known | changes)
 
 
 def groups(value):
     return [
-        Group(
+        GroupScores(
             by="keyword",
             value=value,
             threshold=threshold,
@@ -50,11 +50,13 @@ SCORES = StreamScores(
     latency_ms={"p50": 1234.0, "p95": 12_345.0},
     gate_kept=1.0,
     n_false_on_words=123_456,
-    conditions=[Condition(name="-10 dB", hours=1.0, n_words=9, points=[point()], gated_points=[])],
+    conditions=[
+        ConditionScores(name="-10 dB", hours=1.0, n_words=9, points=[point()], gated_points=[])
+    ],
     groups=[
         *groups("turn the lights in the living room on"),
         *groups("stop"),
-        Group(by="sex of the background", value="female", threshold=0.5),
+        GroupScores(by="sex of the background", value="female", threshold=0.5),
     ],
 )
 

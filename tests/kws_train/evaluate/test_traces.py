@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import sounds
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,7 +10,7 @@ from kws.config import DecisionSettings, GateSettings
 from kws.decision import Decision
 from kws.manifest import DecisionDefaults, FeatureSettings, Manifest
 from kws.spotter import Spotter
-from kws_train.evaluate.traces import Trace, listen
+from kws_train.evaluate.traces import Trace, posterior_trace
 
 FEATURES = FeatureSettings(kind="logmel", n_mels=15, floor=1.0)
 LABELS = ("_silence_", "go", "stop")
@@ -59,10 +60,9 @@ def test_rising_edges_are_those_of_the_runtimes_decision(
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.9])
 def test_a_trace_gives_what_the_spotter_gives(pitch, voiced, gate, threshold):
     # A voice, a tone that says `go`, a long pause in which the gate closes, and again.
-    tone = 6000 * np.sin(2 * np.pi * 300 * np.arange(8000) / 16_000)
-    pause = np.zeros(40_000)
-    samples = np.concatenate([voiced, tone, pause, voiced, tone, voiced[:777]]).astype(np.int16)
-    trace = listen(pitch, samples, gate=gate)
+    tone, pause = sounds.tone(300, 0.5), sounds.silence(2.5)
+    samples = np.concatenate([voiced, tone, pause, voiced, tone, voiced[:777]])
+    trace = posterior_trace(pitch, samples, gate=gate)
     spotter = Spotter(pitch, gate=gate, decision=DecisionSettings(threshold=threshold))
     expected = [*spotter.process(samples), *spotter.flush()]
     assert expected
@@ -83,7 +83,7 @@ def test_the_gate_saves_the_model_its_work(pitch, voiced):
         return step(frames)
 
     pitch.step = counted
-    listen(pitch, samples, gate=GateSettings())
+    posterior_trace(pitch, samples, gate=GateSettings())
     assert n_calls < 0.5 * len(samples) / 320
 
 

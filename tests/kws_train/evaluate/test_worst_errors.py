@@ -3,19 +3,19 @@
 import numpy as np
 import pytest
 
-from kws_train.evaluate.stream import hear
+from kws_train.evaluate.stream_results import process_streams
 from kws_train.evaluate.worst_errors import worst_false_alarms, worst_misses
 
 
 @pytest.fixture
-def heard(pitch, tones, monkeypatch):
+def results(pitch, tones, monkeypatch):
     # Tones are no voice: let the trace with the gate be the one without it.
-    made = hear(pitch, [tones])
+    made = process_streams(pitch, [tones])
     return type(made)(made.manifest, made.streams, made.traces, made.traces)
 
 
-def test_a_word_taken_for_another_is_a_false_alarm_and_a_miss(heard, tones):
-    alarms, misses = worst_false_alarms(heard), worst_misses(heard)
+def test_a_word_taken_for_another_is_a_false_alarm_and_a_miss(results, tones):
+    alarms, misses = worst_false_alarms(results), worst_misses(results)
     assert [(one.keyword, one.said) for one in alarms] == [("go", "stop")] * 2
     assert [(one.keyword, one.said) for one in misses] == [("stop", "stop")] * 2
     assert alarms[0].score > 0.9 > 0.1 > misses[0].score
@@ -31,6 +31,6 @@ def test_a_word_taken_for_another_is_a_false_alarm_and_a_miss(heard, tones):
         assert np.sqrt(np.mean(inside**2)) > 1000  # the word, by the level of speech
 
 
-def test_no_more_are_returned_than_asked_for(heard):
-    assert len(worst_misses(heard, n_most=1)) == 1
-    assert worst_false_alarms(heard, n_most=0) == []
+def test_no_more_are_returned_than_asked_for(results):
+    assert len(worst_misses(results, n_most=1)) == 1
+    assert worst_false_alarms(results, n_most=0) == []

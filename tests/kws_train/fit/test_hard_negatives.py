@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+import sounds
 
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.manifest import FeatureSettings
@@ -38,9 +39,8 @@ def recipe():
 
 
 def spoken(words, seconds=30):
-    samples = np.zeros(seconds * RATE_HZ, np.int16)
-    t = np.arange(TONE_AT[1] - TONE_AT[0])
-    samples[slice(*TONE_AT)] = (9000 * np.sin(2 * np.pi * 5500 * t / RATE_HZ)).astype(np.int16)
+    samples = sounds.silence(seconds)
+    samples[slice(*TONE_AT)] = sounds.sine(5500, TONE_AT[1] - TONE_AT[0], peak=9000)
     return Spoken(Path("a.flac"), samples, words)
 
 
@@ -96,8 +96,7 @@ def test_noise_is_heard_as_speech_is_and_found_again(recipe, tmp_path):
 
 def test_speech_is_heard_in_noise_too_and_taken_without_it(recipe, tmp_path):
     recipe = msgspec.structs.replace(recipe, augment=AugmentRecipe(mined_share=0.3))
-    low = 3000 * np.sin(2 * np.pi * 200 * np.arange(30 * RATE_HZ) / RATE_HZ)
-    said = Spoken(Path("book/1.flac"), low.astype(np.int16), ())
+    said = Spoken(Path("book/1.flac"), sounds.tone(200, 30, peak=3000), ())
     assert not mine(HearsTones(), recipe, LABELS, [said])
     moments = _mined(tmp_path, recipe, HearsTones(), corpus([said]))
     assert any(heard is said for heard, _ in moments)

@@ -9,12 +9,12 @@ import pytest
 import soundfile
 
 from kws.commands.demo import load_demo
-from kws.errors import ConfigError, FormatError
+from kws.errors import ConfigError
 from kws.events import Detection, NearMiss
 from kws.model import bundled_models
 from kws_train.evaluate.traces import Trace
 from kws_train.mining import candidates
-from kws_train.mining.candidates import hear, read_stretch, recordings_in
+from kws_train.mining.candidates import hear, recordings_in
 from kws_train.mining.peaks import rises_in
 from kws_train.parallel import Failure
 
@@ -105,7 +105,7 @@ def test_a_file_is_heard_once_and_again_when_it_changes(demo, tmp_path, monkeypa
     path = shutil.copy(demo[1], tmp_path / "a.wav")
     first = heard(tmp_path, path)
     with monkeypatch.context() as patched:
-        patched.setattr(candidates, "listen", None)  # whoever listens, fails
+        patched.setattr(candidates, "posterior_trace", None)  # running a model fails
         assert heard(tmp_path, path) == first
     soundfile.write(path, np.zeros(RATE_HZ, np.int16), RATE_HZ)
     (again,) = heard(tmp_path, path)
@@ -134,9 +134,9 @@ def test_what_cannot_be_read_is_a_failure_and_the_rest_is_heard(demo, tmp_path):
     found = heard(tmp_path, bad, empty, demo[1])
     failures = [one for one in found if isinstance(one, Failure)]
     assert [one.item for one in failures] == [bad, empty]
-    assert failures[0].reason.startswith(f"A recording must be audio. Received: {bad} (")
+    assert failures[0].reason.startswith(f"An audio file must be readable. Received: {bad} (")
     assert failures[1].reason == (
-        f"A recording must hold samples. Received: none in {empty}. Remove it."
+        f"An audio file must hold samples. Received: none in {empty}. Remove it."
     )
     assert len(found) == 3
 
@@ -183,23 +183,6 @@ def test_a_copy_has_the_same_content(demo, tmp_path):
     paths = [shutil.copy(demo[1], tmp_path / name) for name in ("a.wav", "b.wav")]
     one, other = heard(tmp_path, *paths)
     assert (one.content, one.rises) == (other.content, other.rises)
-
-
-def test_stereo_of_another_rate_is_read_as_mono_at_16_khz(tmp_path):
-    path = tmp_path / "a.wav"
-    t = np.arange(48_000 * 2) / 48_000
-    wave = (5000 * np.sin(2 * np.pi * 440 * t)).astype(np.int16)
-    soundfile.write(path, np.stack([wave, wave], axis=1), 48_000)
-    samples = read_stretch(path, start_s=0.5, end_s=5.0)
-    assert samples.dtype == np.int16
-    assert len(samples) == pytest.approx(1.5 * RATE_HZ, abs=2)
-    assert np.abs(samples[1000:-1000]).max() == pytest.approx(5000, rel=0.02)
-    assert len(read_stretch(path, start_s=3.0)) == 0
-
-
-def test_a_file_that_is_gone_is_said(tmp_path):
-    with pytest.raises(FormatError, match=r"^A recording must be audio\. Received: .*gone\.wav"):
-        read_stretch(tmp_path / "gone.wav")
 
 
 def test_folders_and_files_are_taken_once_and_by_name(tmp_path):

@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 import soundfile
+import sounds
 from click.testing import CliRunner
 
 from kws.errors import ConfigError
@@ -55,11 +56,7 @@ MANIFEST = Manifest(
 
 def beep(hz, *, seed, seconds=2.0):
     """A tone of 0.375 s, 1 s after the start, in faint noise."""
-    random = np.random.default_rng(seed)
-    sound = random.normal(0, 30, round(seconds * RATE_HZ))
-    t = np.arange(6000) / RATE_HZ
-    sound[RATE_HZ : RATE_HZ + 6000] += 6000 * np.sin(2 * np.pi * hz * t)
-    return sound.astype(np.int16)
+    return sounds.tone_in_noise(hz, at_s=(1.0, 1.375), seconds=seconds, seed=seed)
 
 
 def labelled(path, sounds):

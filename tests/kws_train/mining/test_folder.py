@@ -8,7 +8,7 @@ import soundfile
 
 from kws.errors import ConfigError
 from kws.manifest import UNKNOWN
-from kws_train.data.corpus import official_split
+from kws_train.data.splits import official_split
 from kws_train.mining.folder import UNSURE, Candidate, MinedFolder, write_clip
 
 RATE_HZ = 16_000

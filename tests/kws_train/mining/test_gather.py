@@ -61,7 +61,7 @@ def test_candidates_are_clips_with_what_is_around_them(recordings, tmp_path):
 
 def test_the_same_again_gives_the_same(recordings, tmp_path, monkeypatch):
     first = gather("commands", [recordings], tmp_path)
-    monkeypatch.setattr(candidates, "listen", None)  # whoever listens, fails
+    monkeypatch.setattr(candidates, "posterior_trace", None)  # running a model fails
     assert gather("commands", [recordings], tmp_path) == first
 
 
@@ -116,12 +116,14 @@ def test_unreadable_files_are_listed_and_counted(recordings, tmp_path, caplog):
     rows = (tmp_path / "out" / "left_out.csv").read_text().splitlines()
     assert len(rows) == 2
     assert rows[1].startswith(f"{folder}/broken.flac,")
-    assert "left out: A recording must be audio." in caplog.text
+    assert "left out: An audio file must be readable." in caplog.text
 
 
 def test_only_unreadable_files_are_an_error(tmp_path):
     (tmp_path / "a.wav").write_bytes(b"?")
-    message = "^There must be a recording that can be read. Received: 1, of which none can: A recor"
+    message = (
+        "^There must be a recording that can be read. Received: 1, of which none can: An audio file"
+    )
     with pytest.raises(FormatError, match=message):
         gather("commands", [tmp_path], tmp_path / "out")
 

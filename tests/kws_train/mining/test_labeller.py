@@ -176,7 +176,7 @@ def test_a_clip_that_is_gone_is_said(folder):
     (folder.path / folder.candidates()[0].clip).unlink()
     n_left, shown = press(folder, "u")
     assert n_left == 3
-    assert "Not played: A clip must be audio." in shown
+    assert "Not played: An audio file must be readable." in shown
 
 
 def test_the_next_key_stops_what_is_played(folder, tmp_path):

@@ -6,11 +6,11 @@ import msgspec
 import pytest
 
 from kws.model import bundled_models, open_model
-from kws_train.evaluate.det import point
+from kws_train.evaluate.det import operating_point
 from kws_train.own_word.figures import Outcome, confusers, describe
 
-CHOSEN = point(n_false=0, n_missed=1, hours=1.0, n_words=9, threshold=0.6, budget=0.5)
-SET = point(n_false=1, n_missed=0, hours=1.0, n_words=9, threshold=0.55, budget=None)
+CHOSEN = operating_point(n_false=0, n_missed=1, hours=1.0, n_words=9, threshold=0.6, budget=0.5)
+SET = operating_point(n_false=1, n_missed=0, hours=1.0, n_words=9, threshold=0.55, budget=None)
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def firing(monkeypatch, tmp_path):
     """Clips by word; those whose names begin with `fires` do."""
     monkeypatch.setattr("kws_train.own_word.figures.read_samples", lambda path: path.name)
     monkeypatch.setattr(
-        "kws_train.own_word.figures.listen",
+        "kws_train.own_word.figures.posterior_trace",
         lambda _, name: SimpleNamespace(
             detections=lambda thresholds: [thresholds] if name.startswith("fires") else []
         ),

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from kws.errors import ConfigError
-from kws_train.data.corpus import validates
+from kws_train.data.splits import is_validation
 from kws_train.own_word.prepare import (
     coloured_noise,
     cut_words,
@@ -124,7 +124,7 @@ def test_one_long_recording_of_speech_trains_and_tests(tmp_path):
     gather_speech(tmp_path / "radio", tmp_path / "out")
     trained = names(tmp_path / "out" / "train")
     assert len(trained) == 40
-    assert sum(validates(name.removesuffix(".flac")) for name in trained) == 4
+    assert sum(is_validation(name.removesuffix(".flac")) for name in trained) == 4
     assert len(names(tmp_path / "out" / "test")) == 10
     assert names(tmp_path / "out" / "test")[0] == "radio-00000-00004.flac"
 

@@ -2,6 +2,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
+import sounds
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,7 +14,7 @@ CODECS = get_args(Codec)
 
 
 def noise(n, *, seed=0, rms=1000.0):
-    return np.random.default_rng(seed).normal(0, rms, n).astype(np.float32)
+    return sounds.noise(n, rms=rms, seed=seed).astype(np.float32)
 
 
 def power(wave):
@@ -88,8 +89,7 @@ def test_speed_divides_the_length(factor, n_samples):
 
 @pytest.mark.parametrize("factor", [0.8, 1.0, 1.25])
 def test_speed_multiplies_the_pitch(factor):
-    t = np.arange(RATE_HZ) / RATE_HZ
-    faster = augment.change_speed(np.sin(2 * np.pi * 400 * t).astype(np.float32), factor)
+    faster = augment.change_speed(tone(400, peak=1), factor)
     crossings = np.count_nonzero(np.diff(np.signbit(faster))) / (len(faster) / RATE_HZ) / 2
     assert crossings == pytest.approx(400 * factor, rel=0.01)
 
@@ -100,7 +100,7 @@ def test_a_speed_of_one_changes_nothing():
 
 
 def tone(hz, n=RATE_HZ, peak=3000):
-    return (peak * np.sin(2 * np.pi * hz * np.arange(n) / RATE_HZ)).astype(np.float32)
+    return sounds.sine(hz, n, peak=peak).astype(np.float32)
 
 
 def pitch_hz(wave):
@@ -211,16 +211,15 @@ def test_room_tone_is_as_loud_as_its_example(random, n_samples, rms):
 
 def test_room_tone_has_the_spectrum_of_its_example(random):
     """A low hum under a soft hiss: each half of the spectrum keeps its level."""
-    t = np.arange(3200) / RATE_HZ
-    example = (500 * np.sin(2 * np.pi * 1000 * t)).astype(np.float32) + noise(3200, rms=20)
-    tone = augment.room_tone(example, 32_000, random=random)
+    example = tone(1000, n=3200, peak=500) + noise(3200, rms=20)
+    made = augment.room_tone(example, 32_000, random=random)
 
     def share_below(wave, hz):
         spectrum = np.abs(np.fft.rfft(wave)) ** 2
         return spectrum[: int(len(spectrum) * hz / 8000)].sum() / spectrum.sum()
 
     for hz in (900, 1100, 4000):
-        assert share_below(tone, hz) == pytest.approx(share_below(example, hz), abs=0.05)
+        assert share_below(made, hz) == pytest.approx(share_below(example, hz), abs=0.05)
 
 
 def test_a_room_keeps_the_length_and_the_direct_sound(random):

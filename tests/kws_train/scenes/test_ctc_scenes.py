@@ -5,13 +5,13 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from sounds import RATE_HZ, square
 
 from kws.manifest import SILENCE, UNKNOWN, FeatureSettings
 from kws_train.data.corpus import Clip, Corpus, Spoken
 from kws_train.recipe import AugmentRecipe, DataRecipe
 from kws_train.scenes.ctc_scenes import SequenceScenes
 
-RATE_HZ = 16_000
 LABELS = [SILENCE, UNKNOWN, "yes", "no"]
 PITCHES_HZ = {1: 400, 2: 1000, 3: 2000}
 BARE = AugmentRecipe(
@@ -25,14 +25,9 @@ BARE = AugmentRecipe(
 )
 
 
-def square(n_samples, hz):
-    half = RATE_HZ // (2 * hz)
-    return np.where(np.arange(n_samples) // half % 2, 3000, -3000).astype(np.int16)
-
-
 def clip(label):
     samples = np.zeros(RATE_HZ, np.int16)
-    samples[3000:9000] = square(6000, PITCHES_HZ[label])
+    samples[3000:9000] = square(PITCHES_HZ[label], 6000)
     word = LABELS[label]
     return Clip(word, word, Path(f"{word}.wav"), samples, span=(3000, 9000))
 
@@ -81,7 +76,7 @@ def test_a_sentence_is_spelt_word_by_word_homophones_as_their_keyword(monkeypatc
     said = [("hello", 1), ("know", 3), ("yes", 2), ("there", 1)]
     words, pieces = [], []
     for i, (word, label) in enumerate(said):
-        pieces += [square(6000, PITCHES_HZ[label]), np.zeros(2000, np.int16)]
+        pieces += [square(PITCHES_HZ[label], 6000), np.zeros(2000, np.int16)]
         words.append((word, 8000 * i, 8000 * i + 6000))
     maker = sequences(speech=[Spoken(Path("a"), np.concatenate(pieces), tuple(words))])
     made = [maker.make(np.random.default_rng(seed)) for seed in range(12)]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kws.errors import ConfigError
-from kws_train.data.corpus import read_samples
+from kws_train.data.audio_files import read_samples
 from kws_train.synth import clip_checks
 from kws_train.synth.clip_checks import MARGIN_S, Whisper, fault_of, reads_as, trimmed
 

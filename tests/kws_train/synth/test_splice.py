@@ -10,7 +10,7 @@ import soundfile
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.errors import ConfigError
 from kws_train.data.align import align, read_alignment
-from kws_train.data.corpus import read_samples
+from kws_train.data.audio_files import read_samples
 from kws_train.synth.splice import splice
 
 LIBRISPEECH = Path(__file__).parents[2] / "data" / "librispeech"

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from kws.cli import cli
 from kws.errors import ConfigError, KwsError
-from kws_train.data.corpus import read_samples
+from kws_train.data.audio_files import read_samples
 from kws_train.synth.phrases import Phrase
 from kws_train.synth.synthesize import cache_folder, draw_line, seconds_per_clip, synthesize
 from kws_train.synth.voices.backend import Line
@@ -218,7 +218,7 @@ def test_the_command_says_that_it_goes_on(tmp_path, monkeypatch, voiced):
     command = ["synth", str(tmp_path / "out"), "--word", "off=2", "--cache", str(tmp_path / "c")]
     done = CliRunner().invoke(cli, command)
     assert done.exit_code != 0
-    assert "interrupted: the same command goes on" in done.stderr
+    assert "interrupted: run the same command to resume" in done.stderr
 
 
 def test_how_long_a_clip_takes_is_measured(voiced):

@@ -1,1 +1,9 @@
-"""Corpora of clips and speech, and the times of the words in them."""
+"""Corpora of clips and of continuous speech: files, splits, samples, and word times.
+
+- `align`: word times for continuous speech, by forced alignment with pocketsphinx.
+- `audio_files`: list audio files; read them as 16 kHz mono int16.
+- `corpus`: load one split of the corpora that a recipe names into memory.
+- `librispeech`: speakers and transcripts of corpora in LibriSpeech's layout.
+- `speech_span`: where in a clip its word is spoken, by energy.
+- `splits`: which split a clip or an utterance belongs to, by hashes of names.
+"""

@@ -1,7 +1,7 @@
 """Word times for continuous speech, by forced alignment with pocketsphinx.
 
-Training has to know where words are in LibriSpeech-shaped corpora: a keyword said there is no false
-alarm, and real words can be cut out. The result is one JSON-lines file, one utterance a line:
+Training needs word times in LibriSpeech-shaped corpora: a detection of a keyword said there is no
+false alarm, and real words can be cut out. The result is a JSON-lines file, one utterance a line:
 ``{"utterance": "84-121123-0000", "speaker": "84", "words": [["GO", 0.5, 0.82], ...]}``.
 """
 
@@ -21,29 +21,23 @@ from rich.progress import track
 
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.errors import ConfigError
-from kws_train.parallel import Backend, Failure, map_corpus
+from kws_train.data.audio_files import AUDIO_SUFFIXES
+from kws_train.data.librispeech import speaker_halves, speaker_of_utterance, transcripts_below
+from kws_train.parallel import Failure, JoblibBackend, map_corpus
 
-__all__ = [
-    "AlignSummary",
-    "Utterance",
-    "align",
-    "read_alignment",
-    "speakers_table",
-    "train_speakers",
-]
+__all__ = ["AlignSummary", "AlignedUtterance", "align", "read_alignment"]
 
 log = logging.getLogger("kws.align")
 
-_SUFFIXES = (".flac", ".opus", ".ogg", ".wav")
-_CHUNK = 64  # utterances to a task: enough to pay for loading the acoustic model
-# The decoder's log score a frame. For the first half of LibriSpeech dev-clean the right transcripts
-# came to -0.0018 and better; of 300 transcripts given to another utterance as long, one passed.
+_CHUNK = 64  # utterances per task: enough to pay for loading the acoustic model
+# Least log score per frame. In the first half of LibriSpeech dev-clean, correct transcripts scored
+# -0.0018 and better; of 300 transcripts given to another utterance of equal length, one passed.
 _MIN_SCORE = -0.002
 _FRAMES_PER_S = 100
 _LINE_START = b'{"utterance":"'
 
 
-class Utterance(msgspec.Struct, frozen=True):
+class AlignedUtterance(msgspec.Struct, frozen=True):
     """An aligned utterance: its words as (word in capitals, start, end), in seconds."""
 
     utterance: str
@@ -52,7 +46,7 @@ class Utterance(msgspec.Struct, frozen=True):
 
 
 class AlignSummary(msgspec.Struct, frozen=True):
-    """What an alignment came to: utterances done, already there, and left out with the reason."""
+    """Utterances aligned, kept from an earlier run, and left out with the reason."""
 
     n_aligned: int
     n_kept: int
@@ -70,22 +64,22 @@ def align(
 ) -> AlignSummary:
     """Align every utterance of a corpus that has a transcript.
 
-    Can be interrupted: utterances that are in `out` already are not done again. Left out are those
-    with a word that the dictionary lacks, and those whose transcript is another utterance's; one
-    wrong or missing word among right ones is not noticed.
+    Resumable: utterances that are in `out` already are skipped. Utterances with a word that the
+    dictionary lacks, or with a transcript that does not match the audio, are left out; a single
+    wrong or missing word in an otherwise right transcript is not detected.
 
     Parameters
     ----------
     corpus : Path
         LibriSpeech layout: `*.trans.txt` beside audio files, SPEAKERS.TXT above.
     out : Path
-        The JSON-lines file, made or appended to.
+        The JSON-lines file to create or to append to.
     half : "first", "second" or "all"
-        Of the speakers, in the order of SPEAKERS.TXT.
+        Which speakers, in the order of SPEAKERS.TXT.
     n_jobs : int
         Processes.
     scheduler : str, optional
-        Address of a Dask cluster that does it instead; its workers must see `corpus` at this path.
+        Address of a Dask cluster to use instead; its workers must see `corpus` at this path.
     progress : bool
         Whether to draw a progress bar on standard error.
 
@@ -101,12 +95,12 @@ def align(
     chunks = [todo[i : i + _CHUNK] for i in range(0, len(todo), _CHUNK)]
     left_out: dict[str, str] = {}
     n_aligned = 0
-    with _open_whole(out) as lines:
-        backend: Backend = "dask" if scheduler else "loky"
+    with _open_to_append(out) as lines:
+        backend: JoblibBackend = "dask" if scheduler else "loky"
         work = map_corpus(_align_chunk, chunks, n_jobs=n_jobs, backend=backend, scheduler=scheduler)
         console = Console(stderr=True)
         for chunk in track(work, "Aligning", len(chunks), disable=not progress, console=console):
-            for name, result in _each(chunk):
+            for name, result in _results_of(chunk):
                 if isinstance(result, str):
                     left_out[name] = result
                     log.warning("left out, %s: %s", result, name)
@@ -117,8 +111,8 @@ def align(
     return AlignSummary(n_aligned, len(transcripts) - len(todo), left_out)
 
 
-def read_alignment(path: Path) -> dict[str, Utterance]:
-    """Return the utterances of an alignment by name; a last line cut short is left out.
+def read_alignment(path: Path) -> dict[str, AlignedUtterance]:
+    """Return the utterances of an alignment by name; an incomplete last line is ignored.
 
     Raises
     ------
@@ -130,95 +124,66 @@ def read_alignment(path: Path) -> dict[str, Utterance]:
     except OSError as error:
         raise ConfigError(
             f"An alignment must be a readable file. Received: {path} ({error.strerror}). "
-            f"Make it with `kws align CORPUS {path}`."
+            f"Create it with `kws align CORPUS {path}`."
         ) from error
     whole = [line for line in lines if line.endswith(b"\n")]
     try:
-        utterances = [msgspec.json.decode(line, type=Utterance) for line in whole]
+        utterances = [msgspec.json.decode(line, type=AlignedUtterance) for line in whole]
     except msgspec.DecodeError as error:
         raise ConfigError(
             f"An alignment must hold one utterance a line. Received: {error} in {path}. "
-            f"Remove the file and make it again with `kws align`."
+            f"Delete the file and create it again with `kws align`."
         ) from error
     return {utterance.utterance: utterance for utterance in utterances}
 
 
-def train_speakers(corpus: Path) -> tuple[set[str], set[str]]:
-    """Return the first and the second half of the speakers present, in the order of SPEAKERS.TXT.
-
-    The second half is for final figures: nothing trains, tunes or calibrates on it.
-    """
-    present = {path.name.partition("-")[0] for path in corpus.rglob("*.trans.txt")}
-    listed = [
-        speaker
-        for path in sorted(corpus.rglob("SPEAKERS.TXT"))
-        for speaker in speakers_table(path.parent)
-    ]
-    # A speaker listed twice must not land in both halves.
-    order = list(dict.fromkeys(name for name in [*listed, *sorted(present)] if name in present))
-    return set(order[: len(order) // 2]), set(order[len(order) // 2 :])
-
-
-def speakers_table(folder: Path) -> dict[str, list[str]]:
-    """Return what SPEAKERS.TXT in a folder says of each speaker, in its order; sex comes first.
-
-    Empty where there is no such file.
-    """
-    path = folder / "SPEAKERS.TXT"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    rows = ([cell.strip() for cell in line.split("|")] for line in lines if line[:1] != ";")
-    return {speaker: rest for speaker, *rest in rows}
-
-
 def _transcripts(corpus: Path, half: str) -> list[tuple[str, str, Path | None]]:
     """Return (utterance, transcript, audio file if there is one), in the order of names."""
-    paths = sorted(corpus.rglob("*.trans.txt"))
-    if not paths:
+    lines = list(transcripts_below(corpus))
+    if not lines:
         raise ConfigError(
             f"A speech corpus must hold *.trans.txt files with audio beside them. Received: "
             f"{corpus} with none. Give a folder in LibriSpeech's layout."
         )
-    first, second = train_speakers(corpus)
+    first, second = speaker_halves(corpus)
     wanted = {"first": first, "second": second, "all": first | second}[half]
     if not wanted:
         raise ConfigError(
             f"A half must have a speaker in it. Received: the {half} half of {corpus}, which has "
             f"{len(first | second)} in all. Align them with `--half all`."
         )
-    lines = (
-        (path, *line.partition(" ")[::2])
-        for path in paths
-        if path.name.partition("-")[0] in wanted
-        for line in path.read_text(encoding="utf-8").splitlines()
-    )
-    return [(name, text, _audio_of(path.with_name(name))) for path, name, text in lines if name]
+    return [
+        (name, text, _audio_of(path.with_name(name)))
+        for path, name, text in lines
+        if speaker_of_utterance(path.name) in wanted
+    ]
 
 
 def _audio_of(stem: Path) -> Path | None:
-    paths = (stem.with_name(stem.name + suffix) for suffix in _SUFFIXES)
+    paths = (stem.with_name(stem.name + suffix) for suffix in AUDIO_SUFFIXES)
     return next((path for path in paths if path.is_file()), None)
 
 
 def _align_chunk(
     entries: list[tuple[str, str, Path | None]],
-) -> list[tuple[str, Utterance | str]]:
-    # The search over the lattice of words, `bestpath`, likes to give a pause to the word before it;
-    # so does a small probability of silence.
+) -> list[tuple[str, AlignedUtterance | str]]:
+    # The search over the word lattice, `bestpath`, tends to add a pause to the word before it; so
+    # does a small probability of silence.
     decoder = Decoder(lm=None, loglevel="FATAL", bestpath=False, silprob=0.2)
     return [(name, _align_one(decoder, name, text, path)) for name, text, path in entries]
 
 
-def _each(
-    chunk: list[tuple[str, Utterance | str]] | Failure[list[tuple[str, str, Path | None]]],
-) -> list[tuple[str, Utterance | str]]:
-    """Give the results of a chunk; where it failed as a whole, all have its reason."""
+def _results_of(
+    chunk: list[tuple[str, AlignedUtterance | str]] | Failure[list[tuple[str, str, Path | None]]],
+) -> list[tuple[str, AlignedUtterance | str]]:
+    """Return the results of a chunk; where it failed as a whole, each utterance has its reason."""
     if isinstance(chunk, Failure):
         return [(name, chunk.reason) for name, _, _ in chunk.item]
     return chunk
 
 
-def _align_one(decoder: Decoder, name: str, text: str, path: Path | None) -> Utterance | str:
-    """Return the aligned utterance, or why there is none."""
+def _align_one(decoder: Decoder, name: str, text: str, path: Path | None) -> AlignedUtterance | str:
+    """Return the aligned utterance, or the reason to leave it out."""
     words = text.lower().split()
     if not words:
         return "no words in its transcript"
@@ -227,7 +192,7 @@ def _align_one(decoder: Decoder, name: str, text: str, path: Path | None) -> Utt
     samples = _samples_of(path)
     if isinstance(samples, str):
         return samples
-    # Without this, the noise estimated in one utterance would shift the words of the next.
+    # Otherwise the noise estimate of one utterance would shift the words of the next.
     decoder.reinit_feat()
     decoder.set_align_text(" ".join(words))
     decoder.start_utt()
@@ -237,12 +202,13 @@ def _align_one(decoder: Decoder, name: str, text: str, path: Path | None) -> Utt
     least = math.exp(_MIN_SCORE * _FRAMES_PER_S * len(samples) / RATE_HZ)
     if [word.lower() for word, _, _ in spoken] != words or decoder.hyp().score < least:
         return "audio and transcript do not match"
-    return Utterance(name, name.partition("-")[0], spoken)
+    return AlignedUtterance(name, speaker_of_utterance(name), spoken)
 
 
 def _samples_of(path: Path | None) -> NDArray[np.int16] | str:
     if path is None:
         return "no audio beside its transcript"
+    # Not `read_samples`: `_MIN_SCORE` was not measured on resampled or mixed-down audio.
     try:
         samples, rate_hz = soundfile.read(path, dtype="int16")
     except (OSError, soundfile.SoundFileError) as error:
@@ -253,7 +219,7 @@ def _samples_of(path: Path | None) -> NDArray[np.int16] | str:
 
 
 def _spoken(decoder: Decoder) -> Iterator[tuple[str, float, float]]:
-    """Give the aligned words; segments count frames and include their last."""
+    """Yield the aligned words; a segment's end is its last frame, inclusive."""
     for segment in decoder.seg() or ():
         word = segment.word.partition("(")[0]
         if not word.startswith(("<", "[")):
@@ -264,14 +230,14 @@ def _spoken(decoder: Decoder) -> Iterator[tuple[str, float, float]]:
             )
 
 
-def _open_whole(path: Path) -> BinaryIO:
-    """Open to append, less what an interrupted run left of its last line."""
+def _open_to_append(path: Path) -> BinaryIO:
+    """Open to append; cut off an incomplete last line of an interrupted run."""
     try:
         lines = path.open("ab+")
     except OSError as error:
         raise ConfigError(
             f"An alignment must go to a file that can be written. Received: {path} "
-            f"({error.strerror}). Make its folder, or give another path."
+            f"({error.strerror}). Create its folder, or give another path."
         ) from error
     lines.seek(0)
     whole, newline, torn = lines.read().rpartition(b"\n")

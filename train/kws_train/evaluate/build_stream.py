@@ -1,12 +1,12 @@
-"""Labelled streams for evaluation: keywords said now and then between sentences, in noise.
+"""Labelled streams for evaluation: keywords between sentences, in noise at a given SNR.
 
-The same seed and folders give the same stream. Words are not mixed over speech: a keyword comes in
-the pause between two utterances, as somebody would say it to a machine.
+The same seed and folders give the same stream. Keywords are not mixed over speech: each follows the
+pause after an utterance, as a command to a device does.
 """
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -18,27 +18,23 @@ from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.errors import ConfigError
 from kws.features import Samples
 from kws.matching import Word
-from kws_train.data.corpus import (
-    AUDIO_SUFFIXES,
-    SplitName,
-    audio_below,
-    official_split,
-    read_samples,
-)
+from kws_train.data.audio_files import audio_files, read_samples
+from kws_train.data.speech_span import Span, speech_span
+from kws_train.data.splits import SplitName, official_split
 from kws_train.scenes.augment import loop
-from kws_train.scenes.scenes import speech_span
 
-__all__ = ["Part", "SnrRule", "Stream", "build_stream", "keyword_clips", "noise_below"]
+__all__ = ["Segment", "SnrRule", "Stream", "build_stream", "keyword_clips", "noise_files"]
 
 SnrRule: TypeAlias = Literal["mean", "peak"]
+Wave: TypeAlias = npt.NDArray[np.float32]
 
 _SPEECH_RMS = 1500.0
 _PEAK_SAMPLES = 512
 
 
 @dataclass(frozen=True)
-class Part:
-    """An utterance of the background, and where it lies, in seconds from the stream's start."""
+class Segment:
+    """An utterance of the background and its position, in seconds from the stream's start."""
 
     path: Path
     start_s: float
@@ -53,7 +49,7 @@ class Stream:
     words: tuple[Word, ...]
     clips: tuple[Path, ...] = ()
     """The clip of each word, where the stream was built of clips."""
-    background: tuple[Part, ...] = ()
+    background: tuple[Segment, ...] = ()
     name: str = ""
     """Its condition, such as `10 dB`."""
 
@@ -74,24 +70,24 @@ def build_stream(
     most_s: float | None = None,
     n_background: int = 1,
 ) -> Stream:
-    """Lay clips and utterances one after another, in noise.
+    """Concatenate keyword clips and utterances in turn, and add noise.
 
     Parameters
     ----------
     clips : sequence of (word, path)
-        Drawn in random order, each once, until they or the time run out.
+        Each used once, in random order, until they or the time run out.
     background : sequence of Path
-        Utterances in which no keyword is said; drawn in random order, each once a round.
+        Utterances without keywords, in random order, reshuffled when all have been used.
     noise : sequence of Path
-        Recordings laid end to end under the whole; none leaves the stream clean.
+        Recordings added end to end; none leaves the stream clean.
     snr_db : float
         Power of the speech over that of the noise; infinity leaves the stream clean.
     snr_rule : "mean" or "peak"
         `mean`: mean power of all speech over the mean power of each noise recording. `peak`: power
-        of the loudest 512 samples of the speech over which a recording is laid, over that of its
-        own loudest 512; that of Picovoice's wake-word benchmark.
+        of the loudest 512 samples of the speech under a recording, over that of the recording's own
+        loudest 512, as in Picovoice's wake-word benchmark.
     most_s : float, optional
-        Greatest length.
+        Maximum length.
     n_background : int
         Utterances between two clips.
 
@@ -107,64 +103,54 @@ def build_stream(
             f"{len(background)} utterances. Give folders that hold both."
         )
     random = np.random.default_rng(seed)
-    pieces: list[npt.NDArray[np.float32]] = []
-    words: list[Word] = []
-    used: list[Path] = []
-    parts: list[Part] = []
-    at = 0
+    most_samples = math.inf if most_s is None else most_s * RATE_HZ
     utterances = _endless(background, random)
+    track = _Track()
     for i in random.permutation(len(clips)):
         word, path = clips[i]
         clip = read_samples(path)
         span = speech_span(clip, said=word)
-        drawn = [next(utterances) for _ in range(n_background)]
-        before = [_levelled(read_samples(utterance)) for utterance in drawn]
-        part = [*_spaced(before, random), _levelled(clip, span=span)]
-        n_part = sum(len(piece) for piece in part)
-        if most_s is not None and at + n_part > most_s * RATE_HZ:
+        before = _draw_utterances(utterances, n_background, random)
+        n_before = sum(len(wave) + len(pause) for _, wave, pause in before)
+        if track.n_samples + n_before + len(clip) > most_samples:
             break
-        start = at + n_part - len(clip)
-        start_s, end_s = ((start + edge) / RATE_HZ for edge in span)
-        words.append(Word(word=word, start_s=round(start_s, 3), end_s=round(end_s, 3)))
-        used.append(path)
-        parts += _parts(drawn, part, at)
-        pieces += part
-        at += n_part
-    if not words:
+        for utterance, wave, pause in before:
+            track.add_utterance(utterance, wave)
+            track.add(pause)
+        track.add_word(word, path, _levelled(clip, span=span), span)
+    if not track.words:
         raise ConfigError(
             f"A stream must be long enough for an utterance and a keyword. Received: {most_s:g} s. "
             f"Make it longer."
         )
     last = next(utterances)
-    n_left = None if most_s is None else round(most_s * RATE_HZ) - at
-    pieces.append(_levelled(read_samples(last))[:n_left])
-    parts += _parts([last], pieces[-1:], at)
-    samples = np.concatenate(pieces)
-    if noise and not math.isinf(snr_db):
-        _lay_noise(samples, noise, snr_db, random, rule=snr_rule)
+    n_left = None if most_s is None else round(most_s * RATE_HZ) - track.n_samples
+    track.add_utterance(last, _levelled(read_samples(last))[:n_left])
+    samples = np.concatenate(track.pieces)
+    is_noisy = bool(noise) and not math.isinf(snr_db)
+    if is_noisy:
+        _add_noise(samples, noise, snr_db, random, rule=snr_rule)
     return Stream(
         np.clip(np.rint(samples, out=samples), -32768, 32767).astype(np.int16),
-        tuple(words),
-        clips=tuple(used),
-        background=tuple(parts),
-        name=f"{snr_db:g} dB" if noise and not math.isinf(snr_db) else "clean",
+        tuple(track.words),
+        clips=tuple(track.clips),
+        background=tuple(track.segments),
+        name=f"{snr_db:g} dB" if is_noisy else "clean",
     )
 
 
 def keyword_clips(
     data: Path, keywords: Sequence[str], *, split: SplitName = "test"
 ) -> list[tuple[str, Path]]:
-    """Return the clips of an official split, or all, by name."""
+    """Return the keyword clips of an official split, or of all, as (word, path), by path."""
     return [
         (path.parent.name, path)
-        for path in sorted(data.rglob("*"))
-        if path.suffix.lower() in AUDIO_SUFFIXES
-        and path.parent.name in keywords
-        and split in (official_split(path), "all")
+        for path in audio_files(data, optional=True)
+        if path.parent.name in keywords and split in (official_split(path), "all")
     ]
 
 
-def noise_below(folder: Path, pattern: str = "*") -> list[Path]:
+def noise_files(folder: Path, pattern: str = "*") -> list[Path]:
     """Return the recordings below a folder whose names match a pattern such as `4-*`.
 
     Raises
@@ -172,11 +158,11 @@ def noise_below(folder: Path, pattern: str = "*") -> list[Path]:
     ConfigError
         If there are none.
     """
-    found = [path for path in audio_below(folder) if fnmatch(path.name, pattern)]
+    found = [path for path in audio_files(folder) if fnmatch(path.name, pattern)]
     if not found:
         raise ConfigError(
             f"`--noise-pattern` must match names of noise recordings. Received: {pattern}, which "
-            f"matches none below {folder}. Mend it; `*` takes all."
+            f"matches none below {folder}. Correct it; `*` takes all."
         )
     return found
 
@@ -187,34 +173,54 @@ def _endless(paths: Sequence[Path], random: np.random.Generator) -> Iterator[Pat
             yield paths[i]
 
 
-def _spaced(
-    utterances: Sequence[npt.NDArray[np.float32]], random: np.random.Generator
-) -> Iterator[npt.NDArray[np.float32]]:
-    """Put a short pause behind each."""
-    for utterance in utterances:
-        yield utterance
-        yield np.zeros(int(random.uniform(0.1, 0.5) * RATE_HZ), np.float32)
+def _draw_utterances(
+    paths: Iterator[Path], n: int, random: np.random.Generator
+) -> list[tuple[Path, Wave, Wave]]:
+    """Draw utterances; return each with its levelled samples and a short pause to follow it."""
+    drawn = [next(paths) for _ in range(n)]
+    pauses = (int(random.uniform(0.1, 0.5) * RATE_HZ) for _ in drawn)
+    return [
+        (path, _levelled(read_samples(path)), np.zeros(n_pause, np.float32))
+        for path, n_pause in zip(drawn, pauses, strict=True)
+    ]
 
 
-def _levelled(samples: Samples, *, span: tuple[int, int] | None = None) -> npt.NDArray[np.float32]:
-    """Bring speech to a common level, without clipping it."""
+def _levelled(samples: Samples, *, span: Span | None = None) -> Wave:
+    """Scale speech to a common level, without clipping it."""
     wave = samples.astype(np.float32)
     start, end = span or (0, len(wave))
     rms = float(np.sqrt(np.mean(wave[start:end] ** 2)) + 1.0)
     return wave * min(_SPEECH_RMS / rms, 30_000 / (float(np.abs(wave).max()) + 1.0))
 
 
-def _parts(
-    utterances: Sequence[Path], pieces: Sequence[npt.NDArray[np.float32]], at: int
-) -> Iterator[Part]:
-    """Say where utterances lie that are every second piece from sample `at` on."""
-    edges = at + np.cumsum([0, *(len(piece) for piece in pieces)])
-    for i, utterance in enumerate(utterances):
-        yield Part(utterance, float(edges[2 * i] / RATE_HZ), float(edges[2 * i + 1] / RATE_HZ))
+@dataclass
+class _Track:
+    """The pieces of a stream so far, and what they contain."""
+
+    pieces: list[Wave] = field(default_factory=list)
+    words: list[Word] = field(default_factory=list)
+    clips: list[Path] = field(default_factory=list)
+    segments: list[Segment] = field(default_factory=list)
+    n_samples: int = 0
+
+    def add(self, wave: Wave) -> None:
+        self.pieces.append(wave)
+        self.n_samples += len(wave)
+
+    def add_utterance(self, path: Path, wave: Wave) -> None:
+        start = self.n_samples
+        self.add(wave)
+        self.segments.append(Segment(path, start / RATE_HZ, self.n_samples / RATE_HZ))
+
+    def add_word(self, word: str, path: Path, wave: Wave, span: Span) -> None:
+        start_s, end_s = ((self.n_samples + edge) / RATE_HZ for edge in span)
+        self.words.append(Word(word=word, start_s=round(start_s, 3), end_s=round(end_s, 3)))
+        self.clips.append(path)
+        self.add(wave)
 
 
-def _lay_noise(
-    samples: npt.NDArray[np.float32],
+def _add_noise(
+    samples: Wave,
     paths: Sequence[Path],
     snr_db: float,
     random: np.random.Generator,
@@ -244,7 +250,7 @@ def _lay_noise(
             return
 
 
-def _peak_rms(wave: npt.NDArray[np.float32]) -> float:
+def _peak_rms(wave: Wave) -> float:
     """Return the RMS of the loudest 512 samples, of frames end to end."""
     frames = np.resize(wave, (-(-len(wave) // _PEAK_SAMPLES), _PEAK_SAMPLES))
     return float(np.sqrt(np.mean(frames**2, axis=1).max()))

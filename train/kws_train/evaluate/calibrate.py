@@ -1,7 +1,7 @@
-"""The calibration table of a model file: false alarms per hour to a threshold for each keyword.
+"""The calibration table of a model file: thresholds of each keyword per false-alarm rate.
 
-It is measured on streams for tuning, never on those that figures are stated on: keyword clips of
-the validation split, between sentences that training left out.
+Measured on tuning streams (`kws_train.evaluate.tuning_streams`), never on the streams of the final
+figures.
 """
 
 from collections import Counter
@@ -12,148 +12,84 @@ from typing import Any, TypeAlias
 import msgspec
 import numpy as np
 import numpy.typing as npt
-import soundfile
 from scipy.special import expit, logit
 
 from kws.errors import ConfigError, ModelError
 from kws.manifest import CalibrationBasis, CalibrationPoint, Manifest, read_manifest, repack
 from kws_train.atomic import replacing
-from kws_train.data.align import read_alignment, train_speakers
-from kws_train.data.corpus import audio_matching, quiet_utterances, unaligned, validates
-from kws_train.evaluate.build_stream import SnrRule, Stream, build_stream, keyword_clips
-from kws_train.evaluate.det import Curve, count
-from kws_train.evaluate.stream import Heard
-from kws_train.recipe import DataRecipe, SpeechCorpus
+from kws_train.data.audio_files import duration_s
+from kws_train.evaluate.build_stream import Stream
+from kws_train.evaluate.det import DetCurve, count_errors
+from kws_train.evaluate.stream_results import StreamResults
 
-__all__ = ["RATES", "calibrate", "tail_threshold", "tuning_streams", "write_manifest"]
+__all__ = ["RATES", "calibrate_manifest", "tail_threshold", "write_manifest"]
 
 RATES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
-"""False alarms per hour that a table may hold."""
+"""False alarms per hour of the rows that a table may have."""
 
 Array: TypeAlias = npt.NDArray[np.floating[Any]]
 
-_TAIL, _TAIL_MEAN = 16.0, 0.4
-_SEEN, _SEEN_HOURS = 4.0, 0.4
+# Prior of `tail_threshold`, as pseudo-observations: about what models of one phrase, with their
+# logits divided by three, show on unseen speech.
+_PRIOR_N_TAIL, _PRIOR_TAIL_MEAN = 16.0, 0.4  # false alarms, and their mean excess in log odds
+_PRIOR_N_FALSE, _PRIOR_HOURS = 4.0, 0.4  # false alarms above the lowest threshold, in so many hours
 _LOWEST, _HIGHEST = 0.3, 0.995
 _N_LEVELS = 128  # thresholds to choose from
-_FROM = 0.7  # low enough that every keyword is heard falsely in some hours
-_USUAL_COUNT, _USUAL_EXCESS = 3.0, 10.0  # false alarms as of all keywords, added to a keyword's own
-_PRICES, _N_PRICES = (20.0, 0.002), 180  # of `_false_alarms`, in shares of all words
+_FIT_FROM = 0.7  # low enough that every keyword has false alarms within hours
+# Pseudo-counts at the mean of all keywords, added to each keyword's false alarms and their excess.
+_POOLED_COUNT, _POOLED_EXCESS = 3.0, 10.0
+_PRICES, _N_PRICES = (20.0, 0.002), 180  # of one false alarm by `_false_alarms`, as a miss rate
 
 
-def tuning_streams(
-    recipe: DataRecipe,
-    root: Path,
-    *,
-    background: Sequence[Path] = (),
-    snr_db: Sequence[float] = (float("inf"), 10.0),
-    snr_rule: SnrRule = "mean",
-    minutes: float | None = None,
-    seed: int = 1,
-) -> list[Stream]:
-    """Build streams of what a recipe's training leaves out, its evaluation half excepted.
+def calibrate_manifest(
+    manifest: Manifest, results: StreamResults, *, beyond: bool = False
+) -> Manifest:
+    """Return the manifest with a calibration table measured on tuning streams, with the gate.
 
-    Parameters
-    ----------
-    recipe : DataRecipe
-        What was trained on.
-    root : Path
-        The folder that its paths are relative to.
-    background : sequence of Path
-        Further folders of speech in LibriSpeech's layout, of which training heard nothing.
-    snr_db : sequence of float
-        One stream each; infinity is a clean one. A ratio that comes again is another draw of noise.
-    snr_rule : "mean" or "peak"
-        As `kws_train.evaluate.build_stream.build_stream` takes it.
-    minutes : float, optional
-        Greatest length of each; by default every clip comes once, and every utterance as nearly as
-        they can be shared out.
-    seed : int
-
-    Raises
-    ------
-    ConfigError
-        If training left nothing out.
-    """
-    homophones = [word for words in recipe.homophones.values() for word in words]
-    without = [*recipe.keywords, *homophones]
-    clips = [
-        clip
-        for words in recipe.words
-        if words.split != "train" and not words.unknown
-        for clip in keyword_clips(
-            root / words.path,
-            recipe.keywords,
-            split="validation" if words.split == "hash" else "all",
-        )
-    ]
-    utterances = [
-        path for corpus in recipe.speech for path in _left_out(corpus, root, without=without)
-    ]
-    utterances += [path for more in background for path in quiet_utterances(more, without=without)]
-    noise = [path for name in recipe.noise for path in audio_matching(root, name)]
-    return [
-        build_stream(
-            clips,
-            utterances,
-            noise,
-            snr_db=one,
-            snr_rule=snr_rule,
-            seed=seed + list(snr_db[:i]).count(one),
-            most_s=None if minutes is None else 60 * minutes,
-            n_background=max(1, len(utterances) // max(1, len(clips))),
-        )
-        for i, one in enumerate(snr_db)
-    ]
-
-
-def calibrate(manifest: Manifest, heard: Heard, *, beyond: bool = False) -> Manifest:
-    """Return the manifest with a table measured on streams for tuning, with the gate.
-
-    A rate is in the table where the streams are long enough to see one such false alarm, and where
-    its thresholds let any keyword through. Each keyword has a threshold of its own: what fires more
-    often, or more surely, where nobody says it must be surer.
+    A rate has a row where the streams are long enough for one such false alarm to be expected, and
+    where its thresholds detect any keyword. Each keyword has its own threshold: keywords with more
+    false alarms, or false alarms of higher scores, have a higher one.
 
     Parameters
     ----------
     manifest : Manifest
-    heard : Heard
-        The streams for tuning.
+    results : StreamResults
+        Of the tuning streams.
     beyond : bool
-        True: where the streams are too short for a rate, go on from what they show: scores of false
-        alarms thin out exponentially over their log odds (peaks over threshold, Pickands 1975). A
-        rate is then kept to in each condition, noise or none, not on the mean of them.
+        True: extrapolate rates that the streams are too short to measure, with an exponential fit
+        to the tail of false-alarm scores over their log odds (peaks over threshold, Pickands 1975).
+        A rate then holds in each condition, with noise and without, not on their mean.
 
     Raises
     ------
     ModelError
-        If no rate is.
+        If the table would be empty.
     """
-    hours = sum(stream.duration_s for stream in heard.streams) / 3600
-    said = Counter(word.word for stream in heard.streams for word in stream.words)
+    hours = sum(stream.duration_s for stream in results.streams) / 3600
+    said = Counter(word.word for stream in results.streams for word in stream.words)
     n_words = sum(said[keyword] for keyword in manifest.keywords)
     if beyond:
         found = [
             (rate, dict.fromkeys(manifest.keywords, round(threshold, 4)))
-            for rate, threshold in _beyond(heard.by_condition(), streams=heard.streams)
+            for rate, threshold in _extrapolated(results.by_condition(), streams=results.streams)
         ]
     else:
-        found = list(_within(heard, hours=hours, n_words=n_words))
+        found = list(_measured(results, hours=hours, n_words=n_words))
     points = [
         CalibrationPoint(false_alarms_per_hour=rate, thresholds=thresholds)
         for rate, thresholds in found
     ]
     if not points:
         raise ModelError(
-            f"A model must hear keywords at {RATES[-1]:g} false alarms an hour to be calibrated. "
-            f"Received: {manifest.name}, which hears none in {hours:.2g} hours. Train it "
-            f"longer, or listen for longer with --minutes."
+            f"A model must detect keywords at {RATES[-1]:g} false alarms per hour to be "
+            f"calibrated. Received: {manifest.name}, which detects none in {hours:.2g} hours. "
+            f"Train it longer, or measure longer streams with --minutes."
         )
     basis = CalibrationBasis(
         hours=round(hours, 2),
-        speech_hours=round(_speech_hours(heard.streams), 2),
+        speech_hours=round(_speech_hours(results.streams), 2),
         words=n_words,
-        conditions=tuple(dict.fromkeys(stream.name for stream in heard.streams)),
+        conditions=tuple(dict.fromkeys(stream.name for stream in results.streams)),
     )
     return msgspec.structs.replace(manifest, calibration=tuple(points), calibrated_on=basis)
 
@@ -164,7 +100,7 @@ def write_manifest(path: Path, manifest: Manifest, out: Path) -> None:
     Raises
     ------
     ConfigError
-        If it cannot be written; `out` is then as it was.
+        If it cannot be written; an existing `out` is unchanged.
     """
     content = repack(read_manifest(path)[1], manifest)
     try:
@@ -178,25 +114,25 @@ def write_manifest(path: Path, manifest: Manifest, out: Path) -> None:
         ) from error
 
 
-def _within(
-    heard: Heard, *, hours: float, n_words: int
+def _measured(
+    results: StreamResults, *, hours: float, n_words: int
 ) -> Iterator[tuple[float, dict[str, float]]]:
-    """Give the rates that the streams can tell, and the thresholds that keep to them.
+    """Yield the rates that the streams can measure, and the thresholds that meet them.
 
-    For a price of a false alarm, each keyword's threshold is the one at which misses and false
-    alarms cost least: false alarms as `_false_alarms` has them, misses as of all keywords together,
-    since streams for tuning have too few words of some. A row has the lowest price from which on no
-    more false alarms were counted than asked for.
+    For a price per false alarm, each keyword's threshold minimises the cost of misses and false
+    alarms: false alarms by the fit of `_false_alarms`, misses by the rate of all keywords together,
+    since tuning streams have too few words of some. A row uses the lowest price from which on no
+    more false alarms were counted than its rate permits.
     """
     levels = expit(np.linspace(logit(_LOWEST), logit(_HIGHEST), _N_LEVELS))
-    n_missed = [count(heard.gated, heard.streams, float(level))[1] for level in levels]
+    n_missed = [count_errors(results.gated, results.streams, float(level))[1] for level in levels]
     misses = np.array(n_missed) / max(1, n_words)
-    false = _false_alarms(heard, levels)
+    false = _false_alarms(results, levels)
     rows = [
         {name: round(float(levels[np.argmin(misses + price * n)]), 4) for name, n in false.items()}
         for price in np.geomspace(*_PRICES, _N_PRICES)
     ]
-    counts = [count(heard.gated, heard.streams, row) for row in rows]
+    counts = [count_errors(results.gated, results.streams, row) for row in rows]
     for rate in RATES:
         over = (i for i, (n_false, _) in enumerate(counts) if n_false > rate * hours)
         n_kept = next(over, len(counts))
@@ -204,38 +140,38 @@ def _within(
             yield rate, rows[n_kept - 1]
 
 
-def _false_alarms(heard: Heard, levels: Array) -> dict[str, Array]:
-    """Fit how many false alarms a keyword makes by itself at each level, 1 being usual at `_FROM`.
+def _false_alarms(results: StreamResults, levels: Array) -> dict[str, Array]:
+    """Fit each keyword's number of false alarms by threshold, relative to the mean at `_FIT_FROM`.
 
-    They thin out exponentially over the log odds of their scores. Numbers and mean excesses of few
-    are drawn to the mean over all keywords.
+    An exponential fit over the log odds of their scores. Counts and mean excesses of keywords with
+    few false alarms are shrunk towards the mean over all keywords.
     """
-    odds = logit(levels[levels >= _FROM])
-    silent = dict.fromkeys(heard.manifest.keywords, np.inf)
+    odds = logit(levels[levels >= _FIT_FROM])
+    silent = dict.fromkeys(results.manifest.keywords, np.inf)
     counts = np.array(
         [
             [
-                count(heard.gated, heard.streams, silent | {keyword: float(level)})[0]
-                for level in levels[levels >= _FROM]
+                count_errors(results.gated, results.streams, silent | {keyword: float(level)})[0]
+                for level in levels[levels >= _FIT_FROM]
             ]
             for keyword in silent
         ]
     )
     counts = np.minimum.accumulate(counts, axis=1)
     first, excess = counts[:, 0], counts[:, 1:] @ np.diff(odds)
-    mean = (excess.sum() + _TAIL * _TAIL_MEAN) / (first.sum() + _TAIL)
-    ns = (first + _USUAL_COUNT) / (first.mean() + _USUAL_COUNT)
-    excesses = (excess + _USUAL_EXCESS * mean) / (first + _USUAL_EXCESS)
+    mean = (excess.sum() + _PRIOR_N_TAIL * _PRIOR_TAIL_MEAN) / (first.sum() + _PRIOR_N_TAIL)
+    ns = (first + _POOLED_COUNT) / (first.mean() + _POOLED_COUNT)
+    excesses = (excess + _POOLED_EXCESS * mean) / (first + _POOLED_EXCESS)
     return {
         keyword: n * np.exp((odds[0] - logit(levels)) / own)
         for keyword, n, own in zip(silent, ns, excesses, strict=True)
     }
 
 
-def _beyond(
-    curves: Mapping[str, Curve], *, streams: Sequence[Stream]
+def _extrapolated(
+    curves: Mapping[str, DetCurve], *, streams: Sequence[Stream]
 ) -> Iterator[tuple[float, float]]:
-    """Give every rate, and the threshold that keeps to it in each condition."""
+    """Yield every rate, and the threshold that meets it in each condition."""
     n_draws = Counter(stream.name for stream in streams)
     for rate in RATES:
         estimates = (
@@ -244,48 +180,33 @@ def _beyond(
         yield rate, max(estimates)
 
 
-def tail_threshold(curve: Curve, rate: float, *, n_draws: int = 1) -> float:
+def tail_threshold(curve: DetCurve, rate: float, *, n_draws: int = 1) -> float:
     """Estimate the threshold of a rate from the scores of all false alarms of a curve.
 
-    Their log odds above the lowest threshold are taken for exponential. Few false alarms are kept
-    from saying too much by others that are taken for seen: `_SEEN` above the lowest threshold in
-    `_SEEN_HOURS`, and `_TAIL` of a mean excess of `_TAIL_MEAN`. That is about what models of one
-    phrase, with their logits divided by three, show on speech that is new to them.
+    An exponential fit to the log odds of their scores above the lowest threshold, regularised by
+    pseudo-observations: `_PRIOR_N_FALSE` false alarms above the lowest threshold in `_PRIOR_HOURS`,
+    and `_PRIOR_N_TAIL` with a mean excess of `_PRIOR_TAIL_MEAN`.
 
     Parameters
     ----------
-    curve : Curve
+    curve : DetCurve
     rate : float
         False alarms per hour.
     n_draws : int
-        How often the curve's streams have the same speech, each time in other noise: what fires in
-        all of them is still one thing said, not so many.
+        How many times the curve's streams repeat the same speech in different noise: a false alarm
+        in each repetition is one independent observation.
     """
     odds = np.log(curve.thresholds / np.maximum(1 - curve.thresholds, 1e-6))
-    # A word that is heard twice at a high threshold, once at a low one, says nothing of speech.
+    # A word that is detected twice at a high threshold and once at a low one is no false alarm.
     counts = np.minimum.accumulate(curve.n_false) / n_draws
     excess = float(np.sum(counts[1:] * np.diff(odds)))
-    mean = (excess + _TAIL * _TAIL_MEAN) / (counts[0] + _TAIL)
-    per_hour = (counts[0] + _SEEN) / (curve.hours / n_draws + _SEEN_HOURS)
+    mean = (excess + _PRIOR_N_TAIL * _PRIOR_TAIL_MEAN) / (counts[0] + _PRIOR_N_TAIL)
+    per_hour = (counts[0] + _PRIOR_N_FALSE) / (curve.hours / n_draws + _PRIOR_HOURS)
     above = mean * np.log(per_hour / rate)
     return float(np.clip(1 / (1 + np.exp(-odds[0] - above)), curve.thresholds[0], _HIGHEST))
 
 
-def _left_out(corpus: SpeechCorpus, root: Path, *, without: Sequence[str]) -> list[Path]:
-    """Return the utterances of training speakers that training does not hear, keywords apart."""
-    folder = root / corpus.path
-    if corpus.alignment is None:
-        return [path for path in unaligned(corpus, root, without=without) if validates(path.stem)]
-    speakers = None if corpus.speakers == "all" else train_speakers(folder)[0]
-    aligned = read_alignment(root / corpus.alignment)
-    return [
-        path
-        for path in quiet_utterances(folder, without=without, speakers=speakers)
-        if path.stem not in aligned or validates(path.stem)
-    ]
-
-
 def _speech_hours(streams: Sequence[Stream]) -> float:
-    """Return the length of the different utterances in the background."""
-    paths = {part.path for stream in streams for part in stream.background}
-    return sum(soundfile.info(path).duration for path in paths) / 3600
+    """Return the duration of the distinct background utterances."""
+    paths = {one.path for stream in streams for one in stream.background}
+    return sum(map(duration_s, paths)) / 3600

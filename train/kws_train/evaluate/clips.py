@@ -1,6 +1,7 @@
-"""How well a model file sorts isolated clips into its labels: the usual figure of the literature.
+"""Classification of isolated clips by a model file: accuracy, recall, confusion, reliability.
 
-The figure that matters, on continuous audio, is in `kws_train.evaluate.stream`.
+The usual figures of the literature. `kws_train.evaluate.stream` measures continuous audio, which
+is what a keyword spotter runs on.
 """
 
 from collections.abc import Sequence
@@ -15,16 +16,17 @@ from kws.errors import ConfigError, FormatError, ModelError
 from kws.features import Features
 from kws.manifest import SILENCE, UNKNOWN
 from kws.model import Model
-from kws_train.data.corpus import AUDIO_SUFFIXES, SplitName, official_split, read_samples
+from kws_train.data.audio_files import audio_files, read_samples
+from kws_train.data.splits import SplitName, official_split
 from kws_train.evaluate.traces import TAIL_SAMPLES
 
 __all__ = [
-    "Bin",
     "ClipScores",
     "Reliability",
+    "ReliabilityBin",
+    "classify",
     "evaluate_clips",
     "labelled_clips",
-    "read_out",
     "reliability",
 ]
 
@@ -34,32 +36,32 @@ _SMOOTHING_MS = 60.0
 _N_BINS = 10
 
 
-class Bin(msgspec.Struct, frozen=True, kw_only=True):
+class ReliabilityBin(msgspec.Struct, frozen=True, kw_only=True):
     """The clips whose scores lie between two bounds."""
 
     low: float
     high: float
     n: int
     score: float
-    """Mean score of the label that was said."""
+    """Mean score of the predicted labels."""
     accuracy: float
-    """Share of them sorted right."""
+    """Share of them classified correctly."""
 
 
 class Reliability(msgspec.Struct, frozen=True, kw_only=True):
-    """How far scores can be taken for chances (Guo et al. 2017, section 2).
+    """Agreement of scores with accuracy (Guo et al. 2017, section 2).
 
     Attributes
     ----------
     expected_error : float
-        Expected calibration error: mean distance between score and accuracy, over bins weighted by
+        Expected calibration error: mean distance between score and accuracy over bins, weighted by
         their clips.
-    bins : list of Bin
-        Ten, of equal width, less those without clips.
+    bins : list of ReliabilityBin
+        Ten of equal width; bins without clips are omitted.
     """
 
     expected_error: float
-    bins: list[Bin]
+    bins: list[ReliabilityBin]
 
 
 class ClipScores(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,12 +70,12 @@ class ClipScores(msgspec.Struct, frozen=True, kw_only=True):
     Attributes
     ----------
     accuracy : float
-        Share of clips sorted right, 0..1.
+        Share of clips classified correctly, 0..1.
     n : int
         Clips.
     labels : list of str
     confusion : list of list of int
-        Rows are true labels, columns what the model said.
+        Rows are true labels, columns predicted labels.
     model_bytes : int
     recall : dict of str to float
         Per label that has clips.
@@ -95,9 +97,9 @@ class ClipScores(msgspec.Struct, frozen=True, kw_only=True):
 def evaluate_clips(
     model: Model, data: Path, *, split: SplitName = "test", model_bytes: int = 0
 ) -> ClipScores:
-    """Sort the clips of a Speech-Commands-shaped folder.
+    """Classify the clips of a folder in the layout of Speech Commands.
 
-    Each clip is heard from a fresh state, followed by half a second of silence.
+    The model runs over each clip from a fresh state, followed by half a second of silence.
 
     Raises
     ------
@@ -109,13 +111,13 @@ def evaluate_clips(
     labels = list(model.manifest.labels)
     if not {SILENCE, UNKNOWN} <= set(labels):
         raise ModelError(
-            f"A model must have the labels `{SILENCE}` and `{UNKNOWN}` to sort clips. Received: "
-            f"{', '.join(labels)}. Measure it with `kws eval stream`."
+            f"A model must have the labels `{SILENCE}` and `{UNKNOWN}` to classify clips. "
+            f"Received: {', '.join(labels)}. Measure it with `kws eval stream`."
         )
     features = Features(model.manifest.features)
     output_ms = model.manifest.call_ms / model.n_outputs
     confusion = np.zeros((len(labels), len(labels)), int)
-    unreadable, scores, right = [], [], []
+    unreadable, scores, correct = [], [], []
     for path, label in labelled_clips(data, labels=labels, split=split):
         try:
             samples = read_samples(path)
@@ -124,10 +126,10 @@ def evaluate_clips(
             continue
         padded = np.concatenate((samples, np.zeros(TAIL_SAMPLES, np.int16)))
         posteriors = model.run(features.whole(padded))
-        said, score = read_out(posteriors, labels, output_ms=output_ms)
-        confusion[labels.index(label), said] += 1
+        predicted, score = classify(posteriors, labels, output_ms=output_ms)
+        confusion[labels.index(label), predicted] += 1
         scores.append(score)
-        right.append(labels[said] == label)
+        correct.append(labels[predicted] == label)
     totals = confusion.sum(axis=1)
     return ClipScores(
         accuracy=float(np.trace(confusion) / max(1, totals.sum())),
@@ -139,27 +141,27 @@ def evaluate_clips(
             label: float(confusion[i, i] / totals[i]) for i, label in enumerate(labels) if totals[i]
         },
         unreadable=unreadable,
-        reliability=reliability(scores, right),
+        reliability=reliability(scores, correct),
     )
 
 
-def reliability(scores: Sequence[float], right: Sequence[bool]) -> Reliability:
-    """Compare the scores of labels that were said with how often they were right.
+def reliability(scores: Sequence[float], correct: Sequence[bool]) -> Reliability:
+    """Compare the scores of predicted labels with how often they were correct.
 
     Parameters
     ----------
     scores : sequence of float
         In 0..1.
-    right : sequence of bool
+    correct : sequence of bool
     """
     at = np.minimum((np.asarray(scores) * _N_BINS).astype(int), _N_BINS - 1)
     bins = [
-        Bin(
+        ReliabilityBin(
             low=i / _N_BINS,
             high=(i + 1) / _N_BINS,
             n=int((at == i).sum()),
             score=float(np.mean(np.asarray(scores)[at == i])),
-            accuracy=float(np.mean(np.asarray(right)[at == i])),
+            accuracy=float(np.mean(np.asarray(correct)[at == i])),
         )
         for i in np.unique(at).tolist()
     ]
@@ -167,19 +169,19 @@ def reliability(scores: Sequence[float], right: Sequence[bool]) -> Reliability:
     return Reliability(expected_error=off / max(1, len(scores)), bins=bins)
 
 
-def read_out(
+def classify(
     posteriors: Posteriors, labels: Sequence[str], *, output_ms: float = 20.0
 ) -> tuple[int, float]:
-    """Return the label that a clip's posteriors speak for, and its score.
+    """Return the predicted label of a clip and its score, from posteriors over time.
 
-    A word is as sure as the peak of its smoothed posterior; silence, as its posterior never falls.
+    The score of a word is the peak of its smoothed posterior; that of silence is the minimum.
 
     Parameters
     ----------
     posteriors : float [shape=(outputs, labels)]
     output_ms : float
-        From one output to the next; posteriors are averaged over 60 ms, or not at all if that is
-        shorter than two of them.
+        Time between outputs. Posteriors are averaged over 60 ms, or not at all if that is shorter
+        than two outputs.
     """
     n_smoothing = max(1, round(_SMOOTHING_MS / output_ms))
     kernel = np.ones(n_smoothing) / n_smoothing
@@ -187,21 +189,21 @@ def read_out(
     scores = smoothed.max(axis=0)
     silence = labels.index(SILENCE)
     scores[silence] = smoothed[:, silence].min()
-    said = int(scores.argmax())
-    return said, float(scores[said])
+    predicted = int(scores.argmax())
+    return predicted, float(scores[predicted])
 
 
 def labelled_clips(
     data: Path, *, labels: Sequence[str], split: SplitName
 ) -> list[tuple[Path, str]]:
-    """Return the clips of a split with their labels; words that are no keyword are `_unknown_`.
+    """Return the clips of a split with their labels; words other than keywords are `_unknown_`.
 
-    Folders named like `_unknown_` and `_silence_` are taken whole: they were drawn for testing.
+    Folders such as `_unknown_` and `_silence_` are used whole: they were drawn for testing.
     """
     found = []
-    for path in sorted(data.rglob("*")):
+    for path in audio_files(data, optional=True):
         word = path.parent.name
-        if path.suffix.lower() not in AUDIO_SUFFIXES or word == "_background_noise_":
+        if word == "_background_noise_":
             continue
         if word.startswith("_") or split == "all" or official_split(path) == split:
             found.append((path, word if word in labels else UNKNOWN))

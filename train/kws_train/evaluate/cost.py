@@ -1,4 +1,4 @@
-"""What a model file costs to run: its weights, and its multiply-accumulates per second of audio."""
+"""Computational cost of a model file: weights, and multiply-accumulates per second of audio."""
 
 import math
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ _WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL")
 
 
 class Operations(NamedTuple):
-    """What runs in one call of a model, and in a second of audio."""
+    """Operators, weights and multiply-accumulates of a model."""
 
     n_operators: int
     n_weights: int
@@ -23,10 +23,10 @@ class Operations(NamedTuple):
 
 
 def count_operations(content: bytes, manifest: Manifest) -> Operations:
-    """Count from the shapes in a model file.
+    """Count operations by the tensor shapes in a model file.
 
-    Products of weights and of matrices alone are counted, as is usual; element-wise operators are
-    not.
+    Convolutions, dense layers and matrix products are counted, as is usual; element-wise operators
+    are not.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def count_operations(content: bytes, manifest: Manifest) -> Operations:
 
 
 def _sum_length(name: str, tensors: list[Any]) -> int:
-    """Return over how many products one output of an operator sums."""
+    """Return the number of products that one output of an operator sums up."""
     shape = _shape(tensors[1])
     if name == "CONV_2D":  # [out, height, width, in]
         return math.prod(shape[1:])

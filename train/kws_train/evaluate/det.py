@@ -1,4 +1,4 @@
-"""Misses against false alarms at every threshold, with intervals: the detection error trade-off.
+"""Detection error trade-off (DET): miss rate against false alarms per hour, with intervals.
 
 Martin et al. 1997, "The DET curve in assessment of detection task performance".
 """
@@ -17,29 +17,29 @@ from kws_train.evaluate.traces import Trace
 
 __all__ = [
     "BUDGETS",
-    "Curve",
-    "Point",
-    "count",
-    "decide",
-    "point",
+    "DetCurve",
+    "OperatingPoint",
+    "count_errors",
+    "det_curve",
+    "match_detections",
+    "operating_point",
     "poisson_interval",
-    "sweep",
     "wilson_interval",
 ]
 
 BUDGETS = (0.1, 0.2, 0.5, 1.0)
-"""False alarms per hour that misses are stated at."""
+"""False alarms per hour that miss rates are stated at."""
 
 _LEAST = 0.3
 _N_TOP = 500
 _N_REST = 300
 
 
-class Point(msgspec.Struct, frozen=True, kw_only=True):
-    """One threshold's outcome, with 95 % intervals (Poisson, Wilson)."""
+class OperatingPoint(msgspec.Struct, frozen=True, kw_only=True):
+    """Miss rate and false alarms per hour at one threshold, with 95 % intervals."""
 
     budget: float | None
-    """The false alarms per hour asked for; None at the default threshold."""
+    """The permitted false alarms per hour; None at the default threshold."""
     fa_per_hour: float
     fa_low: float
     fa_high: float
@@ -50,8 +50,8 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True)
-class Curve:
-    """Counts at rising thresholds.
+class DetCurve:
+    """Counts at increasing thresholds.
 
     Attributes
     ----------
@@ -67,21 +67,21 @@ class Curve:
     hours: float
     n_words: int
 
-    def at_budget(self, budget: float) -> Point:
-        """Return the lowest threshold from which on no more than `budget` false alarms an hour.
+    def at_budget(self, budget: float) -> OperatingPoint:
+        """Return the outcome at the lowest threshold from which on the budget is met.
 
-        Where not even the highest keeps to it, that one.
+        At the highest threshold tried, where that exceeds the budget too.
         """
         over = np.flatnonzero(self.n_false > budget * self.hours)
         i = min(over[-1] + 1 if len(over) else 0, len(self.thresholds) - 1)
         return self._point(int(i), budget)
 
-    def at_threshold(self, threshold: float) -> Point:
+    def at_threshold(self, threshold: float) -> OperatingPoint:
         """Return the outcome at one of the thresholds."""
         return self._point(int(np.searchsorted(self.thresholds, threshold - 1e-9)), None)
 
-    def _point(self, i: int, budget: float | None) -> Point:
-        return point(
+    def _point(self, i: int, budget: float | None) -> OperatingPoint:
+        return operating_point(
             n_false=int(self.n_false[i]),
             n_missed=int(self.n_missed[i]),
             hours=self.hours,
@@ -91,7 +91,7 @@ class Curve:
         )
 
 
-def point(
+def operating_point(
     *,
     n_false: int,
     n_missed: int,
@@ -99,11 +99,11 @@ def point(
     n_words: int,
     threshold: float,
     budget: float | None,
-) -> Point:
-    """Turn counts into rates with their intervals."""
+) -> OperatingPoint:
+    """Convert counts to rates with 95 % intervals: Poisson (Garwood 1936), Wilson (1927)."""
     fa_low, fa_high = poisson_interval(n_false)
     miss_low, miss_high = wilson_interval(n_missed, n_words)
-    return Point(
+    return OperatingPoint(
         budget=budget,
         fa_per_hour=n_false / hours,
         fa_low=fa_low / hours,
@@ -115,18 +115,18 @@ def point(
     )
 
 
-def sweep(
+def det_curve(
     traces: Sequence[Trace], streams: Sequence[Stream], *, default: float | None = None
-) -> Curve:
+) -> DetCurve:
     """Count misses and false alarms over all streams together.
 
     Parameters
     ----------
     traces, streams : sequences
-        What the model said over each stream.
+        The posteriors of each stream.
     default : float, optional
-        A threshold to be among those tried. The others are the scores that were reached: all of the
-        highest 500, and 300 of those below, down to 0.3; and one beyond them all.
+        A threshold to include. The others are the peaks of the smoothed posteriors: all of the
+        highest 500, and 300 of those below, down to 0.3; and one above all of them.
     """
     levels = np.unique(np.concatenate([trace.levels() for trace in traces])).astype(float)
     levels = levels[levels >= _LEAST]
@@ -136,9 +136,9 @@ def sweep(
     beyond = min(1.0, 1e-3 + float(levels[-1])) if len(levels) else 1.0
     wanted = [_LEAST, beyond, *([] if default is None else [default])]
     thresholds = np.unique(np.concatenate((rest, top, wanted)))
-    counts = np.array([count(traces, streams, float(threshold)) for threshold in thresholds])
-    lowest = decide(traces, streams, float(thresholds[0]))
-    return Curve(
+    counts = np.array([count_errors(traces, streams, float(threshold)) for threshold in thresholds])
+    lowest = match_detections(traces, streams, float(thresholds[0]))
+    return DetCurve(
         thresholds,
         n_false=counts[:, 0],
         n_missed=counts[:, 1],
@@ -147,21 +147,21 @@ def sweep(
     )
 
 
-def decide(
+def match_detections(
     traces: Sequence[Trace], streams: Sequence[Stream], thresholds: float | dict[str, float]
 ) -> list[Matches]:
-    """Match what is detected at these thresholds to what was said, stream by stream."""
+    """Match the detections at these thresholds to the words said, stream by stream."""
     return [
         match(stream.words, trace.detections(thresholds), keywords=trace.manifest.keywords)
         for trace, stream in zip(traces, streams, strict=True)
     ]
 
 
-def count(
+def count_errors(
     traces: Sequence[Trace], streams: Sequence[Stream], thresholds: float | dict[str, float]
 ) -> tuple[int, int]:
     """Return the false alarms and the misses at these thresholds, over all streams together."""
-    outcomes = decide(traces, streams, thresholds)
+    outcomes = match_detections(traces, streams, thresholds)
     return sum(len(one.false) for one in outcomes), sum(len(one.missed) for one in outcomes)
 
 

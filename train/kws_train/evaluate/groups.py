@@ -1,7 +1,7 @@
-"""Misses and false alarms by group: keyword, SNR, sex of the background's speakers, and any other.
+"""Misses and false alarms by group: keyword, SNR, sex of the background's speakers, and others.
 
-What is known of a speaker comes from SPEAKERS.TXT, for the background, and from a table of one's
-own, for the keywords; Speech Commands itself tells nothing of its speakers.
+Attributes of background speakers are read from SPEAKERS.TXT; those of keyword clips from a table
+that the user provides, since Speech Commands has no speaker metadata.
 """
 
 import csv
@@ -15,19 +15,25 @@ import msgspec
 from kws.errors import ConfigError
 from kws.events import Detection
 from kws.matching import TOLERANCE_S, Matches, Word
-from kws_train.data.align import speakers_table
-from kws_train.data.corpus import speaker_of
+from kws_train.data.librispeech import speaker_of_utterance, speakers_table
+from kws_train.data.splits import speaker_of
 from kws_train.evaluate.build_stream import Stream
 from kws_train.evaluate.det import poisson_interval, wilson_interval
 
-__all__ = ["Group", "Metadata", "group", "on_background", "read_metadata"]
+__all__ = [
+    "ClipMetadata",
+    "GroupScores",
+    "false_alarms_on_background",
+    "read_metadata",
+    "score_groups",
+]
 
 _KEYS = ("path", "speaker")
-Members: TypeAlias = dict[tuple[str, str], "_Count"]
+_Counts: TypeAlias = dict[tuple[str, str], "_Count"]
 
 
-class Group(msgspec.Struct, frozen=True, kw_only=True):
-    """One group at one threshold; what a grouping says nothing of is None.
+class GroupScores(msgspec.Struct, frozen=True, kw_only=True):
+    """One group at one threshold; figures that do not apply to the grouping are None.
 
     Attributes
     ----------
@@ -38,7 +44,7 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
         Keywords said in the group.
     miss_rate, miss_low, miss_high : float or None
     hours : float or None
-        Audio of the group.
+        Duration of the audio of the group.
     n_false : int or None
     fa_per_hour, fa_low, fa_high : float or None
     """
@@ -57,21 +63,21 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     fa_high: float | None = None
 
 
-class Metadata(NamedTuple):
-    """What is known of keyword clips: by the clip's path or its speaker, column to value."""
+class ClipMetadata(NamedTuple):
+    """Attributes of keyword clips, by the clip's path or its speaker: column to value."""
 
     key: str
     rows: dict[str, dict[str, str]]
 
     def of(self, clip: Path) -> dict[str, str]:
-        """Return the groups of a clip; none where the table says nothing of it."""
+        """Return the attributes of a clip; empty where the table does not list it."""
         if self.key == "speaker":
             return self.rows.get(speaker_of(clip), {})
         return self.rows.get(f"{clip.parent.name}/{clip.name}", self.rows.get(clip.name, {}))
 
 
-def read_metadata(path: Path) -> Metadata:
-    """Read what is known of clips or speakers: CSV with a column `path` or `speaker`, and groups.
+def read_metadata(path: Path) -> ClipMetadata:
+    """Read attributes of clips or speakers: CSV with a column `path` or `speaker`, and others.
 
     A path is `word/file.wav` or the file's name alone.
 
@@ -87,7 +93,7 @@ def read_metadata(path: Path) -> Metadata:
             rows = list(table)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(
-            f"Groups must come from a readable CSV table. Received: {path} ({error}). Mend it."
+            f"Groups must come from a readable CSV table. Received: {path} ({error}). Correct it."
         ) from error
     key = next((name for name in _KEYS if name in columns), None)
     if key is None or len(columns) < 2:
@@ -95,7 +101,7 @@ def read_metadata(path: Path) -> Metadata:
             f"A table of groups must have a column `path` or `speaker`, and one of groups. "
             f"Received: {', '.join(columns) or 'none'} in {path}. Add a line of headings."
         )
-    return Metadata(
+    return ClipMetadata(
         key,
         {
             row[key]: {
@@ -106,24 +112,24 @@ def read_metadata(path: Path) -> Metadata:
     )
 
 
-def group(
+def score_groups(
     streams: Sequence[Stream],
     matches: Sequence[Matches],
     *,
     threshold: float,
-    metadata: Metadata | None = None,
-) -> list[Group]:
+    metadata: ClipMetadata | None = None,
+) -> list[GroupScores]:
     """Count by keyword, by stream where there are several, by background and by `metadata`.
 
     Parameters
     ----------
     streams, matches : sequences
-        The streams, and what was made of each.
+        The streams, and the matches of each.
     threshold : float
-        At which; it is only written down.
-    metadata : Metadata, optional
+        Of the matches, to be recorded in the result.
+    metadata : ClipMetadata, optional
     """
-    counts: Members = defaultdict(_Count)
+    counts: _Counts = defaultdict(_Count)
     for stream, found in zip(streams, matches, strict=True):
         missed = {(word.word, word.start_s) for word in found.missed}
         known = {(word.word, word.start_s) for word, _ in found.hits} | missed
@@ -136,21 +142,21 @@ def group(
                     counts[key].add_word(missed=is_missed)
         for detection in found.false:
             counts["keyword", detection.keyword].n_false += 1
-        _count_background(stream, on_background(stream, found), counts)
+        _count_background(stream, false_alarms_on_background(stream, found), counts)
         counts["stream", stream.name].add_audio(hours, n_false=len(found.false))
     for (by, _), count in counts.items():
         if by == "keyword":
             count.hours = sum(stream.duration_s for stream in streams) / 3600
     only = len(streams) == 1
     return [
-        count.group(by=by, value=value, threshold=threshold)
+        count.scores(by=by, value=value, threshold=threshold)
         for (by, value), count in sorted(counts.items())
         if not (only and by == "stream")
     ]
 
 
-def on_background(stream: Stream, matches: Matches) -> list[Detection]:
-    """Return the false alarms near no word; the others are one keyword taken for another."""
+def false_alarms_on_background(stream: Stream, matches: Matches) -> list[Detection]:
+    """Return the false alarms near no word; the others are substitutions of keywords."""
     return [
         detection
         for detection in matches.false
@@ -175,12 +181,12 @@ class _Count:
         self.hours += hours
         self.n_false += n_false
 
-    def group(self, *, by: str, value: str, threshold: float) -> Group:
-        made = Group(by=by, value=value, threshold=threshold)
+    def scores(self, *, by: str, value: str, threshold: float) -> GroupScores:
+        scores = GroupScores(by=by, value=value, threshold=threshold)
         if self.n_words:
             low, high = wilson_interval(self.n_missed, self.n_words)
-            made = msgspec.structs.replace(
-                made,
+            scores = msgspec.structs.replace(
+                scores,
                 n_words=self.n_words,
                 miss_rate=self.n_missed / self.n_words,
                 miss_low=low,
@@ -188,19 +194,19 @@ class _Count:
             )
         if self.hours:
             low, high = (edge / self.hours for edge in poisson_interval(self.n_false))
-            made = msgspec.structs.replace(
-                made,
+            scores = msgspec.structs.replace(
+                scores,
                 hours=self.hours,
                 n_false=self.n_false,
                 fa_per_hour=self.n_false / self.hours,
                 fa_low=low,
                 fa_high=high,
             )
-        return made
+        return scores
 
 
 def _groups_of(
-    word: Word, clip: Path | None, stream: Stream, metadata: Metadata | None
+    word: Word, clip: Path | None, stream: Stream, metadata: ClipMetadata | None
 ) -> Iterator[tuple[str, str]]:
     yield "keyword", word.word
     yield "stream", stream.name
@@ -208,23 +214,23 @@ def _groups_of(
         yield from metadata.of(clip).items()
 
 
-def _count_background(stream: Stream, false: Sequence[Detection], counts: Members) -> None:
-    """Count false alarms on the background by what SPEAKERS.TXT says of who speaks."""
+def _count_background(stream: Stream, false: Sequence[Detection], counts: _Counts) -> None:
+    """Count false alarms on the background by the sex of the speaker in SPEAKERS.TXT."""
     times = sorted(detection.end_s for detection in false)
     sexes = _sexes(stream)
-    for part in stream.background:
+    for segment in stream.background:
         n_false = 0
-        while times and times[0] <= part.end_s + TOLERANCE_S:
-            n_false += times.pop(0) >= part.start_s
-        sex = sexes.get(part.path.name.partition("-")[0], "not stated")
-        hours = (part.end_s - part.start_s) / 3600
+        while times and times[0] <= segment.end_s + TOLERANCE_S:
+            n_false += times.pop(0) >= segment.start_s
+        sex = sexes.get(speaker_of_utterance(segment.path.name), "not stated")
+        hours = (segment.end_s - segment.start_s) / 3600
         counts["background", sex].add_audio(hours, n_false=n_false)
 
 
 def _sexes(stream: Stream) -> Mapping[str, str]:
     """Return the sex of each speaker of the background, from the SPEAKERS.TXT above it."""
     names = {"F": "female", "M": "male"}
-    folders = {parent for part in stream.background for parent in part.path.parents[:4]}
+    folders = {parent for segment in stream.background for parent in segment.path.parents[:4]}
     return {
         speaker: names.get(row[0], row[0])
         for folder in folders

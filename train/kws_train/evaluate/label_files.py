@@ -1,4 +1,4 @@
-"""What is said in a recording, read from a label file, to evaluate on ready audio."""
+"""Label files: the words of a recording and their times, to evaluate on existing audio."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +7,7 @@ import msgspec
 
 from kws.errors import ConfigError
 from kws.matching import LabelledRecording, Word
-from kws_train.data.corpus import read_samples
+from kws_train.data.audio_files import read_samples
 from kws_train.evaluate.build_stream import Stream
 
 __all__ = ["labelled_stream", "read_labels"]
@@ -41,13 +41,13 @@ def labelled_stream(audio: Path, labels: Path) -> Stream:
 def read_labels(path: Path) -> list[Word]:
     """Return the words of a label file, by time.
 
-    Audacity's label tracks, JSON lines, and one JSON object with `words`, as
-    `kws/models/demo.json` is.
+    Formats: Audacity's label tracks, JSON lines, and one JSON object with `words`, such as
+    `kws/models/demo.json`.
 
     Raises
     ------
     ConfigError
-        If it cannot be read, a line is neither, or a word ends before it starts.
+        If it cannot be read, has an invalid line, or a word that ends before it starts.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -61,7 +61,7 @@ def read_labels(path: Path) -> list[Word]:
         if not 0 <= word.start_s <= word.end_s:
             raise ConfigError(
                 f"A word must start at 0 s or later and end after that. Received: `{word.word}` "
-                f"from {word.start_s:g} to {word.end_s:g} s in {path}. Mend that label."
+                f"from {word.start_s:g} to {word.end_s:g} s in {path}. Correct that label."
             )
     return sorted(words, key=lambda word: word.start_s)
 
@@ -78,5 +78,5 @@ def _words(text: str, path: Path) -> Iterator[Word]:
                 yield Word(word=word.strip(), start_s=float(start_s), end_s=float(end_s))
         except (ValueError, msgspec.DecodeError) as error:
             raise ConfigError(
-                f"{_RULE}Received: line {number} of {path}, {line[:60]!r}. Mend it."
+                f"{_RULE}Received: line {number} of {path}, {line[:60]!r}. Correct it."
             ) from error

@@ -1,4 +1,4 @@
-"""Pictures of scores and of trainings, for light pages and for dark ones."""
+"""Plots of scores and of trainings, with a light and a dark theme."""
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ from kws.audio import SAMPLE_RATE_HZ
 from kws.errors import ConfigError
 from kws.features import Samples
 from kws_train.evaluate.clips import Reliability
-from kws_train.evaluate.det import BUDGETS, Curve, wilson_interval
+from kws_train.evaluate.det import BUDGETS, DetCurve, wilson_interval
 
 __all__ = [
     "draw_confusion",
@@ -38,13 +38,13 @@ _LEAST_PER_HOUR = 0.05
 _DPI = 120
 
 
-def draw_det(curves: Mapping[str, Curve], *, dark: bool = False) -> Figure:
-    """Draw misses over false alarms per hour, with the 95 % interval of the misses as a band.
+def draw_det(curves: Mapping[str, DetCurve], *, dark: bool = False) -> Figure:
+    """Draw the miss rate over false alarms per hour, with its 95 % interval as a band.
 
     Parameters
     ----------
-    curves : mapping of str to Curve
-        By what they are called.
+    curves : mapping of str to DetCurve
+        By their names in the legend.
     dark : bool
         For a dark page.
     """
@@ -59,7 +59,7 @@ def draw_det(curves: Mapping[str, Curve], *, dark: bool = False) -> Figure:
             xlim=(_LEAST_PER_HOUR, 30),
             ylim=(0, min(1.04, 1.1 * most)),
             xlabel="false alarms per hour",
-            ylabel="missed",
+            ylabel="miss rate",
         )
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.set_xticks([*BUDGETS, 2, 5, 10, 20])
@@ -70,7 +70,7 @@ def draw_det(curves: Mapping[str, Curve], *, dark: bool = False) -> Figure:
 
 
 def draw_reliability(reliability: Reliability, *, dark: bool = False) -> Figure:
-    """Draw the share of right clips over their score; on the diagonal a score is a chance."""
+    """Draw accuracy over score (reliability diagram); on the diagonal they are equal."""
     with _theme(dark=dark):
         figure = Figure(figsize=(4.6, 4.4), layout="constrained")
         axes = figure.subplots()
@@ -82,7 +82,7 @@ def draw_reliability(reliability: Reliability, *, dark: bool = False) -> Figure:
         score = [one.score for one in bins]
         axes.errorbar(score, accuracy, bars, marker="o", color=_COLOURS[dark][0], capsize=3)
         axes.set(
-            xlim=(0, 1), ylim=(0, 1.02), xlabel="score of the label said", ylabel="share right"
+            xlim=(0, 1), ylim=(0, 1.02), xlabel="score of the predicted label", ylabel="accuracy"
         )
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -113,7 +113,7 @@ def draw_learning(history: Path, *, dark: bool = False) -> Figure:
 def draw_confusion(
     confusion: npt.NDArray[Any], labels: Sequence[str], *, dark: bool = False
 ) -> Figure:
-    """Draw a confusion matrix: rows are what was said, columns what was heard, in percent."""
+    """Draw a confusion matrix in percent: rows are true labels, columns predicted labels."""
     share = 100 * confusion / np.maximum(1, confusion.sum(axis=1, keepdims=True))
     size = 2.5 + 0.5 * len(labels)
     with _theme(dark=dark):
@@ -124,7 +124,7 @@ def draw_confusion(
         axes.set_xticks(ticks, labels, rotation=60, ha="right")
         axes.set_yticks(ticks, labels)
         axes.grid(visible=False)
-        axes.set(xlabel="heard", ylabel="said", title="Confusion, % of what was said")
+        axes.set(xlabel="predicted", ylabel="true", title="Confusion, % of the true label")
         for (row, column), value in np.ndenumerate(share):
             if value >= 0.5:
                 colour = "white" if value > 50 else "black"
@@ -133,14 +133,14 @@ def draw_confusion(
 
 
 def draw_spectrogram(samples: Samples, *, marked_s: tuple[float, float] | None = None) -> Figure:
-    """Draw a short excerpt, 0 to 8 kHz over 80 dB; `marked_s` is framed, in seconds from its start.
+    """Draw the spectrogram of a short excerpt, 0 to 8 kHz over 80 dB, without axes.
 
-    It fills the picture, without axes.
+    `marked_s` is framed, in seconds from the start.
     """
     with _theme(dark=True):
         figure = Figure(figsize=(4.0, 1.6))
         axes = figure.add_axes((0, 0, 1, 1))
-        # Half a step of noise: digital silence has no logarithm.
+        # Noise of half a quantisation step, since digital silence has no logarithm.
         wave = samples + np.random.default_rng(0).normal(0, 0.5, len(samples))
         peak_db = 10 * np.log10(float(np.max(wave**2)) + 1.0) - 25
         axes.specgram(
@@ -160,12 +160,12 @@ def draw_spectrogram(samples: Samples, *, marked_s: tuple[float, float] | None =
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure to a file of the format that its name says.
+    """Write a figure to a file, in the format of its suffix.
 
     Raises
     ------
     ConfigError
-        If that is no format of pictures, or the file cannot be written.
+        If the format is unknown, or the file cannot be written.
     """
     try:
         figure.savefig(path, dpi=_DPI)
@@ -176,7 +176,7 @@ def save(figure: Figure, path: Path) -> None:
         ) from error
 
 
-def _add_curve(axes: Any, curve: Curve, name: str, colour: str) -> None:
+def _add_curve(axes: Any, curve: DetCurve, name: str, colour: str) -> None:
     rates = np.unique(np.concatenate((curve.n_false / curve.hours, [_LEAST_PER_HOUR])))
     rates = rates[rates >= _LEAST_PER_HOUR]
     points = [curve.at_budget(rate) for rate in rates.tolist()]
@@ -204,7 +204,7 @@ def _cycle(*, dark: bool) -> Iterator[str]:
 
 @contextmanager
 def _theme(*, dark: bool) -> Iterator[None]:
-    """Set colours for a page; the ground is the page's own."""
+    """Set colours for a light or a dark page; the background is transparent."""
     ink = "#d8dee6" if dark else "#30363d"
     with mpl.rc_context(
         {

@@ -1,4 +1,4 @@
-"""report.html: one self-contained page on a trained model, with pictures and sounds inside it."""
+"""report.html: one self-contained page on a trained model, with embedded plots and audio."""
 
 import base64
 import io
@@ -16,15 +16,17 @@ from kws.commands.bench import cpu_by_stage, recording
 from kws.commands.info import facts
 from kws.errors import ConfigError
 from kws.model import open_model
-from kws_train.data.corpus import SplitName
+from kws_train.data.librispeech import speaker_of_utterance
+from kws_train.data.splits import SplitName
 from kws_train.evaluate.build_stream import Stream
 from kws_train.evaluate.clips import ClipScores, evaluate_clips
 from kws_train.evaluate.cost import count_operations
 from kws_train.evaluate.det import BUDGETS
-from kws_train.evaluate.groups import Group
+from kws_train.evaluate.groups import GroupScores
 from kws_train.evaluate.plots import draw_det, draw_learning, draw_reliability, draw_spectrogram
-from kws_train.evaluate.stream import Heard, StreamScores, evaluate_stream
-from kws_train.evaluate.worst_errors import Moment, worst_false_alarms, worst_misses
+from kws_train.evaluate.stream import StreamScores, evaluate_stream
+from kws_train.evaluate.stream_results import StreamResults
+from kws_train.evaluate.worst_errors import ErrorExcerpt, worst_false_alarms, worst_misses
 
 __all__ = ["write_report"]
 
@@ -37,7 +39,7 @@ def write_report(
     path: Path,
     *,
     clips: Path,
-    heard: Heard,
+    results: StreamResults,
     split: SplitName = "test",
     command: str = "",
 ) -> Path:
@@ -46,20 +48,20 @@ def write_report(
     Parameters
     ----------
     run : Path
-        The run folder: its settings and its history are shown.
+        The run folder; its settings and history are shown.
     path : Path
         The model file that was exported from it.
     clips : Path
-        Isolated words, as for `kws eval clips`; of those, `split`.
-    heard : Heard
-        What the model said over streams, as for `kws eval stream`.
+        Isolated words, as for `kws eval clips`.
+    results : StreamResults
+        Of streams, as for `kws eval stream`.
     command : str
-        What makes the page again; shown on it.
+        The command that reproduces the page; shown on it.
 
     Raises
     ------
     ConfigError
-        If the run folder lacks what it should hold, or cannot be written to.
+        If the run folder is incomplete, or cannot be written to.
     """
     history, settings = run / "history.csv", run / "settings.json"
     if missing := [one for one in (history, settings) if not one.is_file()]:
@@ -68,39 +70,28 @@ def write_report(
             f"{missing[0].name}. Give the folder that `kws train --out` wrote."
         )
     model = open_model(path)
-    sorted_ = evaluate_clips(model, clips, split=split, model_bytes=path.stat().st_size)
-    scores = evaluate_stream(heard)
-    figures: Mapping[str, Callable[..., Figure]] = {
-        "det": lambda **page: draw_det(heard.curves(), **page),
-        "learning": lambda **page: draw_learning(history, **page),
-        "reliability": lambda **page: draw_reliability(sorted_.reliability, **page),
-    }
-    page = (
-        _environment()
-        .get_template("report.html")
-        .render(
-            manifest=model.manifest,
-            facts=list(facts(model.manifest, n_bytes=path.stat().st_size)),
-            cost=count_operations(path.read_bytes(), model.manifest),
-            cpu=cpu_by_stage(model, recording(), chunk_ms=_CHUNK_MS),
-            clips=sorted_,
-            confusion=_confusion(sorted_),
-            scores=scores,
-            operating=_operating(scores, heard.streams),
-            budgets=BUDGETS,
-            thresholds=sorted({one.threshold for one in scores.groups}),
-            groups=_groups(scores.groups),
-            pictures={
-                name: {"light": _svg(draw(dark=False)), "dark": _svg(draw(dark=True))}
-                for name, draw in figures.items()
-            },
-            false_alarms=[_playable(one) for one in worst_false_alarms(heard)],
-            misses=[_playable(one) for one in worst_misses(heard)],
-            settings=settings.read_text(encoding="utf-8"),
-            evaluated=_evaluated(clips, sorted_, heard),
-            command=command,
-            version=version("kws"),
-        )
+    clip_scores = evaluate_clips(model, clips, split=split, model_bytes=path.stat().st_size)
+    scores = evaluate_stream(results)
+    template = _environment().get_template("report.html")
+    page = template.render(
+        manifest=model.manifest,
+        facts=list(facts(model.manifest, n_bytes=path.stat().st_size)),
+        cost=count_operations(path.read_bytes(), model.manifest),
+        cpu=cpu_by_stage(model, recording(), chunk_ms=_CHUNK_MS),
+        clips=clip_scores,
+        confusion=_confusion(clip_scores),
+        scores=scores,
+        operating_points=_operating_points(scores, results.streams),
+        budgets=BUDGETS,
+        thresholds=sorted({one.threshold for one in scores.groups}),
+        groups=_groups(scores.groups),
+        plots=_plots(results, clip_scores, history),
+        false_alarms=[_embedded(one) for one in worst_false_alarms(results)],
+        misses=[_embedded(one) for one in worst_misses(results)],
+        settings=settings.read_text(encoding="utf-8"),
+        evaluated=_evaluated(clips, clip_scores, results),
+        command=command,
+        version=version("kws"),
     )
     out = run / "report.html"
     try:
@@ -126,8 +117,23 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _operating(scores: StreamScores, streams: Sequence[Stream]) -> list[dict[str, Any]]:
-    """Return what is in the tables of points: each stream, and all together where several."""
+def _plots(
+    results: StreamResults, clip_scores: ClipScores, history: Path
+) -> dict[str, dict[str, str]]:
+    """Return the plots of the page as data URIs, for light and dark pages."""
+    figures: Mapping[str, Callable[..., Figure]] = {
+        "det": lambda **page: draw_det(results.curves(), **page),
+        "learning": lambda **page: draw_learning(history, **page),
+        "reliability": lambda **page: draw_reliability(clip_scores.reliability, **page),
+    }
+    return {
+        name: {"light": _svg(draw(dark=False)), "dark": _svg(draw(dark=True))}
+        for name, draw in figures.items()
+    }
+
+
+def _operating_points(scores: StreamScores, streams: Sequence[Stream]) -> list[dict[str, Any]]:
+    """Return the rows of the operating-point table: each stream, and all together if several."""
     rows: list[dict[str, Any]] = [
         {"name": one.name, "points": one.points, "gated": one.gated_points}
         for one in scores.conditions
@@ -136,48 +142,49 @@ def _operating(scores: StreamScores, streams: Sequence[Stream]) -> list[dict[str
     return [*rows, {"name": name, "points": scores.points, "gated": scores.gated_points}]
 
 
-def _groups(groups: Sequence[Group]) -> dict[str, dict[str, dict[float, Group]]]:
-    """Put groups in order: by what, then value, then threshold."""
-    ordered: dict[str, dict[str, dict[float, Group]]] = {}
+def _groups(groups: Sequence[GroupScores]) -> dict[str, dict[str, dict[float, GroupScores]]]:
+    """Index groups by grouping, value and threshold."""
+    ordered: dict[str, dict[str, dict[float, GroupScores]]] = {}
     for one in groups:
         ordered.setdefault(one.by, {}).setdefault(one.value, {})[one.threshold] = one
     return ordered
 
 
 def _confusion(scores: ClipScores) -> list[dict[str, Any]]:
-    """Return the rows of the matrix that have clips, in percent."""
+    """Return the rows of the confusion matrix that have clips, in percent."""
     rows = []
     for label, counts in zip(scores.labels, scores.confusion, strict=True):
         if total := sum(counts):
             cells = [
-                {"percent": 100 * n / total, "n": n, "heard": heard}
-                for n, heard in zip(counts, scores.labels, strict=True)
+                {"percent": 100 * n / total, "n": n, "predicted": predicted}
+                for n, predicted in zip(counts, scores.labels, strict=True)
             ]
             rows.append({"label": label, "n": total, "cells": cells})
     return rows
 
 
-def _evaluated(clips: Path, scores: ClipScores, heard: Heard) -> list[str]:
-    """Say what the figures were measured on."""
-    parts = {part.path for stream in heard.streams for part in stream.background}
-    speakers = {path.name.partition("-")[0] for path in parts}
-    words = {clip for stream in heard.streams for clip in stream.clips}
+def _evaluated(clips: Path, scores: ClipScores, results: StreamResults) -> list[str]:
+    """Describe the evaluation data, one line per item."""
+    utterances = {one.path for stream in results.streams for one in stream.background}
+    speakers = {speaker_of_utterance(path.name) for path in utterances}
+    words = {clip for stream in results.streams for clip in stream.clips}
+    names = ", ".join(stream.name for stream in results.streams)
     return [
         f"{scores.n} isolated clips of {clips.name}",
-        f"{heard.curve.hours:.1f} hours of streams ({', '.join(s.name for s in heard.streams)}): "
-        f"{heard.curve.n_words} keywords, of {len(words)} clips, among {len(parts)} different "
-        f"utterances of {len(speakers)} speakers",
+        f"{results.curve.hours:.1f} hours of streams ({names}): {results.curve.n_words} keywords, "
+        f"of {len(words)} clips, among {len(utterances)} different utterances of "
+        f"{len(speakers)} speakers",
     ]
 
 
-def _playable(moment: Moment) -> dict[str, Any]:
-    """Return a moment as the page shows it: facts, a picture and a sound."""
+def _embedded(excerpt: ErrorExcerpt) -> dict[str, Any]:
+    """Return an excerpt with its audio and its spectrogram as data URIs."""
     sound = io.BytesIO()
-    soundfile.write(sound, moment.samples, SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
+    soundfile.write(sound, excerpt.samples, SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
     picture = io.BytesIO()
-    draw_spectrogram(moment.samples, marked_s=moment.marked_s).savefig(picture, dpi=110)
+    draw_spectrogram(excerpt.samples, marked_s=excerpt.marked_s).savefig(picture, dpi=110)
     return {
-        "moment": moment,
+        "excerpt": excerpt,
         "sound": _data_uri("audio/flac", sound.getvalue()),
         "picture": _data_uri("image/png", picture.getvalue()),
     }

@@ -5,8 +5,8 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 from kws_train.evaluate.clips import ClipScores
-from kws_train.evaluate.det import Point
-from kws_train.evaluate.groups import Group
+from kws_train.evaluate.det import OperatingPoint
+from kws_train.evaluate.groups import GroupScores
 from kws_train.evaluate.stream import StreamScores
 
 __all__ = ["clip_table", "stream_table"]
@@ -44,7 +44,7 @@ def stream_table(scores: StreamScores) -> str:
     ]
     if scores.calibrated:
         lines.append(f"with the gate, at the model's calibrated thresholds\n{_HEAD}")
-        lines += [_row(point, promise=True) for point in scores.calibrated]
+        lines += [_row(point, has_budget=False) for point in scores.calibrated]
     for one in scores.conditions:
         lines.append(f"{one.name} alone, without the gate: {one.n_words} keywords\n{_HEAD}")
         lines += [_row(point) for point in one.points]
@@ -58,11 +58,11 @@ def stream_table(scores: StreamScores) -> str:
     return "\n".join(lines)
 
 
-def _row(point: Point, *, promise: bool = False) -> str:
+def _row(point: OperatingPoint, *, has_budget: bool = True) -> str:
     asked = "default" if point.budget is None else f"{point.budget:g}"
     missed = f"{point.miss_rate:6.1%} [{point.miss_low:.1%}, {point.miss_high:.1%}]"
     note = ""
-    if not promise and point.budget is not None and point.fa_per_hour > point.budget:
+    if has_budget and point.budget is not None and point.fa_per_hour > point.budget:
         note = "  not reached"
     threshold = "per word" if math.isnan(point.threshold) else f"{point.threshold:.3f}"
     return (
@@ -71,7 +71,7 @@ def _row(point: Point, *, promise: bool = False) -> str:
     )
 
 
-def _groups(groups: Sequence[Group]) -> Iterator[str]:
+def _groups(groups: Sequence[GroupScores]) -> Iterator[str]:
     """Give a table for each way of grouping and each threshold."""
     for by, threshold in dict.fromkeys((one.by, one.threshold) for one in groups):
         title = f"by {by}, at {threshold:.3f}"
@@ -81,7 +81,7 @@ def _groups(groups: Sequence[Group]) -> Iterator[str]:
                 yield _group_row(one)
 
 
-def _group_row(one: Group) -> str:
+def _group_row(one: GroupScores) -> str:
     missed = false = "-"
     if one.miss_rate is not None:
         missed = f"{one.miss_rate:6.1%} [{one.miss_low:.1%}, {one.miss_high:.1%}]"

@@ -1,7 +1,7 @@
-"""What a model says over a stream, kept once, and decided on at any threshold afterwards.
+"""Smoothed posteriors of a model over a stream, computed once for detections at any threshold.
 
-The model runs inside the runtime's own `Spotter`, with the gate or without it. A threshold is then
-a matter of comparisons: `Trace.detections` gives what that spotter would have reported.
+The model runs inside the runtime's own `Spotter`, with the gate or without it.
+`Trace.detections` returns what that spotter would have reported at given thresholds.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from kws.manifest import Manifest
 from kws.model import Model
 from kws.spotter import Spotter
 
-__all__ = ["TAIL_SAMPLES", "Trace", "listen"]
+__all__ = ["TAIL_SAMPLES", "Trace", "posterior_trace"]
 
 Scores: TypeAlias = npt.NDArray[np.float32]
 
@@ -38,7 +38,7 @@ class Trace:
     smoothed : float32 [shape=(outputs, keywords)]
         Zero where the gate was closed.
     n_outputs : int
-        Outputs of the model in a call.
+        Outputs of the model per call.
     duration_s : float
     """
 
@@ -71,7 +71,7 @@ class Trace:
         return found
 
     def time_s(self, output: int) -> float:
-        """Return where the last frame ends that an output has seen, in seconds."""
+        """Return the end of the last frame of an output, in seconds."""
         settings = self.manifest.features
         output_samples = self.manifest.call_samples // self.n_outputs
         overlap = settings.window_samples - settings.hop_samples
@@ -85,7 +85,7 @@ class Trace:
         return float(self.smoothed[max(0, start) : max(0, end) + 1, column].max(initial=0.0))
 
     def levels(self) -> npt.NDArray[np.float32]:
-        """Return the scores at which a keyword's average turns: no others change what is found."""
+        """Return the local maxima of the averages: only these thresholds change the detections."""
         padded = np.pad(self.smoothed, ((1, 1), (0, 0)))
         middle = padded[1:-1]
         tops = middle[(middle > padded[:-2]) & (middle >= padded[2:]) & (middle >= _FLOOR)]
@@ -104,7 +104,7 @@ class Trace:
 
     @cached_property
     def _high(self) -> tuple[npt.NDArray[np.intp], Scores, Scores]:
-        """The outputs at which any keyword is high enough, their scores, and those just before."""
+        """Outputs with a keyword above the floor, their scores, and those one output before."""
         at = np.flatnonzero((self.smoothed >= _FLOOR).any(axis=1))
         before = np.where(at[:, None] > 0, self.smoothed[at - 1], np.float32(0))
         return at, self.smoothed[at], before
@@ -115,15 +115,15 @@ class Trace:
         return _decision(manifest, self.n_outputs).n_refractory
 
 
-def listen(model: Model, samples: Samples, *, gate: GateSettings | None = None) -> Trace:
-    """Let a spotter hear samples from a fresh state, and half a second of silence after them.
+def posterior_trace(model: Model, samples: Samples, *, gate: GateSettings | None = None) -> Trace:
+    """Run a spotter over samples from a fresh state, followed by half a second of silence.
 
     Parameters
     ----------
     model : Model
     samples : int16 [shape=(n,)]
     gate : GateSettings, optional
-        By default there is none, and the model runs on every frame.
+        Default: no gate, the model runs on every frame.
     """
     manifest = model.manifest
     recorder = _Recorder(model)
@@ -132,7 +132,7 @@ def listen(model: Model, samples: Samples, *, gate: GateSettings | None = None) 
     settings = manifest.features
     step_samples = manifest.call_samples
     padded = np.concatenate((samples, np.zeros(TAIL_SAMPLES, np.int16)))
-    # After the first frame's overlap, every `step_samples` complete one step: its number is known.
+    # After the first frame's overlap, every `step_samples` complete exactly one step.
     start = settings.window_samples - settings.hop_samples
     n_steps = max(0, len(padded) - start) // step_samples
     smoothed = np.zeros((n_steps, model.n_outputs, len(manifest.labels)), np.float32)
@@ -154,12 +154,12 @@ def listen(model: Model, samples: Samples, *, gate: GateSettings | None = None) 
 
 
 def _decision(manifest: Manifest, n_outputs: int) -> Decision:
-    """Return the runtime's decision, with thresholds that nothing reaches."""
+    """Return the runtime's decision, with thresholds that no score reaches."""
     return Decision.of(manifest, thresholds={}, n_outputs=n_outputs)
 
 
 class _Recorder(Model):
-    """Stands between a spotter and its model, and writes down what the model says."""
+    """A model that forwards to another one and records its posteriors."""
 
     def __init__(self, model: Model) -> None:
         self.manifest = model.manifest

@@ -1,4 +1,4 @@
-"""What a finished training came to on its own validation split, drawn into the run folder."""
+"""Plots of a finished training in its run folder: learning curves, validation confusion."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,19 +10,19 @@ import numpy.typing as npt
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.features import Features, Samples
 from kws_train.data.corpus import load_corpus
-from kws_train.evaluate.clips import read_out
+from kws_train.evaluate.clips import classify
 from kws_train.evaluate.plots import draw_confusion, draw_learning, save
 from kws_train.evaluate.traces import TAIL_SAMPLES
 from kws_train.fit.training import labels_of
 from kws_train.networks.architectures import Network
 from kws_train.recipe import Recipe
 
-__all__ = ["draw", "sort_clips"]
+__all__ = ["confusion_matrix", "draw_training"]
 
 _BATCH = 256
 
 
-def draw(run: Path, model: Network, recipe: Recipe, *, data: Path) -> list[Path]:
+def draw_training(run: Path, model: Network, recipe: Recipe, *, data: Path) -> list[Path]:
     """Draw the learning curves and the validation confusion of a finished training.
 
     Returns
@@ -41,21 +41,21 @@ def draw(run: Path, model: Network, recipe: Recipe, *, data: Path) -> list[Path]
 
 
 def _confusion(model: Network, recipe: Recipe, data: Path) -> npt.NDArray[np.int_]:
-    """Sort the validation clips with the trained model."""
+    """Return the confusion matrix of the validation clips."""
     corpus = load_corpus(recipe.data, data, split="validation")
     clips = [(clip.label, clip.samples) for clips in corpus.clips.values() for clip in clips]
-    return sort_clips(model, recipe, clips)
+    return confusion_matrix(model, recipe, clips)
 
 
-def sort_clips(
+def confusion_matrix(
     model: Network, recipe: Recipe, clips: Sequence[tuple[str, Samples]]
 ) -> npt.NDArray[np.int_]:
-    """Sort clips, (label, samples), with a trained model over whole sequences.
+    """Classify clips, (label, samples), with a trained model over whole sequences.
 
     Returns
     -------
     int [shape=(labels, labels)]
-        Rows are true labels, columns what the model said.
+        Rows are true labels, columns predicted labels.
     """
     labels = labels_of(recipe)
     features = Features(recipe.features)
@@ -70,6 +70,6 @@ def sort_clips(
         logits = model.predict_on_batch(frames[:, :n_frames])
         posteriors = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
         for (label, _), one in zip(batch, posteriors, strict=True):
-            said, _ = read_out(one, labels, output_ms=output_ms)
-            confusion[labels.index(label), said] += 1
+            predicted, _ = classify(one, labels, output_ms=output_ms)
+            confusion[labels.index(label), predicted] += 1
     return confusion

@@ -1,4 +1,4 @@
-"""The moments of a stream at which a model was most wrong, to be listened to."""
+"""The worst errors of a model on streams: excerpts to listen to."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.features import Samples
 from kws.matching import TOLERANCE_S
 from kws_train.evaluate.build_stream import Stream
-from kws_train.evaluate.det import decide
-from kws_train.evaluate.stream import Heard
+from kws_train.evaluate.det import match_detections
+from kws_train.evaluate.stream_results import StreamResults
 
-__all__ = ["Moment", "worst_false_alarms", "worst_misses"]
+__all__ = ["ErrorExcerpt", "worst_false_alarms", "worst_misses"]
 
 _BEFORE_S = 0.7
 _AFTER_S = 0.6
@@ -20,26 +20,26 @@ _RISE_S = 0.4
 
 
 @dataclass(frozen=True)
-class Moment:
-    """A false alarm or a miss.
+class ErrorExcerpt:
+    """The audio around a false alarm or a miss.
 
     Attributes
     ----------
     keyword : str
-        What was heard, or what was not.
+        Detected falsely, or missed.
     score : float
-        Of that keyword: when it fired, or at its highest near the word.
+        Smoothed posterior of that keyword: at the false alarm, or the highest near the word.
     at_s : float
-        Where the excerpt starts in its stream.
+        Start of the excerpt in its stream.
     marked_s : (float, float)
-        Where the word is in the excerpt, in seconds from its start.
+        The detection or the word, in seconds from the start of the excerpt.
     samples : int16 [shape=(n,)]
     stream : str
-        Its condition.
+        The condition of its stream.
     source : str
-        Which file of the corpora was playing.
+        The corpus file at that time.
     said : str
-        The keyword that was said there; empty if none.
+        The keyword said there; empty if none.
     """
 
     keyword: str
@@ -52,49 +52,57 @@ class Moment:
     said: str
 
 
-def worst_false_alarms(heard: Heard, *, n_most: int = 8) -> list[Moment]:
-    """Return the false alarms of the highest scores, with the gate on, highest first."""
+def worst_false_alarms(results: StreamResults, *, n_most: int = 8) -> list[ErrorExcerpt]:
+    """Return the false alarms with the highest scores, with the gate on, highest first."""
     found = [
         (trace.peak(one.keyword, one.end_s, one.end_s + _RISE_S), stream, one)
         for stream, trace, matches in zip(
-            heard.streams, heard.gated, decide(heard.gated, heard.streams, _LEAST), strict=True
+            results.streams,
+            results.gated,
+            match_detections(results.gated, results.streams, _LEAST),
+            strict=True,
         )
         for one in matches.false
     ]
     found.sort(key=lambda one: -one[0])
     return [
-        _moment(stream, one.keyword, score, (one.start_s or one.end_s, one.end_s))
+        _excerpt(stream, one.keyword, score, (one.start_s or one.end_s, one.end_s))
         for score, stream, one in found[:n_most]
     ]
 
 
-def worst_misses(heard: Heard, *, n_most: int = 8) -> list[Moment]:
-    """Return the words that are missed at the default threshold and scored lowest, lowest first."""
-    default = heard.manifest.decision.threshold
+def worst_misses(results: StreamResults, *, n_most: int = 8) -> list[ErrorExcerpt]:
+    """Return the misses at the default threshold with the lowest scores, lowest first."""
+    default = results.manifest.decision.threshold
     found = [
         (trace.peak(word.word, word.start_s, word.end_s + TOLERANCE_S), stream, word)
         for stream, trace, matches in zip(
-            heard.streams, heard.gated, decide(heard.gated, heard.streams, default), strict=True
+            results.streams,
+            results.gated,
+            match_detections(results.gated, results.streams, default),
+            strict=True,
         )
         for word in matches.missed
     ]
     found.sort(key=lambda one: one[0])
     return [
-        _moment(stream, word.word, score, (word.start_s, word.end_s))
+        _excerpt(stream, word.word, score, (word.start_s, word.end_s))
         for score, stream, word in found[:n_most]
     ]
 
 
-def _moment(stream: Stream, keyword: str, score: float, span_s: tuple[float, float]) -> Moment:
+def _excerpt(
+    stream: Stream, keyword: str, score: float, span_s: tuple[float, float]
+) -> ErrorExcerpt:
     start_s, end_s = max(0.0, span_s[0] - _BEFORE_S), span_s[1] + _AFTER_S
     near = [
         (word.word, clip)
         for word, clip in zip(stream.words, _clips(stream), strict=True)
         if word.start_s <= span_s[1] <= word.end_s + TOLERANCE_S
     ]
-    playing = [part.path for part in stream.background if part.start_s <= span_s[1] <= part.end_s]
+    playing = [one.path for one in stream.background if one.start_s <= span_s[1] <= one.end_s]
     sources = [clip for _, clip in near if clip] or playing
-    return Moment(
+    return ErrorExcerpt(
         keyword=keyword,
         score=score,
         at_s=start_s,

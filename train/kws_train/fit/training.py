@@ -23,7 +23,8 @@ from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.errors import ConfigError
 from kws.features import Features
 from kws.manifest import SILENCE, UNKNOWN
-from kws_train.data.corpus import Corpus, Split, Spoken, load_corpus, write_left_out
+from kws_train.data.corpus import Corpus, Spoken, load_corpus, write_left_out
+from kws_train.data.splits import Split
 from kws_train.fit.checkpoints import (
     Backup,
     History,
@@ -98,7 +99,7 @@ class SceneBatches(keras.utils.PyDataset):
         """Return the files that a batch of an epoch is made of, by making it again."""
         n_scenes = self.n_batches * self.recipe.fit.batch_size
         again = SceneBatches(
-            self.scenes.listening(), self.recipe, n_scenes=n_scenes, training=self.training
+            self.scenes.recording_sources(), self.recipe, n_scenes=n_scenes, training=self.training
         )
         again[epoch * self.n_batches + index]
         return again.scenes.sources or []

@@ -14,23 +14,21 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 import numpy.typing as npt
-import soundfile
-import soxr
 
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
-from kws.errors import ConfigError, FormatError
+from kws.errors import ConfigError
 from kws.events import Detection, NearMiss
 from kws.features import Features, Samples
 from kws.manifest import Head
 from kws.model import Model, backbone_path, mean_embeddings, open_model
 from kws.templates import pack_vectors, unit_vectors
-from kws_train.data.corpus import AUDIO_SUFFIXES
-from kws_train.evaluate.traces import listen
+from kws_train.data.audio_files import AUDIO_SUFFIXES, audio_files, duration_s, read_samples
+from kws_train.evaluate.traces import posterior_trace
 from kws_train.mining.folder import read_lines
 from kws_train.mining.peaks import WORD_S, Rise, rises_in, with_recorded
 from kws_train.parallel import Failure, map_corpus
 
-__all__ = ["Heard", "hear", "read_stretch", "recordings_in"]
+__all__ = ["Heard", "hear", "recordings_in"]
 
 log = logging.getLogger("kws.mine")
 
@@ -96,12 +94,11 @@ def recordings_in(folders: Iterable[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for folder in folders:
-        inside = [folder] if folder.is_file() else sorted(folder.rglob("*"))
-        audio = [path for path in inside if path.suffix.lower() in AUDIO_SUFFIXES]
+        audio = audio_files(folder, optional=True)
         if not audio:
             what = "no such folder" if not folder.exists() else "none in it"
             raise ConfigError(
-                f"What is mined must be recordings ({', '.join(sorted(AUDIO_SUFFIXES))}). "
+                f"What is mined must be recordings ({', '.join(AUDIO_SUFFIXES)}). "
                 f"Received: {folder}, {what}. Give the folder of `[recording]`, or of your own "
                 f"recordings."
             )
@@ -151,29 +148,6 @@ def hear(
             yield result
 
 
-def read_stretch(path: Path, *, start_s: float = 0.0, end_s: float | None = None) -> Samples:
-    """Read part of a file as int16, mono, 16 kHz; what lies beyond its ends is left out.
-
-    Raises
-    ------
-    FormatError
-        If it is not audio.
-    """
-    try:
-        with soundfile.SoundFile(path) as file:
-            rate_hz = file.samplerate
-            first = min(file.frames, max(0, round(start_s * rate_hz)))
-            last = file.frames if end_s is None else min(file.frames, round(end_s * rate_hz))
-            file.seek(first)
-            samples = file.read(max(0, last - first), dtype="int16", always_2d=True)
-    except (soundfile.SoundFileError, OSError) as error:
-        raise FormatError(
-            f"A recording must be audio. Received: {path} ({error}). Remove it."
-        ) from error
-    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1).astype(np.int16)
-    return mono if rate_hz == RATE_HZ else soxr.resample(mono, rate_hz, RATE_HZ)
-
-
 def _asked(path: Path, about: str) -> str:
     """Digest what an answer depends on; a file that is gone is found out when it is read."""
     parts = [about]
@@ -188,15 +162,15 @@ def _hear(task: _Task) -> Heard:
     model = _opened(task.model)
     with task.path.open("rb") as file:
         content = hashlib.file_digest(file, "sha256").hexdigest()[:12]
-    seconds = _seconds(task.path)
+    seconds = duration_s(task.path)
     recorded, remark = _recorded(task.path)
     highest, rises = 0.0, []
     for start_s in np.arange(0.0, seconds, _STRETCH_S).tolist():
         lead_s = min(start_s, _LEAD_S)
-        samples = read_stretch(
+        samples = read_samples(
             task.path, start_s=start_s - lead_s, end_s=start_s + _STRETCH_S + _TAIL_S
         )
-        trace = listen(model, samples)
+        trace = posterior_trace(model, samples)
         highest = max(highest, float(trace.smoothed.max(initial=0.0)))
         found = rises_in(trace, task.thresholds)
         if recorded and recorded.keyword in task.thresholds and not start_s:
@@ -215,19 +189,6 @@ def _hear(task: _Task) -> Heard:
         rises=rises,
         remark=remark,
     )
-
-
-def _seconds(path: Path) -> float:
-    try:
-        with soundfile.SoundFile(path) as file:
-            seconds: float = file.frames / file.samplerate
-    except (soundfile.SoundFileError, OSError) as error:
-        raise FormatError(
-            f"A recording must be audio. Received: {path} ({error}). Remove it."
-        ) from error
-    if not seconds:
-        raise FormatError(f"A recording must hold samples. Received: none in {path}. Remove it.")
-    return seconds
 
 
 def _recorded(path: Path) -> tuple[Detection | NearMiss | None, str]:

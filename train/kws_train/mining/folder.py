@@ -28,7 +28,7 @@ from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.errors import ConfigError
 from kws.features import Samples
 from kws.manifest import UNKNOWN, Manifest
-from kws_train.data.corpus import read_samples
+from kws_train.data.audio_files import read_samples
 
 __all__ = ["UNSURE", "Answers", "Candidate", "Kind", "MinedFolder", "read_lines", "write_clip"]
 

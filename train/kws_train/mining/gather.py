@@ -15,8 +15,9 @@ from kws.errors import ConfigError, FormatError, ModelError, did_you_mean
 from kws.manifest import Manifest
 from kws.model import model_path, open_model
 from kws.model_check import check_model
+from kws_train.data.audio_files import read_samples
 from kws_train.data.corpus import write_left_out
-from kws_train.mining.candidates import Heard, hear, read_stretch, recordings_in
+from kws_train.mining.candidates import Heard, hear, recordings_in
 from kws_train.mining.folder import Candidate, MinedFolder, write_clip
 from kws_train.mining.peaks import APART_S, LEAST, Rise
 from kws_train.mining.select import choose
@@ -205,7 +206,7 @@ def _cut(out: Path, heard: Heard, rise: Rise, *, rank: int) -> Candidate:
     name = f"{heard.content}-{round(1000 * rise.end_s):08d}-{word}"
     clip = Path("clips") / f"{name}.flac"
     if not (out / clip).is_file():
-        samples = read_stretch(Path(heard.path), start_s=start_s, end_s=rise.end_s + _AFTER_S)
+        samples = read_samples(Path(heard.path), start_s=start_s, end_s=rise.end_s + _AFTER_S)
         write_clip(out / clip, samples)
     return Candidate(
         id=name,

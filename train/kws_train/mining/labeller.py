@@ -23,7 +23,7 @@ from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.errors import ConfigError, FormatError
 from kws.manifest import UNKNOWN
 from kws.sinks.hook_command import find_player
-from kws_train.data.corpus import read_samples
+from kws_train.data.audio_files import read_samples
 from kws_train.mining.folder import UNSURE, Answers, Candidate, MinedFolder
 
 __all__ = ["Player", "keys_of", "label", "player_words"]

@@ -103,12 +103,12 @@ def new(
     command resumes.
     """
     from kws.stderr import quiet_stderr
-    from kws_train.data.corpus import audio_below
+    from kws_train.data.audio_files import audio_files
     from kws_train.own_word.workspace import Request, Work
 
     _check(phrases, out=out, recordings=recordings, no_voices=no_voices)
     for one in filter(None, (recordings, test, *chain(*given.values()))):
-        audio_below(one)  # better now than after an hour
+        audio_files(one)  # better now than after an hour
     found = {kind: _found(kind, folders, data=data) for kind, folders in given.items()}
     backends = _backends(
         names, voices, kokoro, language=language, needed=recordings is None, no_voices=no_voices

@@ -9,10 +9,10 @@ from kws.commands.bench import cpu_by_stage, recording
 from kws.config import DecisionSettings
 from kws.decision import thresholds_for
 from kws.model import Model
-from kws_train.data.corpus import read_samples
-from kws_train.evaluate.det import Point, wilson_interval
+from kws_train.data.audio_files import read_samples
+from kws_train.evaluate.det import OperatingPoint, wilson_interval
 from kws_train.evaluate.stream import StreamScores
-from kws_train.evaluate.traces import listen
+from kws_train.evaluate.traces import posterior_trace
 
 __all__ = ["Outcome", "confusers", "cpu_ms", "describe", "points_of"]
 
@@ -32,7 +32,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     n_words : int
     hours : float
         Of each stream.
-    points : dict of str to tuple of Point
+    points : dict of str to tuple of OperatingPoint
         By stream, `clean` and `10 dB`: misses at each budget of `kws_train.evaluate.det.BUDGETS`,
         with the gate, thresholds chosen afterwards; last, at the model's own threshold.
     thresholds : dict of str to float
@@ -51,7 +51,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     tested_on: str
     n_words: int
     hours: float
-    points: dict[str, tuple[Point, ...]]
+    points: dict[str, tuple[OperatingPoint, ...]]
     thresholds: dict[str, float]
     budget: float
     confused_by: dict[str, tuple[int, int]]
@@ -60,7 +60,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     minutes: float
 
 
-def points_of(scores: StreamScores) -> dict[str, tuple[Point, ...]]:
+def points_of(scores: StreamScores) -> dict[str, tuple[OperatingPoint, ...]]:
     """Return the rows of each stream, with the gate."""
     return {one.name: tuple(one.gated_points) for one in scores.conditions}
 
@@ -81,7 +81,10 @@ def confusers(
     thresholds = thresholds_for(settings, model.manifest)
     counts = {
         said.replace("_", " "): (
-            sum(bool(listen(model, read_samples(path)).detections(thresholds)) for path in paths),
+            sum(
+                bool(posterior_trace(model, read_samples(path)).detections(thresholds))
+                for path in paths
+            ),
             len(paths),
         )
         for said, paths in clips.items()
@@ -120,7 +123,7 @@ def describe(outcome: Outcome, *, model: Path, report: Path) -> str:
     return "\n".join(lines)
 
 
-def _row(point: Point) -> str:
+def _row(point: OperatingPoint) -> str:
     miss, low, high = (100 * rate for rate in (point.miss_rate, point.miss_low, point.miss_high))
     missed = f"{miss:5.1f} % [{low:.1f}, {high:.1f}]"
     if point.budget is None:  # the lines for kws.toml stand for this threshold

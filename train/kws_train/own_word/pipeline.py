@@ -27,12 +27,15 @@ from kws.model import open_model
 from kws.stderr import quiet_stderr
 from kws_export.bundle import export
 from kws_train.atomic import link, replacing
-from kws_train.data.align import train_speakers
-from kws_train.data.corpus import audio_below, quiet_utterances, unaligned
+from kws_train.data.audio_files import audio_files
+from kws_train.data.corpus import unaligned_utterances
+from kws_train.data.librispeech import quiet_utterances, speaker_halves
 from kws_train.evaluate.build_stream import Stream, build_stream, keyword_clips
-from kws_train.evaluate.calibrate import calibrate, tuning_streams, write_manifest
+from kws_train.evaluate.calibrate import calibrate_manifest, write_manifest
 from kws_train.evaluate.report import write_report
-from kws_train.evaluate.stream import evaluate_stream, hear
+from kws_train.evaluate.stream import evaluate_stream
+from kws_train.evaluate.stream_results import process_streams
+from kws_train.evaluate.tuning_streams import tuning_streams
 from kws_train.fit.training import fit_stages
 from kws_train.own_word.figures import Outcome, confusers, cpu_ms, points_of
 from kws_train.own_word.prepare import (
@@ -159,7 +162,7 @@ def make(
     _export(trained, request, work, say=say)
     say("measuring on words and speech kept for it")
     model = open_model(work.model)
-    heard = hear(model, _for_figures(labels, work, speech, n_tested, seed=request.seed))
+    heard = process_streams(model, _for_figures(labels, work, speech, n_tested, seed=request.seed))
     outcome = Outcome(
         keywords=model.manifest.keywords,
         tested_on=_tested_on(labels, work, n_tested, speech),
@@ -174,7 +177,7 @@ def make(
         minutes=round(work.minutes, 1),
     )
     report = write_report(
-        work.run, work.model, clips=work.test, split="all", heard=heard, command=command
+        work.run, work.model, clips=work.test, split="all", results=heard, command=command
     )
     work.outcome.write_bytes(msgspec.json.format(msgspec.json.encode(outcome)))  # last: all is done
     _deliver(work.model, out)
@@ -207,8 +210,8 @@ def _export(trained: Recipe, request: Request, work: Work, *, say: Say) -> None:
         snr_rule="peak",
         minutes=_TUNING_MINUTES,
     )
-    tuned = hear(open_model(work.model), streams)
-    manifest = calibrate(tuned.manifest, tuned, beyond=True)
+    tuned = process_streams(open_model(work.model), streams)
+    manifest = calibrate_manifest(tuned.manifest, tuned, beyond=True)
     highest = max(_thresholds(manifest, request.budget).values())
     decision = msgspec.structs.replace(manifest.decision, threshold=round(highest, 4))
     manifest = msgspec.structs.replace(manifest, decision=decision)
@@ -259,7 +262,7 @@ def _collect_speech(
     corpora: list[SpeechCorpus] = []
     tested: list[Path] = []
     for folder in request.speech:
-        first, second = train_speakers(folder)
+        first, second = speaker_halves(folder)
         if first and second:  # LibriSpeech's layout: speakers are known
             corpora.append(SpeechCorpus(path=str(folder.resolve())))
             tested += quiet_utterances(folder, without=labels, speakers=second)
@@ -272,7 +275,7 @@ def _collect_speech(
     if pieces[0].is_dir():
         corpora.append(SpeechCorpus(path=str(pieces[0].resolve())))
     if pieces[1].is_dir():
-        tested += audio_below(pieces[1])
+        tested += audio_files(pieces[1])
     if not corpora or not tested:
         raise ConfigError(
             f"Speech must be enough to train on some and measure on other, 3 minutes at least. "
@@ -308,7 +311,11 @@ def _recipe(
     for folder in request.words:
         gather_words(folder, work.others, without=labels, seed=request.seed)
     if not work.said.is_dir() and not work.others.is_dir():
-        known = [path for one in speech.corpora for path in unaligned(one, Path(), without=labels)]
+        known = [
+            path
+            for one in speech.corpora
+            for path in unaligned_utterances(one, Path(), without=labels)
+        ]
         cut_words(known, work.others, n=_N_CUT, seed=request.seed)
     for folder in request.noise:
         gather_noise(folder, work.noise)
@@ -385,7 +392,7 @@ def _for_figures(
         build_stream(
             clips,
             speech.tested,
-            audio_below(work.noise / "test"),
+            audio_files(work.noise / "test"),
             snr_db=snr_db,
             snr_rule="peak",
             seed=seed,
@@ -407,7 +414,7 @@ def _unlike(labels: Sequence[str], work: Work) -> dict[str, list[Path]]:
     """Return the clips of other words, of voices that nothing learned from, by what is said."""
     found: dict[str, list[Path]] = {}
     for folder in (work.spoken / "validation", work.spoken / "test"):
-        for path in audio_below(folder) if folder.is_dir() else ():
+        for path in audio_files(folder) if folder.is_dir() else ():
             if path.parent.name not in labels:
                 found.setdefault(path.parent.name, []).append(path)
     return found

@@ -16,8 +16,9 @@ from kws.commands.record import TakeCutter, loudest_dbfs
 from kws.errors import ConfigError, FormatError
 from kws.features import Samples
 from kws_train.atomic import link
-from kws_train.data.corpus import audio_below, official_split, read_samples, speaker_of, validates
-from kws_train.scenes.scenes import speech_span
+from kws_train.data.audio_files import audio_files, read_samples
+from kws_train.data.speech_span import speech_span
+from kws_train.data.splits import is_validation, official_split, speaker_of
 from kws_train.synth.clip_checks import fault_of, trimmed
 from kws_train.synth.negatives import common_words
 from kws_train.synth.phonemes import probability
@@ -107,7 +108,7 @@ def gather_recordings(
     done = out / f"{label}.{'-'.join(splits)}.json"
     if done.is_file():
         return msgspec.json.decode(done.read_bytes(), type=Gathered)
-    paths = audio_below(folder / label if (folder / label).is_dir() else folder)
+    paths = audio_files(folder / label if (folder / label).is_dir() else folder)
     left_out: dict[str, str] = {}
     takes: list[tuple[str, list[Samples]]] = []
     n_narrow = 0
@@ -145,7 +146,7 @@ def share_voices(said: Path, out: Path) -> None:
 
     With fewer than twenty voices, voices are shared and clips are not.
     """
-    clips = audio_below(said)
+    clips = audio_files(said)
     by_voice = len({speaker_of(path) for path in clips}) >= _MANY_VOICES
     names = [speaker_of(path) if by_voice else path.name for path in clips]
     order = sorted(set(names), key=_place)
@@ -161,12 +162,12 @@ def gather_speech(folder: Path, out: Path) -> None:
     """Cut any audio into pieces of 10 s, four fifths below `out/train`, the rest below `out/test`.
 
     Of ten files and more, whole files are for the one or the other. One in ten of what trains is
-    named so that it validates, see `validates`.
+    named so that `is_validation` holds for it.
     """
     done = out / f"{folder.name}.done"
     if done.is_file():
         return
-    paths = audio_below(folder)
+    paths = audio_files(folder)
     n = round(_PIECE_S * RATE_HZ)
     n_train = 0
     for split in ("train", "test"):
@@ -195,7 +196,7 @@ def gather_words(folder: Path, out: Path, *, without: Sequence[str], seed: int) 
         return
     random = np.random.default_rng(seed)
     words: dict[str, list[Path]] = {}
-    for path in audio_below(folder):
+    for path in audio_files(folder):
         if path.parent.name not in without and not path.parent.name.startswith("_"):
             words.setdefault(path.parent.name, []).append(path)
     for word, paths in words.items():
@@ -228,10 +229,10 @@ def gather_noise(folder: Path, out: Path) -> None:
     """
     if all((folder / split).is_dir() for split in ("train", "test")):
         for split in ("train", "test"):
-            for path in audio_below(folder / split):
+            for path in audio_files(folder / split):
                 link(path, out / split / f"{path.parent.name}-{path.name}")
         return
-    paths = audio_below(folder)
+    paths = audio_files(folder)
     for path in paths:
         tested = _place(path.stem.rpartition("-")[0] or path.stem) < _TEST_SHARE
         few = len(paths) < _MANY_FILES
@@ -291,7 +292,7 @@ def _named(name: str, *, validating: bool) -> str:
     """Return a name with as many letters behind it as it takes to be in the split wanted."""
     for letters in itertools.count():
         longer = name + "x" * letters
-        if validates(longer) == validating:
+        if is_validation(longer) == validating:
             break
     return longer
 

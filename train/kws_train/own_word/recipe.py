@@ -13,7 +13,8 @@ from msgspec.structs import replace
 
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.manifest import DataSource, DecisionDefaults
-from kws_train.data.corpus import read_samples
+from kws_train.data.audio_files import read_samples
+from kws_train.data.speech_span import speech_span
 from kws_train.fit.training import fit
 from kws_train.own_word.pretrained import recipe_of_backbone
 from kws_train.recipe import (
@@ -24,7 +25,6 @@ from kws_train.recipe import (
     SpeechCorpus,
     WordCorpus,
 )
-from kws_train.scenes.scenes import speech_span
 
 __all__ = ["draw_up", "seconds_per_scene", "usual_length_ms", "weight_of_real", "within"]
 

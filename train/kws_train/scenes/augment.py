@@ -1,8 +1,7 @@
-"""Transforms that make clean clips sound as a keyword spotter hears them: each small, each tested.
+"""Data augmentation: transforms of waveforms, of log-mel features and of batches.
 
-Waveforms are float32 on the scale of 16-bit samples; randomness comes from the generator given, so
-that the same seed gives the same sound. What comes out of a room, a microphone or a codec is as
-long as what went in, and not later.
+Waveforms are float32 on the scale of 16-bit samples. Randomness comes from the generator given, so
+that the same seed gives the same result. Rooms, microphones and codecs keep length and timing.
 """
 
 import io
@@ -46,7 +45,7 @@ _MICROPHONE_TAPS = 257
 _FORMATS = {"telephone": "WAV", "gsm": "WAV", "opus": "OGG", "mp3": "MP3"}
 _SUBTYPES = {"telephone": "ULAW", "gsm": "GSM610", "opus": "OPUS", "mp3": "MPEG_LAYER_III"}
 _LEVELS = {"opus": (0.92, 1.0), "mp3": (0.8, 0.95)}  # libsndfile's: 0 is the highest bitrate
-_QUIET = 1.0  # one step of a 16-bit sample: nothing below it can be heard or recorded
+_QUIET = 1.0  # power of one quantisation step of a 16-bit sample
 
 
 def gain(wave: Wave, db: float) -> Wave:
@@ -55,7 +54,7 @@ def gain(wave: Wave, db: float) -> Wave:
 
 
 def change_speed(wave: Wave, factor: float) -> Wave:
-    """Play `factor` times as fast: shorter and higher, by linear interpolation.
+    """Resample to `factor` times the speed, pitch included, by linear interpolation.
 
     Returns
     -------
@@ -67,10 +66,10 @@ def change_speed(wave: Wave, factor: float) -> Wave:
 
 
 def stretch(wave: Wave, factor: float) -> Wave:
-    """Speak `factor` times as fast at the same pitch.
+    """Change the tempo by `factor` at the same pitch.
 
-    Verhelst and Roelands 1993 (WSOLA): pieces of the sound are laid over one another at another
-    distance, each moved by up to 8 ms to where it goes on most like the piece before.
+    Verhelst and Roelands 1993 (WSOLA): overlap-add of pieces at another hop, each shifted by up to
+    8 ms to where it best continues the piece before.
 
     Returns
     -------
@@ -92,7 +91,7 @@ def stretch(wave: Wave, factor: float) -> Wave:
 
 
 def change_pitch(wave: Wave, semitones: float) -> Wave:
-    """Raise the pitch, and the formants with it, at the same speed; the length is kept."""
+    """Shift the pitch, and the formants with it, at the same tempo; the length is kept."""
     factor = 2 ** (semitones / 12)
     stretched = stretch(wave, 1 / factor)
     at = np.arange(len(wave)) * factor
@@ -100,7 +99,7 @@ def change_pitch(wave: Wave, semitones: float) -> Wave:
 
 
 def fade(wave: Wave, *, n_samples: int = 160) -> Wave:
-    """Let the edges rise and fall linearly, so that a cut does not click."""
+    """Fade both edges linearly, so that a cut does not click."""
     n = min(n_samples, len(wave) // 2)
     faded = wave.copy()
     ramp = np.linspace(0, 1, n, dtype=np.float32)
@@ -110,13 +109,13 @@ def fade(wave: Wave, *, n_samples: int = 160) -> Wave:
 
 
 def loop(noise: npt.NDArray[Any], n_samples: int, *, random: Random) -> Wave:
-    """Cut `n_samples` out of a recording at a random place, repeating it where it is too short."""
+    """Cut `n_samples` out of a recording from a random start; repeat a shorter one."""
     start = int(random.integers(len(noise)))
     return np.take(noise, np.arange(start, start + n_samples), mode="wrap").astype(np.float32)
 
 
 def add_noise(wave: Wave, noise: Wave, *, snr_db: float, speech_power: float) -> Wave:
-    """Add noise so that `speech_power` (mean square) stands `snr_db` above the noise's."""
+    """Add noise at `snr_db` below `speech_power` (mean square)."""
     power = float(np.mean(noise**2))
     if power < _QUIET:
         return wave
@@ -124,12 +123,12 @@ def add_noise(wave: Wave, noise: Wave, *, snr_db: float, speech_power: float) ->
 
 
 def babble(voices: Sequence[npt.NDArray[Any]], n_samples: int, *, random: Random) -> Wave:
-    """Let several recordings of speech, each of any length, speak at once and equally loud.
+    """Mix several recordings of speech, each of any length, at equal levels.
 
     Returns
     -------
     float32 [shape=(n_samples,)]
-        As loud as one voice is on average; `add_noise` brings it to a level.
+        At the mean power of the voices; `add_noise` sets the level.
     """
     looped = np.stack([loop(voice, n_samples, random=random) for voice in voices])
     powers = np.maximum(np.mean(looped**2, axis=1), _QUIET)
@@ -137,10 +136,9 @@ def babble(voices: Sequence[npt.NDArray[Any]], n_samples: int, *, random: Random
 
 
 def room_tone(example: npt.NDArray[Any], n_samples: int, *, random: Random) -> Wave:
-    """Make noise of any length with the spectrum and level of a short stretch of real background.
+    """Synthesise noise of any length with the spectrum and power of a short background example.
 
-    The magnitude spectrum is kept, phases are drawn anew; the power of each sample is that of the
-    example.
+    The magnitude spectrum of the example, interpolated, with random phases.
     """
     magnitude = np.abs(np.fft.rfft(example.astype(np.float32)))
     n_bins = n_samples // 2 + 1
@@ -154,10 +152,10 @@ def room_tone(example: npt.NDArray[Any], n_samples: int, *, random: Random) -> W
 
 
 def reverberate(wave: Wave, *, t60_s: float, direct_db: float, random: Random) -> Wave:
-    """Put the sound into a simple room: a direct path, then noise that decays by 60 dB in `t60_s`.
+    """Add the reverberation of a simple room: a direct path, then noise that decays in `t60_s`.
 
-    Polack's statistical model of late reverberation. `direct_db` is the direct path's energy over
-    the tail's. The length is kept.
+    Polack's statistical model of late reverberation: Gaussian noise, -60 dB after `t60_s`.
+    `direct_db` is the direct path's energy over the tail's. The length is kept.
     """
     n_tail = int(t60_s * RATE_HZ)
     response = random.standard_normal(n_tail, np.float32)
@@ -168,16 +166,16 @@ def reverberate(wave: Wave, *, t60_s: float, direct_db: float, random: Random) -
 
 
 def convolve(wave: Wave, response: Wave) -> Wave:
-    """Put the sound through a room whose impulse response is given; its peak is no delay."""
+    """Convolve with the impulse response of a room, aligned to its peak; the length is kept."""
     at = int(np.abs(response).argmax())
     return scipy.signal.fftconvolve(wave, response)[at : at + len(wave)]
 
 
 def microphone(wave: Wave, *, random: Random) -> Wave:
-    """Record the sound with a random cheap microphone.
+    """Apply the frequency response of a random cheap microphone.
 
     A band from 40-300 Hz to 3.5-7.9 kHz, with edges of 12 dB per octave, and three resonances or
-    notches of up to 6 dB within it; a linear-phase filter without its delay.
+    notches of up to 6 dB within it; a linear-phase filter, its delay removed.
     """
     hz = np.linspace(0, RATE_HZ / 2, 257)
     octave = np.log2(np.maximum(hz, 10.0))
@@ -193,10 +191,10 @@ def microphone(wave: Wave, *, random: Random) -> Wave:
 
 
 def code(wave: Wave, codec: Codec, *, random: Random) -> Wave:
-    """Send the sound through a lossy codec at a low bitrate, and back.
+    """Encode and decode with a lossy codec at a low bitrate.
 
     `telephone` is mu-law at 8 kHz between 300 and 3400 Hz, `gsm` full-rate GSM 06.10 (13 kbit/s) of
-    the same band; `opus` is of 8 to 27 and `mp3` of about 24 kbit/s, drawn at random.
+    the same band; `opus` has 8 to 27 and `mp3` about 24 kbit/s, drawn at random.
     """
     loud = np.clip(wave / 32768, -1, 32767 / 32768)
     if codec in ("telephone", "gsm"):
@@ -221,11 +219,11 @@ def mixup(
     alpha: float,
     random: Random,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Lay scenes of a batch over one another (Zhang et al. 2018), each with its share of the loss.
+    """Mix scenes of a batch with one another (mixup, Zhang et al. 2018), and their losses.
 
-    A scene x is mixed with another one, y, to s x + (1 - s) y, s from Beta(alpha, alpha). Two sets
-    of labels have no mean that is a set, but the losses of both have: the target is both sets side
-    by side, each scaled by its share and its weight, of which `kws_train.fit.losses` takes the sum.
+    A scene x is mixed with another one, y, to s x + (1 - s) y, s from Beta(alpha, alpha). Label
+    sets cannot be averaged, but their losses can: the target holds both sets side by side, each
+    scaled by its share and its weight; `kws_train.fit.losses` sums the two losses.
 
     Parameters
     ----------
@@ -233,9 +231,9 @@ def mixup(
     allowed : uint8 [shape=(batch, outputs, labels)]
     weight : float32 [shape=(batch, outputs)]
     share : float
-        Of scenes that are mixed.
+        Share of the scenes that are mixed.
     alpha : float
-        Small values leave one of the two scenes faint.
+        With small values, one of the two scenes dominates.
 
     Returns
     -------
@@ -254,7 +252,7 @@ def mixup(
 
 
 def tilt(frames: npt.NDArray[np.float32], *, greatest_db: float, random: Random) -> Wave:
-    """Colour log-power features (..., bands) like a random microphone: a smooth curve over bands.
+    """Add a random smooth frequency response to log-power features (..., bands).
 
     Three half-cosines over the bands, each of random sign and size; together at most `greatest_db`.
     """
@@ -265,9 +263,9 @@ def tilt(frames: npt.NDArray[np.float32], *, greatest_db: float, random: Random)
 
 
 def warp(frames: npt.NDArray[np.float32], factor: float, *, high_hz: float) -> Wave:
-    """Move log-mel bands (..., bands) as a vocal tract `1 / factor` as long would.
+    """Warp log-mel bands (..., bands) as for a vocal tract of `1 / factor` the length.
 
-    Vocal tract length perturbation (Jaitly and Hinton 2013): band at f takes what was at
+    Vocal tract length perturbation (Jaitly and Hinton 2013): the band at f takes the value at
     f / factor, by linear interpolation on the mel scale up to `high_hz`, its edges repeated.
     """
     n_bands = frames.shape[-1]
@@ -302,7 +300,7 @@ def mask(
 
 
 def _through_file(wave: npt.NDArray[Any], rate_hz: int, codec: Codec, **quality: float) -> Wave:
-    """Write a file into memory and read it again; `wave` lies in -1..1."""
+    """Write to a file in memory and read it back; `wave` is in -1..1."""
     file = io.BytesIO()
     names = {"format": _FORMATS[codec], "subtype": _SUBTYPES[codec]}
     soundfile.write(file, wave, rate_hz, **names, **quality)

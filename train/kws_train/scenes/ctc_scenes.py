@@ -1,6 +1,6 @@
-"""Sequences: utterances of several words, and the words in their order as the only target.
+"""Utterances of several words, with the sequence of words as the target.
 
-For models with a CTC head (`kws_train.fit.ctc`), which find out by themselves when a word is said.
+For models with a CTC head (`kws_train.fit.ctc`), which learn the alignment themselves.
 """
 
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
+from kws.manifest import UNKNOWN
 from kws_train.scenes import augment
 from kws_train.scenes.augment import Random, Wave
 from kws_train.scenes.scenes import Scenes
@@ -18,7 +19,7 @@ __all__ = ["MOST_WORDS", "Sequence", "SequenceScenes"]
 MOST_WORDS = 5
 _MOST_TARGETS = 24
 _LEAST_GAP_S, _LONGEST_GAP_S = 0.02, 0.3
-_KEYWORD_UTTERANCES = 0.85  # of utterances that hold words at all; the others are sentences
+_KEYWORD_UTTERANCES = 0.85  # share among utterances with words; the others are sentences
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Sequence:
     ----------
     samples : float32 [shape=(n,)]
     words : uint8 [shape=(24,)]
-        Indices of the words' labels in the order in which they are said; 0 behind the last.
+        Label indices of the words in the order they are said; 0 after the last.
     """
 
     samples: Wave
@@ -39,8 +40,8 @@ class Sequence:
 class SequenceScenes(Scenes):
     """Make utterances of one to five isolated words, of sentences, or of nothing.
 
-    Words that are no keyword are in between, as the label of unknown words. Parameters are those of
-    `Scenes`.
+    Words other than keywords are among them, with the label of unknown words. Parameters are those
+    of `Scenes`.
     """
 
     def make(self, random: Random) -> Sequence:  # type: ignore[override]
@@ -60,7 +61,7 @@ class SequenceScenes(Scenes):
                 random=random,
             )
         samples = np.clip(
-            self._add_background(samples, random, noise_share=self.recipe.noise_share),
+            self._acoustics.add_background(samples, random, noise_share=self.recipe.noise_share),
             -32768,
             32767,
         )
@@ -69,7 +70,7 @@ class SequenceScenes(Scenes):
         return Sequence(samples, targets)
 
     def _add_sequence(self, samples: Wave, random: Random) -> list[int]:
-        """Lay words one after another, as many as were drawn and find room."""
+        """Add a random number of words one after another, as many as fit."""
         words: list[int] = []
         at = int(random.uniform(0.05, 0.5) * RATE_HZ)
         for _ in range(int(random.integers(1, MOST_WORDS + 1))):
@@ -84,7 +85,7 @@ class SequenceScenes(Scenes):
         return words
 
     def _add_sentence(self, samples: Wave, random: Random) -> list[int]:
-        """Put a stretch of whole words of continuous speech into the utterance."""
+        """Add a stretch of whole words of continuous speech."""
         spoken = self._speech[int(random.integers(len(self._speech)))]
         if not spoken.words:
             return []
@@ -101,4 +102,4 @@ class SequenceScenes(Scenes):
 
     def _label(self, word: str) -> int:
         keywords = self._ambiguous.get(word)
-        return self.labels.index(keywords[0]) if keywords else self._unknown
+        return self.labels.index(keywords[0]) if keywords else self.labels.index(UNKNOWN)

@@ -1,4 +1,4 @@
-"""Rooms of the image-source model: a bank of impulse responses, made once and drawn from."""
+"""Room impulse responses by the image-source method, computed once."""
 
 import functools
 import math
@@ -14,7 +14,7 @@ __all__ = ["room_bank"]
 _SMALLEST_M, _LARGEST_M = (2.5, 2.5, 2.3), (9.0, 7.0, 3.5)
 _T60_S = (0.2, 0.8)
 _FROM_WALL_M = 0.4
-_MOST_REFLECTIONS = 30  # the cost of a room rises with the cube; the last are 30 dB below the sound
+_MOST_REFLECTIONS = 30  # the cost rises with the cube; the last are 30 dB below the direct sound
 
 
 @functools.cache
@@ -23,7 +23,7 @@ def room_bank(n_rooms: int, *, seed: int = 1) -> tuple[Wave, ...]:
 
     Allen and Berkley 1979, by pyroomacoustics. Rooms of 13 to 220 cubic metres with a reverberation
     time of 0.2 to 0.8 s by Sabine's formula. Each response begins just before the direct sound and
-    has an energy of 1, so that a room does not change how loud speech is.
+    has unit energy, so that a room does not change the level of speech.
 
     Raises
     ------

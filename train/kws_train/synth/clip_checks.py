@@ -71,7 +71,8 @@ class Whisper:
 def trimmed(samples: Samples) -> Samples:
     """Cut the silence at both ends, but for `MARGIN_S`, which is filled up where it is missing.
 
-    Nothing within is cut, however long a pause.
+    Nothing within is cut, however long a pause. `kws_train.data.speech_span` finds a word in
+    background noise; this keeps every audible sound of a clip without any.
     """
     hop = RATE_HZ // 100
     n_frames = len(samples) // hop

@@ -25,7 +25,7 @@ from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.errors import ConfigError, KwsError
 from kws.features import Samples
 from kws_train.atomic import link, replacing
-from kws_train.data.corpus import read_samples
+from kws_train.data.audio_files import read_samples
 from kws_train.parallel import Failure, map_corpus
 from kws_train.synth.clip_checks import Reader, fault_of, reads_as, trimmed
 from kws_train.synth.phrases import Phrase

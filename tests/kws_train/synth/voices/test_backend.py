@@ -1,13 +1,13 @@
 """What comes from a voice is brought to one rate, level and pitch."""
 
 import numpy as np
+from sounds import sine
 
 from kws_train.synth.voices.backend import digest_of, interval, levelled, raised
 
 
 def tone(hz, *, rate_hz, seconds=1.0):
-    t = np.arange(round(rate_hz * seconds)) / rate_hz
-    return np.sin(2 * np.pi * hz * t).astype(np.float32)
+    return sine(hz, round(rate_hz * seconds), rate_hz=rate_hz).astype(np.float32)
 
 
 def peak_hz(samples):

@@ -15,7 +15,7 @@ import numpy as np
 
 from kws.errors import ConfigError
 from kws.features import Samples
-from kws_train.data.corpus import read_samples
+from kws_train.data.audio_files import read_samples
 from kws_train.synth.voices.backend import Line, interval, levelled
 
 __all__ = ["Espeak", "Flite"]
