@@ -28,6 +28,7 @@ __all__ = [
     "StepModel",
     "WindowModel",
     "backbone_path",
+    "background_path",
     "bundled_models",
     "model_path",
     "open_model",
@@ -262,6 +263,17 @@ def bundled_models() -> dict[str, Path]:
 def backbone_path() -> Path:
     """Return the bundled network that gives embeddings, for `kws enroll`."""
     return Path(str(files("kws.models"))) / f"{_BACKBONE}.tflite"
+
+
+def background_path(backbone: Path) -> Path:
+    """Return the embeddings of background speech that belong to a backbone, an .npz.
+
+    They lie beside the model file under the same name; the bundled ones are
+    `kws/models/enroll_background.npz`.
+    """
+    if backbone == backbone_path():
+        return backbone.with_name("enroll_background.npz")
+    return backbone.with_suffix(".npz")
 
 
 def model_path(name: str) -> Path:

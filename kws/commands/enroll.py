@@ -21,7 +21,7 @@ from kws.embedding import embed
 from kws.errors import ConfigError
 from kws.features import Features
 from kws.manifest import DecisionDefaults, Head, Manifest, Template, read_manifest, repack
-from kws.model import Model, backbone_path, open_model
+from kws.model import Model, backbone_path, background_path, open_model
 from kws.sources import open_source
 from kws.templates import TemplateHead, pack_vectors, unit_vectors
 
@@ -100,7 +100,7 @@ def enroll(
         why = f": {next(iter(refused))} is {next(iter(refused.values()))}"
         _check_count(len(templates), f" usable of {len(recordings)}{why}")
     full = _manifest(manifest, word, templates)
-    offset = _threshold(full, background=path.with_suffix(".npz"))
+    offset = _threshold(full, background=background_path(path))
     full = replace(full, head=replace(full.head or Head(), offset=offset))
     scores = {
         recording: _score(model, _read(recording), full, without=i, n_values=manifest.embedding)
