@@ -25,7 +25,7 @@ from kws.errors import ConfigError
 from kws.manifest import UNKNOWN, DataSource, Manifest
 from kws.model import open_model
 from kws.stderr import quiet_stderr
-from kws_export.bundle import export
+from kws_export.bundle import export_model
 from kws_train.atomic import link, replacing
 from kws_train.data.align import train_speakers
 from kws_train.data.corpus import audio_below, quiet_utterances, unaligned
@@ -195,7 +195,7 @@ def _finished(work: Work) -> tuple[Outcome, Path] | None:
 def _export(trained: Recipe, request: Request, work: Work, *, say: Say) -> None:
     """Write the model in eight bits, with thresholds that training had no part in."""
     with quiet_stderr():  # TensorFlow thinks aloud
-        agreement = export(
+        agreement = export_model(
             work.run, work.model, n_frames=_FRAMES, temperature=_TEMPERATURE, force=True
         )
     say(f"in eight bits, it agrees with the trained network at {agreement.argmax:.1%}")
