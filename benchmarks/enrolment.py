@@ -27,7 +27,7 @@ from kws.model import backbone_path, open_model
 from kws.templates import TemplateHead
 from kws_train.data.align import train_speakers
 from kws_train.data.corpus import audio_below
-from kws_train.synth.voices.backend import Line
+from kws_train.synth.voices.engine import Line
 from kws_train.synth.voices.kokoro import Kokoro
 
 STEPS_PER_S, BUDGET = 25, 0.5

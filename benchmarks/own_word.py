@@ -21,7 +21,7 @@ from kws_train.own_word.figures import points_of
 from kws_train.own_word.pipeline import make, streams_for_figures
 from kws_train.own_word.prepare import gather_noise
 from kws_train.own_word.workspace import Request, Work
-from kws_train.synth.voices.discover import open_backends
+from kws_train.synth.voices.discover import open_engines
 
 _PATH = click.Path(path_type=Path)
 _KINDS = {"text": 0, "text and 50 recordings": 50, "text and 300 recordings": 300}
@@ -50,7 +50,7 @@ def main(
     model: Path | None,
 ) -> None:
     """Train and measure each word in each way; print a table."""
-    backends = () if model else open_backends(kokoro_files=kokoro)
+    backends = () if model else open_engines(kokoro_files=kokoro)
     noise = _noise(data / "noise", out)
     rows = []
     for n_recordings in counts:

@@ -493,31 +493,31 @@ def synth(
 ) -> None:
     """Let synthetic voices say words, into OUT/WORD; the same command goes on."""
     from kws_train.synth.clip_checks import Whisper
-    from kws_train.synth.negatives import apart_from, negatives, share_out
+    from kws_train.synth.negatives import allocate_clips, find_negatives, without_keywords
     from kws_train.synth.phrases import Phrase
     from kws_train.synth.synthesize import synthesize
-    from kws_train.synth.voices.discover import describe, open_backends
+    from kws_train.synth.voices.discover import describe_engines, open_engines
 
     said, alike = _counted(words), _counted(near)
     phrases = {word: Phrase.of(word, language=language) for word, _ in (*said, *alike)}
     wanted = Counter(dict(said))
     for word, n in alike:
         others = [phrase for other, phrase in phrases.items() if other != word]
-        found = apart_from(negatives(phrases[word], seed=seed), others)
-        wanted.update(share_out(found, n_clips=n))
+        found = without_keywords(find_negatives(phrases[word], seed=seed), others)
+        wanted.update(allocate_clips(found, n_clips=n))
     if not wanted:
         raise click.UsageError("Give --word WORD=N, such as off=100, or --near WORD=N.")
-    backends = open_backends(
+    engines = open_engines(
         names, folder=voices, kokoro_files=kokoro, language=language, held_out=held_out
     )
-    click.echo(f"voices: {describe(backends)}", err=True)
+    click.echo(f"voices: {describe_engines(engines)}", err=True)
     try:
         report = synthesize(
             wanted,
             out,
-            backends,
+            engines,
             cache=cache,
-            reader=Whisper(language=language) if read_back else None,
+            transcriber=Whisper(language=language) if read_back else None,
             language=language,
             n_jobs=jobs,
             seed=seed,

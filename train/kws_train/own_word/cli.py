@@ -98,7 +98,7 @@ def new(
     for one in filter(None, (recordings, test, *chain(*given.values()))):
         audio_below(one)  # better now than after an hour
     found = {kind: _found(kind, folders, data=data) for kind, folders in given.items()}
-    backends = _backends(
+    engines = _engines(
         names, voices, kokoro, language=language, needed=recordings is None, no_voices=no_voices
     )
     n_usual = int(min(max(_CLIPS_PER_MINUTE * minutes, _FEWEST_CLIPS), _MOST_CLIPS))
@@ -114,7 +114,7 @@ def new(
         **found,
     )
     work = Work(folder or out.with_suffix(".work"))
-    _say_plan(request, work, backends)
+    _say_plan(request, work, engines)
     with quiet_stderr():  # TensorFlow comes with it, and says so
         from kws_train.own_word.figures import describe
         from kws_train.own_word.pipeline import make
@@ -124,7 +124,7 @@ def new(
             request,
             out=out,
             work=work,
-            backends=backends,
+            engines=engines,
             cache=cache,
             n_jobs=jobs,
             say=lambda text: click.echo(text, err=True),
@@ -153,7 +153,7 @@ def _found(kind: str, folders: Sequence[Path], *, data: Path) -> tuple[Path, ...
     return tuple(folders) or ((usual,) if kind in _HERE and usual.is_dir() else ())
 
 
-def _backends(
+def _engines(
     names: Sequence[str],
     voices: Path | None,
     kokoro: tuple[Path, Path] | None,
@@ -164,12 +164,12 @@ def _backends(
 ) -> Sequence[Any]:
     """Open the voices; without any, recordings will do where there are some."""
     from kws.errors import ConfigError
-    from kws_train.synth.voices.discover import open_backends
+    from kws_train.synth.voices.discover import open_engines
 
     if no_voices:
         return []
     try:
-        return open_backends(names, folder=voices, kokoro_files=kokoro, language=language)
+        return open_engines(names, folder=voices, kokoro_files=kokoro, language=language)
     except ConfigError as error:
         if needed or names or kokoro:
             raise
@@ -177,16 +177,16 @@ def _backends(
         return []
 
 
-def _say_plan(request: Any, work: Any, backends: Sequence[Any]) -> None:
+def _say_plan(request: Any, work: Any, engines: Sequence[Any]) -> None:
     """Say what will be done, with what, and how long it takes."""
-    from kws_train.synth.phrase_check import advise
+    from kws_train.synth.phrase_check import check_phrase
     from kws_train.synth.phrases import Phrase
     from kws_train.synth.synthesize import seconds_per_clip
-    from kws_train.synth.voices.discover import describe
+    from kws_train.synth.voices.discover import describe_engines
 
     phrases = [Phrase.of(text, language=request.language) for text in request.phrases]
     for phrase in phrases:
-        for warning in advise(phrase).warnings:
+        for warning in check_phrase(phrase).warnings:
             click.echo(f"warning: {warning}", err=True)
     click.echo(
         f"keywords: {', '.join(one.label for one in phrases)}; work in {work.folder}", err=True
@@ -194,11 +194,11 @@ def _say_plan(request: Any, work: Any, backends: Sequence[Any]) -> None:
     for kind in ("speech", "noise", "words"):
         folders = ", ".join(map(str, getattr(request, kind))) or "none"
         click.echo(f"{kind}: {folders}", err=True)
-    if backends:
-        seconds = seconds_per_clip(phrases[0], backends)
+    if engines:
+        seconds = seconds_per_clip(phrases[0], engines)
         n = round(1.6 * request.n_clips * len(phrases))
         click.echo(
-            f"voices: {describe(backends)}; {n} clips at {seconds:.2g} s of one core each, "
+            f"voices: {describe_engines(engines)}; {n} clips at {seconds:.2g} s of one core each, "
             f"{math.ceil(n * seconds / 60)} min, less for what is kept from before",
             err=True,
         )

@@ -56,10 +56,10 @@ from kws_train.own_word.recipe import (
 )
 from kws_train.own_word.workspace import Request, Work
 from kws_train.recipe import Recipe, SpeechCorpus, WordCorpus, load_recipe, write_recipe
-from kws_train.synth.negatives import negatives, share_out
+from kws_train.synth.negatives import allocate_clips, find_negatives
 from kws_train.synth.phrases import Phrase
 from kws_train.synth.synthesize import SynthReport, synthesize
-from kws_train.synth.voices.backend import Backend
+from kws_train.synth.voices.engine import VoiceEngine
 
 __all__ = ["Result", "make", "streams_for_figures"]
 
@@ -98,7 +98,7 @@ def make(
     *,
     out: Path,
     work: Work,
-    backends: Sequence[Backend],
+    engines: Sequence[VoiceEngine],
     cache: Path | None = None,
     n_jobs: int = 1,
     say: Say = print,
@@ -112,7 +112,7 @@ def make(
     out : Path
         The model file.
     work : Work
-    backends : sequence of Backend
+    engines : sequence of VoiceEngine
         Voices; none where recordings have to do.
     cache : Path, optional
         Of what voices say.
@@ -137,10 +137,10 @@ def make(
     phrases = [Phrase.of(text, language=request.language) for text in request.phrases]
     labels = [phrase.label for phrase in phrases]
     speak = None
-    if backends:
+    if engines:
         speak = partial(
             synthesize,
-            backends=backends,
+            engines=engines,
             cache=cache,
             language=request.language,
             n_jobs=n_jobs,
@@ -226,8 +226,8 @@ def _say_phrases(
     texts = {phrase.text for phrase in phrases}
     wanted = dict.fromkeys((phrase.text for phrase in phrases), request.n_clips)
     for phrase in phrases:
-        found = [one for one in negatives(phrase, seed=request.seed) if one.text not in texts]
-        wanted |= share_out(found, n_clips=round(_NEAR_SHARE * request.n_clips))
+        found = [one for one in find_negatives(phrase, seed=request.seed) if one.text not in texts]
+        wanted |= allocate_clips(found, n_clips=round(_NEAR_SHARE * request.n_clips))
     n_like = len(wanted) - len(texts)
     say(f"speaking {sum(wanted.values())} clips: {', '.join(texts)} and {n_like} like them")
     done = speak(wanted, work.said)

@@ -18,9 +18,8 @@ from kws.features import Samples
 from kws_train.atomic import link
 from kws_train.data.corpus import audio_below, official_split, read_samples, speaker_of, validates
 from kws_train.scenes.scenes import speech_span
-from kws_train.synth.clip_checks import fault_of, trimmed
-from kws_train.synth.negatives import common_words
-from kws_train.synth.phonemes import probability
+from kws_train.synth.clip_checks import find_defect, trim_silence
+from kws_train.synth.lexicon import common_words, probability
 
 __all__ = [
     "SPLITS",
@@ -274,9 +273,9 @@ def _takes(samples: Samples, *, text: str) -> Iterator[Samples]:
     else:
         takes = Takes()
         found = (*takes.process(samples), *takes.flush())
-        whole = [trimmed(take.samples) for take in found]
+        whole = [trim_silence(take.samples) for take in found]
     for clip in whole:
-        if fault_of(clip, text=text) is None and loudest_dbfs(clip) > _FAINTEST_DBFS:
+        if find_defect(clip, text=text) is None and loudest_dbfs(clip) > _FAINTEST_DBFS:
             yield clip
 
 
