@@ -61,9 +61,9 @@ def train(
 
     logging.getLogger("kws").setLevel(logging.INFO)
     if mined and start and not config:
-        from kws_train.mining.finetune import fine_tuning
+        from kws_train.mining.finetune import fine_tuning_recipe
 
-        recipe = fine_tuning(start, mined)
+        recipe = fine_tuning_recipe(start, mined)
     elif config and not mined:
         recipe = load_recipe(config)
     else:

@@ -1,6 +1,11 @@
-"""`kws mine`: what a model heard in recordings, ranked, labelled by ear, ready to be trained on.
+"""Mining: find clips that a model is unsure of in recordings, label them by ear, train on them.
 
-`candidates` lets the model hear, `rises` finds the moments, `choice` ranks them, `gather` does all
-three and cuts clips, `labeller` asks a person, and `folder` is where everything lies, until
-`kws train --fine-tune` takes it.
+- `cli`: the command `kws mine`.
+- `scan`: run a model over recordings and keep the peaks of its scores.
+- `peaks`: peaks of smoothed posteriors.
+- `select`: active learning, which peaks to label first.
+- `collect`: scan, select and cut the candidates' clips.
+- `folder`: the folder of candidates, labels and training clips.
+- `labeller`: labelling by ear in a terminal.
+- `finetune`: the recipe of a fine-tuning on labelled clips.
 """
