@@ -10,12 +10,12 @@ import pytest
 import soundfile
 from click.testing import CliRunner
 
+from kws.cli import cli
 from kws.commands.demo import load_demo
 from kws.errors import ConfigError, FormatError, ModelError
 from kws.manifest import UNKNOWN, read_manifest, repack
 from kws.model import backbone_path, bundled_models
 from kws_train.mining import scan
-from kws_train.mining.cli import mine
 from kws_train.mining.collect import collect_candidates
 from kws_train.mining.folder import MinedFolder
 
@@ -177,7 +177,7 @@ def test_recordings_of_the_daemon_are_candidates_with_their_event(recordings, tm
 
 def test_the_command_says_what_it_did_and_what_is_next(recordings, tmp_path):
     out = tmp_path / "out"
-    done = CliRunner().invoke(mine, ["commands", str(recordings), "--out", str(out)])
+    done = CliRunner().invoke(cli, ["mine", "commands", str(recordings), "--out", str(out)])
     assert done.exit_code == 0, done.output
     assert re.fullmatch(
         rf"{out}: 2 files processed, 0\.01 h; (\d+) peaks, \1 selected; 0 already labelled; "
@@ -185,7 +185,7 @@ def test_the_command_says_what_it_did_and_what_is_next(recordings, tmp_path):
         done.stdout,
     )
     label(out, "left")
-    again = CliRunner().invoke(mine, ["--out", str(out)])
+    again = CliRunner().invoke(cli, ["mine", "--out", str(out)])
     assert again.stdout == (
         f"{out}/words: left 1\n"
         f"Next: kws train --fine-tune {out} --start RUN --data DATA --out RUN2\n"
@@ -204,11 +204,11 @@ def test_the_command_says_what_it_did_and_what_is_next(recordings, tmp_path):
     ],
 )
 def test_a_command_that_asks_for_nothing_is_a_usage_error(arguments, message, tmp_path):
-    done = CliRunner().invoke(mine, [*arguments, "--out", str(tmp_path)])
+    done = CliRunner().invoke(cli, ["mine", *arguments, "--out", str(tmp_path)])
     assert done.exit_code == 2
     assert done.output.splitlines()[-1] == f"Error: {message}"
 
 
 def test_a_folder_that_was_never_mined_cannot_be_labelled(tmp_path):
-    done = CliRunner().invoke(mine, ["--out", str(tmp_path)])
+    done = CliRunner().invoke(cli, ["mine", "--out", str(tmp_path)])
     assert isinstance(done.exception, ConfigError)
