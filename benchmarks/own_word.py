@@ -17,10 +17,11 @@ from kws_train.atomic import link
 from kws_train.data.corpus import audio_below
 from kws_train.evaluate.det import Point
 from kws_train.evaluate.stream import evaluate_stream, hear
-from kws_train.own_word.figures import points_of
-from kws_train.own_word.pipeline import make, streams_for_figures
-from kws_train.own_word.prepare import gather_noise
-from kws_train.own_word.workspace import Request, Work
+from kws_train.own_word.evaluation import evaluation_streams
+from kws_train.own_word.figures import points_by_stream
+from kws_train.own_word.pipeline import build_word_model
+from kws_train.own_word.prepare import prepare_noise, prepare_recordings, prepare_speech
+from kws_train.own_word.workspace import Request, Workspace
 from kws_train.synth.voices.discover import open_engines
 
 _PATH = click.Path(path_type=Path)
@@ -50,7 +51,7 @@ def main(
     model: Path | None,
 ) -> None:
     """Train and measure each word in each way; print a table."""
-    backends = () if model else open_engines(kokoro_files=kokoro)
+    engines = () if model else open_engines(kokoro_files=kokoro)
     noise = _noise(data / "noise", out)
     rows = []
     for n_recordings in counts:
@@ -66,32 +67,33 @@ def main(
                 minutes=minutes,
                 n_clips=n_clips,
             )
-            work = Work(out / f"{name}.work")
+            workspace = Workspace(
+                out / f"{name}.work", notify=lambda text: click.echo(text, err=True)
+            )
             if model:
-                _measure(model, request, work)
+                _measure(model, request, workspace)
                 continue
-            result = make(
+            result = build_word_model(
                 request,
                 out=out / f"{name}.tflite",
-                work=work,
-                backends=backends,
+                workspace=workspace,
+                engines=engines,
                 cache=cache,
                 n_jobs=2,
-                say=lambda text: click.echo(text, err=True),
             )
-            outcome = result.outcome
+            figures = result.figures
             wanted = request.budget, None  # None: at the model's own threshold for that budget
             cells = [
                 _cell(point)
                 for budget in wanted
-                for points in outcome.points.values()
+                for points in figures.points.values()
                 for point in points
                 if point.budget == budget
             ]
             kind = next(kind for kind, n in _KINDS.items() if n == n_recordings)
             rows.append(
-                f"| {kind} | {word} | {' | '.join(cells)} | {outcome.n_bytes / 1000:.1f} kB | "
-                f"{outcome.cpu_ms:.1f} ms | {outcome.minutes:.0f} |"
+                f"| {kind} | {word} | {' | '.join(cells)} | {figures.n_bytes / 1000:.1f} kB | "
+                f"{figures.cpu_ms:.1f} ms | {figures.minutes:.0f} |"
             )
             click.echo(rows[-1], err=True)
     if model:
@@ -102,13 +104,14 @@ def main(
     click.echo("\n".join(rows))
 
 
-def _measure(path: Path, request: Request, work: Work) -> None:
+def _measure(path: Path, request: Request, workspace: Workspace) -> None:
     """Print what a model file comes to on the streams of a word, its own threshold last."""
-    work.begin(request)
-    for folder in request.noise:
-        gather_noise(folder, work.noise)
-    scores = evaluate_stream(hear(open_model(path), streams_for_figures(request, work)))
-    for stream, points in points_of(scores).items():
+    workspace.begin(request)
+    prepare_recordings(request, workspace)
+    prepare_speech(request, workspace, speak=None)
+    prepare_noise(request, workspace)
+    scores = evaluate_stream(hear(open_model(path), evaluation_streams(request, workspace)))
+    for stream, points in points_by_stream(scores).items():
         for point in points:
             click.echo(f"{stream}, threshold {point.threshold:.3f}: missed {_cell(point)}")
 
