@@ -69,18 +69,8 @@ def convert(
         calls = partial(_step_calls, step, model, examples, n_frames)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([step])
     if quantization != "float32":
-        dtype, kernels = {
-            "int8": (tf.int8, tf.lite.OpsSet.TFLITE_BUILTINS_INT8),
-            "int16x8": (
-                tf.int16,
-                tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8,
-            ),
-        }[quantization]
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.inference_input_type = converter.inference_output_type = dtype
-        if not (is_aware and quantization == "int8"):  # there all ranges are in the graph
-            converter.target_spec.supported_ops = [kernels]
-            converter.representative_dataset = calls
+        has_ranges = is_aware and quantization == "int8"  # of all tensors, in the graph
+        _set_quantization(converter, quantization, calls=None if has_ranges else calls)
     if not is_aware:
         return compact(converter.convert())
     n_states = len(model.state_shapes())
@@ -89,6 +79,22 @@ def convert(
         inputs=["frames", *(f"state_{i}" for i in range(n_states))],
         outputs=["Identity", *(f"Identity_{i + 1}" for i in range(n_states))],
     )
+
+
+def _set_quantization(converter: Any, quantization: Quantization, *, calls: Any) -> None:
+    """Set the converter to integers, calibrated on calls; on trained ranges without any."""
+    dtype, kernels = {
+        "int8": (tf.int8, tf.lite.OpsSet.TFLITE_BUILTINS_INT8),
+        "int16x8": (
+            tf.int16,
+            tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8,
+        ),
+    }[quantization]
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.inference_input_type = converter.inference_output_type = dtype
+    if calls is not None:
+        converter.target_spec.supported_ops = [kernels]
+        converter.representative_dataset = calls
 
 
 def _step_calls(

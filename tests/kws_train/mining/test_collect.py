@@ -37,7 +37,7 @@ def label(folder, label):
     """Label the first candidate."""
     mined = MinedFolder(folder)
     with mined.open_label_log() as labels:
-        labels.append(first := mined.candidates()[0], label)
+        labels.append((first := mined.candidates()[0]).id, label)
     return first
 
 

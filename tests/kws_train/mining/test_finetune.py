@@ -13,7 +13,8 @@ from click.testing import CliRunner
 from kws.errors import ConfigError
 from kws.features import Features
 from kws.manifest import UNKNOWN, FeatureSettings, Manifest
-from kws_train.mining.folder import Candidate, MinedFolder, write_clip
+from kws_train.mining.folder import Candidate, MinedFolder
+from kws_train.mining.word_clips import write_clip
 from kws_train.recipe import (
     AugmentRecipe,
     CrnnRecipe,
@@ -87,7 +88,7 @@ def labelled(path, sounds):
     folder.write_candidates(candidates, manifest=MANIFEST)
     with folder.open_label_log() as labels:
         for candidate, (label, _) in zip(candidates, sounds, strict=True):
-            labels.append(candidate, label)
+            labels.append(candidate.id, label)
     return path
 
 

@@ -9,7 +9,8 @@ import soundfile
 from kws.errors import ConfigError
 from kws.manifest import UNKNOWN
 from kws_train.data.corpus import official_split
-from kws_train.mining.folder import UNSURE, Candidate, MinedFolder, write_clip
+from kws_train.mining.folder import UNSURE, Candidate, MinedFolder
+from kws_train.mining.word_clips import write_clip
 
 RATE_HZ = 16_000
 
@@ -52,7 +53,7 @@ def folder(tmp_path, manifest):
 def answer(folder, *pairs):
     with folder.open_label_log() as labels:
         for i, label in pairs:
-            labels.append(folder.candidates()[i], label)
+            labels.append(folder.candidates()[i].id, label)
 
 
 def files(path):
@@ -72,7 +73,7 @@ def test_the_last_answer_counts_and_can_be_taken_back(folder):
 
 def test_an_answer_is_on_the_disk_before_the_next_one(folder):
     with folder.open_label_log() as labels:
-        labels.append(folder.candidates()[0], "go")
+        labels.append(folder.candidates()[0].id, "go")
         assert list(folder.labels().values()) == ["go"]
 
 

@@ -17,9 +17,11 @@ from rich.console import Console
 
 from kws.errors import ConfigError
 from kws.manifest import UNKNOWN
-from kws_train.mining import labeller
-from kws_train.mining.folder import UNSURE, Candidate, MinedFolder, write_clip
-from kws_train.mining.labeller import Player, label_candidates, player_command, read_keys
+from kws_train.mining import clip_player
+from kws_train.mining.clip_player import ClipPlayer, player_command
+from kws_train.mining.folder import UNSURE, Candidate, MinedFolder
+from kws_train.mining.labeller import label_candidates, read_keys
+from kws_train.mining.word_clips import write_clip
 
 FAKE_PLAYER = """
 import shutil, sys
@@ -160,7 +162,7 @@ def test_each_clip_is_played_when_it_comes_and_again_on_space(folder, player, tm
 
 
 def test_a_player_that_fails_is_said_and_labelling_goes_on(folder, monkeypatch):
-    monkeypatch.setattr(labeller, "_START_TIMEOUT_S", 30)
+    monkeypatch.setattr(clip_player, "_START_TIMEOUT_S", 30)
     failing = ["sh", "-c", "echo no sound card >&2; exit 3"]
     n_left, shown = press(folder, "y", player=failing)
     assert n_left == 3
@@ -181,7 +183,7 @@ def test_a_clip_that_is_gone_is_said(folder):
 
 def test_the_next_key_stops_what_is_played(folder, tmp_path):
     clip = folder.path / folder.candidates()[0].clip
-    one = Player(["sh", "-c", f"echo $$ > {tmp_path}/pid; exec sleep 600"], tmp_path)
+    one = ClipPlayer(["sh", "-c", f"echo $$ > {tmp_path}/pid; exec sleep 600"], tmp_path)
     assert one.play(clip) == ""
     deadline = time.monotonic() + 60
     while not (text := (tmp_path / "pid").read_text() if (tmp_path / "pid").exists() else ""):

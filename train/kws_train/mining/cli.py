@@ -90,7 +90,8 @@ def mine(
 def _label(folder: "MinedFolder", player: str | None) -> None:
     from rich.console import Console
 
-    from kws_train.mining.labeller import label_candidates, player_command, read_keys
+    from kws_train.mining.clip_player import player_command
+    from kws_train.mining.labeller import label_candidates, read_keys
 
     command = player_command(player)
     with read_keys(sys.stdin) as key:

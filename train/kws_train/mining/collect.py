@@ -16,10 +16,11 @@ from kws.manifest import Manifest
 from kws.model import model_path, open_model
 from kws.model_check import check_model
 from kws_train.data.corpus import write_left_out
-from kws_train.mining.folder import Candidate, MinedFolder, write_clip
+from kws_train.mining.folder import Candidate, MinedFolder
 from kws_train.mining.peaks import MIN_SCORE, MIN_SEPARATION_S, Peak
 from kws_train.mining.scan import FileScan, read_stretch, recordings_in, scan_files
 from kws_train.mining.select import select
+from kws_train.mining.word_clips import write_clip
 from kws_train.parallel import Failure
 
 __all__ = ["CandidateSet", "collect_candidates"]

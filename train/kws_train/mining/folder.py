@@ -12,34 +12,26 @@ speech/           whole clips without a keyword: a corpus of `[[data.speech]]`
 
 import contextlib
 import fcntl
-import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, TypeAlias, TypeVar
+from typing import Literal, TypeAlias
 
 import msgspec
-import numpy as np
-import soundfile
 
-from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.errors import ConfigError
-from kws.features import Samples
 from kws.manifest import UNKNOWN, Manifest
 from kws_train.data.corpus import read_samples
+from kws_train.mining.label_log import LabelLog, read_labels, read_lines
+from kws_train.mining.word_clips import cut_word, write_clip
 
-__all__ = ["UNSURE", "Candidate", "Kind", "LabelLog", "MinedFolder", "read_lines", "write_clip"]
+__all__ = ["UNSURE", "Candidate", "Kind", "MinedFolder"]
 
 UNSURE = "_unsure_"
 """The label of clips that cannot be identified; they are not trained on."""
 
 Kind: TypeAlias = Literal["detection", "near_miss", "peak"]
-_Line = TypeVar("_Line", bound=msgspec.Struct)
-
-_BEFORE_S, _AFTER_S = 0.25, 0.3
-_BLOCK_S = 0.02
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,14 +72,6 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     word_s: tuple[float, float]
     rank: int
     embedding: bytes
-
-
-class _LabelLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A line of labels.jsonl; None retracts the label before."""
-
-    id: str
-    label: str | None
-    time: str
 
 
 class _ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,13 +128,10 @@ class MinedFolder:
 
     def labels(self) -> dict[str, str]:
         """Return the labels by candidate id: a keyword, `_unknown_` or `UNSURE`."""
-        if not self._labels.is_file():
-            return {}
-        last = {one.id: one.label for one in read_lines(self._labels, _LabelLine)}
-        return {key: label for key, label in last.items() if label is not None}
+        return read_labels(self._labels) if self._labels.is_file() else {}
 
     @contextlib.contextmanager
-    def open_label_log(self) -> Iterator["LabelLog"]:
+    def open_label_log(self) -> Iterator[LabelLog]:
         """Open labels.jsonl for appending, for one process at a time.
 
         Raises
@@ -188,75 +169,13 @@ class MinedFolder:
         _remove_others((self.words, self.speech), {*wanted, *speech})
         for path, one in wanted.items():
             if not path.is_file():
-                write_clip(path, _cut_word(read_samples(self.path / one.clip), one.word_s))
+                write_clip(path, cut_word(read_samples(self.path / one.clip), one.word_s))
         for path, one in speech.items():
             if not path.is_file():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(self.path / one.clip, path)
         names = [path.parent.name for path in wanted]
         return {name: names.count(name) for name in sorted(set(names))}
-
-
-class LabelLog:
-    """Append labels to labels.jsonl, each written to disk before `append` returns.
-
-    Parameters
-    ----------
-    descriptor : int
-        Of a file open for reading and appending.
-    """
-
-    def __init__(self, descriptor: int) -> None:
-        self._file = descriptor
-        size = os.fstat(descriptor).st_size
-        if size and os.pread(descriptor, 1, size - 1) != b"\n":  # a power cut mid-line
-            os.write(descriptor, b"\n")
-
-    def append(self, candidate: Candidate, label: str | None) -> None:
-        """Append the label of a candidate; None retracts the last one."""
-        now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        line = _LabelLine(id=candidate.id, label=label, time=now)
-        os.write(self._file, msgspec.json.encode(line) + b"\n")
-        os.fsync(self._file)
-
-
-def read_lines(path: Path, kind: type[_Line]) -> Iterator[_Line]:
-    """Give the objects of JSON lines; truncated lines, as after a power cut, are skipped."""
-    decoder = msgspec.json.Decoder(kind)
-    for line in path.read_bytes().splitlines():
-        with contextlib.suppress(msgspec.DecodeError):
-            yield decoder.decode(line)
-
-
-def write_clip(path: Path, samples: Samples) -> None:
-    """Write int16 samples as FLAC, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
-    try:
-        soundfile.write(unfinished, samples, RATE_HZ, format="FLAC", subtype="PCM_16")
-        unfinished.replace(path)
-    except soundfile.SoundFileError as error:  # such as a full disk
-        raise OSError(f"{path} could not be written: {error}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def _cut_word(samples: Samples, word_s: tuple[float, float]) -> Samples:
-    """Cut out a word at the quietest points shortly before its start and after its end."""
-    start, end = (round(at * RATE_HZ) for at in word_s)
-    before, after = round(_BEFORE_S * RATE_HZ), round(_AFTER_S * RATE_HZ)
-    first = _quietest_sample(samples, max(0, start - before), start)
-    return samples[first : _quietest_sample(samples, end, min(len(samples), end + after))]
-
-
-def _quietest_sample(samples: Samples, start: int, end: int) -> int:
-    """Return the middle of the quietest 20 ms of a range of samples."""
-    size = round(_BLOCK_S * RATE_HZ)
-    if end - start < 2 * size:
-        return start
-    n = (end - start) // size
-    blocks = samples[start : start + n * size].reshape(n, size).astype(np.float64)
-    return start + int(np.square(blocks).mean(axis=1).argmin()) * size + size // 2
 
 
 def _corpus_name(one: Candidate) -> str:

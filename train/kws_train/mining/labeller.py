@@ -2,9 +2,7 @@
 
 import contextlib
 import os
-import shlex
 import signal
-import subprocess
 import tempfile
 import termios
 import tty
@@ -12,106 +10,20 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
-import soundfile
 from rich.console import Console, Group
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
-from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
-from kws.errors import ConfigError, FormatError
 from kws.manifest import UNKNOWN
-from kws.player import find_player
-from kws_train.data.corpus import read_samples
-from kws_train.mining.folder import UNSURE, Candidate, LabelLog, MinedFolder
+from kws_train.mining.clip_player import ClipPlayer
+from kws_train.mining.folder import UNSURE, Candidate, MinedFolder
+from kws_train.mining.label_log import LabelLog
 
-__all__ = ["Player", "label_candidates", "player_command", "read_keys"]
+__all__ = ["label_candidates", "read_keys"]
 
-_START_TIMEOUT_S = 0.25
-_STOP_TIMEOUT_S = 1.0
 _DIGITS = "1234567890"
-_MAX_ERROR_CHARACTERS = 200
-
-
-class Player:
-    """Plays clips by an external program, one at a time, in the background.
-
-    Parameters
-    ----------
-    words : sequence of str
-        The program and its options; the path of a WAV file is appended.
-    folder : Path
-        For the WAV file: not every player supports FLAC.
-    """
-
-    def __init__(self, words: Sequence[str], folder: Path) -> None:
-        self._words, self._wav = list(words), folder / "clip.wav"
-        self._errors = folder / "errors"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def play(self, clip: Path) -> str:
-        """Start to play a clip; return an error message, empty if there is no error."""
-        self.stop()
-        try:
-            soundfile.write(self._wav, read_samples(clip), RATE_HZ, subtype="PCM_16")
-        except FormatError as error:
-            return str(error)
-        try:
-            with self._errors.open("wb") as errors:
-                self._process = subprocess.Popen(
-                    [*self._words, str(self._wav)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=errors,
-                )
-        except OSError as error:
-            return f"{self._words[0]} cannot be run: {error.strerror}"
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_START_TIMEOUT_S)
-        return self._problem()
-
-    def stop(self) -> None:
-        """Stop playing."""
-        if self._process:
-            self._process.terminate()
-            try:
-                self._process.wait(_STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-        self._process = None
-
-    def _problem(self) -> str:
-        if not self._process or not self._process.poll():
-            return ""
-        said = " ".join(self._errors.read_text(errors="replace").split())[:_MAX_ERROR_CHARACTERS]
-        return f"{self._words[0]} ended with {self._process.returncode}: {said}"
-
-
-def player_command(command: str | None) -> list[str]:
-    """Return the program that plays clips and its options.
-
-    Raises
-    ------
-    ConfigError
-        If none is named or found, or the command is empty or has unbalanced quotes.
-    """
-    try:
-        words = shlex.split(command) if command is not None else find_player()
-    except ValueError as error:
-        raise ConfigError(
-            f"`--player` must have its quotes in pairs. Received: `{command}` ({error}). "
-            f"Close them."
-        ) from error
-    if not words:
-        received = "an empty --player" if command is not None else "none of pw-play, paplay, aplay"
-        raise ConfigError(
-            f"Labelling needs a program that plays sounds. Received: {received}. Run `sudo apt "
-            f"install alsa-utils`, or name another, such as --player 'ffplay -nodisp -autoexit'; "
-            f"`--no-label` skips labelling."
-        )
-    return words
 
 
 @contextlib.contextmanager
@@ -186,7 +98,7 @@ def label_candidates(
         tempfile.TemporaryDirectory(prefix="kws-mine-") as temporary,
         Live(console=console, auto_refresh=False, transient=True) as live,
     ):
-        speaker = Player(player, Path(temporary))
+        speaker = ClipPlayer(player, Path(temporary))
         session = _Session(folder, speaker, labels)
         try:
             while session.is_running:
@@ -204,7 +116,7 @@ def label_candidates(
 class _Session:
     """State of the labelling: the current candidate and the labels given."""
 
-    def __init__(self, folder: MinedFolder, player: Player, log: LabelLog) -> None:
+    def __init__(self, folder: MinedFolder, player: ClipPlayer, log: LabelLog) -> None:
         labels = folder.labels()
         self._folder, self._player, self._log = folder, player, log
         self._keywords = dict(zip(_DIGITS, folder.keywords(), strict=False))
@@ -225,12 +137,12 @@ class _Session:
         """Handle a key; unknown keys are ignored."""
         labels = {"y": self._current.keyword, "n": UNKNOWN, "u": UNSURE, **self._keywords}
         if key in labels:
-            self._log.append(self._current, labels[key])
+            self._log.append(self._current.id, labels[key])
             self._given.append(labels[key])
             self._retracted = self._problem = ""
         elif key == "b" and self._given:
             self._retracted = self._given.pop()
-            self._log.append(self._current, None)
+            self._log.append(self._current.id, None)
         elif key != " ":
             self._ended = key in {"q", "\x04"}
             return

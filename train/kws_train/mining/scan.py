@@ -13,22 +13,19 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import soundfile
 import soxr
 
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
-from kws.embedding import embed
 from kws.errors import ConfigError, FormatError
 from kws.events import Detection, NearMiss
 from kws.features import Samples
-from kws.manifest import Head
 from kws.model import Model, backbone_path, open_model
-from kws.templates import pack_vectors, unit_vectors
 from kws_train.data.corpus import AUDIO_SUFFIXES
 from kws_train.evaluate.traces import listen
-from kws_train.mining.folder import read_lines
+from kws_train.mining.label_log import read_lines
 from kws_train.mining.peaks import Peak, find_peaks, merge_recorded_event
+from kws_train.mining.word_embedding import with_embedding
 from kws_train.parallel import Failure, map_corpus
 
 __all__ = ["FileScan", "read_stretch", "recordings_in", "scan_files"]
@@ -37,8 +34,6 @@ log = logging.getLogger("kws.mine")
 
 _SEGMENT_S = 600.0  # processed at once, to limit memory
 _LEAD_S, _TAIL_S = 3.0, 1.0
-_N_PARTS = 3
-_EMBED_LEAD_S, _EMBED_TAIL_S = 0.6, 0.1
 
 
 class FileScan(
@@ -216,7 +211,7 @@ def _scan_file(task: _Task) -> FileScan:
         if recorded and recorded.keyword in task.thresholds and not start_s:
             found = merge_recorded_event(found, recorded, trace)
         peaks += [
-            _shift(_add_embedding(peak, samples), by_s=start_s - lead_s)
+            _shift(with_embedding(peak, samples), by_s=start_s - lead_s)
             for peak in found
             if lead_s <= peak.end_s < lead_s + _SEGMENT_S
         ]
@@ -261,27 +256,6 @@ def _recorded_event(path: Path) -> tuple[Detection | NearMiss | None, str]:
 def _shift(peak: Peak, *, by_s: float) -> Peak:
     start_s, end_s = (round(at + by_s, 3) for at in (peak.start_s, peak.end_s))
     return msgspec.structs.replace(peak, start_s=start_s, end_s=end_s)
-
-
-def _add_embedding(peak: Peak, samples: Samples) -> Peak:
-    """Add the embedding of the word: the mean unit vector of each third."""
-    backbone = _opened(backbone_path())
-    first = max(0, round((peak.start_s - _EMBED_LEAD_S) * RATE_HZ))
-    last = round((peak.end_s + _EMBED_TAIL_S) * RATE_HZ)
-    unit = unit_vectors(embed(backbone, samples[first:last]), backbone.manifest.head or Head())
-    step_samples = backbone.manifest.hop_frames * backbone.manifest.features.hop_samples
-    n_steps = max(
-        _N_PARTS, round((peak.end_s - peak.start_s + _EMBED_TAIL_S) * RATE_HZ / step_samples)
-    )
-    return msgspec.structs.replace(peak, embedding=pack_vectors(_thirds(unit[-n_steps:])))
-
-
-def _thirds(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    if len(vectors) < _N_PARTS:
-        vectors = np.pad(vectors, ((_N_PARTS - len(vectors), 0), (0, 0)))
-    means = np.stack([part.mean(axis=0) for part in np.array_split(vectors, _N_PARTS)])
-    lengths = np.sqrt(np.square(means).sum(axis=1, keepdims=True) + np.float32(1e-6))
-    return np.asarray(means / lengths, np.float32)
 
 
 @functools.cache

@@ -26,7 +26,7 @@ from kws_train.own_word.workspace import Request, Workspace
 from kws_train.recipe import SpeechCorpus
 from kws_train.synth.negatives import allocate_clips, find_negatives
 from kws_train.synth.phrases import Phrase
-from kws_train.synth.synthesize import SynthReport
+from kws_train.synth.synth_report import SynthReport
 
 __all__ = [
     "Speak",

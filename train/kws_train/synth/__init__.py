@@ -1,6 +1,7 @@
 """Synthetic speech: phrases, confusable negatives, voices, and quality checks of the clips.
 
 - `synthesize`: write clips of phrases, the entry point.
+- `synth_report`: counts of clips of a synthesis.
 - `lines`: random voice, speed, pitch and punctuation of a clip.
 - `clip_cache`: cache of synthesised clips and their transcripts.
 - `clip_checks`: quality checks of synthetic clips.

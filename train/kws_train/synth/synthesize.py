@@ -9,7 +9,7 @@ import logging
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -17,7 +17,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from kws.errors import ConfigError, KwsError
+from kws.errors import KwsError
 from kws_train.atomic import link
 from kws_train.data.corpus import read_samples
 from kws_train.parallel import Failure, map_corpus
@@ -25,68 +25,15 @@ from kws_train.synth.clip_cache import SpeechError, cache_folder, render, transc
 from kws_train.synth.clip_checks import Transcriber, find_defect, matches_text
 from kws_train.synth.lines import draw_line, engine_weights, speaker_name
 from kws_train.synth.phrases import Phrase
+from kws_train.synth.synth_report import SynthReport
 from kws_train.synth.voices.engine import VoiceEngine
 
-__all__ = ["SynthReport", "seconds_per_clip", "synthesize"]
+__all__ = ["seconds_per_clip", "synthesize"]
 
 log = logging.getLogger("kws.synth")
 
 _N_ATTEMPTS = 3
 _N_PROBES = 4  # clips of each phrase that are synthesised before all others
-
-
-class SynthReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts of clips of a synthesis.
-
-    Attributes
-    ----------
-    n_wanted : int
-    n_kept : int
-        In the folder before.
-    n_written : int
-        New in the folder.
-    n_spoken : int
-        Synthesised, dropped ones included; all others came from the cache.
-    dropped : dict of str to int
-        By defect: `empty`, `too short`, `too long`, `misread`, `failed`.
-    missing : dict of str to int
-        Missing clips of each phrase that has fewer than wanted.
-    unsayable : tuple of str
-        Phrases without any clip.
-    """
-
-    n_wanted: int
-    n_kept: int
-    n_written: int
-    n_spoken: int
-    dropped: dict[str, int]
-    missing: dict[str, int]
-    unsayable: tuple[str, ...]
-
-    def describe(self) -> str:
-        """Return a summary in one line."""
-        dropped = ", ".join(f"{n} {why}" for why, n in sorted(self.dropped.items()))
-        return (
-            f"{self.n_written} clips written, {self.n_kept} found, {sum(self.dropped.values())} "
-            f"dropped{f' ({dropped})' if dropped else ''}, {sum(self.missing.values())} missing"
-        )
-
-    def require(self, texts: Iterable[str]) -> None:
-        """Check that each of these phrases has at least one clip.
-
-        Raises
-        ------
-        ConfigError
-            If all clips of one of them were dropped.
-        """
-        for text in texts:
-            if text in self.unsayable:
-                why = ", ".join(sorted(self.dropped))
-                raise ConfigError(
-                    f"A phrase must be one that voices can say. Received: `{text}`; all of its "
-                    f"clips were dropped ({why}). Spell it as it sounds, or choose another "
-                    f"engine: `--backend`."
-                )
 
 
 class _Job(msgspec.Struct, frozen=True):
