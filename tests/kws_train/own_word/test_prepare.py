@@ -4,7 +4,7 @@ import pytest
 
 from kws.errors import ConfigError
 from kws_train.own_word import prepare as preparation
-from kws_train.own_word.prepare import find_speech, n_test_recordings, prepare
+from kws_train.own_word.prepare import find_speech, n_test_recordings, prepare_audio
 from kws_train.own_word.workspace import Request, Workspace
 from tests.kws_train.own_word.audio import names, silence, voice, write
 
@@ -23,7 +23,7 @@ def test_recordings_alone_are_completed_by_words_of_speech_and_noise(request_, t
     lines: list[str] = []
     workspace = Workspace(tmp_path / "work", notify=lines.append)
     workspace.begin(request_)
-    prepare(request_, workspace, speak=None)
+    prepare_audio(request_, workspace, speak=None)
     assert n_test_recordings(request_, workspace) == 2
     assert len(names(workspace.other_words / "cut")) == 5
     assert names(workspace.noise / "test") == ["brown.flac", "pink.flac", "white.flac"]
@@ -39,9 +39,9 @@ def test_recordings_alone_are_completed_by_words_of_speech_and_noise(request_, t
 def test_a_second_preparation_changes_nothing(request_, tmp_path):
     workspace = Workspace(tmp_path / "work", notify=lambda _: None)
     workspace.begin(request_)
-    prepare(request_, workspace, speak=None)
+    prepare_audio(request_, workspace, speak=None)
     before = {path: path.stat().st_mtime_ns for path in workspace.folder.rglob("*.flac")}
-    prepare(request_, workspace, speak=None)
+    prepare_audio(request_, workspace, speak=None)
     assert {path: path.stat().st_mtime_ns for path in workspace.folder.rglob("*.flac")} == before
 
 
@@ -50,4 +50,4 @@ def test_without_speech_there_must_be_voices(request_, tmp_path):
     workspace.begin(request_)
     without = Request(phrases=request_.phrases, recordings=request_.recordings)
     with pytest.raises(ConfigError, match="Received: none, and no voice to make it"):
-        prepare(without, workspace, speak=None)
+        prepare_audio(without, workspace, speak=None)

@@ -9,7 +9,7 @@ from kws.commands.bench import cpu_by_stage, recording
 from kws.config import DecisionSettings
 from kws.decision import thresholds_for
 from kws.manifest import Manifest
-from kws.model import Model
+from kws.model import Model, open_model
 from kws_train.data.corpus import read_samples
 from kws_train.evaluate.det import Point, wilson_interval
 from kws_train.evaluate.stream import Heard, StreamScores, evaluate_stream
@@ -70,20 +70,17 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     minutes: float
 
 
-def measure_figures(
-    request: Request, workspace: Workspace, *, model: Model, heard: Heard
-) -> Figures:
+def measure_figures(request: Request, workspace: Workspace, *, heard: Heard) -> Figures:
     """Measure the figures of the calibrated model of a workspace.
 
     Parameters
     ----------
     request : Request
     workspace : Workspace
-    model : Model
-        The opened model.
     heard : Heard
         Its scores over `kws_train.own_word.evaluation.evaluation_streams`.
     """
+    model = open_model(workspace.model)
     return Figures(
         keywords=model.manifest.keywords,
         tested_on=describe_voices(request, workspace),

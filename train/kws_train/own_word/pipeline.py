@@ -24,14 +24,13 @@ from kws.model import open_model
 from kws.stderr import quiet_stderr
 from kws_export.bundle import export_model
 from kws_train.atomic import replacing
-from kws_train.evaluate.calibrate import calibrate as calibrate_manifest
-from kws_train.evaluate.calibrate import tuning_streams, write_manifest
+from kws_train.evaluate.calibrate import calibrate, tuning_streams, write_manifest
 from kws_train.evaluate.report import write_report
-from kws_train.evaluate.stream import hear
+from kws_train.evaluate.stream import Heard, hear
 from kws_train.fit.training import fit_stages
 from kws_train.own_word.evaluation import NOISY_SNR_DB, evaluation_streams, link_test_clips
 from kws_train.own_word.figures import Figures, measure_figures, thresholds_at
-from kws_train.own_word.prepare import prepare
+from kws_train.own_word.prepare import prepare_audio
 from kws_train.own_word.pretrained import unpack_run
 from kws_train.own_word.recipe import plan_recipe
 from kws_train.own_word.workspace import Request, Workspace
@@ -39,7 +38,15 @@ from kws_train.recipe import load_recipe
 from kws_train.synth.synthesize import synthesize
 from kws_train.synth.voices.engine import VoiceEngine
 
-__all__ = ["WordModel", "build_word_model", "calibrate", "evaluate", "export", "train"]
+__all__ = [
+    "WordModel",
+    "build_word_model",
+    "calibrate_thresholds",
+    "export_network",
+    "score_streams",
+    "train_network",
+    "write_word_report",
+]
 
 _N_FRAMES, _TEMPERATURE = 4, 3.0
 _N_NOISY_STREAMS, _TUNING_MINUTES = 6, 40.0
@@ -100,25 +107,28 @@ def build_word_model(
             n_jobs=n_jobs,
             seed=request.seed,
         )
-        prepare(request, workspace, speak=speak if engines else None)
+        prepare_audio(request, workspace, speak=speak if engines else None)
         with workspace.count_training_time():
             plan_recipe(request, workspace)
-            train(workspace)
-        export(workspace)
-        calibrate(request, workspace)
-        figures = evaluate(request, workspace, command=command)
+            train_network(workspace)
+        export_network(workspace)
+        calibrate_thresholds(request, workspace)
+        heard = score_streams(request, workspace)
+        figures = measure_figures(request, workspace, heard=heard)
+        write_word_report(request, workspace, heard=heard, command=command)
+        _write_figures(workspace, figures)  # last: it marks a finished workspace
     _copy_model(workspace.model, out)
     return WordModel(out, figures, workspace.report)
 
 
-def train(workspace: Workspace) -> None:
+def train_network(workspace: Workspace) -> None:
     """Train the stages of the recipe, from the pretrained network."""
     recipe = load_recipe(workspace.recipe)
     start = unpack_run(workspace.pretrained)
     fit_stages(recipe, data=workspace.folder, run=workspace.run, start=start)
 
 
-def export(workspace: Workspace) -> None:
+def export_network(workspace: Workspace) -> None:
     """Export the trained network in int8."""
     if workspace.exported.is_file():
         return
@@ -129,7 +139,7 @@ def export(workspace: Workspace) -> None:
     workspace.notify(f"exported in int8: agrees with the trained network at {agreement.argmax:.1%}")
 
 
-def calibrate(request: Request, workspace: Workspace) -> None:
+def calibrate_thresholds(request: Request, workspace: Workspace) -> None:
     """Calibrate thresholds on speech that is not trained on, and set the model's own threshold."""
     if workspace.model.is_file():
         return
@@ -142,19 +152,23 @@ def calibrate(request: Request, workspace: Workspace) -> None:
         minutes=_TUNING_MINUTES,
     )
     heard = hear(open_model(workspace.exported), streams)
-    manifest = calibrate_manifest(heard.manifest, heard, beyond=True)
+    manifest = calibrate(heard.manifest, heard, beyond=True)
     highest = max(thresholds_at(request.budget, manifest).values())
     decision = replace(manifest.decision, threshold=round(highest, 4))
     write_manifest(workspace.exported, replace(manifest, decision=decision), workspace.model)
 
 
-def evaluate(request: Request, workspace: Workspace, *, command: str = "") -> Figures:
-    """Measure the model's figures on held-out words and speech, and write them and the report."""
+def score_streams(request: Request, workspace: Workspace) -> Heard:
+    """Run the calibrated model over streams of held-out words and speech."""
     workspace.notify("measuring on held-out words and speech")
-    model = open_model(workspace.model)
+    return hear(open_model(workspace.model), evaluation_streams(request, workspace))
+
+
+def write_word_report(
+    request: Request, workspace: Workspace, *, heard: Heard, command: str = ""
+) -> None:
+    """Write the report page of the run, with `command` as the command that reproduces it."""
     link_test_clips(request, workspace)
-    heard = hear(model, evaluation_streams(request, workspace))
-    figures = measure_figures(request, workspace, model=model, heard=heard)
     write_report(
         workspace.run,
         workspace.model,
@@ -163,9 +177,6 @@ def evaluate(request: Request, workspace: Workspace, *, command: str = "") -> Fi
         heard=heard,
         command=command,
     )
-    with replacing(workspace.figures) as begun:  # last: it marks a finished workspace
-        begun.write_bytes(msgspec.json.format(msgspec.json.encode(figures)))
-    return figures
 
 
 def _find_figures(workspace: Workspace) -> Figures | None:
@@ -176,6 +187,11 @@ def _find_figures(workspace: Workspace) -> Figures | None:
         return msgspec.json.decode(workspace.figures.read_bytes(), type=Figures)
     except msgspec.DecodeError:
         return None
+
+
+def _write_figures(workspace: Workspace, figures: Figures) -> None:
+    with replacing(workspace.figures) as begun:
+        begun.write_bytes(msgspec.json.format(msgspec.json.encode(figures)))
 
 
 def _copy_model(model: Path, out: Path) -> None:

@@ -35,7 +35,7 @@ __all__ = [
     "labels_of_request",
     "n_test_recordings",
     "phrases_of",
-    "prepare",
+    "prepare_audio",
     "prepare_noise",
     "prepare_recordings",
     "prepare_speech",
@@ -57,7 +57,7 @@ class Speech:
     test: list[Path]
 
 
-def prepare(request: Request, workspace: Workspace, *, speak: Speak | None) -> None:
+def prepare_audio(request: Request, workspace: Workspace, *, speak: Speak | None) -> None:
     """Bring all audio of a request into the workspace; what is there already is kept.
 
     Parameters
