@@ -523,7 +523,7 @@ def synth(
             seed=seed,
         )
     except KeyboardInterrupt:
-        click.echo("interrupted: the same command goes on", err=True)
+        click.echo("interrupted: run the same command again to continue", err=True)
         raise
     click.echo(f"{out}: {report.describe()}")
     report.require(phrases[word].text for word, _ in said)
