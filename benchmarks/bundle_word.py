@@ -1,7 +1,7 @@
-"""Bundle a model that `kws new` made of this project's data as a wake word: bundle_word.py WORK.
+"""Bundle what `kws new` made of this project's data as a wake word: bundle_word.py WORK.
 
-`kws new` does not know the sources and licences of its data; this adds them to the manifest. The
-model card beside it is written by hand.
+`kws new` cannot know whose data it was given; in a bundled model sources and licences are written
+out. The card beside it is written by hand.
 """
 
 import sys
@@ -12,32 +12,34 @@ from msgspec.structs import replace
 from kws.manifest import DataSource, read_manifest
 from kws_train.data.audio_files import audio_files
 from kws_train.evaluate.calibrate import write_manifest
-from kws_train.own_word.workspace import Work
+from kws_train.own_word.workspace import Workspace
 
 MODELS = Path(__file__).parent.parent / "kws/models"
 
 
 def main(folder: Path) -> None:
-    """Write the finished model of a working folder to kws/models, named after its keyword."""
-    work = Work(folder)
-    manifest, _ = read_manifest(work.model)
+    """Write the finished model of a work folder to kws/models, under its keyword's name."""
+    workspace = Workspace(folder)
+    manifest, _ = read_manifest(workspace.model)
     bundled = replace(
         manifest,
         description=f"{manifest.name.replace('_', ' ')}: English, any voice",
         licence="Apache-2.0",
-        data=sources(work, manifest.name),
+        data=sources(workspace, manifest.name),
     )
     out = MODELS / f"{manifest.name}.tflite"
-    write_manifest(work.model, bundled, out)
+    write_manifest(workspace.model, bundled, out)
     print(f"{out}: {out.stat().st_size / 1000:.1f} kB")
 
 
-def sources(work: Work, keyword: str) -> tuple[DataSource, ...]:
-    """Return the sources of the training data."""
-    parts = [work.recorded / split for split in ("train", "validation")]
+def sources(workspace: Workspace, keyword: str) -> tuple[DataSource, ...]:
+    """Return what it was trained on."""
+    parts = [workspace.recordings / split for split in ("train", "validation")]
     recorded = sum(len(audio_files(part)) for part in parts if part.is_dir())
-    said = DataSource(
-        name="Kokoro-82M voices", licence="Apache-2.0", clips=len(audio_files(work.said / keyword))
+    synthetic = DataSource(
+        name="Kokoro-82M voices",
+        licence="Apache-2.0",
+        clips=len(audio_files(workspace.synthetic_all / keyword)),
     )
     people = DataSource(name="Picovoice wake-word-benchmark", licence="Apache-2.0", clips=recorded)
     librispeech = DataSource(
@@ -48,7 +50,7 @@ def sources(work: Work, keyword: str) -> tuple[DataSource, ...]:
         name="Speech Commands' background noise, ESC-10 (Piczak 2015) folds 1 to 3",
         licence="CC BY 4.0, CC BY 3.0 and per clip",
     )
-    return (said, people, librispeech, noise) if recorded else (said, librispeech, noise)
+    return (synthetic, *((people,) if recorded else ()), librispeech, noise)
 
 
 if __name__ == "__main__":

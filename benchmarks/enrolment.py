@@ -27,7 +27,7 @@ from kws.model import Model, backbone_path, mean_embeddings, open_model
 from kws.templates import TemplateHead
 from kws_train.data.audio_files import audio_files, read_samples
 from kws_train.data.librispeech import speaker_halves, speaker_of_utterance
-from kws_train.synth.voices.backend import Line
+from kws_train.synth.voices.engine import Line
 from kws_train.synth.voices.kokoro import Kokoro
 
 STEPS_PER_S, BUDGET = 25, 0.5

@@ -1,11 +1,11 @@
-"""Miss rates of `kws new` from text alone, and with 50 and 300 real recordings: a table.
+"""What `kws new` comes to with text alone, and with 50 and 300 real recordings: a table.
 
     python benchmarks/own_word.py --data data --out runs/own_word --minutes 30 --kokoro MODEL VOICES
 
-For each word of `data/wake_words`: the last quarter of its recordings by name is for evaluation,
-the rest for training. Fold 4 of the noise is for evaluation; the pretrained weights were not
-trained on it. Finished models are reused. With `--model` nothing is trained: that file is measured
-on the same streams.
+For each word of `data/wake_words`, whose last quarter by name is for the figures and the rest for
+training. Fold 4 of the noise is for the figures; what `kws new` begins with has not heard it. What
+was made before is found again. With `--model` nothing is trained: that file is measured on the same
+streams.
 """
 
 from pathlib import Path
@@ -18,11 +18,12 @@ from kws_train.data.audio_files import audio_files
 from kws_train.evaluate.det import OperatingPoint
 from kws_train.evaluate.stream import evaluate_stream
 from kws_train.evaluate.stream_results import process_streams
-from kws_train.own_word.figures import points_of
-from kws_train.own_word.pipeline import make, streams_for_figures
-from kws_train.own_word.prepare import gather_noise
-from kws_train.own_word.workspace import Request, Work
-from kws_train.synth.voices.discover import open_backends
+from kws_train.own_word.evaluation import evaluation_streams
+from kws_train.own_word.figures import points_by_stream
+from kws_train.own_word.pipeline import build_word_model
+from kws_train.own_word.prepare import prepare_noise, prepare_recordings, prepare_speech
+from kws_train.own_word.workspace import Request, Workspace
+from kws_train.synth.voices.discover import open_engines
 
 _PATH = click.Path(path_type=Path)
 _KINDS = {"text": 0, "text and 50 recordings": 50, "text and 300 recordings": 300}
@@ -30,14 +31,14 @@ _KINDS = {"text": 0, "text and 50 recordings": 50, "text and 300 recordings": 30
 
 @click.command()
 @click.option("--data", required=True, type=_PATH)
-@click.option("--out", required=True, type=_PATH, help="Folder for models and working files.")
+@click.option("--out", required=True, type=_PATH, help="Folder for models and work.")
 @click.option("--minutes", default=30.0, show_default=True)
 @click.option("--clips", "n_clips", default=800, show_default=True)
 @click.option("--word", "words", multiple=True, default=("computer", "snowboy", "view glass"))
 @click.option("--recordings", "counts", multiple=True, type=int, default=tuple(_KINDS.values()))
 @click.option("--kokoro", type=(_PATH, _PATH), metavar="MODEL VOICES")
 @click.option("--cache", type=_PATH)
-@click.option("--model", type=_PATH, help="A model of the word to measure, without training.")
+@click.option("--model", type=_PATH, help="Of the word: measured, nothing is trained.")
 def main(
     data: Path,
     *,
@@ -50,8 +51,8 @@ def main(
     cache: Path | None,
     model: Path | None,
 ) -> None:
-    """Train and measure each word with each number of recordings; print a table."""
-    backends = () if model else open_backends(kokoro_files=kokoro)
+    """Train and measure each word in each way; print a table."""
+    engines = () if model else open_engines(kokoro_files=kokoro)
     noise = _noise(data / "noise", out)
     rows = []
     for n_recordings in counts:
@@ -67,32 +68,33 @@ def main(
                 minutes=minutes,
                 n_clips=n_clips,
             )
-            work = Work(out / f"{name}.work")
+            workspace = Workspace(
+                out / f"{name}.work", notify=lambda text: click.echo(text, err=True)
+            )
             if model:
-                _measure(model, request, work)
+                _measure(model, request, workspace)
                 continue
-            result = make(
+            result = build_word_model(
                 request,
                 out=out / f"{name}.tflite",
-                work=work,
-                backends=backends,
+                workspace=workspace,
+                engines=engines,
                 cache=cache,
                 n_jobs=2,
-                say=lambda text: click.echo(text, err=True),
             )
-            outcome = result.outcome
+            figures = result.figures
             wanted = request.budget, None  # None: at the model's own threshold for that budget
             cells = [
                 _cell(point)
                 for budget in wanted
-                for points in outcome.points.values()
+                for points in figures.points.values()
                 for point in points
                 if point.budget == budget
             ]
             kind = next(kind for kind, n in _KINDS.items() if n == n_recordings)
             rows.append(
-                f"| {kind} | {word} | {' | '.join(cells)} | {outcome.n_bytes / 1000:.1f} kB | "
-                f"{outcome.cpu_ms:.1f} ms | {outcome.minutes:.0f} |"
+                f"| {kind} | {word} | {' | '.join(cells)} | {figures.n_bytes / 1000:.1f} kB | "
+                f"{figures.cpu_ms:.1f} ms | {figures.minutes:.0f} |"
             )
             click.echo(rows[-1], err=True)
     if model:
@@ -103,19 +105,22 @@ def main(
     click.echo("\n".join(rows))
 
 
-def _measure(path: Path, request: Request, work: Work) -> None:
-    """Print the scores of a model file on the streams of a word, its own threshold last."""
-    work.begin(request)
-    for folder in request.noise:
-        gather_noise(folder, work.noise)
-    scores = evaluate_stream(process_streams(open_model(path), streams_for_figures(request, work)))
-    for stream, points in points_of(scores).items():
+def _measure(path: Path, request: Request, workspace: Workspace) -> None:
+    """Print what a model file comes to on the streams of a word, its own threshold last."""
+    workspace.begin(request)
+    prepare_recordings(request, workspace)
+    prepare_speech(request, workspace, speak=None)
+    prepare_noise(request, workspace)
+    scores = evaluate_stream(
+        process_streams(open_model(path), evaluation_streams(request, workspace))
+    )
+    for stream, points in points_by_stream(scores).items():
         for point in points:
             click.echo(f"{stream}, threshold {point.threshold:.3f}: missed {_cell(point)}")
 
 
 def _recordings(folder: Path, out: Path, n: int) -> tuple[Path, Path]:
-    """Link evenly chosen recordings for training, and the last quarter for evaluation."""
+    """Link recordings to train with, taken evenly, and the last quarter, to test with."""
     paths = audio_files(folder)
     n_known = len(paths) * 3 // 4
     chosen = [paths[i * n_known // n] for i in range(min(n, n_known))] if n else []
@@ -127,7 +132,7 @@ def _recordings(folder: Path, out: Path, n: int) -> tuple[Path, Path]:
 
 
 def _noise(folder: Path, out: Path) -> Path:
-    """Link noise, split as for the bundled models: ESC-10's fold 4 is for evaluation."""
+    """Link noise, divided as for the bundled models: ESC-10's fold 4 is to test with."""
     place = out / "recordings" / "noise"
     for path in audio_files(folder):
         split = "test" if path.name.startswith("4-") else "train"

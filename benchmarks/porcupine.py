@@ -8,25 +8,22 @@ import sys
 import time
 from pathlib import Path
 
-import msgspec
 import pvporcupine
 
 from kws.audio import SAMPLE_RATE_HZ
 from kws.events import Detection
 from kws.matching import match
 from kws_train.evaluate.det import poisson_interval, wilson_interval
-from kws_train.own_word.pipeline import streams_for_figures
-from kws_train.own_word.workspace import Request, Work
+from kws_train.own_word.evaluation import evaluation_streams
+from kws_train.own_word.workspace import Workspace
 
 
 def main() -> None:
-    work = Work(Path(sys.argv[1]))
-    request = msgspec.json.decode(
-        (work.folder / "request.json").read_bytes(), type=Request, dec_hook=lambda to, one: to(one)
-    )
+    workspace = Workspace(Path(sys.argv[1]))
+    request = workspace.read_request()
     phrase = request.phrases[0]
     label = phrase.replace(" ", "_")
-    streams = streams_for_figures(request, work)
+    streams = evaluation_streams(request, workspace)
     for sensitivity in map(float, sys.argv[2:] or ["0.5"]):
         for stream in streams:
             engine = pvporcupine.create(keywords=[phrase], sensitivities=[sensitivity])

@@ -30,6 +30,7 @@ __all__ = [
     "StepModel",
     "WindowModel",
     "backbone_path",
+    "background_path",
     "bundled_models",
     "mean_embeddings",
     "model_path",
@@ -331,6 +332,17 @@ def open_embedding(reference: EmbeddingReference) -> Model:
 def backbone_path() -> Path:
     """Return the bundled network that gives embeddings, for `kws enroll`."""
     return Path(str(files("kws.models"))) / f"{_BACKBONE}.tflite"
+
+
+def background_path(backbone: Path) -> Path:
+    """Return the embeddings of background speech that belong to a backbone, an .npz.
+
+    They lie beside the model file under the same name; the bundled ones are
+    `kws/models/enroll_background.npz`.
+    """
+    if backbone == backbone_path():
+        return backbone.with_name("enroll_background.npz")
+    return backbone.with_suffix(".npz")
 
 
 def model_path(name: str | os.PathLike[str]) -> Path:

@@ -1,1 +1,10 @@
-"""From trained models to model files: the step, quantisation, the manifest, verification."""
+"""From trained weights to model files.
+
+- `cli`: the command `kws export`.
+- `bundle`: export a run folder as one model file with its manifest.
+- `backbone`: export the embedding network and background speech that `kws enroll` uses.
+- `step`: the trained model as a TensorFlow function of one call.
+- `quantize`: conversion to TensorFlow Lite in int8, 16-bit activations or float32.
+- `compact`: the same flatbuffer in fewer bytes.
+- `verify`: comparison of a model file with the trained model, in a subprocess.
+"""

@@ -57,15 +57,15 @@ def export(
 
     RUN is a folder of `kws train`. The file holds the manifest.
     """
-    from kws_export.bundle import export as write
-    from kws_export.bundle import export_embedding
+    from kws_export.backbone import export_backbone
+    from kws_export.bundle import export_model
 
     if speech:
-        n_values = export_embedding(run, out, speech=speech, n_frames=frames)
+        n_values = export_backbone(run, out, speech=speech, n_frames=frames)
         click.echo(f"{out}: {out.stat().st_size} bytes, int8; embeddings of {n_values} values")
         return
 
-    agreement = write(
+    agreement = export_model(
         run,
         out,
         quantization=quantize,  # type: ignore[arg-type]

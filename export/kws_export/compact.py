@@ -1,8 +1,9 @@
-"""The same TensorFlow Lite flatbuffer in fewer bytes.
+"""Size reduction of a TensorFlow Lite flatbuffer without a change of its outputs.
 
-A quantised tensor carries a scale and a zero point for every channel. Those of weights are all zero
-and many more are equal: written once and pointed to, they need a seventh less of a small model's
-file. What the converter notes down for itself, tensors' names and metadata, goes as well.
+A quantised tensor carries a scale and a zero point per channel. Zero points of weights are all
+zero, and many other vectors are equal; stored once, they make the file of a small model a seventh
+smaller.
+Names of inner tensors and the converter's metadata are removed.
 """
 
 from collections.abc import Sequence
@@ -18,8 +19,12 @@ __all__ = ["compact"]
 def compact(flatbuffer: bytes, *, inputs: Sequence[str] = (), outputs: Sequence[str] = ()) -> bytes:
     """Return the model without names of inner tensors and with equal vectors stored once.
 
-    Names of inputs and outputs stay, or become those given, in order: the manifest calls tensors by
-    them.
+    Parameters
+    ----------
+    flatbuffer : bytes
+    inputs, outputs : sequence of str
+        New names of the input and output tensors, in order; by default they keep theirs. The
+        manifest refers to tensors by name.
     """
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(bytearray(flatbuffer), 0))
     for graph in model.subgraphs:
@@ -36,14 +41,14 @@ def compact(flatbuffer: bytes, *, inputs: Sequence[str] = (), outputs: Sequence[
 
 
 class _SharingBuilder(flatbuffers.Builder):
-    """Writes a vector that is like an earlier one as a reference to that."""
+    """A builder that writes a vector equal to an earlier one as a reference to it."""
 
     def __init__(self, n_bytes: int) -> None:
         super().__init__(n_bytes)
         self._written: dict[tuple[str, bytes], int] = {}
 
     def CreateNumpyVector(self, vector: np.ndarray) -> Any:  # noqa: N802
-        """Write a vector, or return where it is."""
+        """Write a vector, or return the offset of an equal one."""
         key = vector.dtype.str, vector.tobytes()
         if key not in self._written:
             self._written[key] = super().CreateNumpyVector(vector)

@@ -1,8 +1,8 @@
-"""From a trained model to a TensorFlow Lite flatbuffer: float32, int8, or 16-bit activations.
+"""Conversion of a trained model to a TensorFlow Lite flatbuffer: float32, int8, 16-bit activations.
 
-Quantisation is post-training and needs examples: the step is run over real audio and calibrated on
-the frames and on the states that it really reaches. A quantisation-aware model has learned its
-ranges, and int8 takes these.
+Quantisation is post-training: the step is run over features of real audio and calibrated on those
+frames and the states they lead to. A quantisation-aware model brings trained ranges, and int8 uses
+these.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,8 +23,8 @@ __all__ = ["Quantization", "convert"]
 
 Quantization: TypeAlias = Literal["int8", "int16x8", "float32"]
 
+_N_RANGE_EXAMPLES = 24  # for the ranges of LSTM cells
 # fake_quant of 16 bits does not convert; at that precision a state may be scaled anew every step.
-_N_RANGED = 24  # examples that the ranges of LSTM cells are found on
 _STATE_BITS = {"int8": 8, "int16x8": None, "float32": None}
 
 
@@ -35,7 +35,7 @@ def convert(
     n_frames: int,
     examples: Sequence[npt.NDArray[np.float32]],
 ) -> bytes:
-    """Convert the step of a model, or what a network for windows does with one.
+    """Convert the step of a step model, or the window function of a window model.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def convert(
     quantization : "int8", "int16x8" or "float32"
         int16x8 is 8-bit weights with 16-bit activations and states.
     n_frames : int
-        Frames to a call of a step; a multiple of the model's time stride.
+        Frames per call of a step model; a multiple of its time stride.
     examples : sequence of float32 [shape=(k, n_features)]
         Features of real streams to calibrate on.
 
@@ -53,12 +53,12 @@ def convert(
         A flatbuffer with integer inputs and outputs, unless float32.
     """
     n_features = examples[0].shape[1]
-    aware = bool(ranges_of(model))
+    is_aware = bool(ranges_of(model))
     if isinstance(model, Windowed):
         step = concrete_window(model, n_features=n_features)
-        calls = partial(_windows, model, examples)
+        calls = partial(_window_calls, model, examples)
     else:
-        ranged = examples[: 0 if aware else _N_RANGED]
+        ranged = examples[: 0 if is_aware else _N_RANGE_EXAMPLES]
         step = concrete_step(
             model,
             n_frames=n_frames,
@@ -66,50 +66,56 @@ def convert(
             state_bits=_STATE_BITS[quantization],
             cell_ranges=cell_ranges(model, ranged, n_frames=n_frames),
         )
-        calls = partial(_calls, step, model, examples, n_frames)
+        calls = partial(_step_calls, step, model, examples, n_frames)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([step])
     if quantization != "float32":
-        dtype, kernels = {
-            "int8": (tf.int8, tf.lite.OpsSet.TFLITE_BUILTINS_INT8),
-            "int16x8": (
-                tf.int16,
-                tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8,
-            ),
-        }[quantization]
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.inference_input_type = converter.inference_output_type = dtype
-        if not (aware and quantization == "int8"):  # else all ranges are in the graph
-            converter.target_spec.supported_ops = [kernels]
-            converter.representative_dataset = calls
-    if not aware:
+        has_ranges = is_aware and quantization == "int8"  # of all tensors, in the graph
+        _set_quantization(converter, quantization, calls=None if has_ranges else calls)
+    if not is_aware:
         return compact(converter.convert())
     n_states = len(model.state_shapes())
     return compact(
-        converter.convert(),  # calls what it has quantised by names of its own
+        converter.convert(),  # the quantiser renames tensors
         inputs=["frames", *(f"state_{i}" for i in range(n_states))],
         outputs=["Identity", *(f"Identity_{i + 1}" for i in range(n_states))],
     )
 
 
-def _calls(
+def _set_quantization(converter: Any, quantization: Quantization, *, calls: Any) -> None:
+    """Set the converter to integers, calibrated on calls; on trained ranges without any."""
+    dtype, kernels = {
+        "int8": (tf.int8, tf.lite.OpsSet.TFLITE_BUILTINS_INT8),
+        "int16x8": (
+            tf.int16,
+            tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8,
+        ),
+    }[quantization]
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.inference_input_type = converter.inference_output_type = dtype
+    if calls is not None:
+        converter.target_spec.supported_ops = [kernels]
+        converter.representative_dataset = calls
+
+
+def _step_calls(
     step: Any,
     model: Spotting,
     examples: Sequence[npt.NDArray[np.float32]],
     n_frames: int,
 ) -> Iterator[list[npt.NDArray[np.float32]]]:
-    """Give the inputs of the step, one call in seven, as it runs over the examples."""
+    """Give the inputs of every seventh call while the step runs over the examples."""
     for example in examples:
         _, inputs = run_float(step, model, example, n_frames=n_frames)
         yield from inputs[::7]
 
 
-def _windows(
+def _window_calls(
     model: Windowed, examples: Sequence[npt.NDArray[np.float32]]
 ) -> Iterator[list[npt.NDArray[np.float32]]]:
-    """Give all windows of the examples as the runtime slides them.
+    """Give all windows of the examples, at the runtime's hop.
 
-    A word is answered in one or two of them, and there alone the last layers reach their greatest
-    values: what is not calibrated on these cuts them off.
+    A word activates the last layers in one or two windows only; a subset that misses them would
+    calibrate ranges that clip their outputs.
     """
     n_frames, hop = model.window_frames, model.time_stride
     for example in examples:

@@ -1,9 +1,9 @@
 """The step of a trained model as a TensorFlow function that converts to TensorFlow Lite.
 
-The function takes `frames` (1, n_frames, n_features) and one tensor per state, and gives the
-posteriors (1, outputs, labels) and the states after them. Weights are constants in it, with batch
-normalisation folded in; recurrent layers are unrolled over the outputs of one call. A network for
-windows becomes a function of one window, recurrent layers unrolled over it.
+The function takes `frames` (1, n_frames, n_features) and one tensor per state, and returns the
+posteriors (1, outputs, labels) and the new states. Weights are constants in it, with batch
+normalisation folded in; recurrent layers are unrolled over the outputs of one call. A window model
+becomes a function of one window, its recurrent layers unrolled over the window.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,13 +32,13 @@ def concrete_step(
     state_bits: int | None,
     cell_ranges: Sequence[float] = (),
 ) -> Any:
-    """Trace the step for `n_frames` frames a call.
+    """Trace the step for `n_frames` frames per call.
 
-    With `state_bits` the range of a recurrent state is fixed to what that many bits of symmetric
-    fixed point hold, so that the tensor that comes out is quantised as the one that goes in. The
-    cells of LSTMs have no range of their own: `cell_ranges` gives each, first layer first. A
-    quantisation-aware model has ranges for all tensors, which are fixed with eight bits of state
-    and left out else.
+    With `state_bits`, the range of a recurrent state is fixed to that many bits of symmetric fixed
+    point, so that a state's output tensor is quantised like its input tensor. LSTM cells are
+    unbounded: `cell_ranges` gives the range of each, first layer first. A quantisation-aware model
+    has trained ranges of all tensors; they are applied at eight bits of state and omitted
+    otherwise.
 
     Returns
     -------
@@ -64,12 +64,12 @@ def concrete_step(
 def run_float(
     step: Any, model: Spotting, frames: npt.NDArray[np.float32], *, n_frames: int
 ) -> tuple[npt.NDArray[np.float32], list[list[npt.NDArray[np.float32]]]]:
-    """Step through a sequence; return posteriors (outputs, labels) and every call's inputs.
+    """Run a traced step over frames; return posteriors (outputs, labels) and every call's inputs.
 
     Parameters
     ----------
     frames : float32 [shape=(k, n_features)]
-        Frames beyond the last whole call are left out.
+        Frames after the last whole call are not used.
     """
     states = [np.zeros(shape, np.float32) for shape in model.state_shapes()]
     posteriors, inputs = [], []
@@ -85,7 +85,7 @@ def run_float(
 def cell_ranges(
     model: Spotting, examples: Sequence[npt.NDArray[np.float32]], *, n_frames: int
 ) -> list[float]:
-    """Return the greatest magnitude that the cell of each LSTM reaches over examples."""
+    """Return the largest magnitude of each LSTM's cell state over examples."""
     if not examples or not any(isinstance(layer, LSTM) for layer in model.stack):
         return []
     step = concrete_step(model, n_frames=n_frames, n_features=examples[0].shape[1], state_bits=None)
@@ -99,7 +99,7 @@ def cell_ranges(
 
 
 def concrete_window(model: Windowed, *, n_features: int) -> Any:
-    """Trace a network for windows: `frames` (1, window_frames, features) to (1, 1, labels)."""
+    """Trace a window model: `frames` (1, window_frames, features) to (1, 1, labels)."""
     from tensorflow.python.framework.convert_to_constants import (
         convert_variables_to_constants_v2,
     )
@@ -112,7 +112,7 @@ def concrete_window(model: Windowed, *, n_features: int) -> Any:
 
 @contextmanager
 def _unrolled(net: keras.Model) -> Iterator[None]:
-    """Unroll recurrent layers: TensorFlow Lite has loops, but does not quantise them."""
+    """Unroll recurrent layers: TensorFlow Lite does not quantise loops."""
     found = [layer for layer in net._flatten_layers() if isinstance(layer, keras.layers.RNN)]
     for layer in found:
         layer.unroll = True
@@ -126,15 +126,15 @@ def _unrolled(net: keras.Model) -> Iterator[None]:
 def _bound_recurrent_states(
     model: Spotting, n_bits: int | None, cell_ranges: Sequence[float]
 ) -> None:
-    """Fix h's range to [-1, 1): a tanh and averages of it never leave that; and the cells'."""
+    """Fix the range of h to [-1, 1), which a tanh and its averages never leave, and the cells'."""
 
-    def bound_to(most: float) -> Any:
+    def bound_to(limit: float) -> Any:
         def bound(state: Any) -> Any:
             if n_bits is None:
                 return state
-            greatest = most * (1 - 2.0 ** (1 - n_bits))
+            highest = limit * (1 - 2.0 ** (1 - n_bits))
             return tf.quantization.fake_quant_with_min_max_args(
-                state, -most, greatest, num_bits=n_bits
+                state, -limit, highest, num_bits=n_bits
             )
 
         return bound

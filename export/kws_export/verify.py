@@ -1,7 +1,7 @@
-"""Does the file that ships say what the trained model says? Asked in a process of its own.
+"""Compare a model file's outputs with the trained model's, in a subprocess.
 
-A broken flatbuffer can abort the interpreter, and with it the process: run as
-``python -m kws_export.verify MODEL EXPECTED``, it takes only itself down.
+A malformed flatbuffer can crash the interpreter; run as ``python -m kws_export.verify MODEL
+EXPECTED``, only the subprocess crashes.
 """
 
 import json
@@ -18,11 +18,11 @@ from kws.model import open_model
 
 __all__ = ["Agreement", "compare", "verify"]
 
-_LONGEST_S = 600
+_TIMEOUT_S = 600
 
 
 class Agreement(msgspec.Struct, frozen=True):
-    """How the outputs of two models compare.
+    """Agreement of the outputs of two models.
 
     Attributes
     ----------
@@ -51,16 +51,16 @@ def verify(model: Path, expected: Path) -> Agreement:
     Raises
     ------
     ModelError
-        If the process dies or finds the file unusable.
+        If the subprocess crashes, times out or cannot use the file.
     """
     command = [sys.executable, "-m", "kws_export.verify", str(model), str(expected)]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_LONGEST_S, check=False
+            command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
         )
     except subprocess.TimeoutExpired as error:
         raise ModelError(
-            f"An exported model must run. Received: no answer within {_LONGEST_S} s from {model}. "
+            f"An exported model must run. Received: no answer within {_TIMEOUT_S} s from {model}. "
             f"Export it with another `--quantize`."
         ) from error
     if done.returncode:
@@ -73,7 +73,7 @@ def verify(model: Path, expected: Path) -> Agreement:
 
 
 def compare(model: Path, expected: Path) -> Agreement:
-    """Do what `verify` does, in this process."""
+    """Run a model file over stored frames as `verify` does, in this process."""
     stored = np.load(expected)
     runtime = open_model(model)
     same: list[npt.NDArray[np.bool_]] = []
@@ -88,7 +88,7 @@ def compare(model: Path, expected: Path) -> Agreement:
 
 
 def _most_probable(posteriors: npt.NDArray[np.float32]) -> npt.NDArray[np.intp]:
-    """Return the index of each output's label; of one label alone, whether it is or not."""
+    """Return the index of each output's most probable label; of a single label, 1 from 0.5 on."""
     if posteriors.shape[1] == 1:
         return np.rint(posteriors[:, 0]).astype(np.intp)
     return posteriors.argmax(axis=1)

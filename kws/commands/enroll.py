@@ -19,7 +19,7 @@ from kws.config import SourceSettings
 from kws.errors import ConfigError
 from kws.features import Features
 from kws.manifest import DecisionDefaults, Head, Manifest, Template, read_manifest, repack
-from kws.model import Model, backbone_path, mean_embeddings, open_model
+from kws.model import Model, backbone_path, background_path, mean_embeddings, open_model
 from kws.sources import open_source
 from kws.templates import TemplateHead, pack_vectors, unit_vectors
 
@@ -84,7 +84,7 @@ def enroll(
     if refused:
         first, reason = next(iter(refused.items()))
         _check_count(len(takes), f" usable of {len(recordings)}: {first} is {reason}")
-    enrolled = _with_offset(_manifest(manifest, word, takes), background=path.with_suffix(".npz"))
+    enrolled = _with_offset(_manifest(manifest, word, takes), background=background_path(path))
     scores = {
         recording: _score(take.embeddings, enrolled, without=i)
         for i, (recording, take) in enumerate(takes.items())

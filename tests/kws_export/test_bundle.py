@@ -46,10 +46,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_float_export_agrees_and_carries_its_manifest(run: Path, tmp_path: Path) -> None:
-    from kws_export.bundle import export
+    from kws_export.bundle import export_model
 
     out = tmp_path / "tiny.tflite"
-    agreement = export(run, out, quantization="float32")
+    agreement = export_model(run, out, quantization="float32")
     assert agreement.argmax > 0.999
     assert agreement.largest_difference < 1e-4
     manifest, _ = read_manifest(out)
@@ -61,11 +61,11 @@ def test_a_float_export_agrees_and_carries_its_manifest(run: Path, tmp_path: Pat
 
 
 def test_a_temperature_spreads_posteriors_and_keeps_their_order(run: Path, tmp_path: Path) -> None:
-    from kws_export.bundle import export
+    from kws_export.bundle import export_model
 
     plain, soft = tmp_path / "plain.tflite", tmp_path / "soft.tflite"
-    export(run, plain, quantization="float32")
-    export(run, soft, quantization="float32", temperature=2.0)
+    export_model(run, plain, quantization="float32")
+    export_model(run, soft, quantization="float32", temperature=2.0)
     frames = np.random.default_rng(1).normal(8, 4, (2, 16)).astype(np.float32)
     expected = np.sqrt(open_model(plain).step(frames))
     expected /= expected.sum(axis=1, keepdims=True)
@@ -73,48 +73,48 @@ def test_a_temperature_spreads_posteriors_and_keeps_their_order(run: Path, tmp_p
 
 
 def test_an_export_that_disagrees_is_refused_and_leaves_no_file(run: Path, tmp_path: Path) -> None:
-    from kws_export.bundle import export
+    from kws_export.bundle import export_model
 
     out = tmp_path / "tiny.tflite"
     rule = re.escape("An exported model must agree with the trained one at 98.5% of the outputs.")
     with pytest.raises(ModelError, match=rule):
-        export(run, out, quantization="int8")
+        export_model(run, out, quantization="int8")
     assert not out.exists()
 
 
 def test_an_export_that_disagrees_is_written_when_forced(run: Path, tmp_path: Path) -> None:
-    from kws_export.bundle import LEAST_AGREEMENT, export
+    from kws_export.bundle import MIN_AGREEMENT, export_model
 
     out = tmp_path / "tiny.tflite"
-    agreement = export(run, out, quantization="int8", force=True)
-    assert agreement.argmax < LEAST_AGREEMENT
+    agreement = export_model(run, out, quantization="int8", force=True)
+    assert agreement.argmax < MIN_AGREEMENT
     assert read_manifest(out)[0].quantization == "int8"
 
 
 def test_frames_that_do_not_fit_the_stride_are_refused(run: Path, tmp_path: Path) -> None:
-    from kws_export.bundle import export
+    from kws_export.bundle import export_model
 
     message = (
         "`--frames` must be a multiple of the model's time stride, 2. Received: 3. Choose another."
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
-        export(run, tmp_path / "tiny.tflite", n_frames=3)
+        export_model(run, tmp_path / "tiny.tflite", n_frames=3)
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    from kws_export.bundle import export
+    from kws_export.bundle import export_model
 
     with pytest.raises(ConfigError, match=r"A run folder must hold settings\.json"):
-        export(tmp_path, tmp_path / "tiny.tflite")
+        export_model(tmp_path, tmp_path / "tiny.tflite")
 
 
 def test_a_file_that_cannot_run_is_reported_not_fatal(run: Path, tmp_path: Path) -> None:
     from kws.manifest import pack
-    from kws_export.bundle import export
+    from kws_export.bundle import export_model
     from kws_export.verify import verify
 
     good = tmp_path / "good.tflite"
-    export(run, good, quantization="float32")
+    export_model(run, good, quantization="float32")
     manifest, content = read_manifest(good)
     broken = tmp_path / "broken.tflite"
     flatbuffer = content[: content.rfind(b"PK\x03\x04")]

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from kws.errors import ConfigError, ModelError
 from kws.manifest import FeatureSettings, Manifest
 from kws.matching import Word
-from kws_export.bundle import export
+from kws_export.bundle import export_model
 from kws_export.cli import export as export_command
 from kws_train.cli import align, train
 from kws_train.cli import evaluate as evaluate_command
@@ -130,7 +130,7 @@ def test_damaged_examples_are_named(tmp_path, monkeypatch, content):
         f"^A run folder must hold examples.npz with `streams` and `clips`. Received: {tmp_path} "
     )
     with pytest.raises(ConfigError, match=message):
-        export(tmp_path, tmp_path / "out.tflite")
+        export_model(tmp_path, tmp_path / "out.tflite")
 
 
 def test_a_model_without_a_label_for_silence_cannot_classify_clips(tmp_path):

@@ -104,9 +104,9 @@ def leave_at_once() -> NoReturn:
 def _recipe(config: Path | None, *, mined: Path | None, start: Path | None) -> Any:
     """Return the recipe of a file, or the one that fine-tunes a run on mined clips."""
     if mined and start and not config:
-        from kws_train.mining.finetune import fine_tuning
+        from kws_train.mining.finetune import fine_tuning_recipe
 
-        return fine_tuning(start, mined)
+        return fine_tuning_recipe(start, mined)
     if config and not mined:
         from kws_train.recipe import load_recipe
 
@@ -539,22 +539,22 @@ def synth(
     """
     from kws_train.synth.clip_checks import Whisper
     from kws_train.synth.synthesize import synthesize
-    from kws_train.synth.voices.discover import describe, open_backends
+    from kws_train.synth.voices.discover import describe_engines, open_engines
 
     wanted, required = _clips_wanted(words, near, language=language, seed=seed)
     if not wanted:
         raise click.UsageError("Give --word WORD=N, such as off=100, or --near WORD=N.")
-    backends = open_backends(
+    engines = open_engines(
         names, folder=voices, kokoro_files=kokoro, language=language, held_out=held_out
     )
-    click.echo(f"voices: {describe(backends)}", err=True)
+    click.echo(f"voices: {describe_engines(engines)}", err=True)
     try:
         report = synthesize(
             wanted,
             out,
-            backends,
+            engines,
             cache=cache,
-            reader=Whisper(language=language) if read_back else None,
+            transcriber=Whisper(language=language) if read_back else None,
             language=language,
             n_jobs=jobs,
             seed=seed,
@@ -570,7 +570,7 @@ def _clips_wanted(
     words: Sequence[str], near: Sequence[str], *, language: str, seed: int
 ) -> tuple[Counter[str], list[str]]:
     """Return the number of clips by text, and the texts of which there must be clips."""
-    from kws_train.synth.negatives import apart_from, negatives, share_out
+    from kws_train.synth.negatives import allocate_clips, find_negatives, without_keywords
     from kws_train.synth.phrases import Phrase
 
     said, alike = _counted(words), _counted(near)
@@ -578,8 +578,8 @@ def _clips_wanted(
     wanted = Counter(dict(said))
     for word, n in alike:
         others = [phrase for other, phrase in phrases.items() if other != word]
-        found = apart_from(negatives(phrases[word], seed=seed), others)
-        wanted.update(share_out(found, n_clips=n))
+        found = without_keywords(find_negatives(phrases[word], seed=seed), others)
+        wanted.update(allocate_clips(found, n_clips=n))
     return wanted, [phrases[word].text for word, _ in said]
 
 

@@ -7,7 +7,7 @@ from kws.commands.record import write_take
 from kws.config import SourceSettings
 from kws.errors import ConfigError, ModelError
 from kws.manifest import read_manifest
-from kws.model import EnrolledModel, backbone_path, bundled_models, open_model
+from kws.model import EnrolledModel, backbone_path, background_path, bundled_models, open_model
 from kws.sources import open_source
 from kws.spotter import Spotter
 from kws.templates import TemplateHead
@@ -95,6 +95,12 @@ def test_too_few_recordings_are_refused(recordings, tmp_path):
     with pytest.raises(ConfigError, match=r"Received: 2 usable of 3: .* is empty"):
         enroll("word", [*paths[:2], empty], tmp_path / "out.tflite")
     assert not (tmp_path / "out.tflite").exists()
+
+
+def test_background_speech_lies_beside_its_backbone(tmp_path):
+    assert background_path(backbone_path()).name == "enroll_background.npz"
+    assert background_path(backbone_path()).is_file()
+    assert background_path(tmp_path / "own.tflite") == tmp_path / "own.npz"
 
 
 def test_a_model_of_posteriors_is_no_backbone(recordings, tmp_path):

@@ -14,7 +14,8 @@ from click.testing import CliRunner
 from kws.errors import ConfigError
 from kws.features import Features
 from kws.manifest import UNKNOWN, FeatureSettings, Manifest
-from kws_train.mining.folder import Candidate, MinedFolder, write_clip
+from kws_train.mining.folder import Candidate, MinedFolder
+from kws_train.mining.word_clips import write_clip
 from kws_train.recipe import (
     AugmentRecipe,
     CrnnRecipe,
@@ -82,9 +83,9 @@ def labelled(path, sounds):
             )
         )
     folder.write_candidates(candidates, manifest=MANIFEST)
-    with folder.answering() as answers:
+    with folder.open_label_log() as labels:
         for candidate, (label, _) in zip(candidates, sounds, strict=True):
-            answers.keep(candidate, label)
+            labels.append(candidate.id, label)
     return path
 
 
@@ -144,9 +145,9 @@ def test_what_was_labelled_is_learnt_and_the_rest_is_kept(
 def test_scenes_are_made_of_the_labelled_clips(trained, squeaks, tone_words):
     from kws_train.data.corpus import load_corpus
     from kws_train.fit.training import _batches
-    from kws_train.mining.finetune import fine_tuning
+    from kws_train.mining.finetune import fine_tuning_recipe
 
-    recipe = fine_tuning(trained, squeaks)
+    recipe = fine_tuning_recipe(trained, squeaks)
     corpus = load_corpus(recipe.data, tone_words, split="train")
     mined = [clip for clip in corpus.clips["high"] if squeaks in clip.path.parents]
     assert [len(mined), {clip.weight for clip in mined}] == [16, {30.0}]
@@ -156,9 +157,9 @@ def test_scenes_are_made_of_the_labelled_clips(trained, squeaks, tone_words):
 
 
 def test_a_fine_tuning_goes_on_from_the_run_gently(trained, squeaks):
-    from kws_train.mining.finetune import fine_tuning
+    from kws_train.mining.finetune import fine_tuning_recipe
 
-    recipe = fine_tuning(trained, squeaks)
+    recipe = fine_tuning_recipe(trained, squeaks)
     assert (recipe.fit.epochs, recipe.fit.learning_rate, recipe.fit.keep) == (5, 3e-4, "last")
     assert (recipe.model, recipe.features) == (RECIPE.model, RECIPE.features)
     assert recipe.data.words[0] == RECIPE.data.words[0]
@@ -166,19 +167,19 @@ def test_a_fine_tuning_goes_on_from_the_run_gently(trained, squeaks):
 
 
 def test_a_second_fine_tuning_on_the_same_folder_has_it_once(trained, squeaks, tmp_path):
-    from kws_train.mining.finetune import fine_tuning
+    from kws_train.mining.finetune import fine_tuning_recipe
 
-    first = fine_tuning(trained, squeaks)
+    first = fine_tuning_recipe(trained, squeaks)
     run = tmp_path / "tuned"
     shutil.copytree(trained, run)
     settings = json.loads((run / "settings.json").read_text())
     settings["recipe"] = msgspec.to_builtins(first)
     (run / "settings.json").write_text(json.dumps(settings))
-    assert fine_tuning(run, squeaks).data == first.data
+    assert fine_tuning_recipe(run, squeaks).data == first.data
 
 
 def test_a_folder_without_labels_is_refused(trained, tmp_path):
-    from kws_train.mining.finetune import fine_tuning
+    from kws_train.mining.finetune import fine_tuning_recipe
 
     folder = labelled(tmp_path / "mined", [("_unsure_", beep(500, seed=1))])
     message = (
@@ -186,11 +187,11 @@ def test_a_folder_without_labels_is_refused(trained, tmp_path):
         f"`kws mine --out {folder}` and label some."
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
-        fine_tuning(trained, folder)
+        fine_tuning_recipe(trained, folder)
 
 
 def test_labels_that_the_run_does_not_know_are_refused(trained, tmp_path):
-    from kws_train.mining.finetune import fine_tuning
+    from kws_train.mining.finetune import fine_tuning_recipe
 
     folder = labelled(tmp_path / "mined", [("banana", beep(500, seed=1))])
     message = (
@@ -198,7 +199,7 @@ def test_labels_that_the_run_does_not_know_are_refused(trained, tmp_path):
         f"{folder}; {trained} knows low, high. Mine with the model that was exported from it."
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
-        fine_tuning(trained, folder)
+        fine_tuning_recipe(trained, folder)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +215,7 @@ def test_neither_a_recipe_nor_a_fine_tuning_is_a_usage_error(arguments, tensorfl
 
 def test_the_cut_word_is_where_the_tone_is(tmp_path):
     folder = labelled(tmp_path, [("high", beep(2500, seed=1))])
-    MinedFolder(folder).write_words()
+    MinedFolder(folder).write_training_clips()
     (path,) = (folder / "words" / "high").glob("*.flac")
     sound, _ = soundfile.read(path, dtype="int16")
     loud = np.flatnonzero(np.abs(sound) > 3000)

@@ -9,7 +9,8 @@ import soundfile
 from kws.errors import ConfigError
 from kws.manifest import UNKNOWN
 from kws_train.data.splits import official_split
-from kws_train.mining.folder import UNSURE, Candidate, MinedFolder, write_clip
+from kws_train.mining.folder import UNSURE, Candidate, MinedFolder
+from kws_train.mining.word_clips import write_clip
 
 RATE_HZ = 16_000
 
@@ -50,9 +51,9 @@ def folder(tmp_path, manifest):
 
 
 def answer(folder, *pairs):
-    with folder.answering() as answers:
+    with folder.open_label_log() as labels:
         for i, label in pairs:
-            answers.keep(folder.candidates()[i], label)
+            labels.append(folder.candidates()[i].id, label)
 
 
 def files(path):
@@ -71,8 +72,8 @@ def test_the_last_answer_counts_and_can_be_taken_back(folder):
 
 
 def test_an_answer_is_on_the_disk_before_the_next_one(folder):
-    with folder.answering() as answers:
-        answers.keep(folder.candidates()[0], "go")
+    with folder.open_label_log() as labels:
+        labels.append(folder.candidates()[0].id, "go")
         assert list(folder.labels().values()) == ["go"]
 
 
@@ -87,44 +88,44 @@ def test_half_a_line_of_a_power_cut_costs_that_answer_alone(folder):
 
 def test_two_cannot_label_at_once(folder):
     message = (
-        f"A folder of candidates must be labelled by one at a time. Received: {folder.path}, in "
-        f"which another `kws mine` runs. End that one first."
+        f"Only one process can label a folder. Another `kws mine` has {folder.path} open; stop "
+        f"that one first."
     )
-    with folder.answering(), pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):  # noqa: SIM117
-        with folder.answering():
+    with folder.open_label_log(), pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):  # noqa: SIM117
+        with folder.open_label_log():
             pass
 
 
 def test_clips_of_words_follow_the_labels(folder):
     answer(folder, (0, "go"), (1, UNKNOWN), (2, UNSURE))
-    assert folder.write_words() == {UNKNOWN: 1, "go": 1}
+    assert folder.write_training_clips() == {UNKNOWN: 1, "go": 1}
     assert files(folder.words) == [
         "_unknown_/000000000002_nohash_00001502-go.flac",
         "go/000000000001_nohash_00001501-go.flac",
     ]
     assert files(folder.speech) == ["000000000002-00001502-go.flac"]
     answer(folder, (0, "stop"), (1, None))
-    assert folder.write_words() == {"stop": 1}
+    assert folder.write_training_clips() == {"stop": 1}
     assert files(folder.words) == ["stop/000000000001_nohash_00001501-go.flac"]
     assert files(folder.speech) == []
 
 
 def test_what_others_put_among_the_words_stays(folder):
     answer(folder, (0, "go"))
-    folder.write_words()
+    folder.write_training_clips()
     own = folder.words / "go" / "me_nohash_0.flac"
     write_clip(own, sound())
     answer(folder, (0, None))
-    folder.write_words()
+    folder.write_training_clips()
     assert files(folder.words) == ["go/me_nohash_0.flac"]
 
 
 def test_words_are_written_once(folder):
     answer(folder, (0, "go"))
-    folder.write_words()
+    folder.write_training_clips()
     (path,) = folder.words.rglob("*.flac")
     before = path.stat().st_mtime_ns
-    folder.write_words()
+    folder.write_training_clips()
     assert path.stat().st_mtime_ns == before
 
 
@@ -132,7 +133,7 @@ def test_a_word_is_cut_in_the_pauses_around_it(folder):
     clip = folder.path / folder.candidates()[0].clip
     write_clip(clip, sound(word_s=(0.9, 1.6)))  # longer than it usually is
     answer(folder, (0, "go"))
-    folder.write_words()
+    folder.write_training_clips()
     (path,) = folder.words.rglob("*.flac")
     samples, rate_hz = soundfile.read(path, dtype="int16")
     loud = np.flatnonzero(np.abs(samples) > 500)
@@ -147,21 +148,21 @@ def test_a_word_at_the_very_ends_of_its_clip_is_cut_there(tmp_path, manifest):
     write_clip(tmp_path / one.clip, sound(word_s=(0.0, 0.5), seconds=0.5))
     mined.write_candidates([one], manifest=manifest)
     answer(mined, (0, "go"))
-    assert mined.write_words() == {"go": 1}
+    assert mined.write_training_clips() == {"go": 1}
     (path,) = mined.words.rglob("*.flac")
     assert len(soundfile.read(path)[0]) == RATE_HZ // 2
 
 
 def test_whole_clips_without_a_keyword_are_speech(folder):
     answer(folder, (0, UNKNOWN), (1, "go"))
-    folder.write_words()
+    folder.write_training_clips()
     (path,) = folder.speech.glob("*.flac")
     assert path.read_bytes() == (folder.path / folder.candidates()[0].clip).read_bytes()
 
 
 def test_clips_of_one_file_are_in_one_split(folder):
     answer(folder, (0, "go"), (1, "go"), (2, "go"))
-    folder.write_words()
+    folder.write_training_clips()
     paths = list(folder.words.rglob("*.flac"))
     assert {official_split(path) for path in paths} == {
         official_split(folder.words / f"{path.name[:12]}_nohash_7.flac") for path in paths
@@ -177,11 +178,11 @@ def test_a_new_list_removes_the_clips_that_it_lacks(folder, manifest):
 def test_a_label_that_is_no_folders_name_is_refused(folder, label):
     answer(folder, (0, label))
     message = (
-        f"A keyword that clips are made of must be the name of a folder. Received: {label!r}. "
+        f"A keyword to mine must be usable as a folder's name. Received: {label!r}. "
         f"Train the model with another keyword."
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
-        folder.write_words()
+        folder.write_training_clips()
 
 
 def test_a_folder_that_was_never_mined_is_said(tmp_path):
@@ -201,5 +202,5 @@ def test_a_full_disk_leaves_no_half_clip(folder, monkeypatch):
     monkeypatch.setattr(soundfile, "write", full)
     answer(folder, (0, "go"))
     with pytest.raises(OSError, match="could not be written"):
-        folder.write_words()
+        folder.write_training_clips()
     assert [path for path in folder.words.rglob("*") if path.is_file()] == []

@@ -17,9 +17,11 @@ from rich.console import Console
 
 from kws.errors import ConfigError
 from kws.manifest import UNKNOWN
-from kws_train.mining import labeller
-from kws_train.mining.folder import UNSURE, Candidate, MinedFolder, write_clip
-from kws_train.mining.labeller import Player, keys_of, label, player_words
+from kws_train.mining import clip_player
+from kws_train.mining.clip_player import ClipPlayer, player_command
+from kws_train.mining.folder import UNSURE, Candidate, MinedFolder
+from kws_train.mining.labeller import label_candidates, read_keys
+from kws_train.mining.word_clips import write_clip
 
 FAKE_PLAYER = """
 import shutil, sys
@@ -75,7 +77,7 @@ def press(folder, keys, *, player=("true",)):
             raise EOFError from None
 
     console = Console(file=screen, force_terminal=True, width=90)
-    return label(folder, player=player, console=console, key=key), screen.getvalue()
+    return label_candidates(folder, player=player, console=console, key=key), screen.getvalue()
 
 
 def labels(folder):
@@ -96,8 +98,8 @@ def test_back_takes_the_last_answer_back(folder):
     n_left, shown = press(folder, "ynbbn")
     assert n_left == 3
     assert labels(folder) == [UNKNOWN, None, None, None]
-    assert "Taken back: no keyword" in shown
-    assert "Taken back: go" in shown
+    assert "Retracted: no keyword" in shown
+    assert "Retracted: go" in shown
 
 
 def test_back_at_the_beginning_does_nothing(folder):
@@ -132,7 +134,7 @@ def test_an_interruption_keeps_what_was_answered(folder):
         raise KeyboardInterrupt
 
     console = Console(file=io.StringIO())
-    assert label(folder, player=["true"], console=console, key=key) == 2
+    assert label_candidates(folder, player=["true"], console=console, key=key) == 2
     assert labels(folder) == ["go", UNKNOWN, None, None]
 
 
@@ -153,14 +155,14 @@ def test_each_clip_is_played_when_it_comes_and_again_on_space(folder, player, tm
         after(n)
         return pressed
 
-    label(folder, player=player, console=Console(file=io.StringIO()), key=key)
+    label_candidates(folder, player=player, console=Console(file=io.StringIO()), key=key)
     header, first, second = 44, 2 * 16_000, 2 * 17_000
     sizes = [int(size) - header for size in played.read_text().split()]
     assert sizes == [first, first, second, first]
 
 
 def test_a_player_that_fails_is_said_and_labelling_goes_on(folder, monkeypatch):
-    monkeypatch.setattr(labeller, "_FAILS_WITHIN_S", 30)
+    monkeypatch.setattr(clip_player, "_START_TIMEOUT_S", 30)
     failing = ["sh", "-c", "echo no sound card >&2; exit 3"]
     n_left, shown = press(folder, "y", player=failing)
     assert n_left == 3
@@ -181,7 +183,7 @@ def test_a_clip_that_is_gone_is_said(folder):
 
 def test_the_next_key_stops_what_is_played(folder, tmp_path):
     clip = folder.path / folder.candidates()[0].clip
-    one = Player(["sh", "-c", f"echo $$ > {tmp_path}/pid; exec sleep 600"], tmp_path)
+    one = ClipPlayer(["sh", "-c", f"echo $$ > {tmp_path}/pid; exec sleep 600"], tmp_path)
     assert one.play(clip) == ""
     deadline = time.monotonic() + 60
     while not (text := (tmp_path / "pid").read_text() if (tmp_path / "pid").exists() else ""):
@@ -196,10 +198,10 @@ def test_without_a_player_it_is_said_how_to_get_one(monkeypatch):
     message = (
         "Labelling needs a program that plays sounds. Received: none of pw-play, paplay, aplay. "
         "Run `sudo apt install alsa-utils`, or name another, such as --player 'ffplay -nodisp "
-        "-autoexit'; --no-label stops before."
+        "-autoexit'; `--no-label` skips labelling."
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
-        player_words(None)
+        player_command(None)
 
 
 @pytest.mark.parametrize(
@@ -211,11 +213,11 @@ def test_without_a_player_it_is_said_how_to_get_one(monkeypatch):
 )
 def test_a_player_that_is_no_command_is_said(command, start):
     with pytest.raises(ConfigError, match=f"^{re.escape(start)}"):
-        player_words(command)
+        player_command(command)
 
 
 def test_a_player_is_a_program_and_its_options():
-    assert player_words("play -q --gain '1 2'") == ["play", "-q", "--gain", "1 2"]
+    assert player_command("play -q --gain '1 2'") == ["play", "-q", "--gain", "1 2"]
 
 
 def test_keys_typed_early_are_not_lost_and_the_terminal_is_put_in_order():
@@ -225,7 +227,7 @@ def test_keys_typed_early_are_not_lost_and_the_terminal_is_put_in_order():
     before = termios.tcgetattr(follower)
     with os.fdopen(follower, "r") as terminal:
         os.write(leader, b"y")
-        with keys_of(terminal) as key:
+        with read_keys(terminal) as key:
             os.write(leader, b"n ")
             during = termios.tcgetattr(terminal)
             assert [key(), key(), key()] == ["y", "n", " "]
@@ -237,7 +239,7 @@ def test_keys_typed_early_are_not_lost_and_the_terminal_is_put_in_order():
 def test_ctrl_c_between_two_keys_is_raised_at_the_next():
     leader, follower = pty.openpty()
     before = signal.getsignal(signal.SIGINT)
-    with os.fdopen(follower, "r") as terminal, keys_of(terminal) as key:
+    with os.fdopen(follower, "r") as terminal, read_keys(terminal) as key:
         signal.raise_signal(signal.SIGINT)
         os.write(leader, b"y")
         with pytest.raises(KeyboardInterrupt):
@@ -307,6 +309,6 @@ def test_a_labeller_that_is_interrupted_says_what_is_left(folder):
     terminal.press("y")
     terminal.wait_for("2 of 4")
     terminal.process.send_signal(signal.SIGINT)
-    terminal.wait_for("3 are not labelled; the same command goes on.")
+    terminal.wait_for("3 candidates are left; run the same command to continue.")
     terminal.wait_for(": go 1")
     assert terminal.end() == 0

@@ -1,4 +1,4 @@
-"""What `kws new` refuses before it does anything, and what it says it will do."""
+"""Options that `kws new` refuses before it does anything."""
 
 import pytest
 from click.testing import CliRunner
@@ -26,7 +26,7 @@ def test_a_model_needs_its_suffix(tmp_path):
 def test_without_voices_there_must_be_recordings(tmp_path):
     result = run("hey robot", "--no-voices", "--out", tmp_path / "a.tflite")
     assert result.exit_code == 2
-    assert "--no-voices leaves nothing to learn from: give --recordings." in result.output
+    assert "--no-voices needs --recordings to train on." in result.output
 
 
 def test_a_phrase_is_given_once(tmp_path):

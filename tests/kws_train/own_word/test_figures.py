@@ -1,4 +1,4 @@
-"""The figures of a new model, and how they are put in words."""
+"""The figures of a new model and their summary."""
 
 from types import SimpleNamespace
 
@@ -7,7 +7,7 @@ import pytest
 
 from kws.model import bundled_models, open_model
 from kws_train.evaluate.det import operating_point
-from kws_train.own_word.figures import Outcome, confusers, describe
+from kws_train.own_word.figures import Figures, confusions, describe_figures
 
 CHOSEN = operating_point(n_false=0, n_missed=1, hours=1.0, n_words=9, threshold=0.6, budget=0.5)
 SET = operating_point(n_false=1, n_missed=0, hours=1.0, n_words=9, threshold=0.55, budget=None)
@@ -38,12 +38,12 @@ def test_what_is_taken_for_the_phrase_comes_with_counts_the_surest_first(firing)
         "never": firing(0, 9),
     }
     model = open_model(bundled_models()["computer"])
-    found = confusers(model, said, budget=0.5)
+    found = confusions(model, said, budget=0.5)
     assert list(found.items()) == [("nearly always", (5, 6)), ("once of one", (1, 1))]
 
 
-def test_an_outcome_is_put_in_words_and_comes_back_from_json(tmp_path):
-    outcome = Outcome(
+def test_figures_are_summarised_and_come_back_from_json(tmp_path):
+    figures = Figures(
         keywords=("robot",),
         tested_on="recordings",
         n_words=9,
@@ -56,13 +56,13 @@ def test_an_outcome_is_put_in_words_and_comes_back_from_json(tmp_path):
         cpu_ms=1.5,
         minutes=3.0,
     )
-    assert msgspec.json.decode(msgspec.json.encode(outcome), type=Outcome) == outcome
-    text = describe(outcome, model=tmp_path / "a.tflite", report=tmp_path / "report.html")
-    assert " clean  0.5 false alarms/h:  11.1 % [2.0, 43.5] from 0.600 on\n" in text
-    set_to = "as it is set, 0.550:   0.0 % [0.0, 29.9] at 1.00 false alarms/h [0.03, 5.57]\n"
-    assert f" clean  {set_to}" in text
-    assert "confused by: row but (3 of 4)" in text
-    none = msgspec.structs.replace(outcome, confused_by={})
-    assert "confused by: none of the words tried" in describe(
+    assert msgspec.json.decode(msgspec.json.encode(figures), type=Figures) == figures
+    text = describe_figures(figures, model=tmp_path / "a.tflite", report=tmp_path / "report.html")
+    assert " clean  0.5 false alarms/h:  11.1 % [2.0, 43.5] at threshold 0.600\n" in text
+    own = "at the model's own threshold, 0.550:   0.0 % [0.0, 29.9] with 1.00 false alarms/h"
+    assert f" clean  {own} [0.03, 5.57]\n" in text
+    assert "confused with: row but (3 of 4)" in text
+    none = msgspec.structs.replace(figures, confused_by={})
+    assert "confused with: none of the tested words" in describe_figures(
         none, model=tmp_path / "a.tflite", report=tmp_path / "report.html"
     )

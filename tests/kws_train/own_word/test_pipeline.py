@@ -1,4 +1,4 @@
-"""From a request to a model that runs, with everything shortened but nothing left out."""
+"""From a request to a model that runs, through all stages, each shortened."""
 
 import hashlib
 
@@ -9,11 +9,10 @@ import soundfile
 from kws.manifest import read_manifest
 from kws.model import open_model
 from kws.spotter import Spotter
-from kws_train.own_word import pipeline as making
-from kws_train.own_word import recipe as recipes
-from kws_train.own_word.figures import describe
-from kws_train.own_word.pipeline import make
-from kws_train.own_word.workspace import Request, Work
+from kws_train.own_word import prepare, recipe, time_budget
+from kws_train.own_word.figures import describe_figures
+from kws_train.own_word.pipeline import build_word_model
+from kws_train.own_word.workspace import Request, Workspace
 
 RATE_HZ = 16_000
 
@@ -45,11 +44,11 @@ def buzz(pitch_hz: float, formants_hz: np.ndarray, *, seconds: float) -> np.ndar
 @pytest.fixture
 def shortened(monkeypatch):
     """Three stages of an epoch of few scenes."""
-    monkeypatch.setattr(recipes, "_EPOCHS", (2, 1, 1))
-    monkeypatch.setattr(recipes, "_BATCH", 16)
-    monkeypatch.setattr(recipes, "_SCENES_PER_EPOCH", (64, 64))
-    monkeypatch.setattr(recipes, "_PROBED_SCENES", 32)
-    monkeypatch.setattr(making, "_N_SENTENCES", 60)
+    monkeypatch.setattr(recipe, "_EPOCHS", (2, 1, 1))
+    monkeypatch.setattr(recipe, "_BATCH", 16)
+    monkeypatch.setattr(time_budget, "_SCENES_PER_EPOCH", (64, 64))
+    monkeypatch.setattr(time_budget, "_N_PROBE_BATCHES", 2)
+    monkeypatch.setattr(prepare, "_N_SENTENCES", 60)
 
 
 @pytest.fixture
@@ -73,42 +72,46 @@ def speech(tmp_path):
 def test_text_becomes_a_model_with_figures_and_a_report(tmp_path, shortened, speech):
     said: list[str] = []
     request = Request(phrases=("hey robot", "Lights out"), speech=(speech,), minutes=1, n_clips=60)
-    work = Work(tmp_path / "work")
-    everything = {"out": tmp_path / "robot.tflite", "work": work, "backends": [Buzzer()]}
-    result = make(request, **everything, cache=tmp_path / "cache", say=said.append)
+    workspace = Workspace(tmp_path / "work", notify=said.append)
+    everything = {"out": tmp_path / "robot.tflite", "workspace": workspace}
+    everything |= {"engines": [Buzzer()], "cache": tmp_path / "cache"}
+    result = build_word_model(request, **everything)
 
     manifest, _ = read_manifest(result.model)
     assert manifest.keywords == ("hey_robot", "lights_out")
     assert [point.false_alarms_per_hour for point in manifest.calibration][:4] == [0.1, 0.2, 0.5, 1]
-    outcome = result.outcome
-    assert set(outcome.points) == {"clean", "10 dB"}
-    assert (
-        outcome.tested_on == "synthetic voices kept from training; people will be missed more often"
-    )
-    assert 0.3 <= outcome.thresholds["hey_robot"] < 1
-    assert outcome.n_bytes == result.model.stat().st_size < 100_000
-    assert "no noise was given: white, pink and brown noise are used" in said
-    assert {"hey_robot", "lights_out"} <= {folder.name for folder in work.test.iterdir()}
+    figures = result.figures
+    assert set(figures.points) == {"clean", "10 dB"}
+    assert figures.tested_on == "held-out synthetic voices; expect more misses with people"
+    assert 0.3 <= figures.thresholds["hey_robot"] < 1
+    assert figures.n_bytes == result.model.stat().st_size < 100_000
+    assert "no noise given: white, pink and brown noise are used" in said
+    assert {"hey_robot", "lights_out"} <= {folder.name for folder in workspace.test_clips.iterdir()}
     assert "lights_out" in result.report.read_text(encoding="utf-8")
-    assert 0 < outcome.minutes < 10
-    text = describe(outcome, model=result.model, report=result.report)
+    assert 0 < figures.minutes < 10
+    text = describe_figures(figures, model=result.model, report=result.report)
     assert "false_alarms_per_hour = 0.5" in text
     Spotter(open_model(result.model)).process(np.zeros(RATE_HZ, np.int16))
 
     spoken = list((tmp_path / "cache").rglob("*.flac"))
-    weights = (work.run / "model.weights.h5").stat().st_mtime_ns
+    weights = (workspace.run / "model.weights.h5").stat().st_mtime_ns
     result.model.unlink()
-    again = make(request, **everything, cache=tmp_path / "cache", say=said.append)
-    assert said[-1] == "this was made before; nothing is done again"
-    assert again.outcome == outcome
-    assert again.model.stat().st_size == outcome.n_bytes
+    again = build_word_model(request, **everything)
+    assert said[-1] == "already finished: nothing to do"
+    assert again.figures == figures
+    assert again.model.stat().st_size == figures.n_bytes
 
-    # Interrupted while it measured: what was trained and spoken before is found again.
-    work.outcome.unlink()
-    again = make(request, **everything, cache=tmp_path / "cache", say=said.append)
-    assert (work.run / "model.weights.h5").stat().st_mtime_ns == weights
+    # After an interruption in the evaluation, the stages before keep their results.
+    workspace.figures.unlink()
+    exported = workspace.exported.stat().st_mtime_ns
+    n_messages = len(said)
+    again = build_word_model(request, **everything)
+    assert (workspace.run / "model.weights.h5").stat().st_mtime_ns == weights
     assert list((tmp_path / "cache").rglob("*.flac")) == spoken
-    assert again.outcome.points == outcome.points
+    assert workspace.exported.stat().st_mtime_ns == exported
+    assert said[-1] == "measuring on held-out words and speech"
+    assert not any("calibrating" in line for line in said[n_messages:])
+    assert again.figures.points == figures.points
 
 
 @pytest.mark.slow
@@ -123,14 +126,13 @@ def test_recordings_alone_will_do_in_any_language(tmp_path, shortened, speech):
     request = Request(
         phrases=("schön",), language="de", recordings=path.parent, speech=(speech,), minutes=1
     )
-    result = make(
+    result = build_word_model(
         request,
         out=tmp_path / "a.tflite",
-        work=Work(tmp_path / "work"),
-        backends=[],
-        say=said.append,
+        workspace=Workspace(tmp_path / "work", notify=said.append),
+        engines=[],
     )
-    assert result.outcome.keywords == ("schön",)
-    assert result.outcome.tested_on == "recordings kept from training"
-    assert result.outcome.n_words == 2
+    assert result.figures.keywords == ("schön",)
+    assert result.figures.tested_on == "held-out recordings"
+    assert result.figures.n_words == 2
     assert any(line.endswith("9 for train, 1 for validation, 2 for test") for line in said)

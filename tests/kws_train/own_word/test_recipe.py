@@ -6,15 +6,16 @@ import soundfile
 
 from kws.manifest import DataSource
 from kws_train.fit.training import restore
-from kws_train.own_word.pretrained import recipe_of_backbone, unpack
-from kws_train.own_word.recipe import draw_up, usual_length_ms, weight_of_real, within
+from kws_train.own_word.pretrained import pretrained_recipe, unpack_run
+from kws_train.own_word.recipe import median_word_ms, recording_weight, word_recipe
+from kws_train.own_word.time_budget import fit_to_minutes
 from kws_train.recipe import SpeechCorpus, WordCorpus, load_recipe, write_recipe
 
 
 def recipe():
-    return draw_up(
+    return word_recipe(
         ["hey_robot"],
-        words=[WordCorpus(path="said")],
+        words=[WordCorpus(path="synthetic")],
         speech=[SpeechCorpus(path="/speech")],
         noise=["noise/train"],
         sources=[DataSource(name="voices", licence="theirs")],
@@ -24,15 +25,15 @@ def recipe():
 
 
 def test_minutes_become_scenes():
-    short, long = (within(recipe(), minutes=minutes, scene_s=0.004) for minutes in (10, 30))
+    short, long = (fit_to_minutes(recipe(), minutes=minutes, scene_s=0.004) for minutes in (10, 30))
     assert 3 <= long.fit.scenes_per_epoch / short.fit.scenes_per_epoch <= 3.2
     n_scenes = sum(stage.fit.epochs * stage.fit.scenes_per_epoch for stage in long.stages())
     assert 0.85 * 1800 <= n_scenes * 0.004 * 1.1 <= 1800
 
 
 def test_a_slow_machine_gets_a_short_training_and_a_fast_one_no_endless_one():
-    assert within(recipe(), minutes=1, scene_s=10).fit.scenes_per_epoch == 256
-    assert within(recipe(), minutes=10_000, scene_s=1e-3).fit.scenes_per_epoch == 12_800
+    assert fit_to_minutes(recipe(), minutes=1, scene_s=10).fit.scenes_per_epoch == 256
+    assert fit_to_minutes(recipe(), minutes=10_000, scene_s=1e-3).fit.scenes_per_epoch == 12_800
 
 
 def test_the_later_stages_hear_what_the_ones_before_mistook():
@@ -47,8 +48,8 @@ def test_it_is_a_recipe_like_any_other(tmp_path):
 
 
 def test_it_begins_with_the_bundled_network(tmp_path):
-    model, known = restore(unpack(tmp_path / "backbone"))
-    assert known.model == recipe().model == recipe_of_backbone().model
+    model, known = restore(unpack_run(tmp_path / "pretrained"))
+    assert known.model == recipe().model == pretrained_recipe().model
     assert known.features == recipe().features
     assert "yes" in known.data.keywords
     assert model.count_params() > 60_000
@@ -56,13 +57,13 @@ def test_it_begins_with_the_bundled_network(tmp_path):
 
 def test_real_recordings_count_for_more_the_more_there_are():
     def share(n_real: int, n_synthetic: int = 400) -> float:
-        real = weight_of_real(n_real, n_synthetic) * n_real
+        real = recording_weight(n_real, n_synthetic) * n_real
         return real / (real + n_synthetic)
 
     assert share(30) == pytest.approx(0.5)
     assert share(50) == pytest.approx(50 / 80)
     assert share(300) == share(3000) == pytest.approx(0.8)
-    assert weight_of_real(0, 400) == weight_of_real(10, 0) == 1.0
+    assert recording_weight(0, 400) == recording_weight(10, 0) == 1.0
 
 
 def test_the_length_of_a_word_is_its_median(tmp_path):
@@ -74,4 +75,4 @@ def test_the_length_of_a_word_is_its_median(tmp_path):
         )
         paths.append(tmp_path / f"{i}.flac")
         soundfile.write(paths[-1], np.clip(wave, -32768, 32767).astype(np.int16), 16_000)
-    assert usual_length_ms(paths) in (600, 650)
+    assert median_word_ms(paths) in (600, 650)

@@ -1,4 +1,4 @@
-"""Clips are trimmed, and faulty ones found."""
+"""Clips are trimmed, and defects of clips are found."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ import pytest
 from kws.errors import ConfigError
 from kws_train.data.audio_files import read_samples
 from kws_train.synth import clip_checks
-from kws_train.synth.clip_checks import MARGIN_S, Whisper, fault_of, reads_as, trimmed
+from kws_train.synth.clip_checks import MARGIN_S, Whisper, find_defect, matches_text, trim_silence
 
 LIBRISPEECH = Path(__file__).parents[2] / "data" / "librispeech"
 RATE_HZ = 16_000
@@ -20,49 +20,50 @@ MARGIN = int(MARGIN_S * RATE_HZ)
 def test_silence_at_the_ends_is_cut_and_pauses_within_are_kept(voiced):
     pause = np.zeros(8000, np.int16)
     said = np.concatenate([voiced[:8000], pause, voiced[:8000]])
-    clip = trimmed(np.concatenate([np.zeros(9600, np.int16), said, np.zeros(4800, np.int16)]))
+    clip = trim_silence(np.concatenate([np.zeros(9600, np.int16), said, np.zeros(4800, np.int16)]))
     assert len(clip) == len(said) + 2 * MARGIN
     assert np.array_equal(clip[MARGIN:-MARGIN], said)
 
 
 def test_missing_silence_is_filled_up(voiced):
-    clip = trimmed(voiced[:8000])
+    clip = trim_silence(voiced[:8000])
     assert len(clip) == 8000 + 2 * MARGIN
     assert not clip[:MARGIN].any()
 
 
 @pytest.mark.parametrize("samples", [np.zeros(0, np.int16), np.zeros(50, np.int16), np.zeros(9000)])
 def test_nothing_stays_nothing(samples):
-    assert len(trimmed(samples.astype(np.int16))) == 0
+    assert len(trim_silence(samples.astype(np.int16))) == 0
 
 
 def test_real_speech_is_without_fault():
     for path in sorted(LIBRISPEECH.glob("**/*.opus")):
         assert (
-            fault_of(trimmed(read_samples(path)[: 2 * RATE_HZ]), text="some twenty letters") is None
+            find_defect(trim_silence(read_samples(path)[: 2 * RATE_HZ]), text="some twenty letters")
+            is None
         )
 
 
 def test_a_long_phrase_may_last_longer(voiced):
     long = np.tile(voiced, 2)[: 3 * RATE_HZ]
-    assert fault_of(long, text="off") == "too long"
-    assert fault_of(long, text="turn on the light in here") is None
+    assert find_defect(long, text="off") == "too long"
+    assert find_defect(long, text="turn on the light in here") is None
 
 
 @pytest.mark.parametrize(
     "heard", ["Hey, computer.", "hey computers", "Hey commuter!", "a computer"]
 )
 def test_what_a_recogniser_may_write_passes(heard):
-    assert reads_as(heard, "hey computer")
+    assert matches_text(heard, "hey computer")
 
 
 @pytest.mark.parametrize("heard", ["", "Thank you.", "you", "Hey."])
 def test_what_is_something_else_does_not(heard):
-    assert not reads_as(heard, "hey computer")
+    assert not matches_text(heard, "hey computer")
 
 
 def test_compounds_may_be_written_apart():
-    assert reads_as("Snow boy.", "snowboy")
+    assert matches_text("Snow boy.", "snowboy")
 
 
 def test_whisper_is_asked_in_its_own_format(monkeypatch, voiced):
@@ -77,9 +78,9 @@ def test_whisper_is_asked_in_its_own_format(monkeypatch, voiced):
 
     clip_checks._open.cache_clear()
     monkeypatch.setitem(sys.modules, "faster_whisper", SimpleNamespace(WhisperModel=Model))
-    reader = Whisper(language="de")
-    assert reader.read(voiced).split() == ["Hallo", "Küche."]
-    assert reader.name == "whisper-tiny-de"
+    whisper = Whisper(language="de")
+    assert whisper.transcribe(voiced).split() == ["Hallo", "Küche."]
+    assert whisper.name == "whisper-tiny-de"
     clip_checks._open.cache_clear()
 
 

@@ -2,16 +2,15 @@
 
 import pytest
 
+from kws_train.synth.lexicon import common_words, phrase_pronunciations
 from kws_train.synth.negatives import (
     WAKE_WORDS,
     Negative,
-    apart_from,
-    common_words,
-    holds,
-    negatives,
-    share_out,
+    allocate_clips,
+    contains,
+    find_negatives,
+    without_keywords,
 )
-from kws_train.synth.phonemes import pronunciations_of_words
 from kws_train.synth.phrases import Phrase
 
 pytestmark = pytest.mark.slow  # the dictionary is read, and all words asked for
@@ -23,7 +22,7 @@ def texts(found, kind=None):
 
 @pytest.fixture(scope="module")
 def found():
-    return negatives(Phrase.of("hey computer"), n=120)
+    return find_negatives(Phrase.of("hey computer"), n=120)
 
 
 def test_what_an_accent_may_make_of_the_phrase_is_left_out_unless_people_say_it(found):
@@ -31,9 +30,9 @@ def test_what_an_accent_may_make_of_the_phrase_is_left_out_unless_people_say_it(
     assert "a computer" in near
     assert not {"he computer", "say computer", "high computer"} & near
     assert not {"few glass", "view class"} & {
-        one.text for one in negatives(Phrase.of("view glass"))
+        one.text for one in find_negatives(Phrase.of("view glass"))
     }
-    assert "compute" in {one.text for one in negatives(Phrase.of("computer"))}
+    assert "compute" in {one.text for one in find_negatives(Phrase.of("computer"))}
 
 
 def test_all_kinds_are_there(found):
@@ -53,28 +52,28 @@ def test_the_nearest_come_first_and_none_twice(found):
 
 def test_what_sounds_like_the_phrase_or_holds_it_is_none(found):
     assert not texts(found) & {"hey computer", "hay computer", "hey computers"}
-    computer = negatives(Phrase.of("computer"))
+    computer = find_negatives(Phrase.of("computer"))
     assert not texts(computer) & {"computer", "computers", "supercomputer", "hey computer"}
-    ways = pronunciations_of_words(["hey", "computer"])
+    ways = phrase_pronunciations(["hey", "computer"])
     for one in found:
         assert not any(
-            holds(way, ways) for way in pronunciations_of_words(one.text.lower().split())
+            contains(way, ways) for way in phrase_pronunciations(one.text.lower().split())
         )
 
 
 def test_what_holds_or_sounds_like_another_keyword_is_left_out_of_a_model_of_both():
-    near_go = negatives(Phrase.of("go"))
-    apart = apart_from(near_go, [Phrase.of("no"), Phrase.of("stop")])
+    near_go = find_negatives(Phrase.of("go"))
+    apart = without_keywords(near_go, [Phrase.of("no"), Phrase.of("stop")])
     assert texts(near_go) - texts(apart) == {"know", "americano", "snowboy"}
-    spanish = negatives(Phrase.of("para ahora", language="es"))
-    assert texts(spanish) - texts(apart_from(spanish, [Phrase.of("ahora", language="es")])) == {
-        "ahora"
-    }
+    spanish = find_negatives(Phrase.of("para ahora", language="es"))
+    assert texts(spanish) - texts(
+        without_keywords(spanish, [Phrase.of("ahora", language="es")])
+    ) == {"ahora"}
 
 
 def test_a_seed_decides_and_another_decides_otherwise(found):
-    assert negatives(Phrase.of("hey computer"), n=120) == found
-    other = negatives(Phrase.of("hey computer"), n=120, seed=2)
+    assert find_negatives(Phrase.of("hey computer"), n=120) == found
+    other = find_negatives(Phrase.of("hey computer"), n=120, seed=2)
     assert texts(other, "near") == texts(found, "near")
     assert texts(other, "start") != texts(found, "start")
 
@@ -83,32 +82,32 @@ def test_a_seed_decides_and_another_decides_otherwise(found):
     ("phrase", "part"), [("snowboy", "snow"), ("view glass", "glass"), ("KWS", "K W")]
 )
 def test_parts_of_other_phrases(phrase, part):
-    assert part in texts(negatives(Phrase.of(phrase)), "part")
+    assert part in texts(find_negatives(Phrase.of(phrase)), "part")
 
 
 @pytest.mark.parametrize("phrase", ["hey", "a", "r2d2", "seven"])
 @pytest.mark.parametrize("n", [5, 60])
 def test_there_is_something_like_every_phrase(phrase, n):
-    found = negatives(Phrase.of(phrase), n=n)
+    found = find_negatives(Phrase.of(phrase), n=n)
     assert 1 <= len(found) <= n
 
 
 def test_other_languages_have_parts_and_wake_words():
-    found = negatives(Phrase.of("hallo küche", language="de"))
+    found = find_negatives(Phrase.of("hallo küche", language="de"))
     assert texts(found, "part") == {"hallo", "küche"}
     assert texts(found, "wake") == set(WAKE_WORDS)
-    assert len(negatives(Phrase.of("küche", language="de"), n=3)) == 3
+    assert len(find_negatives(Phrase.of("küche", language="de"), n=3)) == 3
 
 
 def test_clips_are_shared_out_to_the_last_and_more_to_the_near():
     near = Negative(text="a", kind="near", distance=0.1)
     far = Negative(text="b", kind="near", distance=0.8)
     part = Negative(text="c", kind="part", distance=0.8)
-    shares = share_out([near, far, part], n_clips=1000)
+    shares = allocate_clips([near, far, part], n_clips=1000)
     assert sum(shares.values()) == 1000
     assert shares["a"] > shares["c"] > shares["b"] > 0
-    assert share_out([near, far], n_clips=1) == {"a": 1}
-    assert share_out([], n_clips=10) == {}
+    assert allocate_clips([near, far], n_clips=1) == {"a": 1}
+    assert allocate_clips([], n_clips=10) == {}
 
 
 def test_common_words_are_what_people_say():

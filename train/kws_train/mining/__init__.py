@@ -1,6 +1,15 @@
-"""`kws mine`: what a model heard in recordings, ranked, labelled by ear, ready to be trained on.
+"""Mining: find clips that a model is unsure of in recordings, label them by ear, train on them.
 
-`candidates` lets the model hear, `rises` finds the moments, `choice` ranks them, `gather` does all
-three and cuts clips, `labeller` asks a person, and `folder` is where everything lies, until
-`kws train --fine-tune` takes it.
+- `cli`: the command `kws mine`.
+- `scan`: run a model over recordings and keep the peaks of its scores.
+- `peaks`: peaks of smoothed posteriors.
+- `word_embedding`: embeddings of peaks, to compare how they sound.
+- `select`: active learning, which peaks to label first.
+- `collect`: scan, select and cut the candidates' clips.
+- `folder`: the folder of candidates, labels and training clips.
+- `label_log`: the log of labels.
+- `word_clips`: clips cut to labelled words.
+- `labeller`: labelling by ear in a terminal.
+- `clip_player`: playback of clips by an external program.
+- `finetune`: the recipe of a fine-tuning on labelled clips.
 """

@@ -1,4 +1,4 @@
-"""The command `kws mine`; the work is done in `gather`, `labeller` and `folder`."""
+"""The command `kws mine`; the work is done in `collect`, `labeller` and `folder`."""
 
 import math
 import sys
@@ -57,8 +57,8 @@ def mine(
     command resumes; without MODEL and DIR, the clips in --out are labelled. `kws train --fine-tune`
     trains on the labels.
     """
+    from kws_train.mining.collect import collect_candidates
     from kws_train.mining.folder import MinedFolder
-    from kws_train.mining.gather import gather
 
     in_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     if label and not in_terminal:
@@ -68,7 +68,7 @@ def mine(
     if bool(model) != bool(recordings):
         raise click.UsageError("Give MODEL and DIR, or neither to label what --out holds.")
     if model:
-        found = gather(
+        found = collect_candidates(
             model,
             recordings,
             out,
@@ -79,18 +79,18 @@ def mine(
             progress=sys.stderr.isatty(),
         )
         click.echo(
-            f"{out}: {found.n_files} files heard, {found.hours:.2f} h; {found.n_found} moments, "
-            f"{len(found.candidates)} chosen; {found.n_labelled} labelled before; "
-            f"{len(found.left_out)} files left out"
+            f"{out}: {found.n_files} files processed, {found.hours:.2f} h; {found.n_peaks} peaks, "
+            f"{len(found.candidates)} selected; {found.n_labelled} already labelled; "
+            f"{len(found.left_out)} files skipped"
         )
     folder = MinedFolder(out)
     if label is None:
         label = in_terminal
     if label and any(one.id not in folder.labels() for one in folder.candidates()):
         _label(folder, player)
-    counts = folder.write_words()
-    said = ", ".join(f"{word} {count}" for word, count in counts.items())
-    click.echo(f"{folder.words}: {said or 'no clip yet, nothing is labelled'}")
+    counts = folder.write_training_clips()
+    summary = ", ".join(f"{word} {count}" for word, count in counts.items())
+    click.echo(f"{folder.words}: {summary or 'no clips, nothing is labelled yet'}")
     if counts:
         click.echo(f"Next: kws train --fine-tune {out} --start RUN --data DATA --out RUN2")
 
@@ -98,10 +98,11 @@ def mine(
 def _label(folder: "MinedFolder", player: str | None) -> None:
     from rich.console import Console
 
-    from kws_train.mining.labeller import keys_of, label, player_words
+    from kws_train.mining.clip_player import player_command
+    from kws_train.mining.labeller import label_candidates, read_keys
 
-    words = player_words(player)
-    with keys_of(sys.stdin) as key:
-        n_left = label(folder, player=words, console=Console(), key=key)
+    command = player_command(player)
+    with read_keys(sys.stdin) as key:
+        n_left = label_candidates(folder, player=command, console=Console(), key=key)
     if n_left:
-        click.echo(f"{n_left} are not labelled; the same command goes on.")
+        click.echo(f"{n_left} candidates are left; run the same command to continue.")

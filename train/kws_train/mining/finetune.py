@@ -1,4 +1,4 @@
-"""Fine-tuning on what was labelled: the recipe that a run goes on by."""
+"""The recipe of a fine-tuning: a trained run continued with labelled clips of its own rooms."""
 
 from pathlib import Path
 
@@ -10,37 +10,37 @@ from kws_train.fit.training import restore
 from kws_train.mining.folder import MinedFolder
 from kws_train.recipe import CtcRecipe, DataRecipe, Recipe, SpeechCorpus, WordCorpus
 
-__all__ = ["fine_tuning"]
+__all__ = ["fine_tuning_recipe"]
 
 _EPOCHS = 5
 _LEARNING_RATE = 3e-4
-_WEIGHT = 10.0  # a clip of the room itself, against one of the corpora that weighs most
+_WEIGHT = 10.0  # of a labelled clip, relative to the heaviest corpus
 _MINED_SHARE = 0.4
 _SOURCE = "Own recordings, labelled"
 
 
-def fine_tuning(run: Path, folder: Path) -> Recipe:
-    """Return the recipe that goes on from a run with the labelled clips of a folder.
+def fine_tuning_recipe(run: Path, folder: Path) -> Recipe:
+    """Return the recipe that continues a run with the labelled clips of a folder.
 
-    The run's own data stays in, so that nothing is forgotten, and validates. Clips of keywords are
-    drawn ten times as often as any other. What is no keyword is an unknown word, and its whole clip
-    is continuous speech, to which scenes come back where the run's model errs.
+    The run's own data is kept, against forgetting, and validates. Labelled clips of keywords are
+    drawn ten times as often as any other. Clips without a keyword are unknown words, and each whole
+    clip is continuous speech as well, of which hard negatives are mined.
 
     Parameters
     ----------
     run : Path
         A run folder.
     folder : Path
-        Of `kws mine`.
+        A folder of `kws mine`.
 
     Raises
     ------
     ConfigError
-        If there is no trained run, nothing is labelled, or the labels are not the run's keywords.
+        If there is no trained run, no label, or a label that is no keyword of the run.
     """
     recipe = restore(run)[1]
     mined = MinedFolder(folder.absolute())
-    counts = mined.write_words()
+    counts = mined.write_training_clips()
     if not counts:
         raise ConfigError(
             f"A fine-tuning must have labelled clips. Received: {folder} without any. Run "
@@ -57,11 +57,11 @@ def fine_tuning(run: Path, folder: Path) -> Recipe:
         epochs=_EPOCHS,
         cosine_epochs=None,
         learning_rate=min(_LEARNING_RATE, recipe.fit.learning_rate),
-        keep="last",  # the run's validation data says whether it forgets, not what it learns
+        keep="last",  # the validation data of the run lacks the labelled clips
         teacher=None,
     )
     augment = recipe.augment
-    if not isinstance(recipe.model, CtcRecipe):  # which learns from sentences of known words
+    if not isinstance(recipe.model, CtcRecipe):  # CTC models train on transcribed sentences only
         augment = replace(augment, mined_share=max(_MINED_SHARE, augment.mined_share))
     return replace(recipe, data=_data(recipe.data, mined, counts), augment=augment, fit=fit)
 

@@ -1,72 +1,64 @@
-"""The folder of `kws mine`: candidates to be labelled, the labels, and what training reads.
+"""The folder of `kws mine`: candidates, their labels, and clips to train on.
 
-model.json        the model that was asked, and its keywords
-candidates.jsonl  a line a candidate, labelled ones first, then by rank
-clips/            their sound with what is around it, FLAC, 16 kHz
-labels.jsonl      every answer as it was given; the last one counts
-heard.jsonl       what the model said of each file, so that none is heard twice
+model.json        name and keywords of the model that found the candidates
+candidates.jsonl  one candidate per line, labelled ones first, then by rank
+clips/            their audio with context, FLAC, 16 kHz
+labels.jsonl      all labels in the order they were given; the last one of a candidate is valid
+heard.jsonl       results of `kws_train.mining.scan`, one file per line
 left_out.csv      files that could not be used, and why
-words/            clips of the words alone, `word/clip.flac`: a corpus of `[[data.words]]`
-speech/           whole clips in which no keyword is said: one of `[[data.speech]]`
+words/            clips cut to the words, `word/clip.flac`: a corpus of `[[data.words]]`
+speech/           whole clips without a keyword: a corpus of `[[data.speech]]`
 """
 
 import contextlib
 import fcntl
-import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, TypeAlias, TypeVar
+from typing import Literal, TypeAlias
 
 import msgspec
-import numpy as np
-import soundfile
 
-from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.errors import ConfigError
-from kws.features import Samples
 from kws.manifest import UNKNOWN, Manifest
 from kws_train.data.audio_files import read_samples
+from kws_train.mining.label_log import LabelLog, read_labels, read_lines
+from kws_train.mining.word_clips import cut_word, write_clip
 
-__all__ = ["UNSURE", "Answers", "Candidate", "Kind", "MinedFolder", "read_lines", "write_clip"]
+__all__ = ["UNSURE", "Candidate", "Kind", "MinedFolder"]
 
 UNSURE = "_unsure_"
-"""The label of a clip of which nobody can say what it is; nothing learns from it."""
+"""The label of clips that cannot be identified; they are not trained on."""
 
 Kind: TypeAlias = Literal["detection", "near_miss", "peak"]
-_Line = TypeVar("_Line", bound=msgspec.Struct)
-
-_BEFORE_S, _AFTER_S = 0.25, 0.3
-_BLOCK_S = 0.02
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
-    """A moment to be labelled.
+    """A possible keyword to be labelled.
 
     Attributes
     ----------
     id : str
-        Of the file's content, the moment and the keyword; the same for the same moment.
+        Of the file's content, the time and the keyword.
     keyword : str
-        What the model hears there.
+        With the highest score.
     score : float
         Its smoothed posterior, 0..1.
     kind : str
-        `detection` and `near_miss` as the daemon recorded it, or else by the score; `peak`: lower.
+        `detection` or `near_miss` as the daemon recorded it, else by the score; `peak` is lower.
     source : str
-        The file.
+        The recording.
     start_s, end_s : float
-        Where the word would be in the file.
+        Of the word in the recording.
     clip : str
-        The file of the clip, relative to the folder.
+        Path of the clip, relative to the folder.
     word_s : (float, float)
-        Where the word would be in the clip.
+        Start and end of the word in the clip.
     rank : int
-        1 is what most is to be learnt from.
+        1 is the most informative.
     embedding : bytes
-        Unit vectors as of `kws.templates.pack_vectors`, for telling what sounds alike.
+        Unit vectors by `kws.templates.pack_vectors`, to compare candidates.
     """
 
     id: str
@@ -82,23 +74,15 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     embedding: bytes
 
 
-class _Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """A line of labels.jsonl; no label takes back the one before."""
-
-    id: str
-    label: str | None
-    time: str
-
-
-class _About(msgspec.Struct, frozen=True, kw_only=True):
-    """model.json."""
+class _ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """The content of model.json."""
 
     model: str
     keywords: list[str]
 
 
 class MinedFolder:
-    """A folder of `kws mine`.
+    """A folder of `kws mine`: see the module for its files.
 
     Parameters
     ----------
@@ -111,16 +95,17 @@ class MinedFolder:
         self._candidates, self._labels = path / "candidates.jsonl", path / "labels.jsonl"
 
     def keywords(self) -> list[str]:
-        """Return the keywords of the model that found the candidates, in its order."""
-        return msgspec.json.decode((self.path / "model.json").read_bytes(), type=_About).keywords
+        """Return the keywords of the model that found the candidates, in the model's order."""
+        content = (self.path / "model.json").read_bytes()
+        return msgspec.json.decode(content, type=_ModelInfo).keywords
 
     def candidates(self) -> list[Candidate]:
-        """Return what there is to be labelled, and what is labelled already.
+        """Return all candidates, labelled ones included.
 
         Raises
         ------
         ConfigError
-            If the folder holds none.
+            If the folder has no candidates.jsonl.
         """
         if not self._candidates.is_file():
             raise ConfigError(
@@ -130,9 +115,9 @@ class MinedFolder:
         return list(read_lines(self._candidates, Candidate))
 
     def write_candidates(self, candidates: Sequence[Candidate], *, manifest: Manifest) -> None:
-        """Replace the list, and remove clips that are not in it."""
-        about = _About(model=manifest.name, keywords=list(manifest.keywords))
-        (self.path / "model.json").write_bytes(msgspec.json.encode(about) + b"\n")
+        """Replace the list of candidates, and remove clips of others."""
+        info = _ModelInfo(model=manifest.name, keywords=list(manifest.keywords))
+        (self.path / "model.json").write_bytes(msgspec.json.encode(info) + b"\n")
         unfinished = self._candidates.with_suffix(".unfinished")
         unfinished.write_bytes(b"".join(msgspec.json.encode(one) + b"\n" for one in candidates))
         unfinished.replace(self._candidates)
@@ -142,38 +127,35 @@ class MinedFolder:
                 clip.unlink()
 
     def labels(self) -> dict[str, str]:
-        """Return the label of each candidate that has one: a keyword, `_unknown_` or `UNSURE`."""
-        if not self._labels.is_file():
-            return {}
-        last = {one.id: one.label for one in read_lines(self._labels, _Answer)}
-        return {key: label for key, label in last.items() if label is not None}
+        """Return the labels by candidate id: a keyword, `_unknown_` or `UNSURE`."""
+        return read_labels(self._labels) if self._labels.is_file() else {}
 
     @contextlib.contextmanager
-    def answering(self) -> Iterator["Answers"]:
-        """Open the list of answers, for one process at a time.
+    def open_label_log(self) -> Iterator[LabelLog]:
+        """Open labels.jsonl for appending, for one process at a time.
 
         Raises
         ------
         ConfigError
-            If another one has it open.
+            If another process has it open.
         """
         with self._labels.open("ab+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise ConfigError(
-                    f"A folder of candidates must be labelled by one at a time. Received: "
-                    f"{self.path}, in which another `kws mine` runs. End that one first."
+                    f"Only one process can label a folder. Another `kws mine` has {self.path} "
+                    f"open; stop that one first."
                 ) from error
-            yield Answers(file.fileno())
+            yield LabelLog(file.fileno())
 
-    def write_words(self) -> dict[str, int]:
-        """Bring `words/` and `speech/` up to the labels; return how many clips each label has.
+    def write_training_clips(self) -> dict[str, int]:
+        """Update `words/` and `speech/` to the labels; return the number of clips of each label.
 
         Raises
         ------
         ConfigError
-            If a label cannot be a folder's name.
+            If a label cannot be the name of a folder.
         """
         labels = self.labels()
         labelled = [(one, labels[one.id]) for one in self.candidates() if one.id in labels]
@@ -182,12 +164,12 @@ class MinedFolder:
             for one, label in labelled
             if label != UNSURE
         }
-        said_nothing = [one for one, label in labelled if label == UNKNOWN]
-        speech = {self.speech / Path(one.clip).name: one for one in said_nothing}
+        negatives = [one for one, label in labelled if label == UNKNOWN]
+        speech = {self.speech / Path(one.clip).name: one for one in negatives}
         _remove_others((self.words, self.speech), {*wanted, *speech})
         for path, one in wanted.items():
             if not path.is_file():
-                write_clip(path, _word(read_samples(self.path / one.clip), one.word_s))
+                write_clip(path, cut_word(read_samples(self.path / one.clip), one.word_s))
         for path, one in speech.items():
             if not path.is_file():
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -196,70 +178,8 @@ class MinedFolder:
         return {name: names.count(name) for name in sorted(set(names))}
 
 
-class Answers:
-    """Keep answers, each on the disk before the next is asked for.
-
-    Parameters
-    ----------
-    descriptor : int
-        Of a file that is open for reading and appending.
-    """
-
-    def __init__(self, descriptor: int) -> None:
-        self._file = descriptor
-        size = os.fstat(descriptor).st_size
-        if size and os.pread(descriptor, 1, size - 1) != b"\n":  # a power cut in mid-line
-            os.write(descriptor, b"\n")
-
-    def keep(self, candidate: Candidate, label: str | None) -> None:
-        """Write a label down; None takes the last one back."""
-        now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        answer = _Answer(id=candidate.id, label=label, time=now)
-        os.write(self._file, msgspec.json.encode(answer) + b"\n")
-        os.fsync(self._file)
-
-
-def read_lines(path: Path, kind: type[_Line]) -> Iterator[_Line]:
-    """Read JSON lines; a line that was cut short, as by a power cut, is passed over."""
-    decoder = msgspec.json.Decoder(kind)
-    for line in path.read_bytes().splitlines():
-        with contextlib.suppress(msgspec.DecodeError):
-            yield decoder.decode(line)
-
-
-def write_clip(path: Path, samples: Samples) -> None:
-    """Write int16 samples as FLAC; never half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
-    try:
-        soundfile.write(unfinished, samples, RATE_HZ, format="FLAC", subtype="PCM_16")
-        unfinished.replace(path)
-    except soundfile.SoundFileError as error:  # such as of a full disk
-        raise OSError(f"{path} could not be written: {error}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def _word(samples: Samples, word_s: tuple[float, float]) -> Samples:
-    """Cut out a word, at the quietest moments just before and after where it should be."""
-    start, end = (round(at * RATE_HZ) for at in word_s)
-    before, after = round(_BEFORE_S * RATE_HZ), round(_AFTER_S * RATE_HZ)
-    first = _quietest(samples, max(0, start - before), start)
-    return samples[first : _quietest(samples, end, min(len(samples), end + after))]
-
-
-def _quietest(samples: Samples, start: int, end: int) -> int:
-    """Return the middle of the quietest 20 ms between two places."""
-    size = round(_BLOCK_S * RATE_HZ)
-    if end - start < 2 * size:
-        return start
-    n = (end - start) // size
-    blocks = samples[start : start + n * size].reshape(n, size).astype(np.float64)
-    return start + int(np.square(blocks).mean(axis=1).argmin()) * size + size // 2
-
-
 def _corpus_name(one: Candidate) -> str:
-    """Name a clip so that all of one file count as one speaker, and fall into one split."""
+    """Return a clip's file name, with its recording as the speaker: one split per recording."""
     content, _, rest = one.id.partition("-")
     return f"{content}_nohash_{rest}.flac"
 
@@ -267,21 +187,21 @@ def _corpus_name(one: Candidate) -> str:
 def _folder_name(label: str) -> str:
     if re.search(r"[/\\\0]", label) or label in {"", ".", ".."}:
         raise ConfigError(
-            f"A keyword that clips are made of must be the name of a folder. Received: {label!r}. "
+            f"A keyword to mine must be usable as a folder's name. Received: {label!r}. "
             f"Train the model with another keyword."
         )
     return label
 
 
 def _remove_others(folders: Iterable[Path], wanted: set[Path]) -> None:
-    """Remove clips made for labels that were since changed; what others put there stays."""
+    """Remove clips of labels that have changed since; files of other origin stay."""
     for folder in folders:
         for path in sorted(folder.rglob("*.flac")):
-            if path not in wanted and _is_ours(path.name):
+            if path not in wanted and _is_mined(path.name):
                 path.unlink()
-                with contextlib.suppress(OSError):  # there are others in it
+                with contextlib.suppress(OSError):  # not empty
                     path.parent.rmdir()
 
 
-def _is_ours(name: str) -> bool:
+def _is_mined(name: str) -> bool:
     return re.fullmatch(r"[0-9a-f]{12}(-|_nohash_)\d+-[\w-]*\.flac", name) is not None

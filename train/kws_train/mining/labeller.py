@@ -1,10 +1,8 @@
-"""Labelling by ear, in a terminal: each candidate is played, a key says what it is."""
+"""Labelling by ear in a terminal: each candidate is played, one key labels it."""
 
 import contextlib
 import os
-import shlex
 import signal
-import subprocess
 import tempfile
 import termios
 import tty
@@ -12,118 +10,33 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
-import soundfile
 from rich.console import Console, Group
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
-from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
-from kws.errors import ConfigError, FormatError
 from kws.manifest import UNKNOWN
-from kws.sinks.hook_command import find_player
-from kws_train.data.audio_files import read_samples
-from kws_train.mining.folder import UNSURE, Answers, Candidate, MinedFolder
+from kws_train.mining.clip_player import ClipPlayer
+from kws_train.mining.folder import UNSURE, Candidate, MinedFolder
+from kws_train.mining.label_log import LabelLog
 
-__all__ = ["Player", "keys_of", "label", "player_words"]
+__all__ = ["label_candidates", "read_keys"]
 
-_FAILS_WITHIN_S = 0.25
-_ENDS_WITHIN_S = 1.0
 _DIGITS = "1234567890"
-_SHOWN_ERROR = 200
-
-
-class Player:
-    """Plays clips, one at a time, while keys are waited for.
-
-    Parameters
-    ----------
-    words : sequence of str
-        A program and its options; the name of a WAV is added.
-    folder : Path
-        For that WAV: not every player knows FLAC.
-    """
-
-    def __init__(self, words: Sequence[str], folder: Path) -> None:
-        self._words, self._wav = list(words), folder / "clip.wav"
-        self._errors = folder / "errors"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def play(self, clip: Path) -> str:
-        """Begin to play a clip; return what is wrong, an empty string if nothing is."""
-        self.stop()
-        try:
-            soundfile.write(self._wav, read_samples(clip), RATE_HZ, subtype="PCM_16")
-        except FormatError as error:
-            return str(error)
-        try:
-            with self._errors.open("wb") as errors:
-                self._process = subprocess.Popen(
-                    [*self._words, str(self._wav)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=errors,
-                )
-        except OSError as error:
-            return f"{self._words[0]} cannot be run: {error.strerror}"
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_FAILS_WITHIN_S)
-        return self._problem()
-
-    def stop(self) -> None:
-        """Stop playing."""
-        if self._process:
-            self._process.terminate()
-            try:
-                self._process.wait(_ENDS_WITHIN_S)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-        self._process = None
-
-    def _problem(self) -> str:
-        if not self._process or not self._process.poll():
-            return ""
-        said = " ".join(self._errors.read_text(errors="replace").split())[:_SHOWN_ERROR]
-        return f"{self._words[0]} ended with {self._process.returncode}: {said}"
-
-
-def player_words(command: str | None) -> list[str]:
-    """Return the program that plays clips, and its options.
-
-    Raises
-    ------
-    ConfigError
-        If none is named and none is found, or what is named is ill-quoted or empty.
-    """
-    try:
-        words = shlex.split(command) if command is not None else find_player()
-    except ValueError as error:
-        raise ConfigError(
-            f"`--player` must have its quotes in pairs. Received: `{command}` ({error}). Mend it."
-        ) from error
-    if not words:
-        received = "an empty --player" if command is not None else "none of pw-play, paplay, aplay"
-        raise ConfigError(
-            f"Labelling needs a program that plays sounds. Received: {received}. Run `sudo apt "
-            f"install alsa-utils`, or name another, such as --player 'ffplay -nodisp -autoexit'; "
-            f"--no-label stops before."
-        )
-    return words
 
 
 @contextlib.contextmanager
-def keys_of(stream: TextIO) -> Iterator[Callable[[], str]]:
-    """Give a function that waits for a key; what is typed in the meantime is not lost.
+def read_keys(stream: TextIO) -> Iterator[Callable[[], str]]:
+    """Give a function that waits for the next key; keys typed before the call are kept.
 
-    Neither is Ctrl-C: the function raises it when it is next called. Raised at any moment, it could
-    hit where Python drops exceptions, such as the end of a player's process object.
+    Ctrl-C is kept, too, and raised by the next call. Raised at any time, it could occur where
+    Python ignores exceptions, such as in the finaliser of a player's process object.
 
     Parameters
     ----------
     stream : text stream
-        Of a terminal, which is put in order at the end.
+        Of a terminal; its settings are restored at the end.
     """
     descriptor = stream.fileno()
     waits = is_interrupted = False
@@ -155,35 +68,40 @@ def keys_of(stream: TextIO) -> Iterator[Callable[[], str]]:
         signal.signal(signal.SIGINT, handler)
 
 
-def label(
+def label_candidates(
     folder: MinedFolder,
     *,
     player: Sequence[str],
     console: Console,
     key: Callable[[], str],
 ) -> int:
-    """Offer what is not labelled until all is, or `q`, Ctrl-C or Ctrl-D; return how many are left.
+    """Present unlabelled candidates until all are labelled, or `q`, Ctrl-C or Ctrl-D is pressed.
 
-    Every answer is on the disk before the next candidate is shown.
+    Each label is written to disk before the next candidate is shown.
 
     Parameters
     ----------
     folder : MinedFolder
     player : sequence of str
-        As of `player_words`.
+        See `player_command`.
     console : Console
     key : callable
-        Waits for a key and returns it, as of `keys_of`.
+        Waits for a key and returns it, see `read_keys`.
+
+    Returns
+    -------
+    int
+        Candidates without a label.
     """
     with (
-        folder.answering() as answers,
+        folder.open_label_log() as labels,
         tempfile.TemporaryDirectory(prefix="kws-mine-") as temporary,
         Live(console=console, auto_refresh=False, transient=True) as live,
     ):
-        speaker = Player(player, Path(temporary))
-        session = _Session(folder, speaker, answers)
+        speaker = ClipPlayer(player, Path(temporary))
+        session = _Session(folder, speaker, labels)
         try:
-            while session.goes_on:
+            while session.is_running:
                 live.update(session.screen(), refresh=True)
                 if session.play():
                     live.update(session.screen(), refresh=True)
@@ -196,15 +114,15 @@ def label(
 
 
 class _Session:
-    """Where one is in the list."""
+    """State of the labelling: the current candidate and the labels given."""
 
-    def __init__(self, folder: MinedFolder, player: Player, answers: Answers) -> None:
+    def __init__(self, folder: MinedFolder, player: ClipPlayer, log: LabelLog) -> None:
         labels = folder.labels()
-        self._folder, self._player, self._answers = folder, player, answers
+        self._folder, self._player, self._log = folder, player, log
         self._keywords = dict(zip(_DIGITS, folder.keywords(), strict=False))
         self._todo = [one for one in folder.candidates() if one.id not in labels]
         self._given: list[str] = []
-        self._taken_back = self._problem = ""
+        self._retracted = self._problem = ""
         self._ended, self._is_new = False, True
 
     @property
@@ -212,42 +130,42 @@ class _Session:
         return len(self._todo) - len(self._given)
 
     @property
-    def goes_on(self) -> bool:
+    def is_running(self) -> bool:
         return self.n_left > 0 and not self._ended
 
     def press(self, key: str) -> None:
-        """Do what a key stands for, if it stands for anything."""
-        answers = {"y": self._on.keyword, "n": UNKNOWN, "u": UNSURE, **self._keywords}
-        if key in answers:
-            self._answers.keep(self._on, answers[key])
-            self._given.append(answers[key])
-            self._taken_back = self._problem = ""
+        """Handle a key; unknown keys are ignored."""
+        labels = {"y": self._current.keyword, "n": UNKNOWN, "u": UNSURE, **self._keywords}
+        if key in labels:
+            self._log.append(self._current.id, labels[key])
+            self._given.append(labels[key])
+            self._retracted = self._problem = ""
         elif key == "b" and self._given:
-            self._taken_back = self._given.pop()
-            self._answers.keep(self._on, None)
+            self._retracted = self._given.pop()
+            self._log.append(self._current.id, None)
         elif key != " ":
             self._ended = key in {"q", "\x04"}
             return
         self._is_new = True
 
     def play(self) -> str:
-        """Play the clip of a candidate that came on, or is asked for; return what is wrong."""
+        """Play the clip of a new candidate, or again on request; return an error message."""
         if self._is_new:
             self._is_new = False
-            self._problem = self._player.play(self._folder.path / self._on.clip)
+            self._problem = self._player.play(self._folder.path / self._current.clip)
         return self._problem
 
     def screen(self) -> Group:
-        """Draw the candidate that is on."""
-        one = self._on
+        """Return the view of the current candidate."""
+        one = self._current
         what = f"  {one.kind.replace('_', ' ')}, {one.score:.2f}"
         where = f"{Path(one.source).name}, {_clock(one.end_s)}"
         lines = [
             Text.assemble((f"{one.keyword}?", "bold"), what),
             Text(where, style="dim", overflow="ellipsis", no_wrap=True),
         ]
-        if self._taken_back:
-            lines.append(Text(f"Taken back: {_said(self._taken_back)}", style="yellow"))
+        if self._retracted:
+            lines.append(Text(f"Retracted: {_label_name(self._retracted)}", style="yellow"))
         if self._problem:
             lines.append(Text(f"Not played: {self._problem}", style="red"))
         bar = ProgressBar(total=len(self._todo), completed=len(self._given))
@@ -255,11 +173,11 @@ class _Session:
         return Group(Panel(Group(*lines, bar), title=title, title_align="left"), self._keys())
 
     @property
-    def _on(self) -> Candidate:
+    def _current(self) -> Candidate:
         return self._todo[len(self._given)]
 
     def _keys(self) -> Text:
-        keys = {"space": "play", "y": self._on.keyword, "n": "no keyword in it"}
+        keys = {"space": "play", "y": self._current.keyword, "n": "no keyword in it"}
         if len(self._keywords) > 1:
             keys |= self._keywords
         keys |= {"u": "unsure", "b": "back", "q": "quit"}
@@ -269,7 +187,7 @@ class _Session:
         return text
 
 
-def _said(label: str) -> str:
+def _label_name(label: str) -> str:
     return {UNKNOWN: "no keyword", UNSURE: "unsure"}.get(label, label)
 
 

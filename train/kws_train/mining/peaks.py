@@ -1,4 +1,4 @@
-"""Where a model's posterior rises: what may be a keyword, or be taken for one."""
+"""Peaks of a model's smoothed posteriors: possible keywords and false alarms."""
 
 import msgspec
 import numpy as np
@@ -8,19 +8,19 @@ from kws.events import Detection, NearMiss
 from kws_train.evaluate.traces import Trace
 from kws_train.mining.folder import Kind
 
-__all__ = ["APART_S", "LEAST", "WORD_S", "Rise", "rises_in", "with_recorded"]
+__all__ = ["MIN_SCORE", "MIN_SEPARATION_S", "WORD_S", "Peak", "find_peaks", "merge_recorded_event"]
 
-APART_S = 0.8
+MIN_SEPARATION_S = 0.8
+"""Minimum distance of two peaks."""
+MIN_SCORE = 0.1
+"""Minimum smoothed posterior of a peak."""
 WORD_S = 0.6
 """Length of a word whose start is unknown."""
-"""Two moments that are nearer are one."""
-LEAST = 0.1
-"""A smoothed posterior below which nothing is a candidate."""
-_NEAR_MISS = 0.5  # of the threshold
+_NEAR_MISS_SHARE = 0.5  # of the threshold
 
 
-class Rise(msgspec.Struct, frozen=True, kw_only=True):
-    """A place where a keyword's smoothed posterior is at its highest for `APART_S` around.
+class Peak(msgspec.Struct, frozen=True, kw_only=True):
+    """A maximum of a keyword's smoothed posterior within `MIN_SEPARATION_S`.
 
     Attributes are as in `kws_train.mining.folder.Candidate`.
     """
@@ -33,49 +33,55 @@ class Rise(msgspec.Struct, frozen=True, kw_only=True):
     embedding: bytes
 
 
-def rises_in(trace: Trace, thresholds: dict[str, float], *, least: float = LEAST) -> list[Rise]:
-    """Return where scores are highest, at least `APART_S` from one another, by time.
+def find_peaks(
+    trace: Trace, thresholds: dict[str, float], *, min_score: float = MIN_SCORE
+) -> list[Peak]:
+    """Return the peaks of all keywords with thresholds, at least `MIN_SEPARATION_S` apart, by time.
 
-    At one moment only the keyword that is highest counts. Embeddings are left empty.
+    Of peaks that are nearer, of the same keyword or of several, the highest is kept. Embeddings are
+    empty.
     """
     columns = [trace.manifest.keywords.index(keyword) for keyword in thresholds]
     scores = trace.smoothed[:, columns]
     padded = np.pad(scores, ((1, 1), (0, 0)))
-    is_top = (scores >= least) & (scores > padded[:-2]) & (scores >= padded[2:])
-    tops = sorted(zip(*np.nonzero(is_top), strict=True), key=lambda top: (-scores[top], top))
-    chosen: list[Rise] = []
-    taken: set[int] = set()  # by bins of APART_S, so that an hour is no matter of squares
-    ends: dict[int, float] = {}
-    for output, column in tops:
-        begun = _begin(scores[:, column], int(output))
-        end_s = max(0.1, trace.time_s(begun) - trace.manifest.decision.delay_ms / 1000)
-        at = int(end_s / APART_S)
-        if any(i in taken and abs(ends[i] - end_s) < APART_S for i in (at - 1, at, at + 1)):
+    is_maximum = (scores >= min_score) & (scores > padded[:-2]) & (scores >= padded[2:])
+    maxima = sorted(zip(*np.nonzero(is_maximum), strict=True), key=lambda at: (-scores[at], at))
+    chosen: list[Peak] = []
+    ends: dict[int, float] = {}  # by bins of MIN_SEPARATION_S, for a linear search
+    for output, column in maxima:
+        onset = _onset(scores[:, column], int(output))
+        end_s = max(0.1, trace.time_s(onset) - trace.manifest.decision.delay_ms / 1000)
+        at = int(end_s / MIN_SEPARATION_S)
+        near = [ends[i] for i in (at - 1, at, at + 1) if i in ends]
+        if any(abs(one - end_s) < MIN_SEPARATION_S for one in near):
             continue
-        taken.add(at)
         ends[at] = end_s
         keyword = list(thresholds)[int(column)]
         score = float(scores[output, column])
-        chosen.append(_rise(trace, keyword, score, end_s, kind=_kind(score, thresholds[keyword])))
-    return sorted(chosen, key=lambda rise: rise.end_s)
+        kind = _kind(score, thresholds[keyword])
+        chosen.append(_peak_at(trace, keyword, score, end_s, kind=kind))
+    return sorted(chosen, key=lambda peak: peak.end_s)
 
 
-def with_recorded(rises: list[Rise], event: Detection | NearMiss, trace: Trace) -> list[Rise]:
-    """Add what made the daemon record; where the model rises there as well, that is what it is.
+def merge_recorded_event(
+    peaks: list[Peak], event: Detection | NearMiss, trace: Trace
+) -> list[Peak]:
+    """Add the daemon's event of a recording; it replaces a peak of the same keyword at that time.
 
-    The daemon's score counts if it was this model's: it was heard with all that came before.
+    The event's score is kept if it is of the same model, which had processed more audio before;
+    otherwise the score is this model's highest near the event.
     """
     kind: Kind = "detection" if isinstance(event, Detection) else "near_miss"
     late_s = trace.manifest.decision.delay_ms / 1000
     near = [
-        rise
-        for rise in rises
-        if abs(rise.end_s - event.end_s) < APART_S and rise.keyword == event.keyword
+        peak
+        for peak in peaks
+        if abs(peak.end_s - event.end_s) < MIN_SEPARATION_S and peak.keyword == event.keyword
     ]
     score = trace.peak(event.keyword, event.end_s - 0.3, event.end_s + late_s + 0.4)
     if event.model == trace.manifest.name:
         score = event.score
-    own = Rise(
+    own = Peak(
         keyword=event.keyword,
         score=round(score, 4),
         kind=kind,
@@ -83,18 +89,18 @@ def with_recorded(rises: list[Rise], event: Detection | NearMiss, trace: Trace) 
         end_s=event.end_s,
         embedding=b"",
     )
-    return sorted([*(one for one in rises if one not in near), own], key=lambda one: one.end_s)
+    return sorted([*(one for one in peaks if one not in near), own], key=lambda one: one.end_s)
 
 
-def _begin(scores: npt.NDArray[np.float32], top: int) -> int:
-    """Return where a score comes over half of its top: about where a detection would be made."""
-    low = np.flatnonzero(scores[:top] < scores[top] / 2)
+def _onset(scores: npt.NDArray[np.float32], maximum: int) -> int:
+    """Return the output at which a score exceeds half of its maximum, about that of a detection."""
+    low = np.flatnonzero(scores[:maximum] < scores[maximum] / 2)
     return int(low[-1]) + 1 if len(low) else 0
 
 
-def _rise(trace: Trace, keyword: str, score: float, end_s: float, *, kind: Kind) -> Rise:
+def _peak_at(trace: Trace, keyword: str, score: float, end_s: float, *, kind: Kind) -> Peak:
     start_s = max(0.0, end_s - trace.manifest.decision.word_ms / 1000)
-    return Rise(
+    return Peak(
         keyword=keyword,
         score=round(score, 4),
         kind=kind,
@@ -107,4 +113,4 @@ def _rise(trace: Trace, keyword: str, score: float, end_s: float, *, kind: Kind)
 def _kind(score: float, threshold: float) -> Kind:
     if score >= threshold:
         return "detection"
-    return "near_miss" if score >= _NEAR_MISS * threshold else "peak"
+    return "near_miss" if score >= _NEAR_MISS_SHARE * threshold else "peak"

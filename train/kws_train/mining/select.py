@@ -1,7 +1,7 @@
-"""Which candidates to label first: those that the model is unsure of, and unlike one another.
+"""Active learning: select the peaks to label first, uncertain ones that differ from one another.
 
-Greedy farthest-point sampling (k-centre, Sener and Savarese 2018), weighted by how near a score is
-to the threshold.
+Greedy farthest-point sampling (k-centre, Sener and Savarese 2018), weighted by the distance of the
+score from the threshold.
 """
 
 from collections.abc import Sequence
@@ -9,74 +9,75 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from kws_train.mining.peaks import Rise
+from kws_train.mining.peaks import Peak
 
-__all__ = ["choose", "uncertainty"]
+__all__ = ["select", "uncertainty"]
 
-_ALIKE = 0.1  # cosine distance; 40 ms earlier or later is 0.06, the same speaker's next take 0.15
-_MOST_ALIKE = 3
-_LEAST_SURE = 0.05  # what the model is sure of may be wrong: it comes last, but comes
-_MOST = 20_000
+# Cosine distance; 0.06 is the same sound 40 ms earlier or later, 0.15 the speaker's next take.
+_MIN_DISTANCE = 0.1
+_MAX_SIMILAR = 3
+_MIN_UNCERTAINTY = 0.05  # sure scores may be wrong, too: they are selected last
+_MAX_PEAKS = 20_000
 
 
-def choose(
-    rises: Sequence[Rise],
+def select(
+    peaks: Sequence[Peak],
     *,
     thresholds: dict[str, float],
-    known: Sequence[bytes] = (),
+    labelled: Sequence[bytes] = (),
     n: int,
 ) -> list[int]:
-    """Return the indices of at most `n` candidates, the most telling first.
+    """Return the indices of at most `n` peaks, the most informative first.
 
-    Of what sounds alike, labelled already or chosen, there are three at most.
+    At most three peaks sound similar, labelled ones included.
 
     Parameters
     ----------
-    rises : sequence of Rise
+    peaks : sequence of Peak
     thresholds : dict of str to float
         Of each keyword.
-    known : sequence of bytes
-        Embeddings of what is labelled already.
+    labelled : sequence of bytes
+        Embeddings of labelled candidates.
     n : int
     """
-    doubts = np.array([uncertainty(one.score, thresholds[one.keyword]) for one in rises])
-    order = np.argsort(-doubts, kind="stable")[:_MOST]
+    uncertainties = np.array([uncertainty(one.score, thresholds[one.keyword]) for one in peaks])
+    order = np.argsort(-uncertainties, kind="stable")[:_MAX_PEAKS]
     if not len(order):
         return []
-    doubts, vectors = doubts[order], _vectors([rises[i].embedding for i in order])
-    farthest, n_alike = np.ones(len(order)), np.zeros(len(order), int)
-    size = len(rises[0].embedding)
-    for vector in _vectors([one for one in known if len(one) == size]):
-        _heed(vectors, vector, farthest, n_alike)
-    chosen: list[int] = []
+    uncertainties, vectors = uncertainties[order], _vectors([peaks[i].embedding for i in order])
+    nearest, n_similar = np.ones(len(order)), np.zeros(len(order), int)
+    size = len(peaks[0].embedding)
+    for vector in _vectors([one for one in labelled if len(one) == size]):
+        _update(vectors, vector, nearest, n_similar)
+    selected: list[int] = []
     gains = np.zeros(len(order))
-    while len(chosen) < min(n, len(order)):
-        gains = np.where(n_alike < _MOST_ALIKE, doubts * farthest, -1.0)
-        gains[chosen] = -1.0
+    while len(selected) < min(n, len(order)):
+        gains = np.where(n_similar < _MAX_SIMILAR, uncertainties * nearest, -1.0)
+        gains[selected] = -1.0
         best = int(gains.argmax())
         if gains[best] < 0:
             break
-        chosen.append(best)
-        _heed(vectors, vectors[best], farthest, n_alike)
-    return [int(order[i]) for i in chosen]
+        selected.append(best)
+        _update(vectors, vectors[best], nearest, n_similar)
+    return [int(order[i]) for i in selected]
 
 
 def uncertainty(score: float, threshold: float) -> float:
-    """Return 1 for a score at the threshold, falling to 0.05 for what could not be surer."""
+    """Return 1 for a score at the threshold, falling linearly to 0.05 at 0 and 1."""
     room = threshold if score < threshold else 1 - threshold
-    return max(_LEAST_SURE, 1 - abs(score - threshold) / max(room, 1e-3))
+    return max(_MIN_UNCERTAINTY, 1 - abs(score - threshold) / max(room, 1e-3))
 
 
-def _heed(
+def _update(
     vectors: npt.NDArray[np.float32],
     vector: npt.NDArray[np.float32],
-    farthest: npt.NDArray[np.float64],
-    n_alike: npt.NDArray[np.int_],
+    nearest: npt.NDArray[np.float64],
+    n_similar: npt.NDArray[np.int_],
 ) -> None:
-    """Note how far all are from one that was chosen."""
+    """Update distances to the nearest selected vector, and counts of similar ones, in place."""
     distances = np.maximum(0.0, 1.0 - vectors @ vector)
-    np.minimum(farthest, distances, out=farthest)
-    n_alike += distances < _ALIKE
+    np.minimum(nearest, distances, out=nearest)
+    n_similar += distances < _MIN_DISTANCE
 
 
 def _vectors(packed: Sequence[bytes]) -> npt.NDArray[np.float32]:

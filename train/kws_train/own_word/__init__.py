@@ -1,1 +1,14 @@
-"""`kws new`: from phrases, recordings or both to a model file, its thresholds and a report."""
+"""`kws new`: from phrases, recordings or both to a model file, its thresholds and a report.
+
+- `cli`: the command `kws new`.
+- `pipeline`: the stages from a request to a model file, the entry point.
+- `workspace`: the request, and the working folder of its intermediate results.
+- `prepare`: preparation of all audio of a request.
+- `recordings`: recordings of the phrases, cut and split.
+- `corpora`: speech, other words and noise, imported or generated.
+- `recipe`: the training recipe of a request.
+- `time_budget`: the recipe's number of scenes, from the speed of this machine.
+- `pretrained`: the network that training starts from.
+- `evaluation`: streams and clips that are held out for the evaluation.
+- `figures`: the figures of a model.
+"""

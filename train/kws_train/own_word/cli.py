@@ -16,8 +16,8 @@ from kws_train.cli import leave_at_once, voice_options
 __all__ = ["new"]
 
 _PATH = click.Path(path_type=Path)
-_CLIPS_PER_MINUTE, _FEWEST_CLIPS, _MOST_CLIPS = 27, 200, 3000
-_HERE = {"speech": "librispeech", "noise": "noise"}
+_CLIPS_PER_MINUTE, _MIN_CLIPS, _MAX_CLIPS = 27, 200, 3000
+_DEFAULT_FOLDERS = {"speech": "librispeech", "noise": "noise"}
 
 
 @click.command(cls=Command, section=OWN_WORD)
@@ -104,48 +104,49 @@ def new(
     """
     from kws.stderr import quiet_stderr
     from kws_train.data.audio_files import audio_files
-    from kws_train.own_word.workspace import Request, Work
+    from kws_train.own_word.workspace import Request, Workspace
 
     _check(phrases, out=out, recordings=recordings, no_voices=no_voices)
     for one in filter(None, (recordings, test, *chain(*given.values()))):
-        audio_files(one)  # better now than after an hour
-    found = {kind: _found(kind, folders, data=data) for kind, folders in given.items()}
-    backends = _backends(
+        audio_files(one)  # fails now, not after an hour
+    found_folders = {kind: _folders_of(kind, folders, data=data) for kind, folders in given.items()}
+    engines = _engines(
         names, voices, kokoro, language=language, needed=recordings is None, no_voices=no_voices
     )
-    n_usual = int(min(max(_CLIPS_PER_MINUTE * minutes, _FEWEST_CLIPS), _MOST_CLIPS))
+    n_default = int(min(max(_CLIPS_PER_MINUTE * minutes, _MIN_CLIPS), _MAX_CLIPS))
     request = Request(
         phrases=tuple(phrases),
         recordings=recordings,
         test=test,
         minutes=minutes,
-        n_clips=n_clips or n_usual,
+        n_clips=n_clips or n_default,
         language=language,
         budget=budget,
         seed=seed,
-        **found,
+        **found_folders,
     )
-    work = Work(folder or out.with_suffix(".work"))
-    _say_plan(request, work, backends)
-    with quiet_stderr():  # TensorFlow comes with it, and says so
-        from kws_train.own_word.figures import describe
-        from kws_train.own_word.pipeline import make
+    workspace = Workspace(
+        folder or out.with_suffix(".work"), notify=lambda text: click.echo(text, err=True)
+    )
+    _print_plan(request, workspace, engines)
+    with quiet_stderr():  # TensorFlow logs while it is imported
+        from kws_train.own_word.figures import describe_figures
+        from kws_train.own_word.pipeline import build_word_model
 
     try:
-        result = make(
+        result = build_word_model(
             request,
             out=out,
-            work=work,
-            backends=backends,
+            workspace=workspace,
+            engines=engines,
             cache=cache,
             n_jobs=jobs,
-            say=lambda text: click.echo(text, err=True),
             command=shlex.join(["kws", *sys.argv[1:]]),
         )
     except KeyboardInterrupt:
-        click.echo("interrupted: the same command goes on where it stopped", err=True)
+        click.echo("interrupted: run the same command again to continue", err=True)
         leave_at_once()
-    click.echo(describe(result.outcome, model=out, report=result.report))
+    click.echo(describe_figures(result.figures, model=out, report=result.report))
 
 
 def _check(phrases: Sequence[str], *, out: Path, recordings: Path | None, no_voices: bool) -> None:
@@ -154,18 +155,18 @@ def _check(phrases: Sequence[str], *, out: Path, recordings: Path | None, no_voi
             f"give a name that ends in .tflite; received {out}", param_hint="--out"
         )
     if no_voices and recordings is None:
-        raise click.UsageError("--no-voices leaves nothing to learn from: give --recordings.")
+        raise click.UsageError("--no-voices needs --recordings to train on.")
     if len({phrase.casefold() for phrase in phrases}) < len(phrases):
         raise click.UsageError("Give each PHRASE once.")
 
 
-def _found(kind: str, folders: Sequence[Path], *, data: Path) -> tuple[Path, ...]:
-    """Return the folders of a kind: those named, or the one that lies in the data folder."""
-    usual = data / _HERE.get(kind, "")
-    return tuple(folders) or ((usual,) if kind in _HERE and usual.is_dir() else ())
+def _folders_of(kind: str, folders: Sequence[Path], *, data: Path) -> tuple[Path, ...]:
+    """Return the given folders of a kind, or the default one in the data folder, if it exists."""
+    default = data / _DEFAULT_FOLDERS.get(kind, "")
+    return tuple(folders) or ((default,) if kind in _DEFAULT_FOLDERS and default.is_dir() else ())
 
 
-def _backends(
+def _engines(
     names: Sequence[str],
     voices: Path | None,
     kokoro: tuple[Path, Path] | None,
@@ -174,44 +175,45 @@ def _backends(
     needed: bool,
     no_voices: bool,
 ) -> Sequence[Any]:
-    """Open the voices; without any, recordings will do where there are some."""
+    """Open the text-to-speech engines; without any, recordings are enough."""
     from kws.errors import ConfigError
-    from kws_train.synth.voices.discover import open_backends
+    from kws_train.synth.voices.discover import open_engines
 
     if no_voices:
         return []
     try:
-        return open_backends(names, folder=voices, kokoro_files=kokoro, language=language)
+        return open_engines(names, folder=voices, kokoro_files=kokoro, language=language)
     except ConfigError as error:
         if needed or names or kokoro:
             raise
-        click.echo(f"no voices, recordings have to do: {error}", err=True)
+        click.echo(f"no voices, only recordings are used: {error}", err=True)
         return []
 
 
-def _say_plan(request: Any, work: Any, backends: Sequence[Any]) -> None:
-    """Say what will be done, with what, and how long it takes."""
-    from kws_train.synth.phrase_check import advise
+def _print_plan(request: Any, workspace: Any, engines: Sequence[Any]) -> None:
+    """Print what will be done, with which data, and how long it takes."""
+    from kws_train.synth.phrase_check import check_phrase
     from kws_train.synth.phrases import Phrase
     from kws_train.synth.synthesize import seconds_per_clip
-    from kws_train.synth.voices.discover import describe
+    from kws_train.synth.voices.discover import describe_engines
 
     phrases = [Phrase.of(text, language=request.language) for text in request.phrases]
     for phrase in phrases:
-        for warning in advise(phrase).warnings:
+        for warning in check_phrase(phrase).warnings:
             click.echo(f"warning: {warning}", err=True)
     click.echo(
-        f"keywords: {', '.join(one.label for one in phrases)}; work in {work.folder}", err=True
+        f"keywords: {', '.join(one.label for one in phrases)}; working folder: {workspace.folder}",
+        err=True,
     )
     for kind in ("speech", "noise", "words"):
         folders = ", ".join(map(str, getattr(request, kind))) or "none"
         click.echo(f"{kind}: {folders}", err=True)
-    if backends:
-        seconds = seconds_per_clip(phrases[0], backends)
+    if engines:
+        seconds = seconds_per_clip(phrases[0], engines)
         n = round(1.6 * request.n_clips * len(phrases))
         click.echo(
-            f"voices: {describe(backends)}; {n} clips at {seconds:.2g} s of one core each, "
-            f"{math.ceil(n * seconds / 60)} min, less for what is kept from before",
+            f"voices: {describe_engines(engines)}; {n} clips at {seconds:.2g} s of one core each, "
+            f"{math.ceil(n * seconds / 60)} min, less for cached clips",
             err=True,
         )
-    click.echo(f"training: {request.minutes:g} min; measuring: about 5 min", err=True)
+    click.echo(f"training: {request.minutes:g} min; evaluation: about 5 min", err=True)

@@ -1,4 +1,4 @@
-"""What a new model is good for: misses at budgets of false alarms, what it confuses, its cost."""
+"""Figures of a new model: misses at budgets of false alarms, confusions, size and CPU time."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,43 +8,54 @@ import msgspec
 from kws.commands.bench import cpu_by_stage, recording
 from kws.config import DecisionSettings
 from kws.decision import thresholds_for
-from kws.model import Model
+from kws.manifest import Manifest
+from kws.model import Model, open_model
 from kws_train.data.audio_files import read_samples
 from kws_train.evaluate.det import OperatingPoint, wilson_interval
-from kws_train.evaluate.stream import StreamScores
+from kws_train.evaluate.stream import StreamScores, evaluate_stream
+from kws_train.evaluate.stream_results import StreamResults
 from kws_train.evaluate.traces import posterior_trace
+from kws_train.own_word.evaluation import describe_voices, negative_clips
+from kws_train.own_word.workspace import Request, Workspace
 
-__all__ = ["Outcome", "confusers", "cpu_ms", "describe", "points_of"]
+__all__ = [
+    "Figures",
+    "confusions",
+    "describe_figures",
+    "measure_figures",
+    "points_by_stream",
+    "thresholds_at",
+]
 
 _CHUNK_MS = 80
-_N_CONFUSERS = 6
-_LEAST_SHARE = 0.1
+_N_SHOWN_CONFUSIONS = 6
+_MIN_CONFUSION_RATE = 0.1
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """The figures of a model, as `outcome.json` holds them.
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
+    """The figures of a model, stored as `figures.json`.
 
     Attributes
     ----------
     keywords : tuple of str
     tested_on : str
-        Whose words were missed or not.
+        Whose words were evaluated.
     n_words : int
     hours : float
         Of each stream.
     points : dict of str to tuple of OperatingPoint
         By stream, `clean` and `10 dB`: misses at each budget of `kws_train.evaluate.det.BUDGETS`,
-        with the gate, thresholds chosen afterwards; last, at the model's own threshold.
+        with the gate, at thresholds chosen afterwards; last, at the model's own threshold.
     thresholds : dict of str to float
-        The model's own for the budget asked for, set on other speech.
+        The model's own for the requested budget, calibrated on other speech.
     budget : float
     confused_by : dict of str to (int, int)
-        What was said, how many of its clips fire, and how many there are; the surest first.
+        Other words: detected clips and all clips; by confidence of a high rate.
     n_bytes : int
     cpu_ms : float
         Of the pipeline with the gate open, per second of audio, in chunks of 80 ms.
     minutes : float
-        That training took, in all calls together.
+        Training time of all calls together.
     """
 
     keywords: tuple[str, ...]
@@ -60,57 +71,84 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     minutes: float
 
 
-def points_of(scores: StreamScores) -> dict[str, tuple[OperatingPoint, ...]]:
-    """Return the rows of each stream, with the gate."""
+def measure_figures(request: Request, workspace: Workspace, *, heard: StreamResults) -> Figures:
+    """Measure the figures of the calibrated model of a workspace.
+
+    Parameters
+    ----------
+    request : Request
+    workspace : Workspace
+    heard : StreamResults
+        Its scores over `kws_train.own_word.evaluation.evaluation_streams`.
+    """
+    model = open_model(workspace.model)
+    return Figures(
+        keywords=model.manifest.keywords,
+        tested_on=describe_voices(request, workspace),
+        n_words=len(heard.streams[0].words),
+        hours=heard.streams[0].duration_s / 3600,
+        points=points_by_stream(evaluate_stream(heard)),
+        budget=request.budget,
+        thresholds=thresholds_at(request.budget, model.manifest),
+        confused_by=confusions(model, negative_clips(request, workspace), budget=request.budget),
+        n_bytes=workspace.model.stat().st_size,
+        cpu_ms=cpu_by_stage(model, recording(), chunk_ms=_CHUNK_MS)["all"],
+        minutes=round(workspace.training_minutes, 1),
+    )
+
+
+def points_by_stream(scores: StreamScores) -> dict[str, tuple[OperatingPoint, ...]]:
+    """Return the operating points of each stream, with the gate."""
     return {one.name: tuple(one.gated_points) for one in scores.conditions}
 
 
-def confusers(
+def thresholds_at(budget: float, manifest: Manifest) -> dict[str, float]:
+    """Return a model's own thresholds for a budget of false alarms per hour."""
+    return thresholds_for(DecisionSettings(false_alarms_per_hour=budget), manifest)
+
+
+def confusions(
     model: Model, clips: Mapping[str, Sequence[Path]], *, budget: float
 ) -> dict[str, tuple[int, int]]:
-    """Return which other words fire at the threshold of a budget: how many of their clips, of all.
+    """Return the other words that are detected: how many of their clips, of how many.
 
     Parameters
     ----------
     model : Model
     clips : mapping of str to sequence of Path
-        By what is said.
+        By text.
     budget : float
+        False alarms per hour, which decides the threshold.
     """
-    settings = DecisionSettings(false_alarms_per_hour=budget)
-    thresholds = thresholds_for(settings, model.manifest)
+    thresholds = thresholds_at(budget, model.manifest)
     counts = {
-        said.replace("_", " "): (
+        text.replace("_", " "): (
             sum(
                 bool(posterior_trace(model, read_samples(path)).detections(thresholds))
                 for path in paths
             ),
             len(paths),
         )
-        for said, paths in clips.items()
+        for text, paths in clips.items()
     }
-    surest = sorted(counts.items(), key=lambda one: -wilson_interval(*one[1])[0])
-    return {said: (n, n_all) for said, (n, n_all) in surest if n >= _LEAST_SHARE * n_all and n}
+    ordered = sorted(counts.items(), key=lambda one: -wilson_interval(*one[1])[0])
+    return {text: one for text, one in ordered if one[0] >= max(1, _MIN_CONFUSION_RATE * one[1])}
 
 
-def cpu_ms(model: Model) -> float:
-    """Return what the pipeline costs on this machine, in ms of CPU per second of audio."""
-    return cpu_by_stage(model, recording(), chunk_ms=_CHUNK_MS)["all"]
-
-
-def describe(outcome: Outcome, *, model: Path, report: Path) -> str:
-    """Put an outcome in words, with the lines for kws.toml."""
+def describe_figures(figures: Figures, *, model: Path, report: Path) -> str:
+    """Return a summary of figures, with the lines for kws.toml."""
     lines = [
-        f"{model}: {outcome.n_bytes / 1000:.1f} kB, {outcome.cpu_ms:.1f} ms of CPU per second of "
-        f"audio here",
-        f"missed, of {outcome.n_words} words ({outcome.tested_on}) in {outcome.hours:.1f} hours:",
+        f"{model}: {figures.n_bytes / 1000:.1f} kB, {figures.cpu_ms:.1f} ms of CPU time per second "
+        f"of audio on this machine",
+        f"misses of {figures.n_words} words ({figures.tested_on}) in {figures.hours:.1f} hours of "
+        f"audio:",
     ]
-    for name, points in outcome.points.items():
+    for name, points in figures.points.items():
         lines += [f"  {name:>6}  {_row(one)}" for one in points]
-    worst = list(outcome.confused_by.items())[:_N_CONFUSERS]
-    confused = ", ".join(f"{said} ({n} of {n_all})" for said, (n, n_all) in worst)
+    shown = list(figures.confused_by.items())[:_N_SHOWN_CONFUSIONS]
+    confused = ", ".join(f"{text} ({n} of {n_all})" for text, (n, n_all) in shown)
     lines += [
-        f"confused by: {confused or 'none of the words tried'}",
+        f"confused with: {confused or 'none of the tested words'}",
         f"report: {report}",
         "in kws.toml:",
         "",
@@ -118,7 +156,7 @@ def describe(outcome: Outcome, *, model: Path, report: Path) -> str:
         f'name = "{model.resolve()}"',
         "",
         "[decision]",
-        f"false_alarms_per_hour = {outcome.budget:g}",
+        f"false_alarms_per_hour = {figures.budget:g}",
     ]
     return "\n".join(lines)
 
@@ -126,9 +164,9 @@ def describe(outcome: Outcome, *, model: Path, report: Path) -> str:
 def _row(point: OperatingPoint) -> str:
     miss, low, high = (100 * rate for rate in (point.miss_rate, point.miss_low, point.miss_high))
     missed = f"{miss:5.1f} % [{low:.1f}, {high:.1f}]"
-    if point.budget is None:  # the lines for kws.toml stand for this threshold
+    if point.budget is None:  # the threshold that the lines for kws.toml select
         return (
-            f"as it is set, {point.threshold:.3f}: {missed} at {point.fa_per_hour:.2f} false "
-            f"alarms/h [{point.fa_low:.2f}, {point.fa_high:.2f}]"
+            f"at the model's own threshold, {point.threshold:.3f}: {missed} with "
+            f"{point.fa_per_hour:.2f} false alarms/h [{point.fa_low:.2f}, {point.fa_high:.2f}]"
         )
-    return f"{point.budget:3g} false alarms/h: {missed} from {point.threshold:.3f} on"
+    return f"{point.budget:3g} false alarms/h: {missed} at threshold {point.threshold:.3f}"

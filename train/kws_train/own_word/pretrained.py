@@ -1,8 +1,7 @@
-"""The network that every training of `kws new` begins with, in 16-bit floats.
+"""The pretrained network that `kws new` fine-tunes, packed in one file of 16-bit floats.
 
-It is the bundled `commands` as it was before the last stage of its recipe. `python -m
-kws_train.own_word.pretrained pack RUN FILE` puts a run folder into such a file, `unpack RUN FILE`
-makes one.
+It is the bundled `commands` before the last stage of its recipe. `python -m
+kws_train.own_word.pretrained pack RUN FILE` packs a run folder, `unpack RUN FILE` restores one.
 """
 
 import argparse
@@ -17,13 +16,13 @@ from kws_train.fit.training import labels_of, restore
 from kws_train.networks import architectures
 from kws_train.recipe import Recipe
 
-__all__ = ["pack", "recipe_of_backbone", "unpack"]
+__all__ = ["pack_run", "pretrained_recipe", "unpack_run"]
 
 _PACKED = Path(__file__).with_name("pretrained.npz")
 
 
-def pack(run: Path, out: Path = _PACKED) -> None:
-    """Write the weights of a run folder, its recipe and its statistics into one file."""
+def pack_run(run: Path, out: Path = _PACKED) -> None:
+    """Write the weights, the recipe and the feature statistics of a run folder to one file."""
     model, recipe = restore(run)
     mean, std = model.statistics
     settings = {"recipe": msgspec.to_builtins(recipe), "mean": mean, "std": std}
@@ -33,8 +32,8 @@ def pack(run: Path, out: Path = _PACKED) -> None:
     np.savez_compressed(out, **content)
 
 
-def unpack(run: Path, packed_in: Path = _PACKED) -> Path:
-    """Make a run folder of what was packed, if it is not there; return it."""
+def unpack_run(run: Path, packed_in: Path = _PACKED) -> Path:
+    """Restore a packed run folder, unless it exists; return it."""
     settings = run / "settings.json"
     if settings.is_file():
         return run
@@ -49,8 +48,8 @@ def unpack(run: Path, packed_in: Path = _PACKED) -> Path:
     return run
 
 
-def recipe_of_backbone() -> Recipe:
-    """Return the recipe that the packed weights were trained by."""
+def pretrained_recipe() -> Recipe:
+    """Return the recipe of the pretrained network."""
     return _settings(np.load(_PACKED))[0]
 
 
@@ -64,4 +63,4 @@ if __name__ == "__main__":
     parser.add_argument("what", choices=["pack", "unpack"])
     parser.add_argument("paths", type=Path, nargs=2, metavar=("RUN", "FILE"))
     options = parser.parse_args()
-    {"pack": pack, "unpack": unpack}[options.what](*options.paths)
+    {"pack": pack_run, "unpack": unpack_run}[options.what](*options.paths)

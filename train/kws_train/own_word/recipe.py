@@ -1,22 +1,22 @@
-"""The recipe of a phrase: three stages that fit into the minutes asked for."""
+"""The training recipe of a request: three stages that fit into its minutes."""
 
 import importlib.util
 import re
-import time
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import keras
 import numpy as np
-from msgspec.structs import replace
 
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.manifest import DataSource, DecisionDefaults
 from kws_train.data.audio_files import read_samples
 from kws_train.data.speech_span import speech_span
-from kws_train.fit.training import fit
-from kws_train.own_word.pretrained import recipe_of_backbone
+from kws_train.evaluate.build_stream import keyword_clips
+from kws_train.own_word.prepare import find_speech, labels_of_request
+from kws_train.own_word.pretrained import pretrained_recipe, unpack_run
+from kws_train.own_word.time_budget import fit_to_minutes, seconds_per_scene
+from kws_train.own_word.workspace import Request, Workspace
 from kws_train.recipe import (
     AugmentRecipe,
     DataRecipe,
@@ -24,20 +24,50 @@ from kws_train.recipe import (
     Recipe,
     SpeechCorpus,
     WordCorpus,
+    load_recipe,
+    write_recipe,
 )
 
-__all__ = ["draw_up", "seconds_per_scene", "usual_length_ms", "weight_of_real", "within"]
+__all__ = ["median_word_ms", "plan_recipe", "recording_weight", "word_recipe"]
 
 _EPOCHS = (22, 10, 8)
 _BATCH = 128
-_SCENES_PER_EPOCH = (2 * _BATCH, 100 * _BATCH)
-_VALIDATION_SHARE = 0.1  # of what a scene costs, those of validation cost less: they are kept
-_PROBED_SCENES = 10 * _BATCH
-_REAL_HALF = 30  # real recordings that are heard as often as all synthetic ones
-_MOST_REAL = 0.8
+_HALF_SHARE_RECORDINGS = 30  # recordings that are drawn as often as all synthetic clips
+_MAX_RECORDINGS_SHARE = 0.8
 
 
-def draw_up(
+def plan_recipe(request: Request, workspace: Workspace) -> Recipe:
+    """Return the recipe of a request; at the first call, measure this machine and write it."""
+    if workspace.recipe.is_file():
+        return load_recipe(workspace.recipe)
+    labels = labels_of_request(request)
+    folders = workspace.recordings / "train", workspace.synthetic_all
+    clips = [path for one in folders for _, path in keyword_clips(one, labels, split="all")]
+    recipe = word_recipe(
+        labels,
+        words=_word_corpora(labels, workspace),
+        speech=find_speech(request, workspace).corpora,
+        noise=["noise/train"],
+        sources=_sources(labels, request, workspace),
+        word_ms=median_word_ms(clips),
+        seed=request.seed,
+    )
+    workspace.notify("measuring the training speed of this machine")
+    probe = workspace.folder / "probe"
+    shutil.rmtree(probe, ignore_errors=True)  # of an interrupted call
+    start = unpack_run(workspace.pretrained)
+    scene_s = seconds_per_scene(recipe, data=workspace.folder, run=probe, start=start)
+    shutil.rmtree(probe)
+    recipe = fit_to_minutes(recipe, minutes=request.minutes, scene_s=scene_s)
+    workspace.notify(
+        f"training for about {request.minutes:g} min, {sum(_EPOCHS)} epochs of "
+        f"{recipe.fit.scenes_per_epoch} scenes"
+    )
+    write_recipe(workspace.recipe, recipe)
+    return recipe
+
+
+def word_recipe(
     labels: Sequence[str],
     *,
     words: Sequence[WordCorpus],
@@ -47,12 +77,12 @@ def draw_up(
     word_ms: int,
     seed: int,
 ) -> Recipe:
-    """Return the recipe for keywords, as long as `within` has not cut it to a time.
+    """Return the recipe for keywords, before `fit_to_minutes` sets its number of scenes.
 
-    The network and its features are those of the backbone. Microphones, rooms and noise are varied
-    most in the first stage; the others hear what the stage before takes for a phrase.
+    Network and features are those of the pretrained network. Augmentation is strongest in the first
+    stage; the later stages mine hard negatives with the network of the stage before.
     """
-    backbone = recipe_of_backbone()
+    start = pretrained_recipe()
     rooms = bool(importlib.util.find_spec("pyroomacoustics"))
     return Recipe(
         name=re.sub(r"[^A-Za-z0-9_.-]", "_", "-".join(labels))[:64],
@@ -65,8 +95,8 @@ def draw_up(
             noise=list(noise),
             sources=list(sources),
         ),
-        features=backbone.features,
-        model=backbone.model,
+        features=start.features,
+        model=start.model,
         augment=AugmentRecipe(
             keyword_share=0.55,
             speech_share=0.35,
@@ -108,67 +138,46 @@ def draw_up(
     )
 
 
-def within(recipe: Recipe, *, minutes: float, scene_s: float) -> Recipe:
-    """Return the recipe with as many scenes to an epoch as fit into the time.
-
-    Parameters
-    ----------
-    recipe : Recipe
-    minutes : float
-    scene_s : float
-        What a scene costs here, by `seconds_per_scene`.
-    """
-    least, most = _SCENES_PER_EPOCH
-    n_scenes = 60 * minutes / scene_s / sum(_EPOCHS) / (1 + _VALIDATION_SHARE)
-    n_scenes = int(np.clip(n_scenes, least, most)) // _BATCH * _BATCH
-    n_validation = max(_BATCH, n_scenes // 8 // _BATCH * _BATCH)
-    fitted = replace(recipe.fit, scenes_per_epoch=n_scenes, validation_scenes=n_validation)
-    return replace(recipe, fit=fitted)
-
-
-def seconds_per_scene(recipe: Recipe, *, data: Path, run: Path, start: Path) -> float:
-    """Train three short epochs; return what a scene of the last took.
-
-    The first compiles, and the second uses up what was made ahead meanwhile.
-    """
-    short = replace(
-        recipe,
-        then=[],
-        fit=replace(
-            recipe.fit, epochs=3, scenes_per_epoch=_PROBED_SCENES, validation_scenes=_BATCH
-        ),
-    )
-    watch = _Stopwatch()
-    fit(short, data=data, run=run, start=start, callbacks=[watch])
-    return watch.last_s / _PROBED_SCENES
-
-
-def usual_length_ms(clips: Sequence[Path]) -> int:
-    """Return the median length of a word in clips, rounded to 50 ms."""
+def median_word_ms(clips: Sequence[Path]) -> int:
+    """Return the median duration of the words in clips, rounded to 50 ms."""
     spans = [speech_span(read_samples(path), said=path.parent.name) for path in clips]
     lengths = [end - start for start, end in spans]
     return max(100, round(float(np.median(lengths)) / RATE_HZ * 20) * 50)
 
 
-def weight_of_real(n_real: int, n_synthetic: int) -> float:
-    """Return how often a real clip is drawn against a synthetic one.
+def recording_weight(n_recordings: int, n_synthetic: int) -> float:
+    """Return the weight of a recording in the draw of clips, relative to a synthetic clip.
 
-    Thirty recordings are heard as often as all that voices say, hundreds four times as often.
+    Thirty recordings are drawn as often as all synthetic clips, hundreds four times as often.
     """
-    if not n_real or not n_synthetic:
+    if not n_recordings or not n_synthetic:
         return 1.0
-    share = min(_MOST_REAL, n_real / (n_real + _REAL_HALF))
-    return share / (1 - share) * n_synthetic / n_real
+    share = min(_MAX_RECORDINGS_SHARE, n_recordings / (n_recordings + _HALF_SHARE_RECORDINGS))
+    return share / (1 - share) * n_synthetic / n_recordings
 
 
-class _Stopwatch(keras.callbacks.Callback):
-    """Take the time of the last epoch."""
+def _word_corpora(labels: Sequence[str], workspace: Workspace) -> list[WordCorpus]:
+    n_recordings, n_synthetic = (
+        len(keyword_clips(folder / "train", labels, split="all"))
+        for folder in (workspace.recordings, workspace.synthetic)
+    )
+    weight = recording_weight(n_recordings, n_synthetic)
+    corpora: list[WordCorpus] = []
+    for split in ("train", "validation"):
+        if n_synthetic:
+            corpora.append(WordCorpus(path=f"synthetic/{split}", split=split, synthetic=True))
+        if (workspace.recordings / split).is_dir():
+            corpora.append(WordCorpus(path=f"recordings/{split}", split=split, weight=weight))
+        elif n_recordings and not n_synthetic:  # too few to split: they validate as well
+            corpora.append(WordCorpus(path="recordings/train", split="validation"))
+    if any(one.is_dir() for one in workspace.other_words.glob("*")):
+        corpora.append(WordCorpus(path="other_words", unknown=True))
+    return corpora
 
-    last_s = 0.0
-    _begun_s = 0.0
 
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._begun_s = time.perf_counter()
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self.last_s = time.perf_counter() - self._begun_s
+def _sources(labels: Sequence[str], request: Request, workspace: Workspace) -> list[DataSource]:
+    """Return the data sources for the manifest; licences of the user's data are unknown."""
+    n = len(keyword_clips(workspace.synthetic_all, labels, split="all"))
+    sources = [DataSource(name="synthetic voices", licence="the voices'", clips=n)] * bool(n)
+    given = (request.recordings, *request.speech, *request.words, *request.noise)
+    return sources + [DataSource(name=one.name, licence="its own") for one in given if one]

@@ -1,7 +1,7 @@
-"""What was asked of `kws new`, and the folder in which the answer grows."""
+"""The request of `kws new`, and the working folder of its intermediate results."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,30 +11,33 @@ import msgspec
 
 from kws.errors import ConfigError
 
-__all__ = ["Request", "Work"]
+__all__ = ["Request", "Workspace"]
+
+_LAYOUT = 2  # of the folder; 1 had no number, and other names of subfolders
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """All that decides what comes out.
+    """All options that the resulting model depends on.
 
     Attributes
     ----------
     phrases : tuple of str
-        As typed; a keyword each.
+        As typed, one keyword each.
     recordings : Path or None
-        Real recordings of the phrases, in a folder for each or, of a single phrase, in this one.
+        Real recordings of the phrases: a folder with one subfolder per phrase or, of a single
+        phrase, a folder of recordings.
     test : Path or None
-        The same, for the figures alone.
+        Recordings used for evaluation only, in the same layout.
     speech, noise, words : tuple of Path
-        Folders in which nobody says a phrase: continuous speech, noise, isolated other words.
+        Folders without the phrases: continuous speech, noise, isolated other words.
     minutes : float
-        For training.
+        Training time.
     n_clips : int
-        Synthetic clips of each phrase; six for every ten of them are said of what is like it.
+        Synthetic clips of each phrase; 60 % as many are synthesised of confusable phrases.
     language : str
         Such as `en`.
     budget : float
-        False alarms per hour that the model's own threshold is to keep to.
+        False alarms per hour that the model's own threshold is set for.
     seed : int
     """
 
@@ -52,50 +55,63 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True)
-class Work:
-    """The folder of one request: everything in it was made, and is found again by a later call."""
+class Workspace:
+    """The working folder of one request; a later call continues with what it holds.
+
+    Parameters
+    ----------
+    folder : Path
+    notify : callable
+        Receives messages about progress, a line each.
+    """
 
     folder: Path
+    notify: Callable[[str], None] = print
 
     @property
-    def said(self) -> Path:
-        """Synthetic clips, `word/voice_nohash_n.flac`: the phrases and what is like them."""
-        return self.folder / "said"
+    def synthetic_all(self) -> Path:
+        """Synthetic clips of phrases and confusable phrases: `word/voice_nohash_n.flac`."""
+        return self.folder / "synthetic_all"
 
     @property
-    def spoken(self) -> Path:
-        """The same by split, `train`, `validation` and `test`: each voice is in one of them."""
-        return self.folder / "spoken"
+    def synthetic(self) -> Path:
+        """The same by split, `train`, `validation` and `test`, each voice in one of them."""
+        return self.folder / "synthetic"
 
     @property
-    def recorded(self) -> Path:
-        """Recordings, trimmed: `train`, `validation` and `test`, each with `word/clip.flac`."""
-        return self.folder / "recorded"
+    def recordings(self) -> Path:
+        """Trimmed recordings: `train`, `validation` and `test`, each with `word/clip.flac`."""
+        return self.folder / "recordings"
 
     @property
     def speech(self) -> Path:
-        """Pieces of continuous speech that came in no known layout: `train` and `test`."""
+        """Segments of continuous speech without known speakers: `train` and `test`."""
         return self.folder / "speech"
 
     @property
-    def others(self) -> Path:
-        """Isolated words that are no phrase, a few of each."""
-        return self.folder / "others"
+    def other_words(self) -> Path:
+        """Isolated words that are no phrase: `word/clip.flac`."""
+        return self.folder / "other_words"
 
     @property
     def noise(self) -> Path:
-        """Noise, by split: links to what was given, or made here."""
+        """Noise by split, `train` and `test`: links to the given files, or generated."""
         return self.folder / "noise"
 
     @property
-    def test(self) -> Path:
-        """The clips that figures are measured on, a folder for each label."""
-        return self.folder / "test"
+    def test_clips(self) -> Path:
+        """Links to the clips of the evaluation, a folder for each label."""
+        return self.folder / "test_clips"
 
     @property
-    def backbone(self) -> Path:
-        """The run folder that training begins with."""
-        return self.folder / "backbone"
+    def pretrained(self) -> Path:
+        """The run folder that training starts from."""
+        return self.folder / "pretrained"
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe, which `kws train` accepts as well."""
+        return self.folder / "recipe.toml"
 
     @property
     def run(self) -> Path:
@@ -103,59 +119,61 @@ class Work:
         return self.folder / "run"
 
     @property
+    def exported(self) -> Path:
+        """The exported model file, before its thresholds are calibrated."""
+        return self.folder / "exported.tflite"
+
+    @property
     def model(self) -> Path:
-        """The model file, before it goes where it was asked for."""
+        """The calibrated model file."""
         return self.folder / "model.tflite"
 
     @property
-    def recipe(self) -> Path:
-        """What is trained; `kws train` takes it too."""
-        return self.folder / "recipe.toml"
+    def report(self) -> Path:
+        """The report page."""
+        return self.run / "report.html"
 
     @property
-    def outcome(self) -> Path:
-        """The figures, as JSON."""
-        return self.folder / "outcome.json"
+    def figures(self) -> Path:
+        """The figures as JSON; written last, it marks a finished request."""
+        return self.folder / "figures.json"
 
     @property
-    def minutes(self) -> float:
-        """How long training took, in all calls together."""
+    def training_minutes(self) -> float:
+        """Training time of all calls together."""
         try:
             return float(self._minutes.read_text())
         except (OSError, ValueError):
             return 0.0
 
     @contextmanager
-    def timed(self) -> Iterator[None]:
-        """Count the time that passes as training's, also where it is interrupted."""
-        before, started_s = self.minutes, time.monotonic()
+    def count_training_time(self) -> Iterator[None]:
+        """Add the time spent in the block to `training_minutes`, also after an interruption."""
+        before, started_s = self.training_minutes, time.monotonic()
         try:
             yield
         finally:
             passed = (time.monotonic() - started_s) / 60
-            with suppress(OSError):  # a full disk has been told of by what it stopped
+            with suppress(OSError):  # of a full disk; the block has raised an error of its own
                 self._minutes.write_text(f"{before + passed:.2f}\n")
 
-    @property
-    def _minutes(self) -> Path:
-        return self.folder / "minutes"
-
     def begin(self, request: Request) -> bool:
-        """Make the folder, or find it again; return whether it was there.
+        """Create the folder, or check that it belongs to the request; return whether it existed.
 
         Raises
         ------
         ConfigError
-            If the folder is of another request.
+            If the folder belongs to another request or an earlier version of kws, or cannot be
+            written to.
         """
-        asked = self.folder / "request.json"
-        content = msgspec.json.format(msgspec.json.encode(request, enc_hook=str))
-        if asked.is_file():
-            self._refuse_another(request, asked)
+        path = self._request
+        if path.is_file():
+            self._check_same(request, path)
             return True
+        content = {"layout": _LAYOUT, **_builtins(request)}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            asked.write_bytes(content)
+            path.write_bytes(msgspec.json.format(msgspec.json.encode(content)))
         except OSError as error:
             raise ConfigError(
                 f"`--work` must be a folder that can be written to. Received: {self.folder} "
@@ -163,12 +181,36 @@ class Work:
             ) from error
         return False
 
-    def _refuse_another(self, request: Request, path: Path) -> None:
+    def read_request(self) -> Request:
+        """Return the request that the folder belongs to."""
+        content = self._request.read_bytes()
+        return msgspec.json.decode(content, type=Request, dec_hook=lambda kind, one: kind(one))
+
+    @property
+    def _request(self) -> Path:
+        return self.folder / "request.json"
+
+    @property
+    def _minutes(self) -> Path:
+        return self.folder / "minutes"
+
+    def _check_same(self, request: Request, path: Path) -> None:
         begun: dict[str, Any] = msgspec.json.decode(path.read_bytes())
-        now: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(request, enc_hook=str))
+        if begun.get("layout") != _LAYOUT:
+            raise ConfigError(
+                f"A working folder can only be continued by the version of kws that began it. "
+                f"Received: {self.folder}, begun by another one. Give another --work or --out, or "
+                f"remove {self.folder}."
+            )
+        now = _builtins(request)
         changed = ", ".join(key for key in now if now[key] != begun.get(key))
         if changed:
             raise ConfigError(
-                f"A begun work must go on as it was asked for. Received: another {changed} than "
-                f"{path} says. Give another --work or --out, or remove {self.folder}."
+                f"A working folder can only be continued with the same options. Received: another "
+                f"{changed} than in {path}. Give another --work or --out, or remove {self.folder}."
             )
+
+
+def _builtins(request: Request) -> dict[str, Any]:
+    content: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(request, enc_hook=str))
+    return content

@@ -1,4 +1,4 @@
-"""Phrases as people type them, made into words that voices and dictionaries know."""
+"""Text normalisation of phrases: to lower-case words without digits and punctuation."""
 
 import functools
 import re
@@ -12,8 +12,8 @@ from kws_train.optional import load_library
 
 __all__ = ["Phrase"]
 
-_MOST_WORDS = 8
-_MOST_LETTERS = 60
+_MAX_WORDS = 8
+_MAX_LETTERS = 60
 _TOKENS = re.compile(
     r"\d+(?:\.\d+)?(?:st|nd|rd|th)?(?![^\W\d_])|\d+(?:\.\d+)?|[^\W\d_]+(?:'[^\W\d_]+)*"
 )
@@ -21,12 +21,12 @@ _VOWELS = set("aeiouy")
 
 
 class Phrase(msgspec.Struct, frozen=True):
-    """A phrase in its one form.
+    """A normalised phrase.
 
     Attributes
     ----------
     words : tuple of str
-        In lower case, numbers written out, without punctuation but for apostrophes within words.
+        In lower case, numbers written out, without punctuation except apostrophes within words.
     language : str
         Such as `en`.
     """
@@ -36,9 +36,9 @@ class Phrase(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """What voices are given, but for variation: single letters are capitals, to be spelled."""
-        alone = {"a", "i", "o"} if self.language == "en" else set()
-        capitals = (w.upper() if len(w) == 1 and w not in alone else w for w in self.words)
+        """The text for speech synthesis; single letters are capitals, which voices spell."""
+        single_words = {"a", "i", "o"} if self.language == "en" else set()
+        capitals = (w.upper() if len(w) == 1 and w not in single_words else w for w in self.words)
         return " ".join(capitals)
 
     @property
@@ -48,24 +48,23 @@ class Phrase(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, text: str, /, *, language: str = "en") -> "Phrase":
-        """Bring a text into that form.
+        """Normalise a text.
 
-        Case is dropped; `&` is read as a word; hyphens and other punctuation divide words. In
-        English, numbers are written out (`7th` is `seventh`, `R2D2` is `r two d two`), accents are
-        dropped (`Café` is `cafe`), and a word of consonants alone is spelled (`KWS` is `k w s`)
-        where the dictionary does not have it. In other languages letters keep their accents, and
-        digits are left for the voice to read.
+        Hyphens and other punctuation separate words. In English, `&` is `and`, numbers are written
+        out (`7th` is `seventh`, `R2D2` is `r two d two`), accents are removed (`Café` is `cafe`),
+        and a word of consonants only that is not in the dictionary is spelled (`KWS` is `k w s`).
+        In other languages letters keep their accents, and digits are kept.
 
         Raises
         ------
         ConfigError
-            If nothing is left to say, it is too long, or English has no such letters.
+            If it has no letters or digits, is too long, or has letters that English lacks.
         """
         plain = unicodedata.normalize("NFKC", text).casefold().replace("’", "'")
         if language == "en":
             plain = _without_accents(plain).replace("&", " and ")
         words = tuple(
-            word for token in _TOKENS.findall(plain) for word in _spoken(token, language=language)
+            word for token in _TOKENS.findall(plain) for word in _words_of(token, language=language)
         )
         _check(text, words, language=language)
         return cls(words, language)
@@ -77,9 +76,9 @@ def _check(text: str, words: tuple[str, ...], *, language: str) -> None:
             f"A phrase must have letters or digits, to be said. Received: {text!r}. "
             f"Write it as it is spoken."
         )
-    if len(words) > _MOST_WORDS or sum(map(len, words)) > _MOST_LETTERS:
+    if len(words) > _MAX_WORDS or sum(map(len, words)) > _MAX_LETTERS:
         raise ConfigError(
-            f"A phrase must have at most {_MOST_WORDS} words and {_MOST_LETTERS} letters. "
+            f"A phrase must have at most {_MAX_WORDS} words and {_MAX_LETTERS} letters. "
             f"Received: {text!r}, {len(words)} words. Two or three words are best."
         )
     foreign = sorted({one for one in "".join(words) if not one.isascii()})
@@ -95,8 +94,8 @@ def _without_accents(text: str) -> str:
     return "".join(one for one in decomposed if not unicodedata.combining(one))
 
 
-def _spoken(token: str, *, language: str) -> list[str]:
-    """Return the words that a token is said as."""
+def _words_of(token: str, *, language: str) -> list[str]:
+    """Return the words that a token is read as."""
     if language != "en":
         return [token]
     if token[0].isdigit():
@@ -114,6 +113,6 @@ def _numbers() -> Any:
 
 @functools.cache
 def _dictionary_words() -> frozenset[str]:
-    from kws_train.synth.phonemes import dictionary
+    from kws_train.synth.lexicon import dictionary
 
     return frozenset(dictionary())

@@ -1,9 +1,9 @@
-"""Words made of parts of other words: real voices and microphones for a word without recordings.
+"""Clips of a word, spliced from phones of recorded clips of other words.
 
-Phones are found by forced alignment with pocketsphinx: the vowel of *stop* and the F of *left* make
-*off*. Parts are of one speaker where that speaker says all the words, else of two of the same
-official split: take unvoiced phones for the further parts, which tell little of a voice. File names
-keep the speaker of the first part, and so the official split.
+Forced alignment with pocketsphinx finds the phones: the vowel of *stop* and the F of *left* make
+*off*. All parts are of one speaker if that speaker recorded all the words, else of two speakers of
+the same official split; later parts should therefore be unvoiced phones, which vary little between
+voices. File names keep the speaker of the first part, and so the official split.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,18 +22,18 @@ from kws_train.data.audio_files import audio_files, read_samples
 from kws_train.data.splits import official_split, speaker_of
 from kws_train.scenes.augment import stretch as stretched
 
-__all__ = ["Part", "splice"]
+__all__ = ["PhoneSource", "splice"]
 
 Samples = NDArray[np.int16]
-Part = tuple[str, str]
+PhoneSource = tuple[str, str]
 """A word and one of its phones, in ARPAbet: ("stop", "AA")."""
 
-_JOIN = RATE_HZ // 80  # samples that two parts overlap
+_JOIN = RATE_HZ // 80  # samples of a cross-fade
 _EDGE = RATE_HZ // 5  # background kept before and after
 _FRAME = RATE_HZ // 100
-_SHORTEST = RATE_HZ // 20
-_LOUDEST = 20_000
-_MARGIN = 512  # heard with a phone on either side, so that its edges can be drawn out
+_MIN_SAMPLES = RATE_HZ // 20
+_MAX_PEAK = 20_000
+_MARGIN = 512  # samples around a phone, which time-stretching needs at its edges
 
 
 def splice(
@@ -41,12 +41,12 @@ def splice(
     out: Path,
     *,
     word: str,
-    parts: Sequence[Part],
+    parts: Sequence[PhoneSource],
     seed: int = 1,
     most: int = 1000,
     stretch: tuple[float, float] = (1.0, 1.0),
 ) -> int:
-    """Write clips of `word`, made of phones of the clips of a `word/speaker_nohash_n.*` corpus.
+    """Write clips of `word`, spliced from phones of a `word/speaker_nohash_n.*` corpus.
 
     Parameters
     ----------
@@ -54,14 +54,14 @@ def splice(
         Clips go to `out/word/`.
     word : str
     parts : sequence of (word, phone)
-        What to join, in order; the vowel first, whose clip gives background and level.
+        Phones to join, in order. The clip of the first gives background and level: choose a vowel.
     seed : int
         Of the choice and pairing of clips; each clip of the first part is used once.
     most : int
-        Clips of each word to look for its phone in, drawn at random.
+        Clips of each word that are aligned, drawn at random.
     stretch : (float, float)
-        Each part lasts between so many times as long, at its pitch: a phone within a word is
-        shorter than the same phone at the end of one.
+        Range of the random time-stretch of each part, at constant pitch: a phone within a word is
+        shorter than the same phone at its end.
 
     Returns
     -------
@@ -71,8 +71,7 @@ def splice(
     Raises
     ------
     ConfigError
-        If the corpus holds none of the words, their clips hold no such phone, or `stretch` is no
-        range.
+        If the corpus lacks a word, its clips lack the phone, or `stretch` is no range.
     """
     if malformed := [part for part in parts if not all(part)]:
         raise ConfigError(
@@ -81,7 +80,7 @@ def splice(
         )
     if not 0 < stretch[0] <= stretch[1]:
         raise ConfigError(
-            f"A part must last between so many times as long, the lower number first. Received: "
+            f"The range of a time-stretch must be positive, the lower number first. Received: "
             f"--stretch {stretch[0]:g} {stretch[1]:g}. Give LOW and HIGH."
         )
     random = np.random.default_rng(seed)
@@ -90,32 +89,32 @@ def splice(
     folder.mkdir(parents=True, exist_ok=True)
     for i, (path, part) in enumerate(first):
         chosen = [_partner(path, other, random) for other in others]
-        lasts = random.uniform(*stretch, len(parts))
+        stretches = random.uniform(*stretch, len(parts))
         name = f"{speaker_of(path)}_nohash_{i}.flac"
-        soundfile.write(folder / name, _joined([part, *chosen], lasts), RATE_HZ)
+        soundfile.write(folder / name, _joined([part, *chosen], stretches), RATE_HZ)
     return len(first)
 
 
-Phone = tuple[Samples, int, int]
+PhoneSpan = tuple[Samples, int, int]
 """A clip, and the samples [start, end) of a phone in it."""
 
 
 def _find(
     corpus: Path, word: str, phone: str, *, most: int, random: np.random.Generator
-) -> list[tuple[Path, Phone]]:
-    """Return the phone in clips of the word, by file name; clips that do not align are left out."""
+) -> list[tuple[Path, PhoneSpan]]:
+    """Return the phone in clips of the word, by file name; clips that do not align are omitted."""
     paths = audio_files(corpus / word)
     chosen = sorted(paths[i] for i in random.permutation(len(paths))[:most])
     decoder = Decoder(lm=None, loglevel="FATAL", bestpath=False)
     found = []
-    for path in track(chosen, f"Looking for {phone} in {word}", console=Console(stderr=True)):
+    for path in track(chosen, f"Aligning {phone} in {word}", console=Console(stderr=True)):
         samples = read_samples(path)
         try:
             spans = [(a, b) for name, a, b in _phones(decoder, samples, word) if name == phone]
-        except RuntimeError:  # the clip ends within the word; the decoder cannot be used again
+        except RuntimeError:  # the clip ends within the word; the decoder is unusable afterwards
             decoder = Decoder(lm=None, loglevel="FATAL", bestpath=False)
             continue
-        if len(spans) == 1 and spans[0][1] - spans[0][0] >= _SHORTEST:
+        if len(spans) == 1 and spans[0][1] - spans[0][0] >= _MIN_SAMPLES:
             found.append((path, (samples, *spans[0])))
     if not found:
         raise ConfigError(
@@ -125,8 +124,10 @@ def _find(
     return found
 
 
-def _partner(path: Path, found: list[tuple[Path, Phone]], random: np.random.Generator) -> Phone:
-    """Draw a part of the same speaker, or of another of the same split."""
+def _partner(
+    path: Path, found: list[tuple[Path, PhoneSpan]], random: np.random.Generator
+) -> PhoneSpan:
+    """Draw a part of the same speaker, else of the same split, else of any."""
     same = [part for other, part in found if speaker_of(other) == speaker_of(path)]
     split = official_split(path)
     pool = same or [part for other, part in found if official_split(other) == split]
@@ -142,9 +143,9 @@ def _phones(decoder: Decoder, samples: Samples, word: str) -> Iterator[tuple[str
     if not decoder.hyp():
         return
     decoder.set_alignment()
-    _decode(decoder, samples)  # its `hyp` must not be asked for: that crashes pocketsphinx 5.1
-    for said in decoder.get_alignment():
-        for part in said:
+    _decode(decoder, samples)  # calling `hyp` here would crash pocketsphinx 5.1
+    for word_entry in decoder.get_alignment():
+        for part in word_entry:
             yield part.name, part.start * _FRAME, (part.start + part.duration) * _FRAME
 
 
@@ -154,16 +155,18 @@ def _decode(decoder: Decoder, samples: Samples) -> None:
     decoder.end_utt()
 
 
-def _joined(parts: Sequence[Phone], lasts: NDArray[np.float64]) -> Samples:
+def _joined(parts: Sequence[PhoneSpan], stretches: NDArray[np.float64]) -> Samples:
     """Join phones with short cross-fades, levels matched, in the first clip's background.
 
-    The last one dies away over its second half, as at the end of a word.
+    The last one fades out over its second half, as at the end of a word.
     """
     first = parts[0][0]
     level = _rms(first)
     pieces = [_background(first)]
-    for (samples, start, end), times in zip(parts, lasts, strict=True):
-        pieces.append(_lasting(samples, start, end, times) * np.float32(level / _rms(samples)))
+    for (samples, start, end), times in zip(parts, stretches, strict=True):
+        pieces.append(
+            _stretched_phone(samples, start, end, times) * np.float32(level / _rms(samples))
+        )
     half = len(pieces[-1]) // 2
     pieces[-1][half:] *= np.linspace(1, 0, len(pieces[-1]) - half, dtype=np.float32)
     pieces.append(_background(first))
@@ -172,12 +175,12 @@ def _joined(parts: Sequence[Phone], lasts: NDArray[np.float64]) -> Samples:
     for piece in pieces[1:]:
         overlap = whole[-_JOIN:] * (1 - rise) + piece[:_JOIN] * rise
         whole = np.concatenate((whole[:-_JOIN], overlap, piece[_JOIN:]))
-    whole *= min(1.0, _LOUDEST / np.abs(whole).max())
+    whole *= min(1.0, _MAX_PEAK / np.abs(whole).max())
     return whole.astype(np.int16)
 
 
-def _lasting(samples: Samples, start: int, end: int, times: float) -> NDArray[np.float32]:
-    """Cut a phone out so that it lasts `times` as long; it goes on at its edges as in its clip."""
+def _stretched_phone(samples: Samples, start: int, end: int, times: float) -> NDArray[np.float32]:
+    """Cut out a phone and stretch it in time, with its surroundings as context."""
     before, after = min(start, _MARGIN), min(len(samples) - end, _MARGIN)
     wider = samples[start - before : end + after].astype(np.float32)
     longer = wider if times == 1.0 else stretched(wider, 1 / times)
@@ -186,7 +189,7 @@ def _lasting(samples: Samples, start: int, end: int, times: float) -> NDArray[np
 
 
 def _background(samples: Samples) -> NDArray[np.float32]:
-    """Return the quieter of a clip's ends."""
+    """Return the quieter end of a clip."""
     ends = samples[:_EDGE], samples[-_EDGE:]
     return min(ends, key=_rms).astype(np.float32)
 

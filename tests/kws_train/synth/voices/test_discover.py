@@ -7,7 +7,7 @@ import pytest
 
 from kws.errors import ConfigError
 from kws_train.synth.voices import discover, kokoro, piper, programs
-from kws_train.synth.voices.discover import BACKENDS, find_voices, open_backends, voices_folder
+from kws_train.synth.voices.discover import ENGINES, find_engines, open_engines, voices_folder
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def machine(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("present", "opened"),
     [
-        (BACKENDS, ["Flite", "Espeak"]),  # the libraries have other names
+        (ENGINES, ["Flite", "Espeak"]),  # the libraries have other names
         (("piper", "kokoro_onnx", "flite", "espeak-ng"), ["Piper", "Kokoro"]),
         (("kokoro_onnx", "espeak-ng"), ["Kokoro"]),
         (("flite", "espeak-ng"), ["Flite", "Espeak"]),
@@ -52,20 +52,20 @@ def machine(monkeypatch, tmp_path):
     ],
 )
 def test_neural_voices_are_preferred_to_programs(machine, present, opened):
-    folder = machine(*(set(present) - ({"piper"} if present is BACKENDS else set())))
-    assert [one.name for one in open_backends(folder=folder)] == opened
+    folder = machine(*(set(present) - ({"piper"} if present is ENGINES else set())))
+    assert [one.name for one in open_engines(folder=folder)] == opened
 
 
 def test_those_asked_for_are_opened(machine):
     folder = machine("piper", "flite", "espeak-ng")
-    opened = open_backends(["espeak-ng", "piper"], folder=folder)
+    opened = open_engines(["espeak-ng", "piper"], folder=folder)
     assert [one.name for one in opened] == ["Piper", "Espeak"]
 
 
 def test_without_any_voice_each_is_named_with_its_command(machine):
     folder = machine()
     with pytest.raises(ConfigError) as caught:
-        open_backends(folder=folder)
+        open_engines(folder=folder)
     message = str(caught.value)
     assert "Synthesis in `en` needs a voice. Received: none on this machine" in message
     assert f"--download-dir {folder} en_US-libritts_r-medium" in message
@@ -78,7 +78,7 @@ def test_without_any_voice_each_is_named_with_its_command(machine):
 def test_one_asked_for_and_missing_is_named_alone(machine):
     folder = machine("espeak-ng")
     with pytest.raises(ConfigError) as caught:
-        open_backends(["piper"], folder=folder)
+        open_engines(["piper"], folder=folder)
     assert "Received: espeak-ng on this machine" in str(caught.value)
     assert "flite" not in str(caught.value)
 
@@ -87,23 +87,23 @@ def test_a_library_without_its_models_is_not_there(machine, tmp_path):
     machine("piper", "kokoro_onnx")
     for path in tmp_path.iterdir():
         path.unlink()
-    assert [one.open for one in find_voices(tmp_path)] == [None] * 4
+    assert [one.open for one in find_engines(tmp_path)] == [None] * 4
 
 
 def test_a_folder_that_is_none_is_an_error(tmp_path):
-    with pytest.raises(ConfigError, match=r"must be the folder .*: .*absent, which is none"):
-        open_backends(folder=tmp_path / "absent")
+    with pytest.raises(ConfigError, match=r"must be the folder .*: .*absent, which is no folder"):
+        open_engines(folder=tmp_path / "absent")
 
 
 def test_an_unknown_name_is_an_error():
     with pytest.raises(ConfigError, match=r"Received: pipper. Did you mean `piper`\?"):
-        open_backends(["pipper"])
+        open_engines(["pipper"])
 
 
 def test_other_languages_have_fewer(machine):
     folder = machine("piper", "kokoro_onnx", "flite", "espeak-ng")
-    assert [one.name for one in find_voices(folder, language="de") if one.open] == ["espeak-ng"]
-    remedies = {one.name: one.remedy for one in find_voices(folder, language="de")}
+    assert [one.name for one in find_engines(folder, language="de") if one.open] == ["espeak-ng"]
+    remedies = {one.name: one.remedy for one in find_engines(folder, language="de")}
     assert remedies["flite"] == "does not speak it, only en"
 
 
@@ -121,11 +121,11 @@ def test_what_holds_no_speaker_out_is_left_away(monkeypatch, tmp_path):
         raise ConfigError("none is held out")
 
     found = [
-        discover.Found("piper", refuse, ""),
-        discover.Found("espeak-ng", programs.Espeak, ""),
+        discover.EngineStatus("piper", refuse, ""),
+        discover.EngineStatus("espeak-ng", programs.Espeak, ""),
     ]
-    monkeypatch.setattr(discover, "find_voices", lambda *_, **__: found)
+    monkeypatch.setattr(discover, "find_engines", lambda *_, **__: found)
     names = ["piper", "espeak-ng"]
-    assert [one.name for one in open_backends(names, held_out=True)] == ["espeak-ng"]
+    assert [one.name for one in open_engines(names, held_out=True)] == ["espeak-ng"]
     with pytest.raises(ConfigError, match="none is held out"):
-        open_backends(names)
+        open_engines(names)

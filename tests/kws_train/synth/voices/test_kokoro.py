@@ -10,7 +10,7 @@ import pytest
 
 from kws.errors import ConfigError
 from kws_train.synth.voices import accents, kokoro
-from kws_train.synth.voices.backend import Line
+from kws_train.synth.voices.engine import Line
 from kws_train.synth.voices.kokoro import HELD_OUT, Kokoro
 
 VOICES = ("af_bella", "am_adam", "bf_emma", "zf_xiaoni", "ef_dora", *HELD_OUT)
@@ -54,8 +54,8 @@ def files(tmp_path, monkeypatch):
 
 
 def test_voices_are_blended_in_all_ways_and_none_held_out(files):
-    backend = Kokoro(*files)
-    drawn = [backend.draw_voice(np.random.default_rng(i)) for i in range(300)]
+    engine = Kokoro(*files)
+    drawn = [engine.draw_voice(np.random.default_rng(i)) for i in range(300)]
     assert {"+" in one for one in drawn} == {"/" in one for one in drawn} == {True, False}
     assert not any(held in one for one in drawn for held in HELD_OUT)
     assert len(set(drawn)) > 100
@@ -64,14 +64,14 @@ def test_voices_are_blended_in_all_ways_and_none_held_out(files):
 
 
 def test_held_out_voices_speak_alone(files):
-    backend = Kokoro(*files, held_out=True)
-    assert {backend.draw_voice(np.random.default_rng(i)) for i in range(60)} == set(HELD_OUT)
+    engine = Kokoro(*files, held_out=True)
+    assert {engine.draw_voice(np.random.default_rng(i)) for i in range(60)} == set(HELD_OUT)
 
 
 def test_most_who_speak_english_have_an_accent_and_none_who_are_held_out(files):
     def share(**options):
-        backend = Kokoro(*files, **options)
-        drawn = [backend.draw_voice(np.random.default_rng(i)) for i in range(300)]
+        engine = Kokoro(*files, **options)
+        drawn = [engine.draw_voice(np.random.default_rng(i)) for i in range(300)]
         return np.mean(["~" in one for one in drawn])
 
     assert 0.5 < share() < 0.7
@@ -84,7 +84,7 @@ def test_an_accent_is_spoken_by_the_voice_that_has_it(files):
     (accented, how), (plain, how_plain) = FakeKokoro.asked
     assert plain == "computer"
     assert not how_plain["is_phonemes"]
-    assert accented == accents.accented("en-gb kəmpjˈuːɾɚ", 7)
+    assert accented == accents.apply_accent("en-gb kəmpjˈuːɾɚ", 7)
     assert how["is_phonemes"]
     assert np.array_equal(how["voice"], how_plain["voice"])
 
@@ -108,24 +108,24 @@ def test_a_style_is_what_its_name_says(files, voice, first, last):
 
 
 def test_pitch_is_made_by_speaking_slower_and_playing_faster(files):
-    backend = Kokoro(*files)
-    samples = backend.speak(Line("off", "bf_emma", speed=1.0, semitones=12))
+    engine = Kokoro(*files)
+    samples = engine.speak(Line("off", "bf_emma", speed=1.0, semitones=12))
     (text, how), *_ = FakeKokoro.asked
     assert (text, how["speed"], how["lang"]) == ("off", 0.5, "en-gb")
     assert len(samples) == 4000
 
 
 def test_it_opens_once_and_survives_pickling(files):
-    backend = Kokoro(*files, held_out=True)
-    again = pickle.loads(pickle.dumps(backend))
-    assert again.version == backend.version
-    assert again._opened is backend._opened
+    engine = Kokoro(*files, held_out=True)
+    again = pickle.loads(pickle.dumps(engine))
+    assert again.version == engine.version
+    assert again._opened is engine._opened
     assert again.n_voices == len(HELD_OUT)
 
 
 def test_other_languages_have_their_own_voices(files):
-    backend = Kokoro(*files, language="es")
-    backend.speak(Line("hola", "ef_dora"))
+    engine = Kokoro(*files, language="es")
+    engine.speak(Line("hola", "ef_dora"))
     assert FakeKokoro.asked[0][1]["lang"] == "es"
     with pytest.raises(ConfigError, match=r"Kokoro speaks en, es, .*\. Received: de"):
         Kokoro(*files, language="de")

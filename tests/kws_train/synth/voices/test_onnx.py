@@ -33,7 +33,7 @@ def test_a_model_has_one_thread(tmp_path, opened):
 
 
 def test_a_broken_model_is_named(tmp_path, opened):
-    with pytest.raises(ConfigError, match=r"whole ONNX file\. Received: .*broken\.onnx \(INVALID"):
+    with pytest.raises(ConfigError, match=r"complete ONNX file\. Received: .*\(INVALID"):
         open_session(tmp_path / "broken.onnx")
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from kws.errors import ConfigError
 from kws_train.synth.voices import piper
-from kws_train.synth.voices.accents import accented
-from kws_train.synth.voices.backend import Line
+from kws_train.synth.voices.accents import apply_accent
+from kws_train.synth.voices.engine import Line
 from kws_train.synth.voices.piper import Piper, language_of
 
 
@@ -60,29 +60,29 @@ def asked(monkeypatch):
 def test_speakers_are_drawn_and_every_tenth_is_held_out(tmp_path, asked):
     many = write_voice(tmp_path, "many", n_speakers=40)
     one = write_voice(tmp_path, "one", n_speakers=1)
-    backend, held_out = Piper([many, one]), Piper([many, one], held_out=True)
-    assert (backend.n_voices, held_out.n_voices) == (37, 4)
+    engine, held_out = Piper([many, one]), Piper([many, one], held_out=True)
+    assert (engine.n_voices, held_out.n_voices) == (37, 4)
     random = np.random.default_rng(1)
-    drawn = {backend.draw_voice(random).partition("~")[0] for _ in range(400)}
+    drawn = {engine.draw_voice(random).partition("~")[0] for _ in range(400)}
     assert {"many#1", "many#39", "one#0"} <= drawn
     assert not drawn & {"many#0", "many#10", "many#20", "many#30"}
     assert held_out.draw_voice(random) in {"many#0", "many#10", "many#20", "many#30"}
 
 
 def test_a_line_is_said_by_its_speaker_at_its_speed(tmp_path, asked):
-    backend = Piper([write_voice(tmp_path, "many", n_speakers=40)])
-    samples = backend.speak(Line("off", "many#7", speed=2.0))
+    engine = Piper([write_voice(tmp_path, "many", n_speakers=40)])
+    samples = engine.speak(Line("off", "many#7", speed=2.0))
     (text, settings), *_ = asked
     assert (text, settings.speaker_id, settings.length_scale) == ("off", 7, 0.5)
     assert len(samples) == 16_000
-    assert len(backend.speak(Line("?", "many#7"))) == 0
+    assert len(engine.speak(Line("?", "many#7"))) == 0
 
 
 def test_an_accent_is_spoken_as_phonemes(tmp_path, asked):
-    backend = Piper([write_voice(tmp_path, "many", n_speakers=40)])
-    backend.speak(Line("go", "many#7~3"))
+    engine = Piper([write_voice(tmp_path, "many", n_speakers=40)])
+    engine.speak(Line("go", "many#7~3"))
     (text, settings), *_ = asked
-    assert text == f"[[ {accented('kəmpjˈuːɾɚ. go', 3)} ]]"
+    assert text == f"[[ {apply_accent('kəmpjˈuːɾɚ. go', 3)} ]]"
     assert settings.speaker_id == 7
 
 
@@ -91,8 +91,8 @@ def test_most_who_speak_english_have_an_accent_and_none_who_are_held_out(tmp_pat
     german = write_voice(tmp_path, "viele", n_speakers=40, espeak={"voice": "de"})
 
     def share(*models, **options):
-        backend = Piper(models, **options)
-        drawn = [backend.draw_voice(np.random.default_rng(i)) for i in range(300)]
+        engine = Piper(models, **options)
+        drawn = [engine.draw_voice(np.random.default_rng(i)) for i in range(300)]
         return np.mean(["~" in one for one in drawn])
 
     assert 0.5 < share(english) < 0.7
@@ -100,9 +100,9 @@ def test_most_who_speak_english_have_an_accent_and_none_who_are_held_out(tmp_pat
 
 
 def test_it_survives_pickling(tmp_path, asked):
-    backend = Piper([write_voice(tmp_path, "many", n_speakers=40)], held_out=True)
-    again = pickle.loads(pickle.dumps(backend))
-    assert (again.version, again.n_voices) == (backend.version, 4)
+    engine = Piper([write_voice(tmp_path, "many", n_speakers=40)], held_out=True)
+    again = pickle.loads(pickle.dumps(engine))
+    assert (again.version, again.n_voices) == (engine.version, 4)
 
 
 def test_another_model_is_another_version(tmp_path, asked):

@@ -6,38 +6,38 @@ import numpy as np
 import pytest
 
 from kws.errors import ConfigError
-from kws_train.synth.voices.backend import Line
+from kws_train.synth.voices.engine import Line
 from kws_train.synth.voices.programs import Espeak, Flite
 
 PROGRAMS = [
     pytest.param(
-        backend,
+        engine,
         marks=pytest.mark.skipif(
-            not shutil.which(backend.name), reason=f"{backend.name} is not installed"
+            not shutil.which(engine.name), reason=f"{engine.name} is not installed"
         ),
     )
-    for backend in (Espeak, Flite)
+    for engine in (Espeak, Flite)
 ]
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_program_says_a_word(program):
-    backend = program()
-    voice = backend.draw_voice(np.random.default_rng(1))
-    plain = backend.speak(Line("Hey, computer.", voice))
+    engine = program()
+    voice = engine.draw_voice(np.random.default_rng(1))
+    plain = engine.speak(Line("Hey, computer.", voice))
     assert plain.dtype == np.int16
     assert np.abs(plain.astype(int)).max() == 20_000
-    slow = backend.speak(Line("Hey, computer.", voice, speed=0.7))
+    slow = engine.speak(Line("Hey, computer.", voice, speed=0.7))
     assert len(slow) > 1.15 * len(plain)
-    assert backend.version[0].isdigit()
+    assert engine.version[0].isdigit()
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_semitones_raise_the_pitch(program, pitch_hz):
-    backend = program()
-    voice = {"espeak-ng": "en-us+m3", "flite": "slt"}[backend.name]
+    engine = program()
+    voice = {"espeak-ng": "en-us+m3", "flite": "slt"}[engine.name]
     low, high = (
-        pitch_hz(backend.speak(Line("oh no", voice, semitones=semitones))) for semitones in (-3, 3)
+        pitch_hz(engine.speak(Line("oh no", voice, semitones=semitones))) for semitones in (-3, 3)
     )
     assert 1.15 < high / low < 2.0
 
@@ -46,11 +46,11 @@ def test_semitones_raise_the_pitch(program, pitch_hz):
 def test_held_out_voices_are_none_of_the_others(program):
     drawn = [
         {
-            backend.draw_voice(np.random.default_rng(i)).partition("+")[2]
-            or backend.draw_voice(np.random.default_rng(i))
+            engine.draw_voice(np.random.default_rng(i)).partition("+")[2]
+            or engine.draw_voice(np.random.default_rng(i))
             for i in range(200)
         }
-        for backend in (program(), program(held_out=True))
+        for engine in (program(), program(held_out=True))
     ]
     assert drawn[0]
     assert drawn[1]

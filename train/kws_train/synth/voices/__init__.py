@@ -1,5 +1,13 @@
-"""Synthetic voices behind one small interface, `kws_train.synth.voices.backend.Backend`.
+"""Voices of text-to-speech engines behind one interface.
 
-Neural voices, which are worth training on, are `kokoro` and `piper`; the programs flite and
-espeak-ng (`programs`) are there where nothing else is. `discover` finds out what this machine has.
+Neural voices (`kokoro`, `piper`) are good to train on; flite and espeak-ng (`programs`) are
+fallbacks.
+
+- `engine`: the interface `VoiceEngine`, and what all engines share.
+- `discover`: find and open the engines that are installed.
+- `kokoro`: Kokoro-82M by `kokoro-onnx`.
+- `piper`: Piper by `piper-tts`.
+- `programs`: flite and espeak-ng, run as subprocesses.
+- `accents`: random accents, as substitutions of phonemes.
+- `onnx`: ONNX models opened with one thread.
 """

@@ -1,25 +1,26 @@
-"""Accents: English phonemes as people of other tongues and places say them.
+"""Random accents: consistent substitutions of English phonemes.
 
-A voice that speaks from a dictionary says a word in one way; people say *computer* with another
-vowel at its start, another R at its end, with T, D or a tap. An accent, drawn by its number, puts
-some phonemes of the International Phonetic Alphabet in place of others that learners and dialects
-confuse them with, the same one everywhere. A voice that has one is named `VOICE~NUMBER`.
+A voice that speaks from a dictionary pronounces a word in one way; people say *computer* with
+different first vowels, different final Rs, with T, D or a tap. An accent replaces some phonemes of
+the International Phonetic Alphabet by others that learners and dialects confuse them with, each
+always by the same one. The number of an accent is its random seed. A voice with an accent is named
+`VOICE~NUMBER`.
 """
 
 import re
 
 import numpy as np
 
-__all__ = ["N_ACCENTS", "accented", "split_accent", "with_accent"]
+__all__ = ["N_ACCENTS", "apply_accent", "draw_accent", "split_accent"]
 
 N_ACCENTS = 1000
 
 _SHARE = 0.6  # of clips
-_STRENGTH = (0.1, 0.55)  # chance of each phoneme to be another
-_STRESS, _LENGTH = 0.4, 0.8  # the same of marks to be left out, as shares of the strength
+_STRENGTH = (0.1, 0.55)  # probability of each substitution
+_STRESS, _LENGTH = 0.4, 0.8  # probability that marks are dropped, relative to the strength
 
-# What stands for a phoneme may be more than one, or nothing. Capitals are Kokoro's diphthongs.
-_OTHERS: dict[str, tuple[str, ...]] = {
+# A substitute may be several phonemes or none. Capitals are Kokoro's diphthongs.
+_SUBSTITUTES: dict[str, tuple[str, ...]] = {
     "ə": ("ɐ", "ʌ", "o", "a", "ɛ", "ɪ", "ʊ"),
     "ɐ": ("ə", "a", "ʌ"),
     "ʌ": ("a", "ɐ", "ɔ", "ɑ"),
@@ -63,22 +64,22 @@ _OTHERS: dict[str, tuple[str, ...]] = {
     "l": ("ɾ",),
     "j": ("i",),
 }
-_RARE = 0.5  # of phonemes with a single other one, which is often another word's
+_RARE = 0.5  # of phonemes with a single substitute, which often gives another word
 
 
-def with_accent(voice: str, random: np.random.Generator) -> str:
-    """Return the name of a voice, as a rule with the accent that it is to have."""
+def draw_accent(voice: str, random: np.random.Generator) -> str:
+    """Return the name of a voice, in 60 % of all draws with a random accent."""
     return f"{voice}~{random.integers(N_ACCENTS)}" if random.random() < _SHARE else voice
 
 
 def split_accent(voice: str) -> tuple[str, int | None]:
-    """Return the name of a voice without its accent, and the accent's number, if it has one."""
+    """Return the name of a voice without its accent, and the number of the accent or None."""
     found = re.fullmatch(r"(.*)~(\d+)", voice)
     return (found[1], int(found[2])) if found else (voice, None)
 
 
-def accented(phonemes: str, number: int) -> str:
-    """Return phonemes as an accent says them.
+def apply_accent(phonemes: str, number: int) -> str:
+    """Return phonemes with the substitutions of an accent.
 
     Parameters
     ----------
@@ -89,12 +90,12 @@ def accented(phonemes: str, number: int) -> str:
     """
     random = np.random.default_rng([number, 53])
     strength = random.uniform(*_STRENGTH)
-    heard = {}
-    for phoneme, others in _OTHERS.items():
+    substitutes = {}
+    for phoneme, others in _SUBSTITUTES.items():
         chance = strength * (_RARE if len(others) == 1 else 1.0)
         other = others[int(random.integers(len(others)))]
-        heard[phoneme] = other if random.random() < chance else phoneme
+        substitutes[phoneme] = other if random.random() < chance else phoneme
     for marks, share in (("ˈˌ", _STRESS), ("ː", _LENGTH)):
         if random.random() < share * strength:
-            heard |= dict.fromkeys(marks, "")
-    return "".join(heard.get(one, one) for one in phonemes)
+            substitutes |= dict.fromkeys(marks, "")
+    return "".join(substitutes.get(one, one) for one in phonemes)

@@ -1,4 +1,4 @@
-"""Which voices this machine has, and what to run for those it lacks."""
+"""Find and open the text-to-speech engines of this machine, with a remedy for missing ones."""
 
 import functools
 import importlib.util
@@ -11,44 +11,51 @@ import msgspec
 
 from kws.errors import ConfigError, did_you_mean
 from kws_train.synth.voices import kokoro, piper, programs
-from kws_train.synth.voices.backend import Backend
+from kws_train.synth.voices.engine import VoiceEngine
 
-__all__ = ["BACKENDS", "Found", "describe", "find_voices", "open_backends", "voices_folder"]
+__all__ = [
+    "ENGINES",
+    "EngineStatus",
+    "describe_engines",
+    "find_engines",
+    "open_engines",
+    "voices_folder",
+]
 
-BACKENDS = ("piper", "kokoro", "flite", "espeak-ng")
-"""From what is best to train on for most users to what is better than nothing."""
+ENGINES = ("piper", "kokoro", "flite", "espeak-ng")
+"""Supported engines, best first."""
 
 _NEURAL = ("piper", "kokoro")
 
 
-class Found(msgspec.Struct, frozen=True):
-    """A backend as this machine has it.
+class EngineStatus(msgspec.Struct, frozen=True):
+    """A text-to-speech engine and whether this machine has it.
 
     Attributes
     ----------
     name : str
-        One of `BACKENDS`.
+        One of `ENGINES`.
     open : callable or None
-        Gives the `Backend`; None where something is missing.
+        Returns the `VoiceEngine`; None where it cannot be opened.
     remedy : str
-        What to run where something is missing, or the language is not one of its own.
+        Command that installs what is missing, or that the language is not supported.
     """
 
     name: str
-    open: Callable[..., Backend] | None
+    open: Callable[..., VoiceEngine] | None
     remedy: str
 
 
 def voices_folder() -> Path:
-    """Return where models of voices are looked for: $KWS_VOICES or ~/.local/share/kws/voices."""
+    """Return the folder of voice models: $KWS_VOICES or ~/.local/share/kws/voices."""
     if named := os.environ.get("KWS_VOICES"):
         return Path(named)
     share = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share"
     return Path(share) / "kws/voices"
 
 
-def find_voices(folder: Path | None = None, *, language: str = "en") -> list[Found]:
-    """Look for all backends; none is opened.
+def find_engines(folder: Path | None = None, *, language: str = "en") -> list[EngineStatus]:
+    """Return the status of all engines without opening any.
 
     Parameters
     ----------
@@ -60,12 +67,12 @@ def find_voices(folder: Path | None = None, *, language: str = "en") -> list[Fou
     Raises
     ------
     ConfigError
-        If the folder is none, or holds a voice of Piper without its settings.
+        If the folder does not exist, or holds a voice of Piper without its settings.
     """
     if folder is not None and not folder.is_dir():
         raise ConfigError(
             f"`--voices` must be the folder of the models of Piper and Kokoro. Received: {folder}, "
-            f"which is none. Without it {voices_folder()} is taken."
+            f"which is no folder. The default is {voices_folder()}."
         )
     folder = (folder or voices_folder()).expanduser()
     voices = [
@@ -75,7 +82,7 @@ def find_voices(folder: Path | None = None, *, language: str = "en") -> list[Fou
     ]
     model = next(iter(sorted(folder.glob("kokoro*.onnx"))), None)
     styles = next(iter(sorted([*folder.glob("voices*.npz"), *folder.glob("voices*.bin")])), None)
-    openers: dict[str, Callable[..., Backend] | None] = {
+    openers: dict[str, Callable[..., VoiceEngine] | None] = {
         "piper": functools.partial(piper.Piper, voices)
         if voices and importlib.util.find_spec("piper")
         else None,
@@ -91,47 +98,46 @@ def find_voices(folder: Path | None = None, *, language: str = "en") -> list[Fou
         else None,
     }
     return [
-        Found(name, openers[name], _remedy(name, folder=folder, language=language))
-        for name in BACKENDS
+        EngineStatus(name, openers[name], _remedy(name, folder=folder, language=language))
+        for name in ENGINES
     ]
 
 
-def open_backends(
+def open_engines(
     names: Sequence[str] = (),
     *,
     folder: Path | None = None,
     kokoro_files: tuple[Path, Path] | None = None,
     language: str = "en",
     held_out: bool = False,
-) -> list[Backend]:
-    """Open backends, by default all that are good: the neural ones, else the programs.
+) -> list[VoiceEngine]:
+    """Open engines, by default all neural ones that are installed, else the programs.
 
     Parameters
     ----------
     names : sequence of str
-        Of `BACKENDS`; every one has to be there.
+        Of `ENGINES`; all of them have to be installed.
     folder, language
-        See `find_voices`.
+        See `find_engines`.
     kokoro_files : (Path, Path), optional
-        Kokoro's model and voices, wherever they are: it alone speaks then.
+        Kokoro's model and voices; only Kokoro is used then.
     held_out : bool
-        True: only speakers that are never used otherwise, for tests of a model.
+        True: use only the voices reserved for tests of a model.
 
     Raises
     ------
     ConfigError
-        If a name is none of `BACKENDS`, one of those asked for is missing, or all are; says what to
-        run for each.
+        If a name is none of `ENGINES`, or an engine is missing; lists how to install each.
     """
     if kokoro_files:
         return [kokoro.Kokoro(*kokoro_files, language=language, held_out=held_out)]
     for name in names:
-        if name not in BACKENDS:
+        if name not in ENGINES:
             raise ConfigError(
-                f"A backend must be one of {', '.join(BACKENDS)}. Received: {name}."
-                f"{did_you_mean(name, BACKENDS)}"
+                f"`--backend` must be one of {', '.join(ENGINES)}. Received: {name}."
+                f"{did_you_mean(name, ENGINES)}"
             )
-    found = find_voices(folder, language=language)
+    found = find_engines(folder, language=language)
     present = [one for one in found if one.open is not None]
     missing = [one for one in found if one.open is None and (one.name in names or not names)]
     if not present or (names and missing):
@@ -141,18 +147,18 @@ def open_backends(
             f"Synthesis in `{language}` needs a voice. Received: {received} on this machine. "
             f"Install {'what is missing' if names else 'one'}:\n{remedies}"
         )
-    wanted = names or [one.name for one in present if one.name in _NEURAL] or BACKENDS
+    wanted = names or [one.name for one in present if one.name in _NEURAL] or ENGINES
     return _opened([one for one in present if one.name in wanted], held_out=held_out)
 
 
-def describe(backends: Sequence[Backend]) -> str:
-    """Name backends, each with its number of voices."""
-    return ", ".join(f"{one.name} ({one.n_voices})" for one in backends)
+def describe_engines(engines: Sequence[VoiceEngine]) -> str:
+    """Return the names of engines, each with its number of voices."""
+    return ", ".join(f"{one.name} ({one.n_voices})" for one in engines)
 
 
-def _opened(found: Sequence[Found], *, held_out: bool) -> list[Backend]:
-    """Open what was found; what holds no speaker out is left away where only those are wanted."""
-    opened: list[Backend] = []
+def _opened(found: Sequence[EngineStatus], *, held_out: bool) -> list[VoiceEngine]:
+    """Open engines; with `held_out`, skip those that reserve no voice for tests."""
+    opened: list[VoiceEngine] = []
     for one in found:
         try:
             if one.open:

@@ -1,4 +1,4 @@
-"""ONNX models of voices, on one thread each: clips are made in as many processes as wanted."""
+"""ONNX models of voices, opened with one thread: clips are synthesised in parallel processes."""
 
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,12 @@ __all__ = ["open_session"]
 
 
 def open_session(model: Path) -> Any:
-    """Open a model with onnxruntime.
+    """Open an ONNX model with onnxruntime.
 
     Raises
     ------
     ConfigError
-        If onnxruntime is not installed, or cannot read it.
+        If onnxruntime is not installed or cannot read the file.
     """
     runtime = load_library("onnxruntime", purpose="A neural voice")
     options = runtime.SessionOptions()
@@ -24,6 +24,6 @@ def open_session(model: Path) -> Any:
         return runtime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no class of their own
         raise ConfigError(
-            f"The model of a voice must be a whole ONNX file. Received: {model} ({error}). "
+            f"The model of a voice must be a complete ONNX file. Received: {model} ({error}). "
             f"Download it again."
         ) from error

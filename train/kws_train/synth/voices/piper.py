@@ -1,6 +1,6 @@
-"""Piper by `piper-tts` (GPL, never required): one voice file may hold hundreds of speakers.
+"""Piper by `piper-tts` (GPL, never required); one voice file may hold hundreds of speakers.
 
-Voices come by `python -m piper.download_voices`; the licence of each is in its model card.
+`python -m piper.download_voices` downloads voices; the licence of each is in its model card.
 """
 
 import functools
@@ -15,31 +15,30 @@ import numpy as np
 from kws.errors import ConfigError
 from kws.features import Samples
 from kws_train.optional import load_library
-from kws_train.synth.voices.accents import accented, split_accent, with_accent
-from kws_train.synth.voices.backend import Line, digest_of, interval, raised
+from kws_train.synth.voices.accents import apply_accent, draw_accent, split_accent
+from kws_train.synth.voices.engine import Line, digest_files, pitch_ratio, raise_pitch
 from kws_train.synth.voices.onnx import open_session
 
 __all__ = ["Piper", "language_of"]
 
 _HELD_OUT_EVERY = 10
-_MOST_PER_FILE = 200.0  # of a file with thousands of speakers, so that others are heard, too
+_MAX_WEIGHT = 200.0  # of a file with thousands of speakers, so that other files are drawn, too
 
 
 class Piper:
-    """See `Backend`; a voice is named `file#speaker`, in English often with an accent behind it.
+    """See `VoiceEngine`. A voice is named `file#speaker`, in English often with an accent appended.
 
     Parameters
     ----------
     models : sequence of Path
         Voice files, .onnx, with their .onnx.json beside them.
     held_out : bool
-        True: speak with every tenth speaker of those files that hold ten or more; False: with all
-        others.
+        True: use every tenth speaker of files with ten or more; False: all others.
 
     Raises
     ------
     ConfigError
-        If the library is missing, or no voice is left.
+        If the library is missing, or no voice remains.
     """
 
     name = "piper"
@@ -62,36 +61,36 @@ class Piper:
         self._english = {name for name, path in self._models.items() if language_of(path) == "en"}
         self.n_voices = sum(map(len, self._speakers.values()))
         version = importlib.metadata.version("piper-tts")
-        self.version = f"{version}-{digest_of(*(self._models[name] for name in self._speakers))}"
+        self.version = f"{version}-{digest_files(*(self._models[name] for name in self._speakers))}"
 
     def __reduce__(self) -> Any:
         return functools.partial(Piper, held_out=self._held_out), (list(self._models.values()),)
 
     def draw_voice(self, random: np.random.Generator, /) -> str:
-        """See `Backend`: files with more speakers are drawn more often."""
+        """See `VoiceEngine`: files with more speakers are drawn more often."""
         names = list(self._speakers)
-        weights = np.minimum([len(self._speakers[name]) for name in names], _MOST_PER_FILE)
+        weights = np.minimum([len(self._speakers[name]) for name in names], _MAX_WEIGHT)
         name = str(random.choice(names, p=weights / weights.sum()))
         voice = f"{name}#{random.choice(self._speakers[name])}"
         is_accented = name in self._english and not self._held_out
-        return with_accent(voice, random) if is_accented else voice
+        return draw_accent(voice, random) if is_accented else voice
 
     def speak(self, line: Line, /) -> Samples:
-        """See `Backend`."""
+        """See `VoiceEngine`."""
         library = load_library("piper", purpose="Piper", package="piper-tts")
         plain, accent = split_accent(line.voice)
         name, _, speaker = plain.rpartition("#")
         voice = _open(self._models[name])
         text = line.text
         if accent is not None:
-            said = " ".join(map("".join, voice.phonemize(text)))
-            text = f"[[ {accented(said, accent)} ]]"
+            phonemes = " ".join(map("".join, voice.phonemize(text)))
+            text = f"[[ {apply_accent(phonemes, accent)} ]]"
         settings = library.SynthesisConfig(
-            speaker_id=int(speaker), length_scale=interval(line.semitones) / line.speed
+            speaker_id=int(speaker), length_scale=pitch_ratio(line.semitones) / line.speed
         )
         chunks = [chunk.audio_float_array for chunk in voice.synthesize(text, settings)]
         wave = np.concatenate(chunks) if chunks else np.zeros(0, np.float32)
-        return raised(wave, rate_hz=voice.config.sample_rate, semitones=line.semitones)
+        return raise_pitch(wave, rate_hz=voice.config.sample_rate, semitones=line.semitones)
 
 
 def language_of(model: Path) -> str:
@@ -122,7 +121,7 @@ def _speakers(model: Path, *, held_out: bool) -> list[int]:
 
 @functools.lru_cache(maxsize=8)
 def _open(model: Path) -> Any:
-    """Open a voice, once a process."""
+    """Open a voice, once per process."""
     library = load_library("piper", purpose="Piper", package="piper-tts")
     settings = library.PiperConfig.from_dict(_settings(model))
     return library.PiperVoice(session=open_session(model), config=settings)

@@ -1,6 +1,6 @@
-"""Voices that are programs of their own: flite (BSD-like) and espeak-ng (GPL). Robotic, tiny, fast.
+"""Voices of command-line programs: flite (BSD-like) and espeak-ng (GPL). Small, fast, robotic.
 
-Better than nothing: a model that has heard them alone does worse on people.
+A fallback: a model trained on them alone misses more words of people.
 """
 
 import functools
@@ -16,7 +16,7 @@ import numpy as np
 from kws.errors import ConfigError
 from kws.features import Samples
 from kws_train.data.audio_files import read_samples
-from kws_train.synth.voices.backend import Line, interval, levelled
+from kws_train.synth.voices.engine import Line, normalize_peak, pitch_ratio
 
 __all__ = ["Espeak", "Flite"]
 
@@ -29,19 +29,19 @@ _FLITE_HZ = {"kal": 105, "kal16": 105, "awb": 125, "rms": 100, "slt": 175}
 
 
 class Espeak:
-    """espeak-ng: every language, clear, robotic. A voice is `language+variant`.
+    """espeak-ng: over a hundred languages. A voice is named `language+variant`.
 
     Parameters
     ----------
     language : str
-        As espeak-ng names it; `en` is six of its accents.
+        As espeak-ng names it; `en` stands for six of its English accents.
     held_out : bool
-        True: speak with the variants m8 and f5 alone; False: with all others.
+        True: use the variants m8 and f5 only; False: all others.
 
     Raises
     ------
     ConfigError
-        If it is not installed, or has no such language.
+        If it is not installed, or does not know the language.
     """
 
     name = "espeak-ng"
@@ -59,11 +59,11 @@ class Espeak:
         self.n_voices = len(self._accents) * len(self._variants)
 
     def draw_voice(self, random: np.random.Generator, /) -> str:
-        """See `Backend`."""
+        """See `VoiceEngine`."""
         return f"{random.choice(self._accents)}+{random.choice(self._variants)}"
 
     def speak(self, line: Line, /) -> Samples:
-        """See `Backend`."""
+        """See `VoiceEngine`."""
         pitch = int(np.clip(50 + 5 * line.semitones, 0, 99))
         options = ["-v", line.voice, f"-s{round(175 * line.speed)}", f"-p{pitch}"]
         return _run(lambda wav: ["espeak-ng", *options, "-w", wav, "--", line.text])
@@ -75,7 +75,7 @@ class Flite:
     Parameters
     ----------
     held_out : bool
-        True: speak with `rms` alone; False: with the others.
+        True: use the voice `rms` only; False: all others.
 
     Raises
     ------
@@ -92,24 +92,24 @@ class Flite:
         self.n_voices = len(self._voices)
 
     def draw_voice(self, random: np.random.Generator, /) -> str:
-        """See `Backend`."""
+        """See `VoiceEngine`."""
         return str(random.choice(self._voices))
 
     def speak(self, line: Line, /) -> Samples:
-        """See `Backend`."""
-        hz = _FLITE_HZ[line.voice] * interval(line.semitones)
+        """See `VoiceEngine`."""
+        hz = _FLITE_HZ[line.voice] * pitch_ratio(line.semitones)
         options = ["-voice", line.voice, "--setf", f"duration_stretch={1 / line.speed:.3f}"]
         options += ["--setf", f"int_f0_target_mean={hz:.1f}"]
         return _run(lambda wav: ["flite", *options, "-t", line.text, "-o", wav])
 
 
 def _run(command: Callable[[str], list[str]]) -> Samples:
-    """Let a program write a WAV file; return its samples."""
+    """Run a program that writes a WAV file; return its samples."""
     with tempfile.TemporaryDirectory() as folder:
         wav = Path(folder) / "line.wav"
         subprocess.run(command(str(wav)), check=True, capture_output=True, timeout=_TIMEOUT_S)
         has_samples = wav.is_file() and wav.stat().st_size > _WAV_HEADER
-        return levelled(read_samples(wav)) if has_samples else np.zeros(0, np.int16)
+        return normalize_peak(read_samples(wav)) if has_samples else np.zeros(0, np.int16)
 
 
 def _require(program: str) -> None:
@@ -122,7 +122,7 @@ def _require(program: str) -> None:
 
 @functools.cache
 def _version(program: str) -> str:
-    """Return the first number that the program calls its version."""
+    """Return the first version number that the program prints."""
     done = subprocess.run(
         [program, "--version"], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
     )

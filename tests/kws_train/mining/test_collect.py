@@ -10,14 +10,14 @@ import pytest
 import soundfile
 from click.testing import CliRunner
 
+from kws.cli import cli
 from kws.commands.demo import load_demo
 from kws.errors import ConfigError, FormatError, ModelError
 from kws.manifest import UNKNOWN, read_manifest, repack
 from kws.model import backbone_path, bundled_models
-from kws_train.mining import candidates
-from kws_train.mining.cli import mine
+from kws_train.mining import scan
+from kws_train.mining.collect import collect_candidates
 from kws_train.mining.folder import MinedFolder
-from kws_train.mining.gather import gather
 
 RATE_HZ = 16_000
 
@@ -36,14 +36,14 @@ def recordings(tmp_path_factory):
 def label(folder, label):
     """Label the first candidate."""
     mined = MinedFolder(folder)
-    with mined.answering() as answers:
-        answers.keep(first := mined.candidates()[0], label)
+    with mined.open_label_log() as labels:
+        labels.append((first := mined.candidates()[0]).id, label)
     return first
 
 
 def test_candidates_are_clips_with_what_is_around_them(recordings, tmp_path):
     out = tmp_path / "out"
-    found = gather("commands", [recordings], out)
+    found = collect_candidates("commands", [recordings], out)
     assert (found.n_files, found.n_labelled, found.left_out) == (2, 0, {})
     assert found.hours == pytest.approx(24 / 3600)
     assert MinedFolder(out).candidates() == found.candidates
@@ -60,30 +60,30 @@ def test_candidates_are_clips_with_what_is_around_them(recordings, tmp_path):
 
 
 def test_the_same_again_gives_the_same(recordings, tmp_path, monkeypatch):
-    first = gather("commands", [recordings], tmp_path)
-    monkeypatch.setattr(candidates, "posterior_trace", None)  # running a model fails
-    assert gather("commands", [recordings], tmp_path) == first
+    first = collect_candidates("commands", [recordings], tmp_path)
+    monkeypatch.setattr(scan, "posterior_trace", None)  # whoever listens, fails
+    assert collect_candidates("commands", [recordings], tmp_path) == first
 
 
 def test_one_keyword_and_a_few(recordings, tmp_path):
-    found = gather("commands", [recordings], tmp_path / "a", keyword="left")
+    found = collect_candidates("commands", [recordings], tmp_path / "a", keyword="left")
     assert {one.keyword for one in found.candidates} == {"left"}
-    assert len(gather("commands", [recordings], tmp_path / "b", n=1).candidates) == 1
+    assert len(collect_candidates("commands", [recordings], tmp_path / "b", n=1).candidates) == 1
 
 
 def test_a_threshold_decides_what_is_unsure(recordings, tmp_path):
-    every = gather("commands", [recordings], tmp_path)
+    every = collect_candidates("commands", [recordings], tmp_path)
     surest = max(every.candidates, key=lambda one: one.score)
-    found = gather("commands", [recordings], tmp_path, threshold=surest.score)
+    found = collect_candidates("commands", [recordings], tmp_path, threshold=surest.score)
     assert found.candidates[0].id == surest.id
 
 
 def test_what_is_labelled_stays_and_is_never_offered_again(recordings, tmp_path):
-    before = gather("commands", [recordings], tmp_path)
+    before = collect_candidates("commands", [recordings], tmp_path)
     done = label(tmp_path, UNKNOWN)
-    again = gather("commands", [recordings], tmp_path, threshold=0.55)
+    again = collect_candidates("commands", [recordings], tmp_path, threshold=0.55)
     assert again.n_labelled == 1
-    assert again.n_found == before.n_found - 1
+    assert again.n_peaks == before.n_peaks - 1
     assert done.id not in {one.id for one in again.candidates}
     assert MinedFolder(tmp_path).candidates()[0] == done
     assert (tmp_path / done.clip).is_file()
@@ -93,49 +93,48 @@ def test_a_copy_elsewhere_is_not_offered_again(recordings, tmp_path):
     copies = tmp_path / "copies"
     shutil.copytree(recordings, copies)
     out = tmp_path / "out"
-    once = gather("commands", [recordings], out)
-    both = gather("commands", [recordings, copies], out)
-    assert both.n_found == once.n_found
+    once = collect_candidates("commands", [recordings], out)
+    both = collect_candidates("commands", [recordings, copies], out)
+    assert both.n_peaks == once.n_peaks
     done = label(out, "go")
-    assert done.id not in {one.id for one in gather("commands", [copies], out).candidates}
+    again = collect_candidates("commands", [copies], out)
+    assert done.id not in {one.id for one in again.candidates}
 
 
 def test_the_folder_itself_is_not_mined(recordings, tmp_path):
     inside = tmp_path / "recordings"
     shutil.copytree(recordings, inside)
-    first = gather("commands", [inside], inside / "mined")
-    assert gather("commands", [inside], inside / "mined").n_files == first.n_files == 2
+    first = collect_candidates("commands", [inside], inside / "mined")
+    assert collect_candidates("commands", [inside], inside / "mined").n_files == first.n_files == 2
 
 
 def test_unreadable_files_are_listed_and_counted(recordings, tmp_path, caplog):
     folder = tmp_path / "recordings"
     shutil.copytree(recordings, folder)
     (folder / "broken.flac").write_bytes(b"fLaC, but not really")
-    found = gather("commands", [folder], tmp_path / "out")
+    found = collect_candidates("commands", [folder], tmp_path / "out")
     assert list(found.left_out) == [folder / "broken.flac"]
     rows = (tmp_path / "out" / "left_out.csv").read_text().splitlines()
     assert len(rows) == 2
     assert rows[1].startswith(f"{folder}/broken.flac,")
-    assert "left out: An audio file must be readable." in caplog.text
+    assert "skipped: An audio file must be readable." in caplog.text
 
 
 def test_only_unreadable_files_are_an_error(tmp_path):
     (tmp_path / "a.wav").write_bytes(b"?")
-    message = (
-        "^There must be a recording that can be read. Received: 1, of which none can: An audio file"
-    )
+    message = "^There must be a recording that can be read. Received: 1, none of them readable: An "
     with pytest.raises(FormatError, match=message):
-        gather("commands", [tmp_path], tmp_path / "out")
+        collect_candidates("commands", [tmp_path], tmp_path / "out")
 
 
 def test_nothing_like_a_keyword_is_an_error_with_the_highest_score(recordings, tmp_path):
     message = (
-        r"^Something must sound at least a little like a keyword \(left\), a score of 0\.1\. "
-        r"Received: 0\.00 h in 1 files, in which the highest is 0\.\d\d\. Give more recordings, or "
-        r"the model that made them\.$"
+        r"^Recordings must have a score of 0\.1 or more for a keyword \(left\)\. Received: 0\.00 h "
+        r"in 1 files, in which the highest is 0\.\d\d\. Give more recordings, or the model that "
+        r"made them\.$"
     )
     with pytest.raises(ConfigError, match=message):
-        gather("commands", [recordings / "quiet.flac"], tmp_path, keyword="left")
+        collect_candidates("commands", [recordings / "quiet.flac"], tmp_path, keyword="left")
 
 
 def test_a_keyword_that_the_model_does_not_know_is_said(recordings, tmp_path):
@@ -144,12 +143,12 @@ def test_a_keyword_that_the_model_does_not_know_is_said(recordings, tmp_path):
         "yes, no, up, down, left, right, on, off, stop, go."
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
-        gather("commands", [recordings], tmp_path, keyword="lef")
+        collect_candidates("commands", [recordings], tmp_path, keyword="lef")
 
 
 def test_a_backbone_is_no_model_to_mine_with(recordings, tmp_path):
     with pytest.raises(ModelError, match=r"^A model to mine with must have keywords\."):
-        gather(str(backbone_path()), [recordings], tmp_path)
+        collect_candidates(str(backbone_path()), [recordings], tmp_path)
 
 
 def test_a_model_whose_keyword_leaves_the_folder_is_refused(recordings, tmp_path):
@@ -160,7 +159,7 @@ def test_a_model_whose_keyword_leaves_the_folder_is_refused(recordings, tmp_path
         repack(content, msgspec.structs.replace(manifest, labels=labels, calibration=()))
     )
     with pytest.raises(ModelError, match=r"must be names of folders\. Received: '\.\./go'"):
-        gather(str(bad), [recordings], tmp_path / "out")
+        collect_candidates(str(bad), [recordings], tmp_path / "out")
 
 
 def test_recordings_of_the_daemon_are_candidates_with_their_event(recordings, tmp_path):
@@ -171,22 +170,22 @@ def test_recordings_of_the_daemon_are_candidates_with_their_event(recordings, tm
     event |= {"start_s": 51.0, "end_s": 51.5, "model": "commands"}
     about = {"event": event, "clip": {"start_s": 50.0, "rate_hz": RATE_HZ, "duration_s": 12.0}}
     clip.with_suffix(".json").write_text(json.dumps(about))
-    (one,) = gather("commands", [clip.parent], tmp_path / "out").candidates
+    (one,) = collect_candidates("commands", [clip.parent], tmp_path / "out").candidates
     assert (one.keyword, one.kind, one.score) == ("yes", "near_miss", 0.61)
     assert (one.start_s, one.end_s) == (1.0, 1.5)
 
 
 def test_the_command_says_what_it_did_and_what_is_next(recordings, tmp_path):
     out = tmp_path / "out"
-    done = CliRunner().invoke(mine, ["commands", str(recordings), "--out", str(out)])
+    done = CliRunner().invoke(cli, ["mine", "commands", str(recordings), "--out", str(out)])
     assert done.exit_code == 0, done.output
     assert re.fullmatch(
-        rf"{out}: 2 files heard, 0\.01 h; (\d+) moments, \1 chosen; 0 labelled before; 0 files "
-        rf"left out\n{out}/words: no clip yet, nothing is labelled\n",
+        rf"{out}: 2 files processed, 0\.01 h; (\d+) peaks, \1 selected; 0 already labelled; "
+        rf"0 files skipped\n{out}/words: no clips, nothing is labelled yet\n",
         done.stdout,
     )
     label(out, "left")
-    again = CliRunner().invoke(mine, ["--out", str(out)])
+    again = CliRunner().invoke(cli, ["mine", "--out", str(out)])
     assert again.stdout == (
         f"{out}/words: left 1\n"
         f"Next: kws train --fine-tune {out} --start RUN --data DATA --out RUN2\n"
@@ -205,11 +204,11 @@ def test_the_command_says_what_it_did_and_what_is_next(recordings, tmp_path):
     ],
 )
 def test_a_command_that_asks_for_nothing_is_a_usage_error(arguments, message, tmp_path):
-    done = CliRunner().invoke(mine, [*arguments, "--out", str(tmp_path)])
+    done = CliRunner().invoke(cli, ["mine", *arguments, "--out", str(tmp_path)])
     assert done.exit_code == 2
     assert done.output.splitlines()[-1] == f"Error: {message}"
 
 
 def test_a_folder_that_was_never_mined_cannot_be_labelled(tmp_path):
-    done = CliRunner().invoke(mine, ["--out", str(tmp_path)])
+    done = CliRunner().invoke(cli, ["mine", "--out", str(tmp_path)])
     assert isinstance(done.exception, ConfigError)
