@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 _BACKBONE = "backbone"
+_EMBEDDINGS = (_BACKBONE, "speech_embedding")  # they detect no word by themselves
 
 Posteriors: TypeAlias = npt.NDArray[np.float32]
 Array: TypeAlias = npt.NDArray[Any]
@@ -252,16 +253,14 @@ def open_model(path: Path, *, n_threads: int = 1, reference: bool = False) -> Mo
 
 
 def bundled_models() -> dict[str, Path]:
-    """Return the models that come with kws, by name."""
-    folder = Path(str(files("kws.models")))
-    found = {path.stem: path for path in sorted(folder.glob("*.tflite"))}
-    found.pop(_BACKBONE, None)  # it hears no word by itself
-    return found
+    """Return the models that come with kws, by name, less those that only give embeddings."""
+    found = {path.stem: path for path in sorted(_folder().glob("*.tflite"))}
+    return {name: path for name, path in found.items() if name not in _EMBEDDINGS}
 
 
 def backbone_path() -> Path:
     """Return the bundled network that gives embeddings, for `kws enroll`."""
-    return Path(str(files("kws.models"))) / f"{_BACKBONE}.tflite"
+    return _folder() / f"{_BACKBONE}.tflite"
 
 
 def model_path(name: str) -> Path:
@@ -275,12 +274,18 @@ def model_path(name: str) -> Path:
     bundled = bundled_models()
     if name in bundled:
         return bundled[name]
+    if name in _EMBEDDINGS:
+        return _folder() / f"{name}.tflite"
     if not (path := Path(name).expanduser()).is_file():
         raise ModelError(
             f"A model must be a bundled model's name or a file. Received: {name}."
             f"{did_you_mean(name, bundled)} Bundled: {', '.join(bundled) or 'none'}."
         )
     return path
+
+
+def _folder() -> Path:
+    return Path(str(files("kws.models")))
 
 
 def _interpreter(content: bytes, *, n_threads: int, reference: bool) -> Any:
