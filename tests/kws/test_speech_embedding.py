@@ -47,6 +47,14 @@ def test_it_is_not_listed_among_the_models_that_detect_words():
     assert "speech_embedding" not in bundled_models()
 
 
+def test_info_names_what_it_gives_and_no_decision(kws):
+    code, out, err = kws("info", "speech_embedding")
+    assert (code, err) == (0, "")
+    assert "output        embeddings of 96 values\n" in out
+    titles = {line.split()[0] for line in out.splitlines()}
+    assert titles & {"keywords", "labels", "decision", "calibration"} == set()
+
+
 def test_listening_with_it_alone_is_refused():
     with pytest.raises(ModelError, match=r"^A model that listens must have keywords\."):
         open_model_for(ModelSettings(name="speech_embedding"))
