@@ -2,10 +2,10 @@
 
 Lin, Kilgour, Roblek and Sharifi 2020, "Training keyword spotters with limited and synthesized
 speech data" (arXiv:2002.01322): 20 convolutions in six blocks turn 76 frames of 32 log-mel values
-into 96 values that tell words apart. Time is not padded, so that the states of a step are exact:
-from the output `N_WARM_UP` on, the network in steps of 8 frames gives what the published network
-gives for windows of 76 frames that end where a step does. Batch normalisation is folded into the
-weights.
+into 96 values that tell words apart. The published network pads nothing in time. Here each
+convolution begins with zeros, as a state does; from the output `N_WARM_UP` on they are forgotten,
+and the outputs, one every 8 frames, are those of the published network for the 76 frames that end
+there. Batch normalisation is folded into the weights.
 """
 
 import math
@@ -62,7 +62,7 @@ FEATURES = FeatureSettings(
 
 N_VALUES = 96
 N_WARM_UP = 9
-"""Outputs that depend on what was before the first frame: 80 frames less 8."""
+"""First outputs of a stream, which come before a whole window of 76 frames."""
 WEIGHTS = Path(__file__).with_suffix(".npz")
 
 LEAST = -0.4
