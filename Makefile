@@ -3,7 +3,7 @@ PYTHON ?= python3
 DATA ?= data
 PROOFS ?= tests/system
 .DEFAULT_GOAL := help
-.PHONY: help run test test-system fast lint format docs train-commands zoo bench wheel deb clean
+.PHONY: help run test test-system fast lint format docs train-commands speech-embedding zoo bench wheel deb clean
 
 # List the targets.
 help:
@@ -46,6 +46,10 @@ docs: .venv/workbench
 # Train the bundled model anew: make train-commands DATA=folder. Goes on where it was interrupted.
 train-commands: .venv/workbench
 	PATH=.venv/bin:$$PATH train/kws_train/recipes/commands.sh $(DATA) runs/commands kws/models/commands.tflite
+
+# Make the bundled speech embedding from its published weights: make speech-embedding DATA=folder.
+speech-embedding: .venv/workbench
+	.venv/bin/python -m kws_export.speech_embedding --data $(DATA)
 
 # Train, export and measure every architecture, for docs/zoo.md: make zoo DATA=folder.
 zoo: .venv/workbench

@@ -2,7 +2,8 @@
 
 `python_speech_features` defines what is right: a signal pushed through `Features.process` in any
 pieces, with `flush` at its end, gives what `mfcc`, `logfbank` or (in decibels) `logpowspec` give
-for the whole.
+for the whole. Filters of unit area, tapered windows and other logarithms, for networks that were
+trained on such frames, follow librosa.
 Training uses `Features.whole`, which runs the same arithmetic over a batch of signals.
 """
 
@@ -20,6 +21,7 @@ __all__ = ["Features", "Frames", "Samples", "mel_filterbank"]
 
 Samples: TypeAlias = npt.NDArray[np.int16]
 Frames: TypeAlias = npt.NDArray[np.floating[Any]]
+Values: TypeAlias = npt.NDArray[np.float64]
 
 _BLOCK = 8  # frames in 80 ms at a hop of 10 ms
 
@@ -48,9 +50,10 @@ class Features:
         self._filters = _filters(settings).astype(self._dtype)
         cepstra = _cepstral_matrix(settings)
         self._cepstra = None if cepstra is None else cepstra.astype(self._dtype)
-        self._floor, self._preemphasis = np.array(
-            [settings.floor, settings.preemphasis], self._dtype
+        self._floor, self._preemphasis, self._log_offset = np.array(
+            [settings.floor, settings.preemphasis, settings.log_offset], self._dtype
         )
+        self._log = {"e": np.log, "10": np.log10}[settings.log_base]
         self.reset()
 
     def reset(self) -> None:
@@ -158,26 +161,62 @@ class Features:
         np.square(parts, out=parts)
         bands = _project(parts, self._filters)
         np.maximum(bands, self._floor, out=bands)
-        np.log(bands, out=bands)
+        self._log(bands, out=bands)
+        if self._log_offset:
+            bands += self._log_offset
         return bands if self._cepstra is None else _project(bands, self._cepstra)
 
 
 def mel_filterbank(settings: FeatureSettings) -> npt.NDArray[np.float64]:
     """Return triangular filters, equally spaced on the mel scale.
 
-    Bin edges are rounded down to whole FFT bins, as in `python_speech_features.get_filterbanks`;
-    mel(f) = 2595 log10(1 + f / 700) (O'Shaughnessy 1987).
+    `htk`: peaks of 1, edges rounded down to whole FFT bins, as in
+    `python_speech_features.get_filterbanks`; mel(f) = 2595 log10(1 + f / 700) (O'Shaughnessy 1987).
+    `slaney`: unit area over frequency in Hz, exact edges, as in the Auditory Toolbox (Slaney 1998);
+    mel(f) = 3 f / 200 below 1 kHz, 15 + 27 ln(f / 1000) / ln(6.4) above.
 
     Returns
     -------
     float64 [shape=(n_fft // 2 + 1, n_mels)]
     """
-    high_hz = settings.high_hz or settings.sample_rate_hz / 2
-    mel_edges = 2595 * np.log10(1 + np.array([settings.low_hz, high_hz]) / 700.0)
-    mels = np.linspace(mel_edges[0], mel_edges[1], settings.n_mels + 2)
-    hz = 700 * (10 ** (mels / 2595.0) - 1)
-    edges = np.floor((settings.n_fft + 1) * hz / settings.sample_rate_hz)
     bins = np.arange(settings.n_fft // 2 + 1)[:, None]
+    if settings.mel_filters == "slaney":
+        edges_hz = _mel_edges_hz(settings, _slaney_mel, _slaney_hz)
+        edges = edges_hz * settings.n_fft / settings.sample_rate_hz
+        return _triangles(bins, edges) * (2 / (edges_hz[2:] - edges_hz[:-2]))
+    edges_hz = _mel_edges_hz(settings, _htk_mel, _htk_hz)
+    return _triangles(bins, np.floor((settings.n_fft + 1) * edges_hz / settings.sample_rate_hz))
+
+
+def _mel_edges_hz(
+    settings: FeatureSettings, mel_of: Callable[[Values], Values], hz_of: Callable[[Values], Values]
+) -> Values:
+    """Return the edges of the filters, each the centre of its neighbour [shape=(n_mels + 2,)]."""
+    high_hz = settings.high_hz or settings.sample_rate_hz / 2
+    low_mel, high_mel = mel_of(np.array([settings.low_hz, high_hz]))
+    return hz_of(np.linspace(low_mel, high_mel, settings.n_mels + 2))
+
+
+def _htk_mel(hz: Values) -> Values:
+    return 2595 * np.log10(1 + hz / 700.0)
+
+
+def _htk_hz(mels: Values) -> Values:
+    return 700 * (10 ** (mels / 2595.0) - 1)
+
+
+def _slaney_mel(hz: Values) -> Values:
+    return np.where(
+        hz < 1000, hz * 3 / 200, 15 + 27 * np.log(np.maximum(hz, 1) / 1000) / np.log(6.4)
+    )
+
+
+def _slaney_hz(mels: Values) -> Values:
+    return np.where(mels < 15, mels * 200 / 3, 1000 * 6.4 ** ((mels - 15) / 27))
+
+
+def _triangles(bins: npt.NDArray[Any], edges: Values) -> Values:
+    """Return triangles [shape=(bins, n_mels)] with peaks of 1 between edges, all in FFT bins."""
     left, centre, right = edges[:-2], edges[1:-1], edges[2:]
     with np.errstate(divide="ignore", invalid="ignore"):
         rising = np.where((bins >= left) & (bins < centre), (bins - left) / (centre - left), 0.0)
@@ -208,12 +247,16 @@ def _window(settings: FeatureSettings) -> npt.NDArray[np.float64]:
         "rectangular": np.ones,
         "hamming": np.hamming,
         "hann": np.hanning,
+        "periodic_hann": lambda n: np.hanning(n + 1)[:-1],
     }
-    return shapes[settings.window](settings.window_samples)
+    n_taper = settings.taper_samples or settings.window_samples
+    n_zeros = settings.window_samples - n_taper
+    window = shapes[settings.window](n_taper)
+    return np.pad(window, (n_zeros // 2, n_zeros - n_zeros // 2))
 
 
 def _filters(settings: FeatureSettings) -> npt.NDArray[np.float64]:
-    """Return what the squared parts of the spectrum are multiplied by, 1 / n_fft included.
+    """Return what the squared parts of the spectrum are multiplied by, any 1 / n_fft included.
 
     Each row stands twice, for the real and the imaginary part of its bin. For MFCC with `energy`
     the last column sums all bins: the frame's energy rides along.
@@ -222,7 +265,8 @@ def _filters(settings: FeatureSettings) -> npt.NDArray[np.float64]:
     filters = np.eye(n_bins) if settings.kind == "spectrogram" else mel_filterbank(settings)
     if settings.kind == "mfcc" and settings.energy:
         filters = np.hstack((filters, np.ones((n_bins, 1))))
-    return np.repeat(filters, 2, axis=0) / settings.n_fft
+    filters = np.repeat(filters, 2, axis=0)
+    return filters / settings.n_fft if settings.periodogram else filters
 
 
 def _cepstral_matrix(settings: FeatureSettings) -> npt.NDArray[np.float64] | None:

@@ -65,11 +65,15 @@ class FeatureSettings(_Part, frozen=True, kw_only=True):
     window_samples: Annotated[int, Meta(ge=16, le=8192)] = 400
     hop_samples: Annotated[int, Meta(ge=16, le=8192)] = 160
     n_fft: Annotated[int, Meta(ge=16, le=8192)] = 512
-    window: Literal["rectangular", "hamming", "hann"] = "rectangular"
+    window: Literal["rectangular", "hamming", "hann", "periodic_hann"] = "rectangular"
+    taper_samples: Annotated[int, Meta(ge=16, le=8192)] | None = None
+    """Length of the window's shape, between zeros in the middle of the frame; None: all of it."""
     n_mels: Annotated[int, Meta(ge=2, le=256)] = 26
     low_hz: Annotated[float, Meta(ge=0.0)] = 0.0
     high_hz: float | None = None
     """Upper edge of the filters; None is half the sample rate."""
+    mel_filters: Literal["htk", "slaney"] = "htk"
+    """`htk`: peaks of 1, edges rounded down to FFT bins. `slaney`: unit area, exact edges."""
     n_mfcc: Annotated[int, Meta(ge=1, le=256)] = 13
     preemphasis: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.97
     lifter: Annotated[int, Meta(ge=0)] = 22
@@ -77,12 +81,21 @@ class FeatureSettings(_Part, frozen=True, kw_only=True):
     """MFCC only: replace the zeroth coefficient with the log of the frame's energy."""
     floor: Annotated[float, Meta(gt=0.0)] = 2.220446049250313e-16
     """Least power before the logarithm, on the scale of 16-bit samples; the oracle's is epsilon."""
+    periodogram: bool = True
+    """Divide power by `n_fft`."""
+    log_base: Literal["e", "10"] = "e"
+    log_offset: float = 0.0
+    """Added to the logarithm."""
 
     def __post_init__(self) -> None:
         if self.window_samples > self.n_fft:
             raise ValueError(f"n_fft must be >= window_samples; received {self.n_fft}")
         if self.hop_samples > self.window_samples:
             raise ValueError(f"hop_samples must be <= window_samples; received {self.hop_samples}")
+        if self.taper_samples is not None and self.taper_samples > self.window_samples:
+            raise ValueError(
+                f"taper_samples must be <= window_samples; received {self.taper_samples}"
+            )
         if self.kind == "mfcc" and self.n_mfcc > self.n_mels:
             raise ValueError(f"n_mfcc must be <= n_mels; received {self.n_mfcc}")
         nyquist_hz = self.sample_rate_hz / 2

@@ -39,6 +39,7 @@ __all__ = [
 ]
 
 _BACKBONE = "backbone"
+_EMBEDDINGS = (_BACKBONE, "speech_embedding")  # without keywords
 
 Posteriors: TypeAlias = npt.NDArray[np.float32]
 Array: TypeAlias = npt.NDArray[Any]
@@ -296,11 +297,9 @@ def mean_embeddings(model: Model, frames: Array, /) -> Posteriors:
 
 
 def bundled_models() -> dict[str, Path]:
-    """Return the files of the bundled models by name."""
-    folder = Path(str(files("kws.models")))
-    found = {path.stem: path for path in sorted(folder.glob("*.tflite"))}
-    found.pop(_BACKBONE, None)  # it has no keywords
-    return found
+    """Return the files of the bundled models by name, without those that give embeddings only."""
+    found = {path.stem: path for path in sorted(_folder().glob("*.tflite"))}
+    return {name: path for name, path in found.items() if name not in _EMBEDDINGS}
 
 
 def open_embedding(reference: EmbeddingReference) -> Model:
@@ -311,7 +310,7 @@ def open_embedding(reference: EmbeddingReference) -> Model:
     ModelError
         If there is none of that name, or it has other bytes.
     """
-    path = Path(str(files("kws.models"))) / f"{reference.name}.tflite"
+    path = _folder() / f"{reference.name}.tflite"
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
@@ -331,7 +330,7 @@ def open_embedding(reference: EmbeddingReference) -> Model:
 
 def backbone_path() -> Path:
     """Return the bundled network that gives embeddings, for `kws enroll`."""
-    return Path(str(files("kws.models"))) / f"{_BACKBONE}.tflite"
+    return _folder() / f"{_BACKBONE}.tflite"
 
 
 def background_path(backbone: Path) -> Path:
@@ -362,12 +361,18 @@ def model_path(name: str | os.PathLike[str]) -> Path:
     bundled = bundled_models()
     if name in bundled:
         return bundled[name]
+    if name in _EMBEDDINGS:
+        return _folder() / f"{name}.tflite"
     if not (path := Path(name).expanduser()).is_file():
         raise ModelError(
             f"A model must be a bundled model's name or a file. Received: {name}."
             f"{did_you_mean(name, bundled)} Bundled: {', '.join(bundled) or 'none'}."
         )
     return path
+
+
+def _folder() -> Path:
+    return Path(str(files("kws.models")))
 
 
 def _interpreter(content: bytes, *, n_threads: int, reference: bool) -> Any:

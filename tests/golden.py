@@ -1,17 +1,23 @@
-"""Write tests/data/golden.npz anew: what the bundled model says to fixed frames, bit for bit.
+"""Write the golden outputs anew: what bundled models give for fixed frames, bit for bit.
 
-Run it when the bundled model changes, and only then: ``python tests/golden.py``.
+Run it when a bundled model changes, and only then: ``python tests/golden.py commands`` or
+``python tests/golden.py speech_embedding``.
 """
 
+import sys
 from pathlib import Path
 
 import numpy as np
 
 from kws.features import Features
-from kws.model import bundled_models, open_model
+from kws.model import model_path, open_model
 
-N_STEPS = 300
-OUT = Path(__file__).parent / "data" / "golden.npz"
+N_STEPS = {"commands": 300, "speech_embedding": 120}
+DATA = Path(__file__).parent / "data"
+FILES = {
+    "commands": (DATA / "golden.npz", "posteriors"),
+    "speech_embedding": (DATA / "golden_speech_embedding.npz", "outputs"),
+}
 
 
 def sound(n_samples: int) -> np.ndarray:
@@ -23,18 +29,19 @@ def sound(n_samples: int) -> np.ndarray:
     return (3000 * chirps * np.sin(4 * t) + noise).astype(np.int16)
 
 
-def main() -> None:
-    """Run the bundled model with the reference kernels alone."""
-    model = open_model(bundled_models()["commands"], reference=True)
+def main(name: str) -> None:
+    """Run a bundled model with the reference kernels alone."""
+    out, key = FILES[name]
+    model = open_model(model_path(name), reference=True)
     settings, n_frames = model.manifest.features, model.manifest.n_frames
-    n_samples = settings.window_samples + (N_STEPS * n_frames - 1) * settings.hop_samples
+    n_samples = settings.window_samples + (N_STEPS[name] * n_frames - 1) * settings.hop_samples
     frames = Features(settings).process(sound(n_samples))
     starts = range(0, len(frames), n_frames)
-    posteriors = np.concatenate([model.step(frames[start : start + n_frames]) for start in starts])
-    OUT.parent.mkdir(exist_ok=True)
-    np.savez_compressed(OUT, frames=frames, posteriors=posteriors)
-    print(f"{OUT}: {len(posteriors)} outputs, {OUT.stat().st_size} bytes")
+    outputs = np.concatenate([model.step(frames[start : start + n_frames]) for start in starts])
+    out.parent.mkdir(exist_ok=True)
+    np.savez_compressed(out, **{"frames": frames, key: outputs})
+    print(f"{out}: {len(outputs)} outputs, {out.stat().st_size} bytes")
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -6,5 +6,7 @@
 - `step`: the trained model as a TensorFlow function of one call.
 - `quantize`: conversion to TensorFlow Lite in int8, 16-bit activations or float32.
 - `compact`: the same flatbuffer in fewer bytes.
+- `speech_embedding`: the bundled speech embedding, from its published weights.
+- `quantize_embedding`: quantisation-aware training of the speech embedding.
 - `verify`: comparison of a model file with the trained model, in a subprocess.
 """

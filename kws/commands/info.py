@@ -15,8 +15,11 @@ def facts(manifest: Manifest, *, n_bytes: int) -> Iterator[tuple[str, str]]:
     yield "name", manifest.name
     yield "description", manifest.description or "none"
     yield "size", f"{n_bytes / 1000:.1f} kB, {manifest.quantization}"
-    yield "keywords", ", ".join(manifest.keywords)
-    yield "labels", ", ".join(manifest.labels)
+    if manifest.labels:
+        yield "keywords", ", ".join(manifest.keywords)
+        yield "labels", ", ".join(manifest.labels)
+    else:
+        yield "output", f"embeddings of {manifest.embedding} values"
     yield (
         "features",
         f"{features.n_features} {features.kind} values from {window_ms:g} ms every {hop_ms:g} ms "
@@ -31,16 +34,19 @@ def facts(manifest: Manifest, *, n_bytes: int) -> Iterator[tuple[str, str]]:
             else f"moved by {manifest.hop_frames}"
         ),
     )
-    yield (
-        "latency",
-        f"a call every {manifest.hop_frames * hop_ms:g} ms; trained for "
-        f"{decision.delay_ms} ms after the end of a word",
-    )
-    yield (
-        "decision",
-        f"threshold {decision.threshold:g}, smoothing {decision.smoothing_ms} ms, "
-        f"refractory {decision.refractory_ms} ms",
-    )
+    if manifest.labels:
+        yield (
+            "latency",
+            f"a call every {manifest.hop_frames * hop_ms:g} ms; trained for "
+            f"{decision.delay_ms} ms after the end of a word",
+        )
+        yield (
+            "decision",
+            f"threshold {decision.threshold:g}, smoothing {decision.smoothing_ms} ms, "
+            f"refractory {decision.refractory_ms} ms",
+        )
+    else:
+        yield "latency", f"a call every {manifest.hop_frames * hop_ms:g} ms"
     for point in manifest.calibration:
         thresholds = ", ".join(f"{word} {value:g}" for word, value in point.thresholds.items())
         yield "calibration", f"{point.false_alarms_per_hour:g} false alarms/h: {thresholds}"
@@ -51,7 +57,7 @@ def facts(manifest: Manifest, *, n_bytes: int) -> Iterator[tuple[str, str]]:
             f"{basis.hours:.2g} h{conditions} with {_count(basis.words, 'keyword')} among "
             f"{basis.speech_hours:.2g} h of different speech",
         )
-    if not manifest.calibration:
+    if manifest.labels and not manifest.calibration:
         yield "calibration", "none"
     for source in manifest.data:
         clips = _count(source.clips, "clip") if source.clips else ""

@@ -1,10 +1,13 @@
 """`python_speech_features` is the oracle; the stream is held against the whole signal."""
 
 import re
+from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import python_speech_features as oracle
+import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 from python_speech_features import sigproc
@@ -14,6 +17,8 @@ from kws.features import Features, mel_filterbank
 from kws.manifest import FeatureSettings
 
 RATE_HZ = 16_000
+DATA = Path(__file__).parents[1] / "data"
+SPEECH = "librispeech/dev-clean/84/121123/84-121123-0014.opus"
 WINDOWS = {"rectangular": np.ones, "hamming": np.hamming, "hann": np.hanning}
 MFCC = [
     FeatureSettings(),
@@ -37,6 +42,21 @@ SPECTROGRAM = [
     FeatureSettings(kind="spectrogram", floor=1e-30),
     FeatureSettings(kind="spectrogram", floor=1e-30, window="hamming", n_fft=1024),
 ]
+SPEECH_EMBEDDING = FeatureSettings(
+    kind="logmel",
+    window_samples=512,
+    taper_samples=400,
+    window="periodic_hann",
+    n_mels=32,
+    low_hz=60.0,
+    high_hz=3800.0,
+    mel_filters="slaney",
+    preemphasis=0.0,
+    periodogram=False,
+    floor=1e-10,
+    log_base="10",
+    log_offset=2.0,
+)
 SHORT_SPECTROGRAM = FeatureSettings(kind="spectrogram", window_samples=256, n_fft=256)
 
 
@@ -115,6 +135,40 @@ def test_the_filterbank_equals_the_oracles(settings):
     assert np.abs(mel_filterbank(settings).T - wanted).max() <= 1e-12
 
 
+@pytest.mark.parametrize("recording", ["words/computer.flac", SPEECH], ids=["word", "sentence"])
+def test_the_front_end_of_the_speech_embedding_equals_the_published_one(recording, published):
+    signal, _ = soundfile.read(DATA / recording, dtype="int16")
+    frames = Features(SPEECH_EMBEDDING).process(signal)
+    wanted = published("melspectrogram", signal[None])[0, 0] / 10 + 2  # as openWakeWord
+    assert frames.shape == wanted.shape == (1 + (len(signal) - 512) // 160, 32)
+    # The published one lifts what lies over 80 dB below the loudest value of all that it is given.
+    lifted = wanted <= wanted.max() - 7.999
+    assert lifted.mean() < 0.8
+    assert np.abs(frames - wanted)[~lifted].max() <= 1e-3
+    assert (frames <= wanted + 1e-3)[lifted].all()
+
+
+def test_the_front_end_of_the_speech_embedding_equals_the_published_one_in_noise(published):
+    signal = noise(16_000)
+    wanted = published("melspectrogram", signal[None])[0, 0] / 10 + 2
+    assert wanted.min() > wanted.max() - 8  # nothing is lifted
+    assert np.abs(Features(SPEECH_EMBEDDING).process(signal) - wanted).max() <= 1e-3
+
+
+def test_filters_of_unit_area_have_it():
+    settings = msgspec.structs.replace(SPEECH_EMBEDDING, n_fft=8192)
+    filters = mel_filterbank(settings)
+    assert np.abs(filters.sum(axis=0) * 16_000 / 8192 - 1).max() <= 0.01
+
+
+def test_a_tapered_window_is_zero_on_both_sides():
+    signal = noise(512)
+    changed = signal.copy()
+    changed[:56] = changed[-56:] = 9999
+    features = Features(SPEECH_EMBEDDING)
+    assert np.array_equal(features.whole(signal), features.whole(changed))
+
+
 @pytest.mark.parametrize("n", [1, 239, 240, 399, 400, 401, 559, 560, 561])
 def test_the_last_frame_is_padded_with_zeros_as_by_the_oracle(n):
     signal = noise(n)
@@ -135,7 +189,9 @@ def test_flush_of_no_samples_gives_nothing():
 
 
 @pytest.mark.parametrize(
-    "settings", [MFCC[0], MFCC[5], MFCC[9], LOGMEL[1], SHORT_SPECTROGRAM], ids=of
+    "settings",
+    [MFCC[0], MFCC[5], MFCC[9], LOGMEL[1], SHORT_SPECTROGRAM, SPEECH_EMBEDDING],
+    ids=of,
 )
 @given(st.lists(st.integers(0, 1200), max_size=12))
 def test_frames_do_not_depend_on_how_samples_are_cut_by_a_single_bit(settings, cuts):
@@ -157,7 +213,7 @@ def test_samples_one_by_one_give_the_same_bits():
     assert np.array_equal(one_by_one, whole)
 
 
-@pytest.mark.parametrize("settings", [MFCC[0], LOGMEL[1], SPECTROGRAM[0]], ids=of)
+@pytest.mark.parametrize("settings", [MFCC[0], LOGMEL[1], SPECTROGRAM[0], SPEECH_EMBEDDING], ids=of)
 def test_a_batch_of_whole_signals_gives_the_bits_of_the_stream(settings):
     signals = np.stack([noise(5000, seed=1), noise(5000, seed=2)])
     features = Features(settings)

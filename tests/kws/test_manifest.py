@@ -347,6 +347,10 @@ def test_a_manifest_that_is_not_json_is_refused(text, file):
             "high_hz must be > low_hz and <= sample_rate_hz / 2; received 8000.5 - at `$.features`",
         ),
         (
+            {"features": {"taper_samples": 401}},
+            "taper_samples must be <= window_samples; received 401 - at `$.features`",
+        ),
+        (
             {"features": {"low_hz": 60, "high_hz": 60}},
             "high_hz must be > low_hz and <= sample_rate_hz / 2; received 60 - at `$.features`",
         ),

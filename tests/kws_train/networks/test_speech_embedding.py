@@ -1,0 +1,116 @@
+import re
+
+import numpy as np
+import pytest
+import soundfile
+
+from kws.commands.demo import load_demo
+from kws.errors import ConfigError
+from kws.features import Features
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def networks(tensorflow):
+    from kws_train.networks import speech_embedding
+
+    return speech_embedding
+
+
+@pytest.fixture(scope="module")
+def build(networks):
+    """Make a network of the blocks alone, or of those and other layers."""
+    from kws_train.networks.architectures import Spotting
+
+    def build(*, standardize=False):
+        network = Spotting(networks.speech_embedding(standardize=standardize))
+        network.build((None, None, 32))
+        return network
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def network(build):
+    return build()
+
+
+@pytest.fixture(scope="module")
+def frames(networks):
+    """Ten seconds of the demonstration."""
+    signal, _ = soundfile.read(load_demo()[1], dtype="int16", stop=160_000)
+    return Features(networks.FEATURES).process(signal)
+
+
+def stepped(network, frames):
+    states = [np.zeros(shape, np.float32) for shape in network.state_shapes()]
+    outputs = []
+    for start in range(0, len(frames) - 7, 8):
+        y, states = network.step(frames[None, start : start + 8], states)
+        outputs.append(np.asarray(y)[0, 0, 0])
+    return np.stack(outputs)
+
+
+def test_whole_equals_the_published_network(networks, network, frames, published):
+    starts = range(0, len(frames) - 75, 8)
+    windows = np.stack([frames[start : start + 76, :, None] for start in starts])
+    wanted = published("embedding_model", windows)[:, 0, 0]
+    embeddings = networks.embed_whole(network, frames[None])[0]
+    assert embeddings.shape == wanted.shape == (1 + (len(frames) - 76) // 8, 96)
+    assert np.abs(embeddings - wanted).max() <= 1e-4
+
+
+def test_a_step_gives_the_bits_of_the_whole_that_begins_at_frame_4(networks, network, frames):
+    in_steps = stepped(network, frames)[networks.N_WARM_UP :]
+    whole = networks.embed_whole(network, frames[None, 4:])[0]
+    assert len(in_steps) == len(whole) > 100
+    assert np.array_equal(in_steps, whole)
+
+
+def test_steps_from_the_first_frame_on_are_what_training_sees(network, frames):
+    assert np.array_equal(
+        stepped(network, frames), np.asarray(network(frames[None]))[0, :, 0][: len(frames) // 8]
+    )
+
+
+def test_76_frames_give_one_embedding(networks, network, frames):
+    assert networks.embed_whole(network, frames[None, :76]).shape == (1, 1, 96)
+
+
+def test_standardised_embeddings_have_mean_0_and_spread_1_over_speech(
+    networks, network, build, frames
+):
+    weights = networks.load_weights()
+    plain = networks.embed_whole(network, frames[None])[0]
+    standardised = networks.embed_whole(build(standardize=True), frames[None])[0]
+    wanted = (plain - weights["mean"]) / weights["std"]
+    assert np.abs(standardised - wanted).max() <= 1e-3
+
+
+def test_blocks_are_frozen_one_by_one(build):
+    network = build()
+    n_all = len(network.trainable_weights)
+    for block in network.stack[:-2]:
+        block.trainable = False
+    assert n_all == 39
+    assert len(network.trainable_weights) == 4 * 2 + 1
+    assert network.count_params() == 328_128
+
+
+def test_missing_weights_are_refused(networks, tmp_path):
+    path = tmp_path / "weights.npz"
+    message = (
+        f"The weights of the speech embedding must be readable. Received: {path} ([Errno 2] No "
+        f"such file or directory: '{path}'). Install kws again, or run `python -m "
+        f"kws_export.speech_embedding`."
+    )
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        networks.load_weights(path)
+
+
+def test_damaged_weights_are_refused(networks, tmp_path):
+    path = tmp_path / "weights.npz"
+    path.write_bytes(networks.WEIGHTS.read_bytes()[:5000])
+    with pytest.raises(ConfigError, match=r"^The weights of the speech embedding must be readable"):
+        networks.load_weights(path)
