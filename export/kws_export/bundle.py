@@ -28,7 +28,7 @@ from kws_train.data.corpus import audio_below, read_samples
 from kws_train.fit.training import labels_of, restore
 from kws_train.networks.architectures import Network, Spotting
 from kws_train.networks.fake_quant import at_mode
-from kws_train.networks.layers import GRU
+from kws_train.networks.recurrent import GRU
 from kws_train.networks.window_models import Windowed
 from kws_train.recipe import Recipe
 

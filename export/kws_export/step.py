@@ -16,9 +16,8 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from kws_train.networks.architectures import Spotting
-from kws_train.networks.blocks import LSTM
 from kws_train.networks.fake_quant import at_mode, ranges_of
-from kws_train.networks.layers import Recurrent
+from kws_train.networks.recurrent import LSTM, Recurrent
 from kws_train.networks.window_models import Windowed
 
 __all__ = ["cell_ranges", "concrete_step", "concrete_window", "run_float"]

@@ -89,7 +89,7 @@ def test_with_a_gpu_uneven_strides_are_computed_evenly_to_the_same_values(tensor
     model = build("float32")
     frames = np.random.default_rng(2).normal(size=(2, 40, 8)).astype(np.float32)
     wanted = np.asarray(model(frames))
-    monkeypatch.setattr("kws_train.networks.layers.has_gpu", lambda: True)
+    monkeypatch.setattr("kws_train.networks.convolution.has_gpu", lambda: True)
     assert np.abs(np.asarray(model(frames)) - wanted).max() < 1e-5
 
 

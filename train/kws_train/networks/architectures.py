@@ -10,19 +10,11 @@ from typing import Any, TypeAlias
 
 import keras
 
-from kws_train.networks.blocks import LSTM, Average, Broadcast, Stack
-from kws_train.networks.layers import (
-    GRU,
-    Causal,
-    Classify,
-    Flatten,
-    Normalize,
-    Residual,
-    States,
-    Streaming,
-    Tensor,
-    step_through,
-)
+from kws_train.networks.blocks import Broadcast, Residual
+from kws_train.networks.convolution import Causal
+from kws_train.networks.layers import Average, Classify, Flatten, Normalize, Stack
+from kws_train.networks.recurrent import GRU, LSTM
+from kws_train.networks.streaming import States, Streaming, Tensor, step_through
 from kws_train.networks.window_models import Windowed, build_window
 from kws_train.recipe import (
     BcResnetRecipe,

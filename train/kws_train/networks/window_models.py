@@ -11,7 +11,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from kws_train.networks.layers import BatchNormalization, Normalize, Tensor
+from kws_train.networks.layers import Normalize
+from kws_train.networks.streaming import BatchNormalization, Tensor
 from kws_train.recipe import (
     BilstmRecipe,
     CnnLstmRecipe,
