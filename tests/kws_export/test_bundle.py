@@ -29,13 +29,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a run folder of an untrained model: its posteriors are all nearly the same."""
     import keras
 
-    from kws_train.fit.training import labels_of
     from kws_train.networks import architectures
 
     keras.utils.set_random_seed(3)
     folder = tmp_path_factory.mktemp("run")
     mean, std = [8.0] * 16, [4.0] * 16
-    model = architectures.build(RECIPE.model, n_labels=len(labels_of(RECIPE)), mean=mean, std=std)
+    model = architectures.build(RECIPE.model, n_labels=len(RECIPE.labels), mean=mean, std=std)
     model.save_weights(folder / "model.weights.h5")
     settings = {"recipe": msgspec.to_builtins(RECIPE), "mean": mean, "std": std}
     (folder / "settings.json").write_text(json.dumps(settings))

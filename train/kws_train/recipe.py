@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from kws.audio import SAMPLE_RATE_HZ
 from kws.errors import ConfigError, did_you_mean
-from kws.manifest import DataSource, DecisionDefaults, FeatureSettings
+from kws.manifest import SILENCE, UNKNOWN, DataSource, DecisionDefaults, FeatureSettings
 
 __all__ = [
     "MODEL_RECIPES",
@@ -419,6 +419,11 @@ class Recipe(_Table, frozen=True, kw_only=True):
             raise ValueError(
                 f"deep_cnn must have one keyword; received {len(self.data.keywords)} in data"
             )
+
+    @property
+    def labels(self) -> list[str]:
+        """Labels in the order of the model's outputs: silence, unknown, then the keywords."""
+        return [SILENCE, UNKNOWN, *self.data.keywords]
 
     def stages(self) -> list["Recipe"]:
         """Return the recipe of each stage, first to last; none of them has stages of its own."""

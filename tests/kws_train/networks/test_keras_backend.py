@@ -24,10 +24,10 @@ from kws_train.networks import layers
 from kws_train.scenes import rooms
 from kws_train.scenes import scenes
 from kws_train.networks import architectures
-from kws_train.networks.keras_backend import at_precision, has_gpu, prepare
+from kws_train.networks.keras_backend import at_precision, has_gpu, make_deterministic
 from kws_train.fit.losses import make_loss
 from kws_train.recipe import CrnnRecipe
-prepare(seed=1)
+make_deterministic(seed=1)
 with at_precision("auto"):
     model = architectures.build(
         CrnnRecipe(channels=(4, 4, 8), n_blocks=1, kernel_frames=3, gru_units=8),

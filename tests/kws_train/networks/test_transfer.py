@@ -111,21 +111,21 @@ def test_what_is_not_wider_by_a_whole_number_cannot_be_begun_with(tensorflow, sm
 
 
 def test_a_training_begins_with_a_narrower_network(tensorflow):
-    from kws_train.fit.training import _begin_with
+    from kws_train.networks.transfer import initialize
 
     narrow, wide = (network(recipe, seed) for seed, recipe in enumerate(PAIRS["crnn"]))
-    _begin_with(wide, narrow, [(FRAMES,)], labels=(LABELS, LABELS))
+    initialize(wide, narrow, [(FRAMES,)], labels=(LABELS, LABELS))
     assert np.abs(logits(wide) - logits(narrow)).max() < 1e-4
 
 
 @pytest.mark.parametrize("labels", [LABELS, LABELS[::-1]], ids=["same labels", "other labels"])
 def test_weights_that_fit_and_stand_for_something_else_are_refused(tensorflow, labels):
     """Twice the sub-bands take twice as many statistics, in another order than a wider layer."""
-    from kws_train.fit.training import _begin_with
+    from kws_train.networks.transfer import initialize
 
     one, two = (
         network(BcResnetRecipe(n_blocks=(1, 1, 1, 1), sub_bands=n), n, labels)
         for n, labels in ((1, LABELS), (2, labels))
     )
     with pytest.raises(ConfigError, match=r"^A wider network must begin as the same function"):
-        _begin_with(two, one, [(FRAMES,)], labels=(labels, LABELS))
+        initialize(two, one, [(FRAMES,)], labels=(labels, LABELS))

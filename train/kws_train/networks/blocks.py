@@ -22,13 +22,13 @@ __all__ = ["Broadcast", "Residual", "SubSpectral"]
 
 
 class Residual(Streaming):
-    """relu(x + layers(x)): the layers keep shape and time, or a shortcut changes x as they do.
+    """relu(x + layers(x)), or relu(shortcut(x) + layers(x)) where the layers change the shape.
 
     Parameters
     ----------
     layers : sequence of Streaming
     shortcut : Streaming, optional
-        What x goes through before the sum, in place of nothing; it has no state.
+        Applied to x before the sum; it has no state.
     """
 
     points = ("output",)
@@ -52,7 +52,7 @@ class Residual(Streaming):
             shape = layer.compute_output_shape(shape)
 
     def call(self, x: Tensor, training: bool = False) -> Tensor:
-        """Add what the layers make of x to x."""
+        """Add the output of the layers to x."""
         y = x
         for layer in self.layers:
             y = layer(y, training=training)
@@ -74,11 +74,11 @@ class Residual(Streaming):
         return self._add(y, self.shortcut.step(x, [])[0] if self.shortcut else x), states
 
     def _add(self, y: Tensor, x: Tensor) -> Tensor:
-        return self.ranged("output", ops.relu(y + x))
+        return self.quantized("output", ops.relu(y + x))
 
 
 class SubSpectral(Streaming):
-    """Batch normalisation of each of several groups of bands by itself (Chang et al. 2021).
+    """Separate batch normalisation of each of several groups of bands (Chang et al. 2021).
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ class SubSpectral(Streaming):
         self.norm.build((None, None, None, self.n_groups * shape[3]))
 
     def call(self, x: Tensor, training: bool = False) -> Tensor:
-        """Normalise: groups become channels, and bands again."""
+        """Normalise, with the groups as channels."""
         if self.ranges:
             return self._scale(x, *self._fold())
         n_groups, n_bands, n_channels = self.sizes
@@ -122,23 +122,23 @@ class SubSpectral(Streaming):
         scale = gamma / ops.sqrt(variance + self.norm.epsilon)
         n_groups, n_bands, n_channels = self.sizes
         return [
-            self.rounded(
+            self.quantized_kernel(
                 ops.repeat(ops.reshape(row, (n_groups, n_channels)), n_bands, axis=0), axis=None
             )
             for row in (scale, beta - mean * scale)
         ]
 
     def _scale(self, x: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
-        return self.ranged("output", self.ranged("scaled", x * scale) + offset)
+        return self.quantized("output", self.quantized("scaled", x * scale) + offset)
 
 
 class Broadcast(Streaming):
     """Broadcasted residual block (Kim et al. 2021, equation 2): y = relu(x + f2(x) + f1(mean f2)).
 
     f2 is a depthwise convolution over bands with sub-spectral normalisation; f1 a depthwise one
-    over time, causal here, on the mean over bands, whose result is added to every band. Where
-    channels or bands change (a transition block) f2 begins with a 1x1 convolution and x itself is
-    left out of the sum.
+    over time, causal here, on the mean over bands; its result is added to every band. In a
+    transition block, which changes channels or bands, f2 begins with a 1x1 convolution and the sum
+    has no x.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ class Broadcast(Streaming):
         Sub-bands of the normalisation.
     transition : bool
     dropout : float
-        Of what is added to every band.
+        Of the output of f1.
     """
 
     def __init__(
@@ -194,7 +194,7 @@ class Broadcast(Streaming):
         wide = x
         for layer in (*self.widen, *self.bands):
             wide = layer(wide, training=training)
-        y = self.ranged("mean", ops.mean(wide, axis=2, keepdims=True))
+        y = self.quantized("mean", ops.mean(wide, axis=2, keepdims=True))
         for layer in self.time:
             y = layer(y, training=training)
         return self._add(x, wide, self.dropout(y, training=training))
@@ -214,11 +214,11 @@ class Broadcast(Streaming):
         wide = x
         for layer in (*self.widen, *self.bands):
             wide, _ = layer.step(wide, [])
-        mean = self.ranged("mean", ops.mean(wide, axis=2, keepdims=True))
+        mean = self.quantized("mean", ops.mean(wide, axis=2, keepdims=True))
         y, states = self.time[0].step(mean, states)
         return self._add(x, wide, self.time[1].step(y, [])[0]), states
 
     def _add(self, x: Tensor, wide: Tensor, y: Tensor) -> Tensor:
         if self.transition:
-            return self.ranged("output", ops.relu(wide + y))
-        return self.ranged("output", ops.relu(x + self.ranged("wide", wide + y)))
+            return self.quantized("output", ops.relu(wide + y))
+        return self.quantized("output", ops.relu(x + self.quantized("wide", wide + y)))

@@ -108,28 +108,28 @@ class Causal(Streaming):
         scale = gamma / ops.sqrt(variance + self.norm.epsilon)
         axis = 2 if self.filters is None else 3
         kernel = self.kernel * ops.reshape(scale, (1, 1, -1, 1) if axis == 2 else (1, 1, 1, -1))
-        return self.rounded(kernel, axis=axis), beta - mean * scale
+        return self.quantized_kernel(kernel, axis=axis), beta - mean * scale
 
     def _activate(self, y: Tensor) -> Tensor:
         if self.activation == "swish":  # Keras's own brings operations of its gradient
-            y = self.ranged("convolved", y)
+            y = self.quantized("convolved", y)
             y = y * self.sigmoid(y)
-        return self.ranged("output", ops.relu(y) if self.activation == "relu" else y)
+        return self.quantized("output", ops.relu(y) if self.activation == "relu" else y)
 
     def _is_uneven(self, x: Tensor) -> bool:
-        """Return whether TensorFlow refuses these strides: only float32 on a CPU may have them."""
+        """Return whether TensorFlow lacks these strides, which it has for float32 on a CPU only."""
         if self.filters is not None or self.stride[0] == self.stride[1]:
             return False
         single = keras.backend.standardize_dtype(x.dtype) == "float32"
         return keras.backend.backend() == "tensorflow" and (not single or has_gpu())
 
     def _convolve_evenly(self, x: Tensor, kernel: Tensor) -> Tensor:
-        """Convolve at every place and drop those between the strides: slower, and the same."""
+        """Convolve with stride 1 and drop the outputs between the strides: slower, same result."""
         everywhere = ops.depthwise_conv(x, kernel, strides=1, padding="valid")
         return everywhere[:, :: self.stride[0], :: self.stride[1]]
 
     def _convolve_taps(self, x: Tensor, kernel: Tensor) -> Tensor:
-        """Convolve few frames: taps that lie apart are picked first, which converts as it is."""
+        """Convolve few frames; dilated taps are selected first, which TF Lite can convert."""
         if self.dilation == 1:
             return self._convolve(x, kernel)
         span = 1 + self.dilation * (self.kernel_size[0] - 1)

@@ -39,11 +39,11 @@ class Normalize(Streaming):
         return self._normalize(x, *constants(self._rows)), states
 
     def _rows(self) -> list[Tensor]:
-        return [self.rounded(row, axis=None) for row in (self.scale, self.offset)]
+        return [self.quantized_kernel(row, axis=None) for row in (self.scale, self.offset)]
 
     def _normalize(self, x: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
-        x = self.ranged("scaled", self.ranged("frames", x) * scale)
-        return self.ranged("output", x + offset)
+        x = self.quantized("scaled", self.quantized("frames", x) * scale)
+        return self.quantized("output", x + offset)
 
 
 class Flatten(Streaming):
@@ -59,7 +59,7 @@ class Flatten(Streaming):
 
 
 class Stack(Streaming):
-    """Put frames together: (time, bands, 1) to (time / n, 1, n * bands), a lower frame rate."""
+    """Stack n frames: (time, bands, 1) to (time / n, 1, n * bands), a lower frame rate."""
 
     def __init__(self, n_frames: int, **options: Any) -> None:
         super().__init__(**options)
@@ -79,11 +79,11 @@ class Stack(Streaming):
 class Average(Streaming):
     """Mean over bands and over the newest outputs: global average pooling made causal.
 
-    A network for clips averages over the whole clip before its classifier. A stream has no such
-    end, so the mean goes over the last `n_outputs` of the layer before, about a clip's length, kept
-    in a ring buffer; before the stream they count as zero. An exponential mean would need one
-    vector alone, but never forgets entirely, and in int8 its small steps are rounded away. The
-    int8 model holds the mean over time in the range of what it goes over.
+    A network for clips averages over the whole clip before its classifier. A stream has no end, so
+    the mean is over the last `n_outputs` outputs of the previous layer, about the length of a clip,
+    kept in a ring buffer that begins with zeros. An exponential mean would need only one vector,
+    but it never forgets entirely, and int8 rounds its small steps to zero. In the int8 model the
+    mean over time has the quantisation range of its input.
     """
 
     points = ("bands",)
@@ -94,11 +94,11 @@ class Average(Streaming):
         self.quantize_aware = False
 
     def add_ranges(self) -> None:
-        """Make the layer quantisation-aware; it has a range where there are several bands."""
+        """Make the layer quantisation-aware; it has a range only if there are several bands."""
         self.quantize_aware = True
 
     def build(self, shape: Shape) -> None:
-        """Note the shape of (batch, time, bands, channels)."""
+        """Store the shape of (batch, time, bands, channels)."""
         self.n_bands, self.n_channels = shape[2], shape[3]
         if self.quantize_aware and self.n_bands > 1:
             super().add_ranges()
@@ -127,17 +127,17 @@ class Average(Streaming):
     def _over_bands(self, x: Tensor) -> Tensor:
         if self.n_bands == 1:
             return x
-        return self.ranged("bands", ops.mean(x, axis=2, keepdims=True))
+        return self.quantized("bands", ops.mean(x, axis=2, keepdims=True))
 
     def _mean(self, x: Tensor) -> Tensor:
         mean = ops.average_pool(x, (self.n_outputs, 1), strides=1, padding="valid")
-        return mean if self.n_bands == 1 else self.ranged("bands", mean)
+        return mean if self.n_bands == 1 else self.quantized("bands", mean)
 
 
 class Classify(Streaming):
-    """Dropout and a dense layer: one logit a label, softmax in the step.
+    """Dropout and a dense layer with one output per label.
 
-    The sequence call gives logits (losses want them); the step gives posteriors.
+    `call` returns logits, as losses need them; `step` returns posteriors.
     """
 
     points = ("logits",)
@@ -168,7 +168,7 @@ class Classify(Streaming):
 
     def _weights(self) -> tuple[Tensor, Tensor]:
         kernel, bias = self.dense.weights
-        return self.rounded(kernel), bias
+        return self.quantized_kernel(kernel), bias
 
     def _logits(self, x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
-        return self.ranged("logits", ops.matmul(x, kernel) + bias)
+        return self.quantized("logits", ops.matmul(x, kernel) + bias)

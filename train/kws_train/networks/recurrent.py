@@ -16,8 +16,8 @@ __all__ = ["GRU", "LSTM", "Recurrent"]
 class Recurrent(Streaming):
     """A recurrent layer over time, one band.
 
-    Keras's own runs over sequences; its equations, written out, run in steps, and over sequences
-    too where the layer is quantisation-aware.
+    Keras's layer runs over sequences; explicit equations run in steps, and over sequences too if
+    the layer is quantisation-aware.
     """
 
     cell_type: type[keras.layers.RNN]
@@ -64,26 +64,26 @@ class Recurrent(Streaming):
         return joined(outputs), states
 
     def bound(self, h: Tensor) -> Tensor:
-        """Return h; export replaces this to fix the range of h in the quantised model."""
-        return self.ranges.hold_unit("tanh", h) if self.ranges else h
+        """Return h; export replaces this method to fix the range of h in the quantised model."""
+        return self.ranges.apply_unit("tanh", h) if self.ranges else h
 
     def _bounded(self, states: States) -> States:
         return [self.bound(states[0])]
 
     def _weights(self) -> list[Tensor]:
-        """Return weights of the input, of h, and biases of the input, each of all gates."""
+        """Return weights of the input and of h, and biases of the input, of all gates each."""
         raise NotImplementedError
 
     def _inputs(self, x: Tensor, weights: Sequence[Tensor]) -> list[Tensor]:
-        """Return what the input gives to each gate: (..., units)."""
+        """Return the contribution of the input to each gate: (..., units)."""
         n = len(self.gates)
         gates = zip(self.gates, weights[:n], weights[2 * n : 3 * n], strict=True)
-        return [self.ranged(f"{gate}_x", ops.matmul(x, w) + b) for gate, w, b in gates]
+        return [self.quantized(f"{gate}_x", ops.matmul(x, w) + b) for gate, w, b in gates]
 
     def _update(
         self, states: States, inputs: Sequence[Tensor], weights: Sequence[Tensor]
     ) -> States:
-        """Return the states after a time, h first."""
+        """Return the states after one time step, h first."""
         raise NotImplementedError
 
 
@@ -98,31 +98,31 @@ class GRU(Recurrent):
     points = ("z_x", "r_x", "c_x", "z_h", "r_h", "c_h", "z", "r", "reset", "c", "gap", "change")
 
     def _weights(self) -> list[Tensor]:
-        """Return those of the gates, and c's bias of the state.
+        """Return the weights and biases of the gates, and the recurrent bias of c.
 
-        The biases of z and r are sums of both.
+        The input biases of z and r include their recurrent biases.
         """
         kernel, recurrent, bias = self.cell.weights
         (bz, br, bc), (dz, dr, dc) = (ops.split(row, 3) for row in (bias[0], bias[1]))
         weights = [*ops.split(kernel, 3, axis=1), *ops.split(recurrent, 3, axis=1)]
-        return [*(self.rounded(weight) for weight in weights), bz + dz, br + dr, bc, dc]
+        return [*(self.quantized_kernel(weight) for weight in weights), bz + dz, br + dr, bc, dc]
 
     def _update(
         self, states: States, inputs: Sequence[Tensor], weights: Sequence[Tensor]
     ) -> States:
         (h,), (z_x, r_x, c_x), (uz, ur, uc), dc = states, inputs, weights[3:6], weights[9]
-        z = self.sigmoid(self.ranged("z", z_x + self.ranged("z_h", ops.matmul(h, uz))))
-        r = self.sigmoid(self.ranged("r", r_x + self.ranged("r_h", ops.matmul(h, ur))))
-        past = self.ranged("reset", r * self.ranged("c_h", ops.matmul(h, uc) + dc))
-        c = self.tanh(self.ranged("c", c_x + past))
-        return [self.bound(c + self.ranged("change", z * self.ranged("gap", h - c)))]
+        z = self.sigmoid(self.quantized("z", z_x + self.quantized("z_h", ops.matmul(h, uz))))
+        r = self.sigmoid(self.quantized("r", r_x + self.quantized("r_h", ops.matmul(h, ur))))
+        past = self.quantized("reset", r * self.quantized("c_h", ops.matmul(h, uc) + dc))
+        c = self.tanh(self.quantized("c", c_x + past))
+        return [self.bound(c + self.quantized("change", z * self.quantized("gap", h - c)))]
 
 
 class LSTM(Recurrent):
     """Long short-term memory (Hochreiter & Schmidhuber 1997).
 
     i = s(Wi x + Ui h + bi), f and o likewise, c' = f c + i tanh(Wc x + Uc h + bc), h' = o tanh(c').
-    Its states are h, which stays within -1..1, and c, which has no bound of its own.
+    The states are h, which is within -1..1, and c, which is unbounded.
     """
 
     cell_type = keras.layers.LSTM
@@ -136,8 +136,8 @@ class LSTM(Recurrent):
     )
 
     def bound_cell(self, c: Tensor) -> Tensor:
-        """Return c; export replaces this, with a range found on examples."""
-        return self.ranged("cell", c)
+        """Return c; export replaces this method to use a range observed on examples."""
+        return self.quantized("cell", c)
 
     def _bounded(self, states: States) -> States:
         return [self.bound(states[0]), self.bound_cell(states[1])]
@@ -145,18 +145,18 @@ class LSTM(Recurrent):
     def _weights(self) -> list[Tensor]:
         kernel, recurrent, bias = self.cell.weights
         weights = [*ops.split(kernel, 4, axis=1), *ops.split(recurrent, 4, axis=1)]
-        return [*(self.rounded(weight) for weight in weights), *ops.split(bias, 4)]
+        return [*(self.quantized_kernel(weight) for weight in weights), *ops.split(bias, 4)]
 
     def _update(
         self, states: States, inputs: Sequence[Tensor], weights: Sequence[Tensor]
     ) -> States:
         h, c = states
         i, f, new, o = (
-            self.ranged(gate, sent + self.ranged(f"{gate}_h", ops.matmul(h, u)))
+            self.quantized(gate, sent + self.quantized(f"{gate}_h", ops.matmul(h, u)))
             for gate, sent, u in zip(self.gates, inputs, weights[4:8], strict=True)
         )
-        kept = self.ranged("kept", self.sigmoid(f) * c)
-        c = self.bound_cell(kept + self.ranged("added", self.sigmoid(i) * self.tanh(new)))
+        kept = self.quantized("kept", self.sigmoid(f) * c)
+        c = self.bound_cell(kept + self.quantized("added", self.sigmoid(i) * self.tanh(new)))
         return [self.bound(self.sigmoid(o) * self.tanh(c)), c]
 
 
@@ -167,21 +167,21 @@ def _recur(
     *,
     unroll: bool = False,
 ) -> Tensor:
-    """Run a function from states and inputs to new states over time.
+    """Apply a function of states and inputs to every time step.
 
     Parameters
     ----------
     follow : function
     inputs : sequence of tensors [shape=(batch, time, ...)]
     shapes : sequence of shapes
-        Of the states, which begin with zeros.
+        Of the states, which are zeros at first.
     unroll : bool
-        Run without tracing, which `follow` sees values in.
+        Run a Python loop, in which `follow` receives values instead of traced tensors.
 
     Returns
     -------
     tensor [shape=(batch, time, ...)]
-        The first of the states after each time.
+        The first state after each time step.
     """
 
     def body(states: States, now: Sequence[Tensor]) -> tuple[States, States]:

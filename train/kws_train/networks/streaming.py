@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import keras
 from keras import ops
 
-from kws_train.networks.fake_quant import Ranges
+from kws_train.networks.fake_quant import QuantRanges
 from kws_train.networks.keras_backend import batch_norm
 
 __all__ = ["BatchNormalization", "Shape", "States", "Streaming", "Tensor", "joined", "step_through"]
@@ -28,9 +28,9 @@ Shape: TypeAlias = tuple[Any, ...]
 
 
 class BatchNormalization(keras.layers.BatchNormalization):
-    """Keras's, per channel; with TensorFlow, training over four axes takes `backend.batch_norm`.
+    """Keras's layer with `keras_backend.batch_norm` for training over four axes with TensorFlow.
 
-    Its moving statistics have a momentum of 0.9: 0.99 lags behind on data sets of tens of thousands
+    The momentum of the moving statistics is 0.9: 0.99 lags behind on data sets of tens of thousands
     of clips.
     """
 
@@ -38,7 +38,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         super().__init__(momentum=momentum, **options)
 
     def call(self, inputs: Tensor, training: bool | None = None, mask: None = None) -> Tensor:
-        """Normalise by the batch's statistics in training, by the moving ones else."""
+        """Normalise with the batch's statistics in training, otherwise with the moving ones."""
         is_tensorflow = keras.backend.backend() == "tensorflow"
         if not (is_tensorflow and training and self.trainable and len(inputs.shape) == 4):
             return super().call(inputs, training=training, mask=mask)
@@ -52,35 +52,35 @@ class BatchNormalization(keras.layers.BatchNormalization):
 class Streaming(keras.layers.Layer):
     """A layer with a step. By default it has no state and its step is its call.
 
-    `points` are the tensors within it that the int8 model holds with a range of their own.
+    `points` names its tensors that have a quantisation range of their own in the int8 model.
     """
 
     time_stride = 1
     points: tuple[str, ...] = ()
-    ranges: Ranges | None = None
+    ranges: QuantRanges | None = None
 
     def add_ranges(self) -> None:
-        """Make the layer quantisation-aware; to be done before it is built."""
+        """Make the layer quantisation-aware; call it before the layer is built."""
         if self.points:
-            self.ranges = Ranges(self.points, name="ranges")
+            self.ranges = QuantRanges(self.points, name="ranges")
 
-    def ranged(self, point: str, x: Tensor) -> Tensor:
-        """Return a tensor as the int8 model will hold it, if the layer is to learn that."""
-        return self.ranges.hold(point, x) if self.ranges else x
+    def quantized(self, point: str, x: Tensor) -> Tensor:
+        """Return a tensor, quantised to its range if the layer is quantisation-aware."""
+        return self.ranges.apply(point, x) if self.ranges else x
 
-    def rounded(self, kernel: Tensor, *, axis: int | None = -1) -> Tensor:
-        """Return weights as the int8 model will hold them, if the layer is to learn that."""
-        return self.ranges.round(kernel, axis=axis) if self.ranges else kernel
+    def quantized_kernel(self, kernel: Tensor, *, axis: int | None = -1) -> Tensor:
+        """Return weights, quantised if the layer is quantisation-aware."""
+        return self.ranges.apply_to_kernel(kernel, axis=axis) if self.ranges else kernel
 
     def sigmoid(self, x: Tensor) -> Tensor:
         """Return 1 / (1 + exp(-x))."""
         y = ops.sigmoid(x)
-        return self.ranges.hold_unit("sigmoid", y) if self.ranges else y
+        return self.ranges.apply_unit("sigmoid", y) if self.ranges else y
 
     def tanh(self, x: Tensor) -> Tensor:
         """Return the hyperbolic tangent."""
         y = ops.tanh(x)
-        return self.ranges.hold_unit("tanh", y) if self.ranges else y
+        return self.ranges.apply_unit("tanh", y) if self.ranges else y
 
     def state_shapes(self) -> list[tuple[int, ...]]:
         """Return the shapes of the states, each with batch 1; known once the layer is built."""
@@ -100,12 +100,12 @@ class Streaming(keras.layers.Layer):
 
 
 def joined(pieces: Sequence[Tensor]) -> Tensor:
-    """Put pieces of time one after another."""
+    """Concatenate pieces along time."""
     return pieces[0] if len(pieces) == 1 else ops.concatenate(pieces, axis=1)
 
 
 def step_through(layers: Sequence[Streaming], x: Tensor, states: States) -> tuple[Tensor, States]:
-    """Step through layers in turn; their states lie one after another in `states`."""
+    """Step through layers in turn; `states` holds the states of all layers in order."""
     after: States = []
     for layer in layers:
         n_states = len(layer.state_shapes())

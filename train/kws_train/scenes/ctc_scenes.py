@@ -1,6 +1,6 @@
 """Sequences: utterances of several words, and the words in their order as the only target.
 
-For models with a CTC head (`kws_train.fit.ctc`), which find out by themselves when a word is said.
+For models with a CTC loss (`kws_train.fit.losses`), which find out themselves when a word is said.
 """
 
 from dataclasses import dataclass
