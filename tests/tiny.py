@@ -1,7 +1,7 @@
-"""The smallest recipe that trains: tones as words, one convolution, three batches per epoch.
+"""A minimal recipe (tones as words, one convolution, three batches per epoch), and a small CRNN.
 
-It goes through the same code as any other training, in a fraction of the time: most of a short
-training is TensorFlow tracing the graph of the network.
+The recipe goes through the same code as any other in a fraction of the time, because most of a
+short training is TensorFlow tracing the graph of the network.
 """
 
 import msgspec
@@ -19,7 +19,7 @@ from kws_train.recipe import (
 )
 
 ONE_LAYER = DsCnnRecipe(channels=4, n_blocks=0, pool_outputs=4, dropout=0.0)
-CRNN = CrnnRecipe(channels=(4, 6, 8), n_blocks=1, kernel_frames=3, gru_units=8, dropout=0.0)
+CRNN = CrnnRecipe(channels=(4, 6, 8), n_blocks=1, kernel_frames=3, gru_units=8)
 RECIPE = Recipe(
     name="tone_words",
     data=DataRecipe(keywords=["low", "high"], words=[WordCorpus(path="words")]),

@@ -8,19 +8,18 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+import tiny
 
 from kws.errors import ConfigError, ModelError
-from kws.manifest import FeatureSettings, read_manifest
+from kws.manifest import read_manifest
 from kws.model import open_model
-from kws_train.recipe import CrnnRecipe, DataRecipe, Recipe
 
 pytestmark = pytest.mark.slow
 
-RECIPE = Recipe(
+RECIPE = msgspec.structs.replace(
+    tiny.changed(data={"keywords": ["go", "stop"], "words": []}, features={"n_mels": 16}),
     name="tiny",
-    data=DataRecipe(keywords=["go", "stop"], words=[]),
-    features=FeatureSettings(kind="logmel", n_mels=16, floor=1.0),
-    model=CrnnRecipe(channels=(4, 4, 8), n_blocks=1, gru_units=8),
+    model=tiny.CRNN,
 )
 
 

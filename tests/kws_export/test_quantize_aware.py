@@ -3,12 +3,12 @@
 import msgspec
 import numpy as np
 import pytest
+import tiny
 
 from kws.manifest import FeatureSettings, pack
 from kws.model import open_model
 from kws_train.recipe import (
     BcResnetRecipe,
-    CrnnRecipe,
     DsCnnRecipe,
     GruRecipe,
     LstmRecipe,
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 N_BANDS = 16
 RECIPES = [
-    CrnnRecipe(channels=(4, 6, 8), n_blocks=1, kernel_frames=3, gru_units=8),
+    tiny.CRNN,
     GruRecipe(units=(6, 5)),
     LstmRecipe(units=(6, 5)),
     DsCnnRecipe(channels=6, n_blocks=1, pool_outputs=4),

@@ -7,12 +7,10 @@ import sys
 
 import numpy as np
 import pytest
-
-from kws_train.recipe import CrnnRecipe
+import tiny
 
 pytestmark = pytest.mark.slow  # TensorFlow has to be imported
 
-RECIPE = CrnnRecipe(channels=(4, 4, 8), n_blocks=1, kernel_frames=3, gru_units=8, dropout=0.0)
 ONE_STEP = """
 import sys
 sys.modules["tensorflow"] = None  # whoever imports it fails
@@ -65,7 +63,7 @@ def build(precision):
     from kws_train.networks.keras_backend import at_precision
 
     with at_precision(precision):
-        return architectures.build(RECIPE, n_labels=4, mean=[0.0] * 8, std=[1.0] * 8)
+        return architectures.build(tiny.CRNN, n_labels=4, mean=[0.0] * 8, std=[1.0] * 8)
 
 
 @pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])

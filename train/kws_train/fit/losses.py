@@ -91,17 +91,18 @@ class MaxPoolingLoss(SetLoss):
     """Require a word at one output of its answer window only: the most probable one.
 
     Sun et al. 2016, "Max-pooling loss training of LSTM networks for small-footprint keyword
-    spotting", equation 3. An answer window is a run of outputs at which the same one label, other
-    than silence, is right. Each of its outputs has the loss of the best one, so that a word weighs
-    what it does in `SetLoss`, and, where Sun et al. ask for nothing, that of {word, silence}: no
-    third label may be said meanwhile. All other outputs have the loss of their sets.
+    spotting", equation 3. An answer window is a run of outputs at which one label other than
+    silence is correct. Each of its outputs has the loss of the best one, so that a word has the
+    same weight as in `SetLoss`, plus the loss of {word, silence}, so that no third label is
+    detected meanwhile (Sun et al. require nothing there). Other outputs have the loss of their
+    sets.
 
     Parameters
     ----------
     n_pooled : int
-        Odd. A word is asked for where the mean of its posterior over this many outputs is greatest,
-        as a spotter that smooths posteriors needs it; outputs outside of the window count as 0.
-        Sun et al. take 1.
+        Odd. The best output is the one with the greatest mean posterior over this many outputs, as
+        in a spotter that smooths posteriors; outputs outside of the window count as 0. Sun et al.
+        use 1.
     """
 
     def __init__(self, *, n_pooled: int = 1, **options: Any) -> None:
@@ -121,7 +122,7 @@ class MaxPoolingLoss(SetLoss):
         return ops.where(asked, best + meanwhile, loss)
 
     def _pooled(self, loss: Any, window: Any) -> Any:
-        """Return the negative log of each output's mean posterior with those beside it."""
+        """Return the negative log of each output's posterior, averaged with its neighbours."""
         n_outputs, reach = loss.shape[-1], self.n_pooled // 2
         sides = [[0, 0], [reach, reach]]
         far_loss = ops.pad(loss, sides, constant_values=_NEVER)
@@ -199,7 +200,7 @@ def divergence(target: Any, logits: Any, *, temperature: float) -> Any:
 
 
 def _least(values: Any, window: Any) -> Any:
-    """Return for each output the least value of its window, all (batch, outputs)."""
+    """Return the least value of the window of each output, all (batch, outputs)."""
     n_rows, n_outputs = ops.shape(values)[0], values.shape[-1]
     row = ops.arange(n_rows, dtype="int32")[:, None]
     ids = ops.reshape(row * n_outputs + window, (-1,))
