@@ -405,7 +405,8 @@ def write_untrained(training, recipe, run):
     model = training._build(recipe, mean=mean, std=std)
     run.mkdir()
     model.save_weights(run / "model.weights.h5")
-    training._write_settings(run, recipe, mean=mean, std=std)
+    settings = {"recipe": msgspec.to_builtins(recipe), "mean": mean, "std": std}
+    (run / "settings.json").write_text(json.dumps(settings))
     return model
 
 

@@ -153,8 +153,8 @@ def test_scenes_are_made_of_the_labelled_clips(trained, squeaks, tone_words):
     corpus = load_corpus(recipe.data, tone_words, split="train")
     mined = [clip for clip in corpus.clips["high"] if squeaks in clip.path.parents]
     assert [len(mined), {clip.weight for clip in mined}] == [16, {30.0}]
-    sources = make_batches(recipe, corpus, split="train").sources(0, 0)
-    parts = {path.relative_to(squeaks).parts[0] for path in sources if squeaks in path.parents}
+    files = make_batches(recipe, corpus, split="train").files(0, 0)
+    parts = {path.relative_to(squeaks).parts[0] for path in files if squeaks in path.parents}
     assert parts == {"words", "speech"}
 
 

@@ -13,7 +13,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import msgspec
@@ -98,35 +98,19 @@ def fit(
     completed = completed_epochs(run)  # a validation loss per epoch; empty unless resumed
     if completed:
         _check_same_recipe(recipe, run)
-    initial, initial_labels = _load_initial(start)
-    _check_initial(recipe, has_initial=initial is not None)
 
-    detector = initial if initial_labels == recipe.labels else None
-    training, validation = _make_data(recipe, validate or recipe, data, run, detector=detector)
-
-    mean, std = initial.statistics if initial else feature_statistics(training)
-    _write_settings(run, recipe, mean=mean, std=std)
-    model = _build(recipe, mean=mean, std=std, in_training=True)
-    log.info("%s: %d parameters", recipe.model.architecture, model.count_params())
-    if initial:
-        batches: Sequence[Batch] = [] if completed else training
-        initialize(model, initial, batches, labels=(recipe.labels, initial_labels))
+    initial = _load_initial(recipe, start)
+    training, validation = _make_data(recipe, validate or recipe, data, run, initial=initial)
+    model = _make_model(recipe, run, training, initial=initial, resumed=bool(completed))
     initial_weights = model.get_weights()
-    for layer in model.stack[: recipe.fit.frozen_layers] if initial else ():
-        layer.trainable = False
 
-    model.compile(optimizer=_optimizer(model, recipe, n_batches=len(training)), loss=_loss(recipe))
-    _add_teacher(model, recipe)
+    _compile(model, recipe, n_batches=len(training), has_initial=initial is not None)
     if completed:
         resume(model, run, n_epochs=len(completed))
-    own_callbacks = _callbacks(run, recipe, training, validation, completed=completed)
-    _train(model, recipe, training, validation, completed, callbacks=[*own_callbacks, *callbacks])
+    own = _callbacks(run, recipe, training, validation, completed=completed)
+    _train(model, recipe, training, validation, completed=completed, callbacks=[*own, *callbacks])
 
-    model.load_weights(_checkpoint(run, recipe))
-    if share := recipe.fit.start_share:
-        _average_weights(model, initial_weights, share=share)
-        save_weights(model, run / _WEIGHTS)
-    mark_finished(run)
+    _finish(model, recipe, run, initial_weights=initial_weights)
     return model
 
 
@@ -192,38 +176,38 @@ def _check_same_recipe(recipe: Recipe, run: Path) -> None:
         )
 
 
-def _load_initial(start: Path | None) -> tuple[architectures.Network | None, list[str]]:
-    """Return the model to start from and its labels, or None and no labels."""
-    if start is None:
-        return None, []
-    model, recipe = restore(start)
-    return model, recipe.labels
+class _Initial(NamedTuple):
+    """The model that a training starts from, and its labels."""
+
+    model: architectures.Network
+    labels: list[str]
 
 
-def _check_initial(recipe: Recipe, *, has_initial: bool) -> None:
-    """Refuse settings that need initial weights where there are none."""
-    setting = "start_share" if recipe.fit.start_share else ""
-    setting = "quantize_aware = true" if recipe.fit.quantize_aware else setting
-    if setting and not has_initial:
-        raise ConfigError(
-            f"`[fit] {setting}` must have trained weights to start from. Received: a training from "
-            f"random weights. Put it into a `[[then]]`, or give a run folder with --start."
-        )
+def _load_initial(recipe: Recipe, start: Path | None) -> _Initial | None:
+    if start is not None:
+        model, saved = restore(start)
+        return _Initial(model, saved.labels)
+    for setting, is_set in (
+        ("quantize_aware = true", recipe.fit.quantize_aware),
+        ("start_share", recipe.fit.start_share),
+    ):
+        if is_set:
+            raise ConfigError(
+                f"`[fit] {setting}` must have trained weights to start from. Received: a training "
+                f"from random weights. Put it into a `[[then]]`, or give a run folder with --start."
+            )
+    return None
 
 
 def _make_data(
-    recipe: Recipe,
-    validate: Recipe,
-    data: Path,
-    run: Path,
-    *,
-    detector: architectures.Network | None,
+    recipe: Recipe, validate: Recipe, data: Path, run: Path, *, initial: _Initial | None
 ) -> tuple[SceneBatches, SceneBatches]:
     """Return training and validation batches; write lists of their files to the run folder.
 
-    Hard negatives are false alarms of `detector` in the training data.
+    Hard negatives are false alarms of the initial model, if it has the recipe's labels.
     """
     corpus = load_corpus(recipe.data, data, split="train")
+    detector = initial.model if initial and initial.labels == recipe.labels else None
     mined = find_hard_negatives(run, recipe, detector, corpus)
     training = make_batches(recipe, corpus, split="train", mined=mined)
     validation_corpus = load_corpus(validate.data, data, split="validation")
@@ -248,26 +232,39 @@ def _write_unknown_words(run: Path, scenes: Scenes, *, seed: int) -> None:
         rows.writerows((*row, seed) for row in scenes.unknown_words())
 
 
-def _write_settings(
-    run: Path, recipe: Recipe, *, mean: Sequence[float], std: Sequence[float]
-) -> None:
+def _make_model(
+    recipe: Recipe, run: Path, training: SceneBatches, *, initial: _Initial | None, resumed: bool
+) -> architectures.Network:
+    """Return the model with its initial weights; write settings.json, which `restore` reads."""
+    mean, std = initial.model.statistics if initial else feature_statistics(training)
     settings = {"recipe": msgspec.to_builtins(recipe), "mean": mean, "std": std}
     write_text(run / "settings.json", json.dumps(settings, indent=1))
+    with at_precision("float32" if recipe.fit.quantize_aware else recipe.fit.precision):
+        model = _build(recipe, mean=mean, std=std)
+    log.info("%s: %d parameters", recipe.model.architecture, model.count_params())
+    if initial:
+        batches: Sequence[Batch] = [] if resumed else training
+        initialize(model, initial.model, batches, labels=(recipe.labels, initial.labels))
+    return model
 
 
-def _build(
-    recipe: Recipe, *, mean: Sequence[float], std: Sequence[float], in_training: bool = False
-) -> architectures.Network:
-    """Build the model; one that is to be trained computes at the recipe's precision."""
-    reduced = in_training and not recipe.fit.quantize_aware
-    with at_precision(recipe.fit.precision if reduced else "float32"):
-        return architectures.build(
-            recipe.model,
-            n_labels=len(recipe.labels),
-            mean=mean,
-            std=std,
-            quantize_aware=recipe.fit.quantize_aware,
-        )
+def _build(recipe: Recipe, *, mean: Sequence[float], std: Sequence[float]) -> architectures.Network:
+    return architectures.build(
+        recipe.model,
+        n_labels=len(recipe.labels),
+        mean=mean,
+        std=std,
+        quantize_aware=recipe.fit.quantize_aware,
+    )
+
+
+def _compile(
+    model: architectures.Network, recipe: Recipe, *, n_batches: int, has_initial: bool
+) -> None:
+    for layer in model.stack[: recipe.fit.frozen_layers] if has_initial else ():
+        layer.trainable = False
+    model.compile(optimizer=_optimizer(model, recipe, n_batches=n_batches), loss=_loss(recipe))
+    _add_teacher(model, recipe)
 
 
 def _optimizer(
@@ -366,8 +363,8 @@ def _train(
     recipe: Recipe,
     training: SceneBatches,
     validation: SceneBatches,
-    completed: Sequence[float],
     *,
+    completed: Sequence[float],
     callbacks: Sequence[keras.callbacks.Callback],
 ) -> None:
     """Run the epochs that are not completed; another process prepares the batches."""
@@ -385,7 +382,13 @@ def _train(
         )
 
 
-def _average_weights(model: architectures.Network, initial: Sequence[Any], *, share: float) -> None:
-    """Interpolate between initial and trained weights (Wortsman et al. 2022, section 3)."""
-    pairs = zip(initial, model.get_weights(), strict=True)
-    model.set_weights([share * before + (1 - share) * after for before, after in pairs])
+def _finish(
+    model: architectures.Network, recipe: Recipe, run: Path, *, initial_weights: Sequence[Any]
+) -> None:
+    """Load the weights of the best or last epoch, average them, mark the run as finished."""
+    model.load_weights(_checkpoint(run, recipe))
+    if share := recipe.fit.start_share:  # Wortsman et al. 2022, section 3
+        pairs = zip(initial_weights, model.get_weights(), strict=True)
+        model.set_weights([share * before + (1 - share) * after for before, after in pairs])
+        save_weights(model, run / _WEIGHTS)
+    mark_finished(run)
