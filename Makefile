@@ -9,21 +9,21 @@ PROOFS ?= tests/system
 help:
 	@awk '/^# /{text=substr($$0,3)} /^[a-z-]+:/&&text{sub(/:.*/,""); printf "%-15s %s\n",$$0,text; text=""}' Makefile
 
-# Hear the bundled recording through the bundled model; installs the runtime alone, into .venv.
+# Run the bundled model on the bundled recording; installs only the runtime, into .venv.
 run: .venv/runtime
 	@.venv/bin/kws demo
 
-# Run the suite, the proofs of test-system excepted; installs everything it needs, as root Debian packages too.
+# Run all tests but those of test-system; installs all dependencies, as root also Debian packages.
 test: debian-packages .venv/workbench
-	.venv/bin/pytest --ignore=tests/system
+	.venv/bin/pytest --ignore=tests/system --durations=10
 
-# Prove the daemon on sound servers, systemd, emulated boards: as root, all; otherwise what can be.
+# Test the daemon with sound servers, systemd and emulated boards; without root, some are skipped.
 test-system: debian-packages .venv/workbench
 	@tests/system/debian-packages
 	@.venv/bin/python -c 'import pyaudio' 2>/dev/null || \
 	.venv/bin/python -m pip install --quiet --editable '.[mic]' || \
 	echo "Tests with PyAudio are skipped: it cannot be built here." >&2
-	.venv/bin/pytest -m system $(PROOFS)
+	.venv/bin/pytest -m system --durations=10 $(PROOFS)
 
 # Run the tests that take less than a minute together.
 fast: .venv/workbench
@@ -35,15 +35,15 @@ lint: .venv/workbench
 	.venv/bin/mypy kws train/kws_train export/kws_export
 	.venv/bin/lint-imports
 
-# Bring the code into the one format.
+# Format the code.
 format: .venv/workbench
 	.venv/bin/ruff check --fix . && .venv/bin/ruff format .
 
-# Write docs/commands.md anew from the commands themselves.
+# Regenerate docs/commands.md from the commands.
 docs: .venv/workbench
 	.venv/bin/python docs/regenerate.py
 
-# Train the bundled model anew: make train-commands DATA=folder. Goes on where it was interrupted.
+# Train the bundled model again, or resume that: make train-commands DATA=folder.
 train-commands: .venv/workbench
 	PATH=.venv/bin:$$PATH train/kws_train/recipes/commands.sh $(DATA) runs/commands kws/models/commands.tflite
 
@@ -51,7 +51,7 @@ train-commands: .venv/workbench
 speech-embedding: .venv/workbench
 	.venv/bin/python -m kws_export.speech_embedding --data $(DATA)
 
-# Train, export and measure every architecture, for docs/zoo.md: make zoo DATA=folder.
+# Train, export and evaluate every architecture, for docs/zoo.md: make zoo DATA=folder.
 zoo: .venv/workbench
 	.venv/bin/python benchmarks/zoo.py --data $(DATA)
 
@@ -67,7 +67,7 @@ wheel: .venv/bin/python
 deb: .venv/bin/python
 	PYTHON=.venv/bin/python deploy/debian/build
 
-# Remove what the other targets made, runs/ and data/ excepted.
+# Remove the products of the other targets, except runs/ and data/.
 clean:
 	rm -rf .venv build dist *.egg-info .coverage*
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

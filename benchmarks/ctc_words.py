@@ -13,15 +13,22 @@ import numpy as np
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.config import DecisionSettings, GateSettings
 from kws.ctc_decision import greedy, prefix_beam
+from kws.errors import ConfigError
 from kws.features import Features, Samples
 from kws.manifest import SILENCE
 from kws.model import Model
 from kws.spotter import Spotter
 from kws_train.data.audio_files import read_samples
 from kws_train.data.speech_span import speech_span
-from kws_train.fit.ctc import edit_distance, word_error_rate
 
-__all__ = ["SequenceScores", "Utterance", "build_utterances", "evaluate_sequences"]
+__all__ = [
+    "SequenceScores",
+    "Utterance",
+    "build_utterances",
+    "edit_distance",
+    "evaluate_sequences",
+    "word_error_rate",
+]
 
 Utterance: TypeAlias = tuple[tuple[str, ...], Samples]
 
@@ -105,3 +112,30 @@ def evaluate_sequences(model: Model, utterances: Sequence[Utterance]) -> Sequenc
             for how, one in decoded.items()
         },
     )
+
+
+def word_error_rate(
+    references: Sequence[Sequence[str]], hypotheses: Sequence[Sequence[str]]
+) -> float:
+    """Return substitutions, deletions and insertions over the number of reference words.
+
+    Raises
+    ------
+    ConfigError
+        If there is no reference word.
+    """
+    n_words = sum(len(reference) for reference in references)
+    if not n_words:
+        raise ConfigError("A word error rate needs reference words. Received: none.")
+    pairs = zip(references, hypotheses, strict=True)
+    return sum(edit_distance(*pair) for pair in pairs) / n_words
+
+
+def edit_distance(reference: Sequence[str], hypothesis: Sequence[str]) -> int:
+    """Return the least number of words to substitute, delete or insert (Levenshtein 1966)."""
+    row = list(range(len(hypothesis) + 1))
+    for i, word in enumerate(reference, start=1):
+        above, row = row, [i]
+        for j, other in enumerate(hypothesis, start=1):
+            row.append(min(above[j] + 1, row[-1] + 1, above[j - 1] + (word != other)))
+    return row[-1]

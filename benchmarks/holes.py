@@ -34,8 +34,8 @@ from kws_train.data.librispeech import speaker_halves, speaker_of_utterance
 from kws_train.evaluate.clips import labelled_clips
 from kws_train.evaluate.training_plots import confusion_matrix
 from kws_train.fit.checkpoints import is_finished
-from kws_train.fit.hard_negatives import mine, name_of
-from kws_train.fit.training import fit, labels_of, restore
+from kws_train.fit.hard_negatives import mine_hard_negatives, recording_key
+from kws_train.fit.training import fit, restore
 from kws_train.recipe import Recipe, WordCorpus, load_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -134,7 +134,7 @@ def measure(file: Path, run: Path, data: Path) -> dict[str, float]:
     if not file.is_file():
         model, recipe = restore(run)
         confusion = confusion_matrix(model, recipe, test_clips(data))
-        recall = dict(zip(labels_of(recipe), confusion.diagonal() / confusion.sum(1), strict=True))
+        recall = dict(zip(recipe.labels, confusion.diagonal() / confusion.sum(1), strict=True))
         eight = np.mean([recall[word] for word in recipe.data.keywords if word not in HOLES])
         figures = {"accuracy": confusion.trace() / confusion.sum(), "eight": eight}
         figures |= {name: recall[name] for name in (*HOLES, UNKNOWN)}
@@ -146,7 +146,7 @@ def measure(file: Path, run: Path, data: Path) -> dict[str, float]:
 @cache
 def test_clips(data: Path) -> list[tuple[str, Samples]]:
     """Return labels and samples of the test clips."""
-    labels = labels_of(load_recipe(COMMANDS))
+    labels = load_recipe(COMMANDS).labels
     found = labelled_clips(data / "speech_commands_test", labels=labels, split="test")
     return [(label, read_samples(path)) for path, label in found]
 
@@ -199,10 +199,12 @@ def teach_itself(run: Path, data: Path, out: Path) -> None:
     first, _ = speaker_halves(data / "librispeech")
     known = read_alignment(data / "alignment.jsonl")
     paths = [p for p in audio_files(data / "librispeech") if speaker_of_utterance(p.name) in first]
-    unread = {name_of(one): one for one in (Spoken(path, read_samples(path), ()) for path in paths)}
+    unread = {
+        recording_key(one): one for one in (Spoken(path, read_samples(path), ()) for path in paths)
+    }
     found = []
     out.mkdir(parents=True, exist_ok=True)
-    for moment in mine(model, recipe, labels_of(recipe), unread.values()):
+    for moment in mine_hard_negatives(model, recipe, unread.values()):
         word, at_s = moment.keyword, moment.at / RATE_HZ
         if word not in HOLES or moment.posterior < SURE:
             continue

@@ -31,10 +31,9 @@ from kws.features import Features
 from kws.model import Model, open_model
 from kws_train.data.corpus import load_corpus
 from kws_train.evaluate.build_stream import keyword_clips
-from kws_train.fit.checkpoints import finish, is_finished
-from kws_train.fit.ctc import CtcLoss
-from kws_train.fit.losses import SetLoss
-from kws_train.fit.training import labels_of, restore
+from kws_train.fit.checkpoints import is_finished, mark_finished
+from kws_train.fit.losses import CtcLoss, SetLoss
+from kws_train.fit.training import restore
 from kws_train.networks import architectures
 from kws_train.recipe import (
     MODEL_RECIPES,
@@ -129,7 +128,7 @@ def train(recipe: Recipe, run: Path, options: argparse.Namespace) -> None:
     }
     (run / "budget.json").write_text(json.dumps(spent))
     model.save_weights(run / "model.weights.h5")
-    finish(run)
+    mark_finished(run)
 
 
 def compiled(
@@ -137,7 +136,7 @@ def compiled(
 ) -> architectures.Network:
     """Return the untrained network of a recipe, with a learning rate for so many steps."""
     keras.utils.set_random_seed(recipe.fit.seed)
-    model = architectures.build(recipe.model, n_labels=len(labels_of(recipe)), mean=mean, std=std)
+    model = architectures.build(recipe.model, n_labels=len(recipe.labels), mean=mean, std=std)
     rate = keras.optimizers.schedules.CosineDecay(
         recipe.fit.learning_rate / 20,
         n_steps,
@@ -204,7 +203,7 @@ def scenes_of(
             ("validation", min(N_VALIDATION, options.scenes), 2),
         )
     )
-    return training, validation, labels_of(shared)
+    return training, validation, shared.labels
 
 
 def make_scenes(recipe: Recipe, data: Path, split: str) -> Scenes:
@@ -214,7 +213,7 @@ def make_scenes(recipe: Recipe, data: Path, split: str) -> Scenes:
         load_corpus(recipe.data, data, split=split),
         recipe.data,
         recipe.augment,
-        labels=labels_of(recipe),
+        labels=recipe.labels,
         features=recipe.features,
         time_stride=1,
     )

@@ -63,13 +63,13 @@ def tensorflow():
 @pytest.fixture(scope="session")
 def tiny_network(tensorflow, unsettle):
     """An untrained crnn of a few hundred weights; its normalisations have seen something."""
+    import tiny
+
     from kws_train.networks.architectures import build
-    from kws_train.recipe import CrnnRecipe
 
     tensorflow.keras.utils.set_random_seed(3)
-    recipe = CrnnRecipe(channels=(4, 6, 8), n_blocks=1, kernel_frames=3, gru_units=8)
     mean, std = np.linspace(4, 6, 8).tolist(), np.linspace(2, 3, 8).tolist()
-    network = build(recipe, n_labels=len(TINY_LABELS), mean=mean, std=std)
+    network = build(tiny.CRNN, n_labels=len(TINY_LABELS), mean=mean, std=std)
     unsettle(network, seed=5)
     return network
 

@@ -24,7 +24,7 @@ from kws_train.data.audio_files import audio_files, read_samples
 from kws_train.data.librispeech import speaker_halves
 from kws_train.fit.training import restore
 from kws_train.networks.architectures import Network, Spotting
-from kws_train.networks.layers import GRU
+from kws_train.networks.recurrent import GRU
 from kws_train.networks.window_models import Windowed
 from kws_train.recipe import Recipe
 

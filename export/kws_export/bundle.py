@@ -16,9 +16,9 @@ from kws.errors import ConfigError, ModelError
 from kws.manifest import Manifest, StateTensor, pack
 from kws_export.quantize import Quantization, convert
 from kws_export.verify import Agreement, verify
-from kws_train.fit.training import labels_of, restore
+from kws_train.fit.training import restore
 from kws_train.networks.architectures import Network
-from kws_train.networks.fake_quant import at_mode
+from kws_train.networks.fake_quant import quant_mode
 from kws_train.networks.window_models import Windowed
 from kws_train.recipe import Recipe
 
@@ -82,7 +82,7 @@ def export_model(
     with tempfile.TemporaryDirectory() as folder:
         candidate, expected = Path(folder) / "model.tflite", Path(folder) / "expected.npz"
         candidate.write_bytes(pack(flatbuffer, manifest))
-        with at_mode(model, "learn" if quantization == "int8" else "off"):
+        with quant_mode(model, "learn" if quantization == "int8" else "off"):
             frames, posteriors = _predict(model, examples["clips"])
         np.savez(expected, frames=frames, posteriors=posteriors)
         agreement = verify(candidate, expected)
@@ -130,7 +130,7 @@ def build_manifest(
         "data": tuple(recipe.data.sources),
         "hop_frames": n_frames,
     }
-    labels = tuple(labels_of(recipe))
+    labels = tuple(recipe.labels)
     if isinstance(model, Windowed):
         return Manifest(
             kind="window",

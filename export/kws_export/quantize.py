@@ -16,7 +16,7 @@ import tensorflow as tf
 from kws_export.compact import compact
 from kws_export.step import cell_ranges, concrete_step, concrete_window, run_float
 from kws_train.networks.architectures import Network, Spotting
-from kws_train.networks.fake_quant import ranges_of
+from kws_train.networks.fake_quant import quant_ranges
 from kws_train.networks.window_models import Windowed
 
 __all__ = ["Quantization", "convert"]
@@ -53,7 +53,7 @@ def convert(
         A flatbuffer with integer inputs and outputs, unless float32.
     """
     n_features = examples[0].shape[1]
-    is_aware = bool(ranges_of(model))
+    is_aware = bool(quant_ranges(model))
     if isinstance(model, Windowed):
         step = concrete_window(model, n_features=n_features)
         calls = partial(_window_calls, model, examples)

@@ -17,8 +17,7 @@ import tensorflow as tf
 
 from kws.model import open_model
 from kws_train.networks.architectures import Spotting
-from kws_train.networks.fake_quant import at_mode
-from kws_train.networks.layers import Streaming
+from kws_train.networks.fake_quant import quant_mode
 from kws_train.networks.speech_embedding import (
     FEATURES,
     LEAST,
@@ -30,6 +29,7 @@ from kws_train.networks.speech_embedding import (
     embed_whole,
     speech_embedding,
 )
+from kws_train.networks.streaming import Streaming
 
 __all__ = ["N_FRAMES", "build_network", "correlations", "quantize_aware"]
 
@@ -126,7 +126,7 @@ def _set_ranges(model: Spotting, streams: Array) -> None:
     """Let ranges end at percentiles; activations begin where the network clips them."""
     layers = [layer for block in model.stack if isinstance(block, Block) for layer in block.layers]
     x = streams[..., None]
-    with at_mode(model, "off"):
+    with quant_mode(model, "off"):
         for layer in layers:
             x = np.asarray(layer(x))
             low, high = np.percentile(x, [100 - _PERCENTILE, _PERCENTILE])

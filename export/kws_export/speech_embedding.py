@@ -27,7 +27,7 @@ from kws_export.quantize_embedding import N_FRAMES, build_network, correlations,
 from kws_train.data.audio_files import audio_files, audio_matching, read_samples
 from kws_train.data.librispeech import speaker_halves
 from kws_train.networks.architectures import Spotting
-from kws_train.networks.keras_backend import prepare
+from kws_train.networks.keras_backend import make_deterministic
 from kws_train.networks.speech_embedding import (
     FEATURES,
     N_CONTEXT,
@@ -205,7 +205,7 @@ def _arguments() -> argparse.Namespace:
 def _main() -> None:
     options = _arguments()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    prepare(seed=1)
+    make_deterministic(seed=1)
     weights = read_weights(options.onnx or published_file())
     speech, held_out = _speech_of(options.data / "librispeech")
     noise = [path for one in _NOISE for path in audio_matching(options.data, one)]

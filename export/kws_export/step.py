@@ -16,9 +16,8 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from kws_train.networks.architectures import Spotting
-from kws_train.networks.blocks import LSTM
-from kws_train.networks.fake_quant import at_mode, ranges_of
-from kws_train.networks.layers import Recurrent
+from kws_train.networks.fake_quant import quant_mode, quant_ranges
+from kws_train.networks.recurrent import LSTM, Recurrent
 from kws_train.networks.window_models import Windowed
 
 __all__ = ["cell_ranges", "concrete_step", "concrete_window", "run_float"]
@@ -45,7 +44,7 @@ def concrete_step(
     concrete function
         Inputs `frames`, `state_0` ...; outputs posteriors, then states, in that order.
     """
-    if not ranges_of(model):
+    if not quant_ranges(model):
         _bound_recurrent_states(model, state_bits, cell_ranges)
     shapes = model.state_shapes()
 
@@ -57,7 +56,7 @@ def concrete_step(
     signature += [
         tf.TensorSpec(shape, tf.float32, name=f"state_{i}") for i, shape in enumerate(shapes)
     ]
-    with at_mode(model, "hold" if state_bits == 8 else "off"):
+    with quant_mode(model, "constant" if state_bits == 8 else "off"):
         return tf.function(step, autograph=False).get_concrete_function(*signature)
 
 

@@ -5,7 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sounds
-from ctc_words import build_utterances, evaluate_sequences
+from ctc_words import (
+    build_utterances,
+    edit_distance,
+    evaluate_sequences,
+    word_error_rate,
+)
 
 from kws.config import DecisionSettings, GateSettings
 from kws.manifest import DecisionDefaults, FeatureSettings, Manifest
@@ -119,3 +124,16 @@ def test_a_word_misheard_counts(utterances):
     assert scores.word_error_rate["greedy"] == pytest.approx(n_three / scores.n_words)
     with_three = np.mean(["three" in words for words, _ in utterances])
     assert scores.sequence_accuracy["greedy"] == pytest.approx(1 - with_three)
+
+
+@pytest.mark.parametrize(
+    ("said", "heard", "wanted"),
+    [("abc", "abc", 0), ("abc", "axc", 1), ("abc", "bc", 1), ("abc", "abcc", 1), ("", "ab", 2)],
+)
+def test_the_edit_distance_counts_changes(said, heard, wanted):
+    assert edit_distance(list(said), list(heard)) == wanted
+
+
+def test_the_word_error_rate_is_over_the_words_said():
+    said, heard = [["one", "two"], ["three", "four"]], [["one"], ["three", "four", "one"]]
+    assert word_error_rate(said, heard) == 0.5

@@ -23,7 +23,6 @@ def write_run(folder: Path, model_recipe) -> Path:
     """Write a run folder of an untrained model."""
     import keras
 
-    from kws_train.fit.training import labels_of
     from kws_train.networks import architectures
 
     recipe = Recipe(
@@ -34,7 +33,7 @@ def write_run(folder: Path, model_recipe) -> Path:
     )
     keras.utils.set_random_seed(3)
     mean, std = [8.0] * N_BANDS, [4.0] * N_BANDS
-    model = architectures.build(recipe.model, n_labels=len(labels_of(recipe)), mean=mean, std=std)
+    model = architectures.build(recipe.model, n_labels=len(recipe.labels), mean=mean, std=std)
     model.save_weights(folder / "model.weights.h5")
     settings = {"recipe": msgspec.to_builtins(recipe), "mean": mean, "std": std}
     (folder / "settings.json").write_text(json.dumps(settings))

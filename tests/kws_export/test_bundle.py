@@ -8,19 +8,18 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+import tiny
 
 from kws.errors import ConfigError, ModelError
-from kws.manifest import FeatureSettings, read_manifest
+from kws.manifest import read_manifest
 from kws.model import open_model
-from kws_train.recipe import CrnnRecipe, DataRecipe, Recipe
 
 pytestmark = pytest.mark.slow
 
-RECIPE = Recipe(
+RECIPE = msgspec.structs.replace(
+    tiny.changed(data={"keywords": ["go", "stop"], "words": []}, features={"n_mels": 16}),
     name="tiny",
-    data=DataRecipe(keywords=["go", "stop"], words=[]),
-    features=FeatureSettings(kind="logmel", n_mels=16, floor=1.0),
-    model=CrnnRecipe(channels=(4, 4, 8), n_blocks=1, gru_units=8),
+    model=tiny.CRNN,
 )
 
 
@@ -29,13 +28,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a run folder of an untrained model: its posteriors are all nearly the same."""
     import keras
 
-    from kws_train.fit.training import labels_of
     from kws_train.networks import architectures
 
     keras.utils.set_random_seed(3)
     folder = tmp_path_factory.mktemp("run")
     mean, std = [8.0] * 16, [4.0] * 16
-    model = architectures.build(RECIPE.model, n_labels=len(labels_of(RECIPE)), mean=mean, std=std)
+    model = architectures.build(RECIPE.model, n_labels=len(RECIPE.labels), mean=mean, std=std)
     model.save_weights(folder / "model.weights.h5")
     settings = {"recipe": msgspec.to_builtins(RECIPE), "mean": mean, "std": std}
     (folder / "settings.json").write_text(json.dumps(settings))

@@ -3,12 +3,12 @@
 import msgspec
 import numpy as np
 import pytest
+import tiny
 
 from kws.manifest import FeatureSettings, pack
 from kws.model import open_model
 from kws_train.recipe import (
     BcResnetRecipe,
-    CrnnRecipe,
     DsCnnRecipe,
     GruRecipe,
     LstmRecipe,
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 N_BANDS = 16
 RECIPES = [
-    CrnnRecipe(channels=(4, 6, 8), n_blocks=1, kernel_frames=3, gru_units=8),
+    tiny.CRNN,
     GruRecipe(units=(6, 5)),
     LstmRecipe(units=(6, 5)),
     DsCnnRecipe(channels=6, n_blocks=1, pool_outputs=4),
@@ -40,7 +40,7 @@ def frames():
 def built(tensorflow, unsettle, frames):
     """Build an architecture, with ranges moved away from what calibration would find."""
     from kws_train.networks import architectures
-    from kws_train.networks.fake_quant import observe, ranges_of
+    from kws_train.networks.fake_quant import observe_ranges, quant_ranges
 
     made = {}
 
@@ -55,9 +55,9 @@ def built(tensorflow, unsettle, frames):
                 quantize_aware=True,
             )
             unsettle(network, seed=2)
-            observe(network, [frames[None]])
+            observe_ranges(network, [frames[None]])
             random = np.random.default_rng(4)
-            for ranges in ranges_of(network):
+            for ranges in quant_ranges(network):
                 for ends in (ranges.low, ranges.high):
                     ends.assign(ends * random.uniform(1.0, 1.2, ends.shape))
             made[recipe.architecture] = network
@@ -125,12 +125,12 @@ def test_steps_give_what_the_whole_sequence_gives(built, frames, recipe):
 @EVERY_STEP
 def test_scales_of_the_file_are_the_trained_ranges(built, file, recipe):
     """Each trained range is in the file, and no tensor has a range that calibration found."""
-    from kws_train.networks.fake_quant import ranges_of
+    from kws_train.networks.fake_quant import quant_ranges
 
     trained = {
         np.float32((high - low) / 255)
-        for ranges in ranges_of(built(recipe))
-        for low, high in ranges.ends().values()
+        for ranges in quant_ranges(built(recipe))
+        for low, high in ranges.bounds().values()
     }
     unused = [scale for scale in trained if not _near(scale, _scales(file(recipe)))]
     strange = [s for s in _scales(file(recipe)) if not _near(s, trained | FIXED)]
@@ -146,10 +146,10 @@ def test_the_file_says_what_the_network_says_when_it_rounds(built, file, frames,
 
 
 def test_other_formats_are_of_the_network_that_does_not_round(built, file, frames):
-    from kws_train.networks.fake_quant import at_mode
+    from kws_train.networks.fake_quant import quant_mode
 
     network = built(RECIPES[0])
-    with at_mode(network, "off"):
+    with quant_mode(network, "off"):
         wanted = softmax(np.asarray(network(frames[None])))[0]
     assert np.abs(streamed(file(RECIPES[0], "float32"), frames) - wanted).max() <= 1e-5
 

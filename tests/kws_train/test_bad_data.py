@@ -14,34 +14,13 @@ import numpy as np
 import pytest
 import soundfile
 import sounds
+import tiny
 
 from kws.cli import main
 from kws_train.data.splits import official_split
 
 RATE_HZ = 16_000
-RECIPE = """
-name = "tone_words"
-[data]
-keywords = ["low", "high"]
-words = [{ path = "words", split = "hash" }]
-noise = ["noise"]
-[features]
-kind = "logmel"
-n_mels = 8
-floor = 1.0
-[model]
-channels = [4, 4, 8]
-n_blocks = 1
-kernel_frames = 3
-gru_units = 8
-[augment]
-scene_s = 1.6
-[fit]
-epochs = 2
-scenes_per_epoch = 24
-validation_scenes = 8
-batch_size = 8
-"""
+RECIPE = tiny.toml(data={"noise": ["noise"]}, fit={"epochs": 2})
 TRAINING_NAMES = [
     f"{i:04x}_nohash_0.wav"
     for i in range(40)
@@ -164,7 +143,7 @@ def test_unknown_words_may_be_written_like_keywords(data):
 
 
 def test_keywords_that_differ_in_case_alone_are_refused(data, capfd, tensorflow):
-    recipe = RECIPE.replace('["low", "high"]', '["low", "Low"]')
+    recipe = RECIPE.replace('"high"', '"Low"')
     code, _, err = train(data, capfd, recipe=recipe)
     assert code == 2
     assert errors_of(err) == [

@@ -125,7 +125,7 @@ def test_a_recipe_that_is_no_toml_is_refused(load, tmp_path):
         load("name = ")
     assert re.fullmatch(
         rf"{re.escape(str(tmp_path / 'recipe.toml'))} must be TOML\. Received: .+\. "
-        rf"Mend that line\.",
+        rf"Correct that line\.",
         str(error.value),
     )
 
@@ -133,14 +133,14 @@ def test_a_recipe_that_is_no_toml_is_refused(load, tmp_path):
 def test_a_recipe_that_is_not_utf_8_is_refused(tmp_path):
     path = tmp_path / "recipe.toml"
     path.write_bytes(b'name = "\xff"')
-    with pytest.raises(ConfigError, match=r"must be TOML\. Received: .+ Mend that line\.$"):
+    with pytest.raises(ConfigError, match=r"must be TOML\. Received: .+ Correct that line\.$"):
         load_recipe(path)
 
 
 def test_a_recipe_that_is_missing_is_refused(tmp_path):
     message = (
         f"The recipe must be a readable file. Received: {tmp_path / 'no.toml'} (No such file or "
-        f"directory). Give its path with --config; bundled ones lie in train/kws_train/recipes/."
+        f"directory). Give its path with --config; bundled ones are in train/kws_train/recipes/."
     )
     with pytest.raises(ConfigError, match=exactly(message)):
         load_recipe(tmp_path / "no.toml")

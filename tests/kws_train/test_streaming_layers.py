@@ -1,5 +1,8 @@
 """A layer run step by step must give what it gives for the whole sequence."""
 
+from collections import ChainMap
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -9,11 +12,12 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def built(request, tensorflow, unsettle):
     """Build the layer that the test's parameter describes, no weight at its initial value."""
-    from kws_train.networks import blocks, layers
+    from kws_train.networks import blocks, convolution, layers, recurrent
 
     _, make, shape = request.param
+    modules = (vars(module) for module in (convolution, layers, recurrent, blocks))
     tensorflow.keras.utils.set_random_seed(2)
-    layer = make(layers, blocks)
+    layer = make(SimpleNamespace(**ChainMap(*modules)))
     layer.build((None, None, *shape))
     layer.built = True
     unsettle(layer, seed=3)
@@ -21,51 +25,49 @@ def built(request, tensorflow, unsettle):
 
 
 LAYERS = [
-    ("normalize", lambda layers, blocks: layers.Normalize([1.0, -2, 3], [0.5, 2, 4]), (3, 1)),
-    ("point", lambda layers, blocks: layers.Causal(7), (5, 3)),
-    ("strided", lambda layers, blocks: layers.Causal(6, kernel=(2, 5), stride=(2, 2)), (10, 1)),
+    ("normalize", lambda net: net.Normalize([1.0, -2, 3], [0.5, 2, 4]), (3, 1)),
+    ("point", lambda net: net.Causal(7), (5, 3)),
+    ("strided", lambda net: net.Causal(6, kernel=(2, 5), stride=(2, 2)), (10, 1)),
     (
         "strided, looking back",
-        lambda layers, blocks: layers.Causal(6, kernel=(5, 3), stride=(2, 2)),
+        lambda net: net.Causal(6, kernel=(5, 3), stride=(2, 2)),
         (9, 2),
     ),
-    ("depthwise", lambda layers, blocks: layers.Causal(None, kernel=(3, 3), stride=(1, 2)), (7, 4)),
+    ("depthwise", lambda net: net.Causal(None, kernel=(3, 3), stride=(1, 2)), (7, 4)),
     (
         "depthwise, one band",
-        lambda layers, blocks: layers.Causal(None, kernel=(9, 1), activation="linear"),
+        lambda net: net.Causal(None, kernel=(9, 1), activation="linear"),
         (1, 5),
     ),
     (
         "residual",
-        lambda layers, blocks: layers.Residual(
-            [layers.Causal(None, kernel=(4, 1)), layers.Causal(5, activation="linear")]
+        lambda net: net.Residual(
+            [net.Causal(None, kernel=(4, 1)), net.Causal(5, activation="linear")]
         ),
         (1, 5),
     ),
-    ("flatten", lambda layers, blocks: layers.Flatten(), (4, 3)),
-    ("gru", lambda layers, blocks: layers.GRU(6, dropout=0.5), (1, 5)),
-    ("stack", lambda layers, blocks: blocks.Stack(2), (3, 1)),
-    ("average", lambda layers, blocks: blocks.Average(5), (3, 4)),
-    ("average of one", lambda layers, blocks: blocks.Average(1), (1, 4)),
-    ("sub-spectral", lambda layers, blocks: blocks.SubSpectral(3), (6, 4)),
-    ("lstm", lambda layers, blocks: blocks.LSTM(6, dropout=0.5), (1, 5)),
-    ("broadcast", lambda layers, blocks: blocks.Broadcast(4, dilation=2, n_groups=2), (6, 4)),
+    ("flatten", lambda net: net.Flatten(), (4, 3)),
+    ("gru", lambda net: net.GRU(6, dropout=0.5), (1, 5)),
+    ("stack", lambda net: net.Stack(2), (3, 1)),
+    ("average", lambda net: net.Average(5), (3, 4)),
+    ("average of one", lambda net: net.Average(1), (1, 4)),
+    ("sub-spectral", lambda net: net.SubSpectral(3), (6, 4)),
+    ("lstm", lambda net: net.LSTM(6, dropout=0.5), (1, 5)),
+    ("broadcast", lambda net: net.Broadcast(4, dilation=2, n_groups=2), (6, 4)),
     (
         "broadcast transition",
-        lambda layers, blocks: blocks.Broadcast(
-            5, band_stride=2, n_groups=2, transition=True, dropout=0.5
-        ),
+        lambda net: net.Broadcast(5, band_stride=2, n_groups=2, transition=True, dropout=0.5),
         (8, 3),
     ),
-    ("dilated", lambda layers, blocks: layers.Causal(None, kernel=(3, 1), dilation=4), (1, 5)),
+    ("dilated", lambda net: net.Causal(None, kernel=(3, 1), dilation=4), (1, 5)),
     (
         "residual with a shortcut",
-        lambda layers, blocks: layers.Residual(
+        lambda net: net.Residual(
             [
-                layers.Causal(6, kernel=(5, 1), stride=(2, 1)),
-                layers.Causal(6, kernel=(3, 1), activation="linear"),
+                net.Causal(6, kernel=(5, 1), stride=(2, 1)),
+                net.Causal(6, kernel=(3, 1), activation="linear"),
             ],
-            shortcut=layers.Causal(6, kernel=(2, 1), stride=(2, 1)),
+            shortcut=net.Causal(6, kernel=(2, 1), stride=(2, 1)),
         ),
         (1, 4),
     ),

@@ -16,6 +16,8 @@ import click
 import msgspec
 
 from kws.command_group import MODEL, Command, Group, only_one
+from kws.errors import ConfigError
+from kws_train.optional import load_library
 
 __all__ = ["align", "evaluate", "leave_at_once", "splice", "synth", "train", "voice_options"]
 
@@ -82,7 +84,7 @@ def train(
         if n_trials is not None:
             _search(recipe, data, run, start, n_trials=n_trials, storage=storage, study=study)
             return
-        with _tracking(project, recipe, run) as callbacks:
+        with _wandb_callbacks(project, recipe, run) as callbacks:
             model, recipe = fit_stages(recipe, data=data, run=run, start=start, callbacks=callbacks)
     except KeyboardInterrupt:
         click.echo(_RESUME_TRAINING, err=True)
@@ -115,15 +117,30 @@ def _recipe(config: Path | None, *, mined: Path | None, start: Path | None) -> A
 
 
 @contextlib.contextmanager
-def _tracking(project: str | None, recipe: Any, run: Path) -> Iterator[Sequence[Any]]:
-    """Yield the callbacks that log a training to Weights & Biases, if to a project."""
+def _wandb_callbacks(project: str | None, recipe: Any, run: Path) -> Iterator[Sequence[Any]]:
+    """Yield the callbacks that log all stages of a training as one Weights & Biases run, or none.
+
+    With WANDB_MODE=offline nothing is uploaded; the log is in the run folder.
+    """
     if project is None:
         yield ()
         return
-    from kws_train.fit.track import Track
-
-    with contextlib.closing(Track(project, recipe=recipe, run=run)) as track:
-        yield (track,)
+    wandb = load_library("wandb", purpose="--wandb")
+    integration = load_library("wandb.integration.keras", purpose="--wandb")
+    run.mkdir(parents=True, exist_ok=True)
+    try:
+        logged = wandb.init(
+            project=project, name=run.name, dir=str(run), config=msgspec.to_builtins(recipe)
+        )
+    except wandb.errors.Error as error:
+        raise ConfigError(
+            f"--wandb needs an account, or WANDB_MODE=offline. Received: {error}. Run `wandb "
+            f"login`, or set that variable."
+        ) from error
+    try:
+        yield (integration.WandbMetricsLogger(),)
+    finally:
+        logged.finish()
 
 
 def _search(recipe: Any, data: Path, run: Path, start: Path | None, **study: Any) -> None:

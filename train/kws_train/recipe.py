@@ -1,6 +1,6 @@
-"""A training recipe: every setting of a run, as read from a TOML file.
+"""Training recipes: every setting of a training, read from a TOML file.
 
-A recipe says what is trained and from which folders; where the data lies is given with `--data`.
+A recipe names the folders of its data; they are relative to the folder given with `--data`.
 """
 
 import tomllib
@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from kws.audio import SAMPLE_RATE_HZ
 from kws.errors import ConfigError, did_you_mean
-from kws.manifest import DataSource, DecisionDefaults, FeatureSettings
+from kws.manifest import SILENCE, UNKNOWN, DataSource, DecisionDefaults, FeatureSettings
 
 __all__ = [
     "MODEL_RECIPES",
@@ -68,33 +68,33 @@ class WordCorpus(_Table, frozen=True, kw_only=True):
     path: str
     """Relative to the data folder."""
     split: Literal["hash", "train", "validation"] = "hash"
-    """`hash`: by the official speaker hash; `train`, `validation`: all of it is for that."""
+    """`hash`: by the official speaker hash; `train`, `validation`: the whole folder."""
     unknown: bool = False
-    """True: no word in here is a keyword, whatever its folder is called."""
+    """True: no word of this corpus is a keyword, whatever the name of its folder."""
     optional: bool = False
-    """True: train without it, saying so, where the folder is missing."""
+    """True: if the folder is missing, log that and train without it."""
     weight: Annotated[float, Meta(gt=0.0)] = 1.0
-    """How often a clip is drawn, against clips of the same word in other corpora."""
+    """Relative frequency of a clip among clips of the same word in other corpora."""
     synthetic: bool = False
     first: Share = 1.0
-    """With `split = "train"`: which part of each word's clips, by name; the rest is kept apart."""
+    """With `split = "train"`: the share of each word's clips that is used, first by name."""
 
 
 class SpeechCorpus(_Table, frozen=True, kw_only=True):
-    """A folder of continuous speech: LibriSpeech-shaped or, without an alignment, of any shape."""
+    """A folder of continuous speech: as LibriSpeech or, without an alignment, of any layout."""
 
     path: str
     alignment: str | None = None
-    """Word times, made by `kws align`, relative to the data folder; None: no word is known."""
+    """Word times, made by `kws align`, relative to the data folder; None: unknown words."""
     speakers: Literal["first", "all"] = "first"
-    """`first`: the first half by SPEAKERS.TXT, the second being kept for evaluation; folders
-    without transcripts are used whole."""
+    """`first`: the first half of SPEAKERS.TXT, because the second is for evaluation; folders
+    without transcripts are used entirely."""
     word_weight: Annotated[float, Meta(ge=0.0)] = 1.0
-    """Weight of keywords cut out of this corpus; 0 leaves them out."""
+    """Weight of keywords cut out of this corpus; 0 excludes them."""
 
 
 class DataRecipe(_Table, frozen=True, kw_only=True):
-    """`[data]`: what is learned from."""
+    """`[data]`: the training data."""
 
     keywords: list[str]
     words: list[WordCorpus]
@@ -102,9 +102,9 @@ class DataRecipe(_Table, frozen=True, kw_only=True):
     noise: list[str] = []
     """Folders, or patterns of files such as `noise/esc10/[123]-*`."""
     homophones: dict[str, list[str]] = {}
-    """Words of the speech corpora that sound like a keyword and so are neither it nor unknown."""
+    """Words that sound like a keyword: in speech they count neither as it nor as unknown."""
     sources: list[DataSource] = []
-    """What the manifest and the card say about the data."""
+    """Data sources for the manifest and the model card."""
 
     def __post_init__(self) -> None:
         if not self.keywords or len(set(self.keywords)) != len(self.keywords):
@@ -145,15 +145,15 @@ class CtcRecipe(CrnnRecipe, frozen=True, kw_only=True, tag="ctc"):
 
 
 class GruRecipe(_Architecture, frozen=True, kw_only=True, tag="gru"):
-    """Gated recurrent units one above the other."""
+    """Stacked gated recurrent units."""
 
     units: tuple[Size, ...] = (80, 80)
     stack_frames: Frames = 2
-    """Frames that are put together before the first layer."""
+    """Frames that are stacked before the first layer."""
 
 
 class LstmRecipe(_Architecture, frozen=True, kw_only=True, tag="lstm"):
-    """Long short-term memory, one layer above the other."""
+    """Stacked long short-term memory layers."""
 
     units: tuple[Size, ...] = (64, 64)
     stack_frames: Frames = 2
@@ -165,14 +165,14 @@ class DsCnnRecipe(_Architecture, frozen=True, kw_only=True, tag="ds_cnn"):
     channels: Size = 64
     n_blocks: Annotated[int, Meta(ge=0, le=32)] = 4
     pool_outputs: Frames = 30
-    """Outputs that the running average goes over."""
+    """Outputs of the running average."""
 
 
 class TcResnetRecipe(_Architecture, frozen=True, kw_only=True, tag="tc_resnet"):
     """Temporal-convolution ResNet (Choi et al. 2019)."""
 
     channels: tuple[Size, ...] = (16, 24, 32, 48)
-    """Of the first layer and of each residual block; each block halves the frame rate."""
+    """First layer and residual blocks; each block halves the frame rate."""
     kernel_frames: Frames = 9
     pool_outputs: Frames = 8
 
@@ -184,14 +184,14 @@ class BcResnetRecipe(_Architecture, frozen=True, kw_only=True, tag="bc_resnet"):
     """Multiplies all numbers of channels: BC-ResNet-1, -1.5, -2 …"""
     n_blocks: tuple[Frames, Frames, Frames, Frames] = (2, 2, 4, 4)
     sub_bands: Frames = 5
-    """Into which sub-spectral normalisation divides the bands; must divide their number by 8."""
+    """Groups of bands of the sub-spectral normalisation; divides the number of bands over 8."""
     stride_frames: Frames = 2
     """Of the first layer; 1 as published, 2 for half the work."""
     pool_outputs: Frames = 30
 
 
 class _Window(_Architecture, frozen=True, kw_only=True):
-    """What is run on a whole window of frames at a time."""
+    """An architecture that processes a whole window of frames at once."""
 
     window_frames: Annotated[int, Meta(ge=8, le=1024)] = 96
     hop_frames: Frames = 16
@@ -238,48 +238,48 @@ MODEL_RECIPES = {str(model.__struct_config__.tag): model for model in get_args(M
 
 
 class AugmentRecipe(_Table, frozen=True, kw_only=True):
-    """`[augment]`: how a scene is made from clips."""
+    """`[augment]`: composition and augmentation of scenes."""
 
     scene_s: Annotated[float, Meta(gt=0.5, le=30.0)] = 2.4
     keyword_share: Share = 0.6
     """Share of isolated words that are keywords; all keywords are equally frequent."""
     speech_share: Share = 0.2
-    """Share of scenes other than clips that are continuous speech alone."""
+    """Share of scenes, apart from clips, that are continuous speech only."""
     silence_share: Share = 0.08
-    """Share of scenes, clips too, that hold no speech at all."""
+    """Share of scenes, including clips, without any speech."""
     clip_share: Share = 0.0
-    """Share of scenes that are one clip as a file holds it and then digital silence; its word is
-    asked for between its middle and 320 ms after its end, so only for `loss = "max_pooling"`."""
+    """Share of scenes that are one unmodified clip followed by digital silence. The answer window
+    is from the middle of the word to 320 ms after its end, so only for `loss = "max_pooling"`."""
     context_share: Share = 0.35
     """Share of word scenes with other speech before and after the word."""
     speech_word_share: Share = 0.4
     """Share of unknown words that are cut out of the speech corpora."""
     mined_share: Share = 0.0
-    """Share of continuous speech around what the weights begun with take for a keyword."""
+    """Share of continuous speech around false alarms of the initial weights."""
     noise_share: Share = 0.7
     snr_db: tuple[float, float] = (0.0, 25.0)
     gain_db: tuple[float, float] = (-18.0, 6.0)
     speed: tuple[Speed, Speed] = (0.87, 1.15)
     room_share: Share = 0.35
     room: Literal["polack", "pyroomacoustics"] = "polack"
-    """Noise that decays, drawn anew for each scene, or image sources in a bank of shoeboxes."""
+    """Decaying noise, drawn per scene, or image sources in a bank of shoebox rooms."""
     room_bank: Size = 100
-    """How many rooms the bank of `pyroomacoustics` has."""
+    """Rooms in the bank of `pyroomacoustics`."""
     cut_share: Share = 0.15
-    """Share of scenes that fall into digital silence after the last word, as a file that ends."""
+    """Share of scenes with digital silence after the last word, as at the end of a file."""
     warp: tuple[Speed, Speed] = (1.0, 1.0)
     """Vocal tract length perturbation of whole scenes, for features over mel bands."""
     pitch_share: Share = 0.0
-    """Share of isolated words whose pitch is changed, apart from what their speed does to it."""
+    """Share of isolated words whose pitch is shifted, in addition to the effect of speed."""
     pitch_semitones: tuple[Semitones, Semitones] = (-3.0, 3.0)
     babble_share: Share = 0.0
-    """Share of scenes in which other people talk, all at once, in the background."""
+    """Share of scenes with several simultaneous talkers in the background."""
     babble_voices: tuple[Voices, Voices] = (3, 8)
     babble_snr_db: tuple[float, float] = (0.0, 20.0)
     microphone_share: Share = 0.0
-    """Share of scenes recorded with a random cheap microphone: a band, resonances, notches."""
+    """Share of scenes with a random cheap microphone: band limits, resonances, notches."""
     codec_share: Share = 0.0
-    """Share of scenes sent through a lossy codec."""
+    """Share of scenes encoded with a lossy codec."""
     codecs: tuple[Codec, ...] = ("telephone", "gsm", "mp3")
     tilt_db: float = 8.0
     """Greatest deviation of the random microphone response from flat."""
@@ -288,7 +288,7 @@ class AugmentRecipe(_Table, frozen=True, kw_only=True):
     band_masks: Count = 2
     bands_per_mask: Count = 6
     mixup_share: Share = 0.0
-    """Share of scenes that are mixed with another one, targets with targets."""
+    """Share of scenes that are mixed with another scene, targets included."""
     mixup_alpha: Annotated[float, Meta(gt=0.0, le=100.0)] = 0.4
 
     def __post_init__(self) -> None:
@@ -309,51 +309,51 @@ class FitRecipe(_Table, frozen=True, kw_only=True):
     seed: Annotated[int, Meta(ge=0, le=2**32 - 1)] = 1
     epochs: Annotated[int, Meta(ge=1)] = 50
     cosine_epochs: Annotated[int, Meta(ge=1)] | None = None
-    """Epochs after which the learning rate would be zero; by default the last one."""
+    """Epochs after which the learning rate is zero; by default `epochs`."""
     scenes_per_epoch: Annotated[int, Meta(ge=1)] = 12_800
     validation_scenes: Annotated[int, Meta(ge=1)] = 2_560
     batch_size: Annotated[int, Meta(ge=1)] = 128
     echo: Annotated[int, Meta(ge=1, le=16)] = 1
-    """Consecutive batches that a scene is in, each time with other masks, warp and tilt."""
+    """Consecutive batches that use a scene, each time with other masks, warp and tilt."""
     learning_rate: Annotated[float, Meta(gt=0.0)] = 2e-3
     average: Annotated[float, Meta(gt=0.0, lt=1.0)] | None = None
-    """Momentum of a running average over weights, which is what is validated and kept."""
+    """Momentum of a running average of the weights, which is validated and saved."""
     weight_decay: Annotated[float, Meta(ge=0.0)] = 0.01
     loss: LossName = "set"
     label_smoothing: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.0
     focal_gamma: Annotated[float, Meta(ge=0.0)] = 2.0
-    """Of `loss = "focal"`."""
+    """For `loss = "focal"`."""
     pooled_outputs: Annotated[int, Meta(ge=1, le=15)] = 1
-    """Of `loss = "max_pooling"`: outputs whose mean posterior counts, an odd number of them."""
+    """For `loss = "max_pooling"`: outputs whose posteriors are averaged, an odd number."""
     teacher: str | None = None
-    """A run folder whose larger model's posteriors are learned from too, for the same labels."""
+    """Run folder of a larger model with the same labels, for distillation."""
     teacher_share: Share = 0.5
     temperature: Annotated[float, Meta(ge=1.0)] = 2.0
     precision: Precision = "auto"
-    """Of the computation; weights are float32. `auto`: mixed_float16 on a GPU."""
+    """Of computations; weights are float32. `auto`: mixed_float16 on a GPU."""
     frozen_layers: Count = 0
-    """How many layers, from the first, keep the weights that are begun with."""
+    """Number of layers, from the first, whose initial weights are not trained."""
     quantize_aware: bool = False
-    """True: compute as the int8 model will, with ranges that are learned and exported."""
+    """True: simulate the int8 model, with ranges that are learned and exported."""
     keep: Literal["best", "last"] = "best"
-    """Which epoch's weights the run ends with: that of least validation loss, or the last."""
+    """The final weights: of the epoch with the lowest validation loss, or of the last one."""
     start_share: Share = 0.0
-    """Share of the weights begun with in those that the run ends with."""
+    """Share of the initial weights in the final ones."""
     patience: Annotated[int, Meta(ge=1)] = 15
-    """Epochs without a better validation loss before training stops."""
+    """Epochs without a lower validation loss before training stops."""
 
 
 class SearchRange(_Table, frozen=True, kw_only=True):
-    """A table of `[search]`: what `kws train --search` may draw for one setting."""
+    """A table of `[search]`: the values of one setting for `kws train --search`."""
 
     low: int | float | None = None
     high: int | float | None = None
-    """Both ends are included. Where both are whole numbers, only such are drawn."""
+    """Both bounds are included. If both are integers, only integers are drawn."""
     step: Annotated[float, Meta(gt=0.0)] | Annotated[int, Meta(gt=0)] | None = None
     log: bool = False
-    """Draw evenly on a logarithmic scale."""
+    """Draw uniformly on a logarithmic scale."""
     choices: list[Any] = []
-    """In place of a range: the values themselves."""
+    """Values, instead of a range."""
 
     def __post_init__(self) -> None:
         ends = (self.low, self.high)
@@ -369,7 +369,7 @@ class Recipe(_Table, frozen=True, kw_only=True):
     """The whole recipe."""
 
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z")]
-    """As in the manifest, which it goes into."""
+    """The model's name in its manifest."""
     description: str = ""
     licence: str = ""
     data: DataRecipe
@@ -379,12 +379,12 @@ class Recipe(_Table, frozen=True, kw_only=True):
     fit: FitRecipe = FitRecipe()
     decision: DecisionDefaults = DecisionDefaults()
     then: list[dict[Literal["data", "model", "augment", "fit", "decision"], dict[str, Any]]] = []
-    """`[[then]]`: further stages, each begun with the one before; their tables hold changes.
+    """`[[then]]`: further stages, each starting from the previous one; their tables hold changes.
 
-    Of `model` that is the dropout: weights go from stage to stage, and so do their shapes.
+    In `model` only the dropout may change: the weights, and so their shapes, stay the same.
     """
     search: dict[str, SearchRange] = {}
-    """`[search]`: ranges of settings, by keys such as `"fit.learning_rate"`."""
+    """`[search]`: ranges of settings by keys such as `"fit.learning_rate"`."""
 
     def __post_init__(self) -> None:
         if self.features.sample_rate_hz != SAMPLE_RATE_HZ:
@@ -392,33 +392,14 @@ class Recipe(_Table, frozen=True, kw_only=True):
                 f"features.sample_rate_hz must be {SAMPLE_RATE_HZ}, as every clip is read at; "
                 f"received {self.features.sample_rate_hz}"
             )
+        if isinstance(self.model, WindowRecipe):
+            self._check_window_model(self.model)
+        self._check_training()
 
-        if self.fit.quantize_aware and isinstance(self.model, WindowRecipe):
-            raise ValueError(
-                f"fit.quantize_aware must stay false for {self.model.architecture}: only step "
-                f"models can be trained so"
-            )
-        if self.fit.frozen_layers and isinstance(self.model, WindowRecipe):
-            raise ValueError(
-                f"fit.frozen_layers must stay 0 for {self.model.architecture}: only the layers of "
-                f"step models are counted"
-            )
-        if self.fit.pooled_outputs % 2 == 0:
-            raise ValueError(f"fit.pooled_outputs must be odd; received {self.fit.pooled_outputs}")
-        if self.augment.clip_share and self.fit.loss != "max_pooling":
-            raise ValueError(
-                f"augment.clip_share must stay 0 unless fit.loss is max_pooling: other losses "
-                f"would ask for the word all the time; received {self.fit.loss}"
-            )
-        if self.fit.quantize_aware and self.fit.precision.startswith("mixed"):
-            raise ValueError(
-                f"fit.precision must be float32 or auto with fit.quantize_aware; received "
-                f"{self.fit.precision}"
-            )
-        if isinstance(self.model, DeepCnnRecipe) and len(self.data.keywords) != 1:
-            raise ValueError(
-                f"deep_cnn must have one keyword; received {len(self.data.keywords)} in data"
-            )
+    @property
+    def labels(self) -> list[str]:
+        """Labels in the order of the model's outputs: silence, unknown, then the keywords."""
+        return [SILENCE, UNKNOWN, *self.data.keywords]
 
     def stages(self) -> list["Recipe"]:
         """Return the recipe of each stage, first to last; none of them has stages of its own."""
@@ -435,6 +416,36 @@ class Recipe(_Table, frozen=True, kw_only=True):
             recipes.append(msgspec.convert(tables, Recipe))
         return recipes
 
+    def _check_window_model(self, model: WindowRecipe) -> None:
+        if self.fit.quantize_aware:
+            raise ValueError(
+                f"fit.quantize_aware must stay false for {model.architecture}: only step models "
+                f"can be trained so"
+            )
+        if self.fit.frozen_layers:
+            raise ValueError(
+                f"fit.frozen_layers must stay 0 for {model.architecture}: only the layers of step "
+                f"models are counted"
+            )
+        if isinstance(model, DeepCnnRecipe) and len(self.data.keywords) != 1:
+            raise ValueError(
+                f"deep_cnn must have one keyword; received {len(self.data.keywords)} in data"
+            )
+
+    def _check_training(self) -> None:
+        if self.fit.pooled_outputs % 2 == 0:
+            raise ValueError(f"fit.pooled_outputs must be odd; received {self.fit.pooled_outputs}")
+        if self.augment.clip_share and self.fit.loss != "max_pooling":
+            raise ValueError(
+                f"augment.clip_share must stay 0 unless fit.loss is max_pooling: other losses "
+                f"would require the word at every output; received {self.fit.loss}"
+            )
+        if self.fit.quantize_aware and self.fit.precision.startswith("mixed"):
+            raise ValueError(
+                f"fit.precision must be float32 or auto with fit.quantize_aware; received "
+                f"{self.fit.precision}"
+            )
+
 
 def load_recipe(path: Path) -> Recipe:
     """Read a recipe.
@@ -450,10 +461,10 @@ def load_recipe(path: Path) -> Recipe:
     except OSError as error:
         raise ConfigError(
             f"The recipe must be a readable file. Received: {path} ({error.strerror}). "
-            f"Give its path with --config; bundled ones lie in train/kws_train/recipes/."
+            f"Give its path with --config; bundled ones are in train/kws_train/recipes/."
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} must be TOML. Received: {error}. Mend that line.") from error
+        raise ConfigError(f"{path} must be TOML. Received: {error}. Correct that line.") from error
     except msgspec.ValidationError as error:
         raise ConfigError(
             f"{path} breaks a rule of recipes. Received: {error}.{_nearest(str(error))} "
@@ -463,19 +474,19 @@ def load_recipe(path: Path) -> Recipe:
 
 
 def write_recipe(path: Path, recipe: Recipe) -> None:
-    """Write a recipe with all its values, so that `load_recipe` gives the same one."""
+    """Write a recipe with all its values; `load_recipe` returns an equal one."""
     path.write_text(tomli_w.dumps(_set_values(msgspec.to_builtins(recipe))), encoding="utf-8")
 
 
 def _set_values(value: Any) -> Any:
-    """Leave out what is None, which TOML has no word for."""
+    """Remove None, which TOML cannot represent."""
     if isinstance(value, dict):
         return {key: _set_values(one) for key, one in value.items() if one is not None}
     return [_set_values(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _tables(path: Path, *, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Read a recipe's tables, over those of the recipe beside it that it names as its `base`."""
+    """Read a recipe's tables, merged over those of its `base`, a recipe in the same folder."""
     tables = tomllib.loads(path.read_text(encoding="utf-8"))
     if isinstance(model := tables.get("model"), dict):
         model.setdefault("architecture", "crnn")

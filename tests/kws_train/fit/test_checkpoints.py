@@ -45,11 +45,11 @@ def test_a_full_disk_is_said_and_costs_no_weights(checkpoints, model, tmp_path):
     path = tmp_path / "a.weights.h5"
     path.write_bytes(b"as it was")
     message = (
-        f"Weights must be written to the run folder. Received: [Errno 27] File too large for "
-        f"{path}. Make room on the disk; the same command goes on after the last whole epoch."
+        f"The weights could not be written: [Errno 27] File too large ({path}). Free disk space; "
+        f"the same command resumes after the last completed epoch."
     )
     with full_disk(), pytest.raises(KwsError, match=f"^{re.escape(message)}$"):
-        checkpoints.save_whole(model, path)
+        checkpoints.save_weights(model, path)
     assert path.read_bytes() == b"as it was"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -63,13 +63,13 @@ def test_what_is_reserved_on_the_disk_is_enough(checkpoints, model, tmp_path, mo
         save(self, path)
 
     monkeypatch.setattr(type(model), "save_weights", measured)
-    checkpoints.save_whole(model, tmp_path / "a.weights.h5")
+    checkpoints.save_weights(model, tmp_path / "a.weights.h5")
     assert (tmp_path / "a.weights.h5").stat().st_size <= sizes[0]
 
 
 def test_the_history_has_a_row_an_epoch_and_is_added_to_or_begun_anew(checkpoints, tmp_path):
     for append, n_rows in ((False, 2), (True, 4), (False, 2)):
-        history = checkpoints.History(tmp_path, append=append)
+        history = checkpoints.CsvHistory(tmp_path, append=append)
         history.on_epoch_end(0, {"val_loss": 0.5, "loss": 1.0})
         history.on_epoch_end(1, {"val_loss": 0.25, "loss": 0.75})
         text = (tmp_path / "history.csv").read_bytes().decode()
@@ -77,7 +77,7 @@ def test_the_history_has_a_row_an_epoch_and_is_added_to_or_begun_anew(checkpoint
 
 
 def keep(checkpoints, model, path, *, best_only, least=None):
-    kept = checkpoints.KeepWeights(path, best_only=best_only, least=least)
+    kept = checkpoints.WeightsCheckpoint(path, best_only=best_only, best=least)
     kept.set_model(model)
     return kept
 
@@ -101,7 +101,7 @@ def test_weights_are_kept_of_the_best_epoch_or_the_last(
 
 
 def backup(checkpoints, model, run, n_epochs):
-    kept = checkpoints.Backup(run)
+    kept = checkpoints.StateCheckpoint(run)
     kept.set_model(model)
     for epoch in range(n_epochs):
         model.layers[0].bias.assign(np.full(40, float(epoch + 1)))
@@ -116,7 +116,7 @@ def test_two_epochs_are_backed_up_until_training_ends(checkpoints, model, tmp_pa
     kept.on_train_end()
     assert (tmp_path / "backup").is_dir()
     assert not checkpoints.is_finished(tmp_path)
-    checkpoints.finish(tmp_path)
+    checkpoints.mark_finished(tmp_path)
     assert not (tmp_path / "backup").exists()
     assert checkpoints.is_finished(tmp_path)
 
@@ -137,19 +137,19 @@ def test_a_training_goes_on_where_history_and_state_agree(
     backup(checkpoints, model, tmp_path, 3)
     history = tmp_path / "history.csv"
     history.write_bytes((HEADER + "\r\n".join(rows) + "\r\n").encode())
-    assert checkpoints.begun(tmp_path) == losses
+    assert checkpoints.completed_epochs(tmp_path) == losses
     if not losses:
         return
     kept = "".join(f"{row}\r\n" for row in rows[: len(losses)])
     assert history.read_bytes() == (HEADER + kept).encode()
-    checkpoints.go_on(model, tmp_path, n_epochs=len(losses))
+    checkpoints.resume(model, tmp_path, n_epochs=len(losses))
     assert np.all(np.asarray(model.layers[0].bias) == len(losses))
 
 
 def test_a_row_cut_short_is_no_row(checkpoints, model, tmp_path):
     backup(checkpoints, model, tmp_path, 2)
     (tmp_path / "history.csv").write_bytes(f"{HEADER}0,1,.9\r\n1,1".encode())
-    assert checkpoints.begun(tmp_path) == [0.9]
+    assert checkpoints.completed_epochs(tmp_path) == [0.9]
 
 
 @pytest.mark.parametrize("missing", ["history.csv", "backup"])
@@ -158,7 +158,7 @@ def test_without_history_or_state_a_training_begins_anew(checkpoints, model, tmp
         backup(checkpoints, model, tmp_path, 1)
     else:
         (tmp_path / "history.csv").write_text(f"{HEADER}0,1,.9\r\n", newline="")
-    assert checkpoints.begun(tmp_path) == []
+    assert checkpoints.completed_epochs(tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -173,15 +173,15 @@ def test_a_loss_that_is_not_finite_names_the_files_of_its_batch(checkpoints, tmp
         asked.append((epoch, batch))
         return files
 
-    stop = checkpoints.StopAtNaN(tmp_path, training=files_of, validation=files_of)
+    stop = checkpoints.StopOnNonFiniteLoss(tmp_path, training=files_of, validation=files_of)
     stop.on_epoch_begin(2)
     getattr(stop, hook)(16, {"loss": 1.5})
     assert asked == []
     named = ", ".join(str(tmp_path / f"{i}.wav") for i in (3, 1, 2, 4, 5))
     message = (
         f"The loss must be finite. Received: nan at epoch 3, {what}, made of {named} and 1 more; "
-        f"{tmp_path / 'not_finite.txt'} lists all. Look at these files; if they are sound, lower "
-        f"`[fit] learning_rate`."
+        f"{tmp_path / 'not_finite.txt'} lists all. Check these files; if they are valid "
+        f"audio, lower `[fit] learning_rate`."
     )
     with pytest.raises(KwsError, match=f"^{re.escape(message)}$"):
         getattr(stop, hook)(17, {"loss": float("nan")})
@@ -201,7 +201,7 @@ def test_a_loss_that_is_not_finite_names_the_files_of_its_batch(checkpoints, tmp
     ids=["unbroken", "waited before the break", "better after it", "not better after it"],
 )
 def test_patience_lasts_over_a_break(checkpoints, model, before, further, n_epochs):
-    stop = checkpoints.StopEarly(patience=3, before=before)
+    stop = checkpoints.EarlyStopping(patience=3, completed=before)
     stop.set_model(model)
     model.stop_training = False
     stop.on_train_begin()

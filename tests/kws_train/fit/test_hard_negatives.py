@@ -1,4 +1,4 @@
-"""Hard examples are found where a model is wrong, and scenes are made of them."""
+"""Hard negatives are found where a model is wrong, in speech, noise and their mixture."""
 
 import dataclasses
 from pathlib import Path
@@ -11,11 +11,16 @@ import sounds
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.manifest import FeatureSettings
 from kws_train.data.corpus import Corpus, Spoken
-from kws_train.fit.hard_negatives import Moment, in_noise, mine, read_moments, write_moments
-from kws_train.fit.training import _mined
+from kws_train.fit.hard_negatives import (
+    HardNegative,
+    add_noise,
+    find_hard_negatives,
+    mine_hard_negatives,
+    read_hard_negatives,
+    write_hard_negatives,
+)
 from kws_train.recipe import AugmentRecipe, DataRecipe, Recipe, WordCorpus
 
-LABELS = ["_silence_", "_unknown_", "yes", "no"]
 TONE_AT = (3 * RATE_HZ, 3 * RATE_HZ + 4800)
 
 
@@ -45,17 +50,17 @@ def spoken(words, seconds=30):
 
 
 def test_a_moment_is_where_the_model_is_wrong(recipe):
-    (moment, *others) = mine(HearsTones(), recipe, LABELS, [spoken((("note", *TONE_AT),))])
-    assert moment.utterance == "a.flac"
-    assert moment.keyword == "no"
-    assert moment.posterior == pytest.approx(0.952, abs=0.01)
-    assert all(TONE_AT[0] <= one.at <= TONE_AT[1] + 800 for one in (moment, *others))
+    (one, *others) = mine_hard_negatives(HearsTones(), recipe, [spoken((("note", *TONE_AT),))])
+    assert one.utterance == "a.flac"
+    assert one.keyword == "no"
+    assert one.posterior == pytest.approx(0.952, abs=0.01)
+    assert all(TONE_AT[0] <= one.at <= TONE_AT[1] + 800 for one in (one, *others))
 
 
 def test_a_keyword_that_is_said_is_no_moment(recipe):
-    assert not mine(HearsTones(), recipe, LABELS, [spoken((("no", *TONE_AT),))])
+    assert not mine_hard_negatives(HearsTones(), recipe, [spoken((("no", *TONE_AT),))])
     elsewhere = (("no", 10 * RATE_HZ, 11 * RATE_HZ),)
-    assert mine(HearsTones(), recipe, LABELS, [spoken(elsewhere)])
+    assert mine_hard_negatives(HearsTones(), recipe, [spoken(elsewhere)])
 
 
 def test_recordings_of_any_length_are_heard_together_as_they_are_one_by_one(recipe):
@@ -63,16 +68,16 @@ def test_recordings_of_any_length_are_heard_together_as_they_are_one_by_one(reci
         dataclasses.replace(spoken((), seconds=seconds), path=Path(f"{seconds}.flac"))
         for seconds in (*range(4, 40), 400)  # one alone has several batches
     ]
-    together = mine(HearsTones(), recipe, LABELS, many)
-    assert {moment.utterance for moment in together} == {one.path.name for one in many}
-    alone = [moment for one in many for moment in mine(HearsTones(), recipe, LABELS, [one])]
+    together = mine_hard_negatives(HearsTones(), recipe, many)
+    assert {one.utterance for one in together} == {one.path.name for one in many}
+    alone = [one for one in many for one in mine_hard_negatives(HearsTones(), recipe, [one])]
     assert sorted(together) == sorted(alone)
 
 
 def test_moments_are_kept_in_a_file(tmp_path):
-    moments = [Moment("a.flac", 320, "no", 0.9), Moment("b, c.flac", 0, "yes", 0.1)]
-    write_moments(moments, tmp_path / "mined.csv")
-    assert read_moments(tmp_path / "mined.csv") == moments
+    found = [HardNegative("a.flac", 320, "no", 0.9), HardNegative("b, c.flac", 0, "yes", 0.1)]
+    write_hard_negatives(found, tmp_path / "mined.csv")
+    assert read_hard_negatives(tmp_path / "mined.csv") == found
 
 
 def corpus(speech=()):
@@ -84,22 +89,22 @@ def corpus(speech=()):
 
 def test_noise_is_heard_as_speech_is_and_found_again(recipe, tmp_path):
     recipe = msgspec.structs.replace(recipe, augment=AugmentRecipe(mined_share=0.3))
-    moments = _mined(tmp_path, recipe, HearsTones(), corpus())
-    assert moments
-    assert {heard.path for heard, _ in moments} == {Path("data/fan/1.wav")}
-    assert all(abs(at - TONE_AT[1]) < RATE_HZ for _, at in moments)
-    again = _mined(tmp_path, recipe, HearsTones(), corpus())  # reads mined.csv
-    assert [(heard.path, at) for heard, at in again] == [(heard.path, at) for heard, at in moments]
+    found = find_hard_negatives(tmp_path, recipe, HearsTones(), corpus())
+    assert found
+    assert {heard.path for heard, _ in found} == {Path("data/fan/1.wav")}
+    assert all(abs(at - TONE_AT[1]) < RATE_HZ for _, at in found)
+    again = find_hard_negatives(tmp_path, recipe, HearsTones(), corpus())  # reads mined.csv
+    assert [(heard.path, at) for heard, at in again] == [(heard.path, at) for heard, at in found]
     gone = Corpus({}, [], [], {}, [])
-    assert _mined(tmp_path, recipe, HearsTones(), gone) == []
+    assert find_hard_negatives(tmp_path, recipe, HearsTones(), gone) == []
 
 
 def test_speech_is_heard_in_noise_too_and_taken_without_it(recipe, tmp_path):
     recipe = msgspec.structs.replace(recipe, augment=AugmentRecipe(mined_share=0.3))
     said = Spoken(Path("book/1.flac"), sounds.tone(200, 30, peak=3000), ())
-    assert not mine(HearsTones(), recipe, LABELS, [said])
-    moments = _mined(tmp_path, recipe, HearsTones(), corpus([said]))
-    assert any(heard is said for heard, _ in moments)
+    assert not mine_hard_negatives(HearsTones(), recipe, [said])
+    found = find_hard_negatives(tmp_path, recipe, HearsTones(), corpus([said]))
+    assert any(heard is said for heard, _ in found)
 
 
 def test_noise_is_mixed_at_the_ratio_asked_for_and_by_the_seed():
@@ -108,11 +113,11 @@ def test_noise_is_mixed_at_the_ratio_asked_for_and_by_the_seed():
         Spoken(Path(f"{name}.flac"), random.normal(0, 2000, RATE_HZ).astype(np.int16), ())
         for name in ("said", "noise")
     )
-    (mixed,) = in_noise([said], [noise], snr_db=(10.0, 10.0), seed=1)
+    (mixed,) = add_noise([said], [noise], snr_db=(10.0, 10.0), seed=1)
     added = mixed.samples.astype(float) - said.samples
     ratio = np.mean(said.samples.astype(float) ** 2) / np.mean(added**2)
     assert 10 * np.log10(ratio) == pytest.approx(10.0, abs=0.05)
-    (again,) = in_noise([said], [noise], snr_db=(10.0, 10.0), seed=1)
+    (again,) = add_noise([said], [noise], snr_db=(10.0, 10.0), seed=1)
     np.testing.assert_array_equal(mixed.samples, again.samples)
     assert (mixed.path, mixed.words) == (said.path, said.words)
-    assert list(in_noise([said], [], snr_db=(10.0, 10.0), seed=1)) == []
+    assert list(add_noise([said], [], snr_db=(10.0, 10.0), seed=1)) == []

@@ -6,6 +6,7 @@ import pytest
 pytestmark = pytest.mark.slow  # TensorFlow has to be imported
 
 N_LABELS = 4
+TEACHER_LOGITS = np.array([[[2.0, 0.0, -1.0], [0.0, 0.0, 0.0]]], np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -157,11 +158,11 @@ def test_max_pooling_does_not_ask_for_silence_at_one_output_alone(losses, logits
 
 def gradient(tensorflow, loss, targets, logits):
     tf = tensorflow.tf
-    logits = tf.constant(logits)
+    logits = tf.convert_to_tensor(logits)
     with tf.GradientTape() as tape:
         tape.watch(logits)
         value = loss(targets, logits)
-    return tape.gradient(value, logits).numpy()
+    return tape.gradient(value, logits)
 
 
 def test_max_pooling_pulls_at_the_best_output_alone(losses, tensorflow):
@@ -169,7 +170,7 @@ def test_max_pooling_pulls_at_the_best_output_alone(losses, tensorflow):
     logits[0, 2, 2] = 1.0
     logits[0, :, 3] = -30.0  # nothing but the word, unknown and silence is probable
     logits[0, :, 1] = -30.0
-    slope = gradient(tensorflow, losses.MaxPoolingLoss(), WINDOW[:1], logits)[0]
+    slope = gradient(tensorflow, losses.MaxPoolingLoss(), WINDOW[:1], logits).numpy()[0]
     assert np.abs(slope[[1, 3]]).max() < 1e-6
     assert slope[2, 2] < -0.1
 
@@ -180,8 +181,9 @@ def test_every_loss_pulls_towards_what_is_right_and_stays_finite(
     losses, tensorflow, logits, name, scale
 ):
     loss = losses.make_loss(name, label_smoothing=0.1, focal_gamma=0.5, pooled_outputs=3)
+    follow = tensorflow.tf.function(lambda logits: gradient(tensorflow, loss, WINDOW, logits))
     for _ in range(400):
-        slope = gradient(tensorflow, loss, WINDOW, scale * logits)
+        slope = follow(scale * logits).numpy()
         assert np.isfinite(slope).all()
         if scale > 1:
             return
@@ -216,3 +218,66 @@ def test_a_recipe_names_its_loss(losses):
     assert (type(plain), plain.focal_gamma) == (losses.SetLoss, 0.0)
     pooling = losses.make_loss("max_pooling", pooled_outputs=3)
     assert (type(pooling), pooling.n_pooled) == (losses.MaxPoolingLoss, 3)
+
+
+def test_the_ctc_loss_is_the_log_probability_over_all_alignments(losses, random):
+    from kws.ctc import log_probability
+
+    logits = random.normal(0, 2, (3, 7, 4)).astype(np.float32)
+    words = np.array([[1, 2, 2], [3, 0, 0], [0, 0, 0]])
+    found = np.asarray(losses.CtcLoss(reduction=None)(words, logits))
+    log_probs = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    for i, sequence in enumerate([(1, 2, 2), (3,), ()]):
+        wanted = -log_probability(log_probs[i], sequence) / 7
+        assert found[i] == pytest.approx(wanted, abs=1e-4)
+
+
+def linear(losses, keras, seed):
+    keras.utils.set_random_seed(seed)
+    model = keras.Sequential([keras.Input((None, 4)), keras.layers.Dense(3)])
+    model.compile(optimizer=keras.optimizers.SGD(0.5), loss=losses.SetLoss())
+    return model
+
+
+def test_posteriors_do_not_diverge_from_themselves(losses):
+    assert np.allclose(
+        losses.divergence(TEACHER_LOGITS, TEACHER_LOGITS + 5.0, temperature=2.0), 0.0, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_the_divergence_is_that_of_kullback_and_leibler(losses, temperature):
+    other = TEACHER_LOGITS[..., ::-1].copy()
+    p, q = posteriors_of(TEACHER_LOGITS / temperature), posteriors_of(other / temperature)
+    expected = temperature**2 * np.sum(p * np.log(p / q), axis=-1)
+    assert np.allclose(
+        losses.divergence(TEACHER_LOGITS, other, temperature=temperature), expected, atol=1e-5
+    )
+
+
+def test_the_loss_is_shared_between_labels_and_teacher(losses, tensorflow):
+    student, teacher = (linear(losses, tensorflow.keras, seed) for seed in (1, 2))
+    frames = np.random.default_rng(0).normal(size=(8, 5, 4)).astype(np.float32)
+    targets = np.eye(3, dtype=np.uint8)[np.zeros((8, 5), int)]
+    weights = np.linspace(0.5, 2.0, 40, dtype=np.float32).reshape(8, 5)
+    logits = student(frames)
+    own = float(student.compute_loss(frames, targets, logits, weights))
+    differs = np.asarray(losses.divergence(teacher(frames), logits, temperature=2.0))
+    losses.distill(student, teacher, share=0.25, temperature=2.0)
+    both = float(student.compute_loss(frames, targets, logits, weights, training=True))
+    assert both == pytest.approx(0.75 * own + 0.25 * np.mean(differs * weights), rel=1e-5)
+    judged = float(student.compute_loss(frames, targets, logits, weights, training=False))
+    assert judged == pytest.approx(own)
+
+
+def test_a_student_comes_to_say_what_its_teacher_says(losses, tensorflow):
+    student, teacher = (linear(losses, tensorflow.keras, seed) for seed in (1, 2))
+    losses.distill(student, teacher, share=1.0, temperature=1.0)
+    before = [value.copy() for value in teacher.get_weights()]
+    frames = np.random.default_rng(0).normal(size=(64, 5, 4)).astype(np.float32)
+    targets = np.ones((64, 5, 3), np.uint8)
+    student.fit(frames, targets, epochs=60, batch_size=16, verbose=0)
+    theirs, ours = (posteriors_of(np.asarray(model(frames))) for model in (teacher, student))
+    assert np.abs(theirs - ours).max() < 0.05
+    assert all(np.array_equal(*pair) for pair in zip(before, teacher.get_weights(), strict=True))
+    assert len(student.weights) == 2

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from kws.errors import FormatError, KwsError
-from kws_train.fit.prefetch import worked_ahead
+from kws_train.fit.prefetch import prefetch
 
 KEEPS_WORKING = """
 import multiprocessing, time
-from kws_train.fit.prefetch import worked_ahead
-with worked_ahead(lambda number: number, [0]):
+from kws_train.fit.prefetch import prefetch
+with prefetch(lambda number: number, [0]):
     print(multiprocessing.active_children()[0].pid, flush=True)
     time.sleep(60)
 """
@@ -39,7 +39,7 @@ def until(condition, *, within_s=10.0):
 
 def test_results_are_those_of_the_function_in_order():
     numbers = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5]
-    with worked_ahead(lambda number: number * number, numbers, n_ahead=3) as squares:
+    with prefetch(lambda number: number * number, numbers, n_ahead=3) as squares:
         assert list(squares) == [number * number for number in numbers]
 
 
@@ -48,7 +48,7 @@ def test_the_next_few_are_worked_out_before_they_are_asked_for(tmp_path):
         (tmp_path / str(number)).touch()
         return os.getpid()
 
-    with worked_ahead(work, itertools.count(10), n_ahead=3) as done:
+    with prefetch(work, itertools.count(10), n_ahead=3) as done:
         assert next(done) != os.getpid()
         assert until(lambda: len(list(tmp_path.iterdir())) == 4)
         time.sleep(0.1)
@@ -62,7 +62,7 @@ def test_what_the_work_remembers_stays_where_it_is_done():
         seen.append(number)
         return len(seen)
 
-    with worked_ahead(count, range(3)) as counts:
+    with prefetch(count, range(3)) as counts:
         assert list(counts) == [1, 2, 3]
     assert seen == []
 
@@ -74,7 +74,7 @@ def test_what_is_raised_there_is_raised_here_whatever_was_made_of_it():
         return number
 
     def use():
-        with worked_ahead(refuse, itertools.count()) as numbers:
+        with prefetch(refuse, itertools.count()) as numbers:
             assert [next(numbers), next(numbers)] == [0, 1]
             try:
                 next(numbers)
@@ -87,7 +87,7 @@ def test_what_is_raised_there_is_raised_here_whatever_was_made_of_it():
 
 def test_what_else_is_raised_in_the_block_is_left_as_it_is():
     def use():
-        with worked_ahead(lambda number: number, itertools.count()) as numbers:
+        with prefetch(lambda number: number, itertools.count()) as numbers:
             next(numbers)
             raise RuntimeError("something else")
 
@@ -97,13 +97,13 @@ def test_what_else_is_raised_in_the_block_is_left_as_it_is():
 
 def test_a_process_that_was_killed_is_told_of():
     message = (
-        "The process that makes scenes must live as long as the training. Received: it was killed, "
-        "as happens where memory runs out. Free some, or take fewer clips or less speech; the same "
-        "command goes on after the last whole epoch."
+        "The process that prepares batches was killed, probably because memory ran out. Free "
+        "memory, or use fewer clips or less speech; the same command resumes after the last "
+        "completed epoch."
     )
 
     def use():
-        with worked_ahead(lambda number: number, itertools.count()) as numbers:
+        with prefetch(lambda number: number, itertools.count()) as numbers:
             assert next(numbers) == 0
             for child in multiprocessing.active_children():
                 child.kill()
@@ -114,7 +114,7 @@ def test_a_process_that_was_killed_is_told_of():
 
 
 def test_the_process_ends_with_the_block():
-    with worked_ahead(lambda number: number, itertools.count()) as numbers:
+    with prefetch(lambda number: number, itertools.count()) as numbers:
         assert next(numbers) == 0
         (child,) = multiprocessing.active_children()
         assert is_running(child.pid)

@@ -9,40 +9,22 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import tiny
 
 from kws.errors import ConfigError
 from kws_train.recipe import SearchRange, load_recipe, write_recipe
 
 pytestmark = pytest.mark.slow  # TensorFlow has to be imported
 
-TOML = """
-name = "tone_words"
-[data]
-keywords = ["low", "high"]
-words = [{ path = "words" }]
-[features]
-kind = "logmel"
-n_mels = 8
-floor = 1.0
-[model]
-channels = [4, 4, 8]
-n_blocks = 1
-kernel_frames = 3
-gru_units = 8
-[augment]
-scene_s = 1.6
-[fit]
-epochs = 1
-scenes_per_epoch = 16
-validation_scenes = 8
-batch_size = 8
-[[then]]
-fit = { epochs = 3 }
-[search]
-"fit.learning_rate" = { low = 1e-4, high = 1e-1, log = true }
-"model.gru_units" = { low = 4, high = 12, step = 4 }
-"augment.room" = { choices = ["polack", "pyroomacoustics"] }
-"""
+RANGES = {
+    "fit.learning_rate": SearchRange(low=1e-4, high=1e-1, log=True),
+    "model.channels": SearchRange(low=4, high=12, step=4),
+    "augment.room": SearchRange(choices=["polack", "pyroomacoustics"]),
+}
+TOML = tiny.toml(
+    msgspec.structs.replace(tiny.RECIPE, then=[{"fit": {"epochs": 3}}], search=RANGES),
+    fit={"scenes_per_epoch": 16},
+)
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +96,7 @@ def test_the_best_trial_becomes_a_recipe(recipe, searched):
     ended = [trial for trial in trials if trial["state"] == "complete"]
     least = min(ended, key=lambda trial: float(trial["val_loss"]))
     assert best.fit.learning_rate == float(least["fit.learning_rate"])
-    assert best.model.gru_units == int(least["model.gru_units"])
+    assert best.model.channels == int(least["model.channels"])
     assert best.then == recipe.then
     assert load_recipe(run / "best.toml") == msgspec.structs.replace(best, search={})
 
@@ -122,7 +104,7 @@ def test_the_best_trial_becomes_a_recipe(recipe, searched):
 def test_values_stay_in_their_ranges(searched):
     trained, _, _ = searched
     assert all(1e-4 <= trial.fit.learning_rate <= 1e-1 for trial, _, _ in trained)
-    assert {trial.model.gru_units for trial, _, _ in trained} == {4, 8, 12}
+    assert {trial.model.channels for trial, _, _ in trained} == {4, 8, 12}
     assert {trial.augment.room for trial, _, _ in trained} == {"polack", "pyroomacoustics"}
     assert len({run for _, run, _ in trained}) == 14
 
@@ -162,14 +144,14 @@ def test_the_same_seed_searches_the_same(searching, made_up, recipe, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_ends_the_trial_alone(searching, recipe, tmp_path, monkeypatch):
-    from kws_train.fit.checkpoints import NotFiniteError
+    from kws_train.fit.checkpoints import NonFiniteLossError
 
     calls = []
 
     def fit(recipe, *, callbacks, **where):
         calls.append(recipe)
         if len(calls) == 1:
-            raise NotFiniteError("as it happens")
+            raise NonFiniteLossError("as it happens")
         callbacks[0].on_epoch_end(0, {"val_loss": 1.0})
 
     monkeypatch.setattr(searching, "fit", fit)
@@ -209,7 +191,7 @@ def test_other_errors_end_the_search(searching, recipe, tmp_path, monkeypatch):
         (
             {"fit.batch_size": SearchRange(low=0, high=2)},
             "`[search]` must stay within the rules of recipes. Received: Expected `int` >= 1 - at "
-            "`$.fit.batch_size`, for {'fit.batch_size': 0}. Mend its ranges.",
+            "`$.fit.batch_size`, for {'fit.batch_size': 0}. Correct its ranges.",
         ),
     ],
 )
@@ -242,7 +224,7 @@ def test_a_storage_that_cannot_be_opened_is_refused(searching, recipe, tmp_path,
 )
 def test_a_range_has_two_ends_or_choices(tmp_path, line):
     path = tmp_path / "recipe.toml"
-    path.write_text(TOML.partition("[search]")[0] + f"[search]\n'fit.epochs' = {line}\n")
+    path.write_text(f"{tiny.toml()}\n'fit.epochs' = {line}\n")  # its last table is [search]
     with pytest.raises(ConfigError, match="either `choices`, or `low` and a greater `high`"):
         load_recipe(path)
 

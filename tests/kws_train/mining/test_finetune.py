@@ -111,12 +111,12 @@ def heard(run, sounds, label):
     """Return the mean over sounds of the highest posterior of a label after a tone."""
     import keras
 
-    from kws_train.fit.training import labels_of, restore
+    from kws_train.fit.training import restore
 
     model, recipe = restore(run)
     frames = np.stack([Features(recipe.features).whole(sound) for sound in sounds])
     posteriors = keras.ops.convert_to_numpy(keras.ops.softmax(model.predict_on_batch(frames)))
-    return float(posteriors[:, :, labels_of(recipe).index(label)].max(axis=1).mean())
+    return float(posteriors[:, :, recipe.labels.index(label)].max(axis=1).mean())
 
 
 def test_what_was_labelled_is_learnt_and_the_rest_is_kept(
@@ -144,15 +144,15 @@ def test_what_was_labelled_is_learnt_and_the_rest_is_kept(
 
 def test_scenes_are_made_of_the_labelled_clips(trained, squeaks, tone_words):
     from kws_train.data.corpus import load_corpus
-    from kws_train.fit.training import _batches
+    from kws_train.fit.batches import make_batches
     from kws_train.mining.finetune import fine_tuning_recipe
 
     recipe = fine_tuning_recipe(trained, squeaks)
     corpus = load_corpus(recipe.data, tone_words, split="train")
     mined = [clip for clip in corpus.clips["high"] if squeaks in clip.path.parents]
     assert [len(mined), {clip.weight for clip in mined}] == [16, {30.0}]
-    sources = _batches(recipe, corpus, split="train").sources(0, 0)
-    parts = {path.relative_to(squeaks).parts[0] for path in sources if squeaks in path.parents}
+    files = make_batches(recipe, corpus, split="train").files(0, 0)
+    parts = {path.relative_to(squeaks).parts[0] for path in files if squeaks in path.parents}
     assert parts == {"words", "speech"}
 
 

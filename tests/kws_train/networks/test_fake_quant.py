@@ -6,12 +6,12 @@ import pytest
 from keras import ops
 
 from kws_train.networks.fake_quant import (
-    Ranges,
-    at_mode,
+    QuantRanges,
     fake_quantize,
-    observe,
-    ranges_of,
-    round_kernel,
+    fake_quantize_kernel,
+    observe_ranges,
+    quant_mode,
+    quant_ranges,
 )
 
 
@@ -20,10 +20,10 @@ class Doubled(keras.Model):
 
     def __init__(self):
         super().__init__()
-        self.ranges = Ranges(["input", "output"])
+        self.ranges = QuantRanges(["input", "output"])
 
     def call(self, x):
-        return self.ranges.hold("output", 2.0 * self.ranges.hold("input", x))
+        return self.ranges.apply("output", 2.0 * self.ranges.apply("input", x))
 
 
 def test_a_tensor_is_clipped_and_rounded_to_256_values_of_which_one_is_zero():
@@ -50,7 +50,7 @@ def test_gradients_pass_what_is_rounded_and_move_the_end_that_clips(tensorflow):
 @pytest.mark.parametrize("axis", [0, -1])
 def test_each_channel_of_weights_has_steps_of_its_own_size(random, axis):
     kernel = random.normal(size=(4, 3, 5)).astype(np.float32)
-    rounded = np.moveaxis(np.asarray(round_kernel(kernel, axis=axis)), axis, 0)
+    rounded = np.moveaxis(np.asarray(fake_quantize_kernel(kernel, axis=axis)), axis, 0)
     for channel, was in zip(rounded, np.moveaxis(kernel, axis, 0), strict=True):
         scale = np.abs(was).max() / 127
         assert np.abs(channel - was).max() <= 0.501 * scale
@@ -59,11 +59,11 @@ def test_each_channel_of_weights_has_steps_of_its_own_size(random, axis):
 
 def test_ranges_begin_with_what_is_observed():
     model = Doubled()
-    observe(model, [np.array([[-1.0, 2.0]], np.float32), np.array([[0.5, 3.0]], np.float32)])
-    (ranges,) = ranges_of(model)
+    observe_ranges(model, [np.array([[-1.0, 2.0]], np.float32), np.array([[0.5, 3.0]], np.float32)])
+    (ranges,) = quant_ranges(model)
     assert np.asarray(ranges.low).tolist() == [-1.0, -2.0]
     assert np.asarray(ranges.high).tolist() == [3.0, 6.0]
-    low, high = ranges.ends()["output"]
+    low, high = ranges.bounds()["output"]
     assert high - low == pytest.approx(8.0, rel=1e-5)
     assert (-low / (8.0 / 255)) == pytest.approx(round(-low / (8.0 / 255)), abs=1e-3)
 
@@ -71,12 +71,12 @@ def test_ranges_begin_with_what_is_observed():
 def test_a_model_that_is_off_rounds_nothing_and_learns_again_after():
     model = Doubled()
     x = np.array([[0.1234567, 5.0]], np.float32)
-    with at_mode(model, "off"):
+    with quant_mode(model, "off"):
         assert np.array_equal(ops.convert_to_numpy(model(x)), 2 * x)
     assert ops.convert_to_numpy(model(x)).max() <= 1.0
 
 
 def test_a_range_always_holds_zero():
-    ranges = Ranges(["x"])
+    ranges = QuantRanges(["x"])
     assert float(ranges.low.constraint(np.float32(0.5))) == 0.0
     assert float(ranges.high.constraint(np.float32(-0.5))) > 0.0

@@ -7,12 +7,10 @@ import sys
 
 import numpy as np
 import pytest
-
-from kws_train.recipe import CrnnRecipe
+import tiny
 
 pytestmark = pytest.mark.slow  # TensorFlow has to be imported
 
-RECIPE = CrnnRecipe(channels=(4, 4, 8), n_blocks=1, kernel_frames=3, gru_units=8, dropout=0.0)
 ONE_STEP = """
 import sys
 sys.modules["tensorflow"] = None  # whoever imports it fails
@@ -24,10 +22,10 @@ from kws_train.networks import layers
 from kws_train.scenes import rooms
 from kws_train.scenes import scenes
 from kws_train.networks import architectures
-from kws_train.networks.keras_backend import at_precision, has_gpu, prepare
+from kws_train.networks.keras_backend import at_precision, has_gpu, make_deterministic
 from kws_train.fit.losses import make_loss
 from kws_train.recipe import CrnnRecipe
-prepare(seed=1)
+make_deterministic(seed=1)
 with at_precision("auto"):
     model = architectures.build(
         CrnnRecipe(channels=(4, 4, 8), n_blocks=1, kernel_frames=3, gru_units=8),
@@ -65,7 +63,7 @@ def build(precision):
     from kws_train.networks.keras_backend import at_precision
 
     with at_precision(precision):
-        return architectures.build(RECIPE, n_labels=4, mean=[0.0] * 8, std=[1.0] * 8)
+        return architectures.build(tiny.CRNN, n_labels=4, mean=[0.0] * 8, std=[1.0] * 8)
 
 
 @pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
@@ -89,7 +87,7 @@ def test_with_a_gpu_uneven_strides_are_computed_evenly_to_the_same_values(tensor
     model = build("float32")
     frames = np.random.default_rng(2).normal(size=(2, 40, 8)).astype(np.float32)
     wanted = np.asarray(model(frames))
-    monkeypatch.setattr("kws_train.networks.layers.has_gpu", lambda: True)
+    monkeypatch.setattr("kws_train.networks.convolution.has_gpu", lambda: True)
     assert np.abs(np.asarray(model(frames)) - wanted).max() < 1e-5
 
 

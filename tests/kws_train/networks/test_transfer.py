@@ -1,7 +1,9 @@
 """A wider model begins as the same function as the narrower one, and does not stay it."""
 
+import msgspec
 import numpy as np
 import pytest
+import tiny
 
 from kws.errors import ConfigError
 from kws_train.recipe import BcResnetRecipe, CrnnRecipe, GruRecipe, LstmRecipe, TcResnetRecipe
@@ -9,7 +11,7 @@ from kws_train.recipe import BcResnetRecipe, CrnnRecipe, GruRecipe, LstmRecipe, 
 pytestmark = pytest.mark.slow  # TensorFlow has to be imported
 
 LABELS = ["_silence_", "_unknown_", "low", "high"]
-SMALL = CrnnRecipe(channels=(4, 6, 8), n_blocks=1, kernel_frames=3, gru_units=8, dropout=0.0)
+SMALL = msgspec.structs.replace(tiny.CRNN, dropout=0.0)
 PAIRS = {
     "crnn": (
         SMALL,
@@ -103,29 +105,27 @@ def test_a_wider_model_may_know_other_words(tensorflow):
     ids=["half as wide again", "narrower", "longer kernels", "more frames at a time"],
 )
 def test_what_is_not_wider_by_a_whole_number_cannot_be_begun_with(tensorflow, small, other):
-    import msgspec
-
     model = network(msgspec.structs.replace(small, **other), 1)
     with pytest.raises(ConfigError, match="a whole number of times narrower"):
         widen(network(small, 2), model)
 
 
 def test_a_training_begins_with_a_narrower_network(tensorflow):
-    from kws_train.fit.training import _begin_with
+    from kws_train.networks.transfer import initialize
 
     narrow, wide = (network(recipe, seed) for seed, recipe in enumerate(PAIRS["crnn"]))
-    _begin_with(wide, narrow, [(FRAMES,)], labels=(LABELS, LABELS))
+    initialize(wide, narrow, [(FRAMES,)], labels=(LABELS, LABELS))
     assert np.abs(logits(wide) - logits(narrow)).max() < 1e-4
 
 
 @pytest.mark.parametrize("labels", [LABELS, LABELS[::-1]], ids=["same labels", "other labels"])
 def test_weights_that_fit_and_stand_for_something_else_are_refused(tensorflow, labels):
     """Twice the sub-bands take twice as many statistics, in another order than a wider layer."""
-    from kws_train.fit.training import _begin_with
+    from kws_train.networks.transfer import initialize
 
     one, two = (
         network(BcResnetRecipe(n_blocks=(1, 1, 1, 1), sub_bands=n), n, labels)
         for n, labels in ((1, LABELS), (2, labels))
     )
     with pytest.raises(ConfigError, match=r"^A wider network must begin as the same function"):
-        _begin_with(two, one, [(FRAMES,)], labels=(labels, LABELS))
+        initialize(two, one, [(FRAMES,)], labels=(labels, LABELS))

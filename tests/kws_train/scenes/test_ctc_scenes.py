@@ -4,7 +4,6 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-import pytest
 from sounds import RATE_HZ, square
 
 from kws.manifest import SILENCE, UNKNOWN, FeatureSettings
@@ -97,38 +96,3 @@ def test_a_seed_decides_the_utterance():
     one, same, other = (sequences().make(np.random.default_rng(seed)) for seed in (3, 3, 4))
     assert np.array_equal(one.samples, same.samples)
     assert not np.array_equal(one.samples, other.samples)
-
-
-@pytest.fixture(scope="module")
-def ctc(tensorflow):
-    from kws_train.fit import ctc
-
-    return ctc
-
-
-@pytest.mark.slow
-def test_the_loss_is_the_log_probability_over_all_alignments(ctc, random):
-    from kws.ctc_decision import log_probability
-
-    logits = random.normal(0, 2, (3, 7, 4)).astype(np.float32)
-    words = np.array([[1, 2, 2], [3, 0, 0], [0, 0, 0]])
-    losses = np.asarray(ctc.CtcLoss(reduction=None)(words, logits))
-    log_probs = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
-    for i, sequence in enumerate([(1, 2, 2), (3,), ()]):
-        wanted = -log_probability(log_probs[i], sequence) / 7
-        assert losses[i] == pytest.approx(wanted, abs=1e-4)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("said", "heard", "wanted"),
-    [("abc", "abc", 0), ("abc", "axc", 1), ("abc", "bc", 1), ("abc", "abcc", 1), ("", "ab", 2)],
-)
-def test_the_edit_distance_counts_changes(ctc, said, heard, wanted):
-    assert ctc.edit_distance(list(said), list(heard)) == wanted
-
-
-@pytest.mark.slow
-def test_the_word_error_rate_is_over_the_words_said(ctc):
-    said, heard = [["one", "two"], ["three", "four"]], [["one"], ["three", "four", "one"]]
-    assert ctc.word_error_rate(said, heard) == 0.5

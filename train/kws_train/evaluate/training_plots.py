@@ -13,7 +13,6 @@ from kws_train.data.corpus import load_corpus
 from kws_train.evaluate.clips import classify
 from kws_train.evaluate.plots import draw_confusion, draw_learning, save
 from kws_train.evaluate.traces import TAIL_SAMPLES
-from kws_train.fit.training import labels_of
 from kws_train.networks.architectures import Network
 from kws_train.recipe import Recipe
 
@@ -33,7 +32,7 @@ def draw_training(run: Path, model: Network, recipe: Recipe, *, data: Path) -> l
     confusion = _confusion(model, recipe, data)
     pictures = {
         run / "learning.png": draw_learning(run / "history.csv"),
-        run / "confusion.png": draw_confusion(confusion, labels_of(recipe)),
+        run / "confusion.png": draw_confusion(confusion, recipe.labels),
     }
     for path, figure in pictures.items():
         save(figure, path)
@@ -57,7 +56,7 @@ def confusion_matrix(
     int [shape=(labels, labels)]
         Rows are true labels, columns predicted labels.
     """
-    labels = labels_of(recipe)
+    labels = recipe.labels
     features = Features(recipe.features)
     output_ms = 1000 * recipe.features.hop_samples * model.time_stride / RATE_HZ
     confusion = np.zeros((len(labels), len(labels)), int)

@@ -1,1 +1,10 @@
-"""Training: loop, batches, losses, checkpoints, hard negatives, hyper-parameter search."""
+"""Training: from a recipe to a run folder.
+
+- `training`: train a recipe or its stages; restore a trained model from its run folder.
+- `batches`: batches of features, targets and weights from random scenes.
+- `losses`: losses over sets of labels, CTC, and distillation.
+- `checkpoints`: callbacks that save or stop a training, and resuming.
+- `hard_negatives`: places in speech and noise where a model gives false alarms.
+- `prefetch`: batches computed ahead by another process.
+- `search`: hyper-parameter search.
+"""

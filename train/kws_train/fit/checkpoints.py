@@ -1,7 +1,6 @@
-"""What a training keeps on disk so that nothing ends it for good, and what stops it.
+"""Callbacks that save a training after each epoch or stop it, and resuming from what they saved.
 
-A file is either whole or not there: weights are written beside their place and moved into it. A
-full disk or Ctrl-C costs the epoch under way, no more.
+All files are written atomically: a full disk or Ctrl-C loses the current epoch, no more.
 """
 
 import csv
@@ -19,26 +18,26 @@ from kws_train.atomic import replacing
 __all__ = [
     "BACKUP",
     "HISTORY",
-    "Backup",
-    "FilesOf",
-    "History",
-    "KeepWeights",
-    "NotFiniteError",
-    "StopAtNaN",
-    "StopEarly",
-    "begun",
-    "finish",
-    "go_on",
+    "BatchFiles",
+    "CsvHistory",
+    "EarlyStopping",
+    "NonFiniteLossError",
+    "StateCheckpoint",
+    "StopOnNonFiniteLoss",
+    "WeightsCheckpoint",
+    "completed_epochs",
     "is_finished",
-    "save_whole",
-    "write_whole",
+    "mark_finished",
+    "resume",
+    "save_weights",
+    "write_text",
 ]
 
 BACKUP = "backup"
 HISTORY = "history.csv"
 
-FilesOf: TypeAlias = Callable[[int, int], Sequence[Path]]
-"""From epoch and batch to the files that the batch is made of."""
+BatchFiles: TypeAlias = Callable[[int, int], Sequence[Path]]
+"""From epoch and batch to the files that the batch was made of."""
 
 _FINISHED = "finished"
 _N_NAMED = 5
@@ -46,18 +45,18 @@ _BYTES_TO_A_VARIABLE = 2048
 _NOT_FINITE = "not_finite.txt"
 
 
-class NotFiniteError(KwsError):
-    """A loss that is no number, or has no end."""
+class NonFiniteLossError(KwsError):
+    """A loss that is infinite or not a number."""
 
 
-class History(keras.callbacks.Callback):
-    """Write losses per epoch into history.csv, a row an epoch.
+class CsvHistory(keras.callbacks.Callback):
+    """Write the losses of each epoch as a row of history.csv.
 
     Parameters
     ----------
     run : Path
     append : bool
-        False begins the file anew.
+        False replaces the file.
     """
 
     def __init__(self, run: Path, *, append: bool) -> None:
@@ -75,35 +74,35 @@ class History(keras.callbacks.Callback):
         self.append = True
 
 
-class KeepWeights(keras.callbacks.Callback):
-    """Keep the weights of the epoch with the least validation loss, or of the last one.
+class WeightsCheckpoint(keras.callbacks.Callback):
+    """Save the weights of the epoch with the lowest validation loss, or of the last one.
 
     Parameters
     ----------
     path : Path
         Ends in `.weights.h5`.
     best_only : bool
-    least : float, optional
-        The least validation loss of the epochs before.
+    best : float, optional
+        The lowest validation loss of the epochs completed before.
     """
 
-    def __init__(self, path: Path, *, best_only: bool, least: float | None = None) -> None:
+    def __init__(self, path: Path, *, best_only: bool, best: float | None = None) -> None:
         super().__init__()
         self.path, self.best_only = path, best_only
-        self.least = math.inf if least is None else least
+        self.best = math.inf if best is None else best
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Save, if this epoch is the one to keep."""
-        if self.best_only and logs["val_loss"] >= self.least:
+        """Save the weights, unless an earlier epoch was better."""
+        if self.best_only and logs["val_loss"] >= self.best:
             return
-        self.least = logs["val_loss"]
-        save_whole(self.model, self.path)
+        self.best = logs["val_loss"]
+        save_weights(self.model, self.path)
 
 
-class Backup(keras.callbacks.Callback):
-    """Keep the state of weights and optimiser after each epoch, until `finish` removes it.
+class StateCheckpoint(keras.callbacks.Callback):
+    """Save the state of weights and optimiser after each epoch; `mark_finished` removes it.
 
-    That of the epoch before is kept with it: the row of the newest in the history may be missing.
+    The last two states are kept, because the newest may be missing its row in the history.
     """
 
     def __init__(self, run: Path) -> None:
@@ -111,77 +110,77 @@ class Backup(keras.callbacks.Callback):
         self.run = run
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Write this epoch's state, remove that of the epoch before the last."""
+        """Save the state of this epoch; remove the one of two epochs ago."""
         (self.run / BACKUP).mkdir(exist_ok=True)
-        save_whole(self.model, _state(self.run, epoch + 1))
+        save_weights(self.model, _state(self.run, epoch + 1))
         _state(self.run, epoch - 1).unlink(missing_ok=True)
 
 
-class StopEarly(keras.callbacks.EarlyStopping):
-    """Stop after so many epochs without a lower validation loss, those before a break included.
+class EarlyStopping(keras.callbacks.EarlyStopping):
+    """Keras's early stopping on the validation loss, continued across an interruption.
 
     Parameters
     ----------
     patience : int
         Epochs.
-    before : sequence of float
-        Validation losses of the epochs that an interrupted training goes on after.
+    completed : sequence of float
+        Validation losses of the epochs completed before the interruption.
     """
 
-    def __init__(self, *, patience: int, before: Sequence[float] = ()) -> None:
+    def __init__(self, *, patience: int, completed: Sequence[float] = ()) -> None:
         super().__init__(patience=patience)
-        self.before = before
+        self.completed = completed
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Count from the lowest loss so far."""
+        """Count epochs since the lowest loss so far."""
         super().on_train_begin(logs)
-        if self.before:
-            self.best = min(self.before)
-            self.best_epoch = self.before.index(self.best)
-            self.wait = len(self.before) - 1 - self.best_epoch
+        if self.completed:
+            self.best = min(self.completed)
+            self.best_epoch = self.completed.index(self.best)
+            self.wait = len(self.completed) - 1 - self.best_epoch
 
 
-class StopAtNaN(keras.callbacks.Callback):
-    """Stop at a loss that is not finite, and name the files that went into it.
+class StopOnNonFiniteLoss(keras.callbacks.Callback):
+    """Stop at a loss that is not finite, and name the files that the batch was made of.
 
     Parameters
     ----------
     run : Path
-        Where the whole list of files goes.
+        The folder for the complete list of files.
     training, validation : function
         From epoch and batch to files.
     """
 
-    def __init__(self, run: Path, *, training: FilesOf, validation: FilesOf) -> None:
+    def __init__(self, run: Path, *, training: BatchFiles, validation: BatchFiles) -> None:
         super().__init__()
         self.run, self.training, self.validation = run, training, validation
         self.epoch = 0
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Remember the epoch."""
+        """Store the number of the epoch."""
         self.epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Look at the loss of a step.
+        """Check the loss of a training step.
 
         Raises
         ------
-        NotFiniteError
-            If it is not.
+        NonFiniteLossError
+            If it is infinite or not a number.
         """
         self._check("step", batch, logs, self.training)
 
     def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Look at the loss of a batch of validation.
+        """Check the loss of a validation batch.
 
         Raises
         ------
-        NotFiniteError
-            If it is not.
+        NonFiniteLossError
+            If it is infinite or not a number.
         """
         self._check("validation batch", batch, logs, self.validation)
 
-    def _check(self, what: str, batch: int, logs: Any, files_of: FilesOf) -> None:
+    def _check(self, what: str, batch: int, logs: Any, files_of: BatchFiles) -> None:
         loss = float((logs or {}).get("loss", 0.0))
         if math.isfinite(loss):
             return
@@ -189,15 +188,15 @@ class StopAtNaN(keras.callbacks.Callback):
         (self.run / _NOT_FINITE).write_text("".join(f"{path}\n" for path in files))
         named = ", ".join(files[:_N_NAMED])
         more = f" and {len(files) - _N_NAMED} more" if len(files) > _N_NAMED else ""
-        raise NotFiniteError(
+        raise NonFiniteLossError(
             f"The loss must be finite. Received: {loss} at epoch {self.epoch + 1}, {what} "
-            f"{batch + 1}, made of {named}{more}; {self.run / _NOT_FINITE} lists all. Look at "
-            f"these files; if they are sound, lower `[fit] learning_rate`."
+            f"{batch + 1}, made of {named}{more}; {self.run / _NOT_FINITE} lists all. Check these "
+            f"files; if they are valid audio, lower `[fit] learning_rate`."
         )
 
 
-def save_whole(model: keras.Model, path: Path) -> None:
-    """Save the weights of a model; where that fails, what was there before stays.
+def save_weights(model: keras.Model, path: Path) -> None:
+    """Save the weights and optimiser state of a model atomically.
 
     Raises
     ------
@@ -209,20 +208,20 @@ def save_whole(model: keras.Model, path: Path) -> None:
     n_bytes = sum(math.prod(variable.shape) * 8 + _BYTES_TO_A_VARIABLE for variable in variables)
     try:
         with replacing(path) as unfinished:
-            # HDF5 crashes where it finds the disk full, so find out before.
+            # HDF5 crashes on a full disk, so reserve the space first.
             unfinished.write_bytes(bytes(n_bytes))
             model.save_weights(unfinished)
     except OSError as error:
         raise KwsError(
-            f"Weights must be written to the run folder. Received: {error} for {path}. Make room "
-            f"on the disk; the same command goes on after the last whole epoch."
+            f"The weights could not be written: {error} ({path}). Free disk space; the same "
+            f"command resumes after the last completed epoch."
         ) from error
 
 
-def begun(run: Path) -> list[float]:
-    """Return the validation losses of the epochs that an interrupted training goes on after.
+def completed_epochs(run: Path) -> list[float]:
+    """Return the validation losses of the epochs that an interrupted training can resume after.
 
-    Later rows, whose state was not kept, are taken out of the history.
+    Removes later rows from the history, whose state was not saved.
     """
     try:
         text = (run / HISTORY).read_bytes().decode()
@@ -234,29 +233,29 @@ def begun(run: Path) -> list[float]:
     if not n_epochs:
         return []
     lines = lines[: n_epochs + 1]
-    write_whole(run / HISTORY, "".join(lines))
+    write_text(run / HISTORY, "".join(lines))
     return [float(row["val_loss"]) for row in csv.DictReader(lines)]
 
 
-def finish(run: Path) -> None:
-    """Mark a training as finished, then remove what nobody goes on from any more."""
+def mark_finished(run: Path) -> None:
+    """Mark a training as finished, then remove the state to resume from."""
     (run / _FINISHED).touch()
     shutil.rmtree(run / BACKUP, ignore_errors=True)
 
 
 def is_finished(run: Path) -> bool:
-    """Tell whether the training of a run folder came to its end."""
+    """Return whether the training of a run folder has finished."""
     return (run / _FINISHED).is_file()
 
 
-def go_on(model: keras.Model, run: Path, *, n_epochs: int) -> None:
-    """Bring a compiled model into the state that it was in after so many epochs."""
+def resume(model: keras.Model, run: Path, *, n_epochs: int) -> None:
+    """Load the state of a compiled model after `n_epochs` completed epochs."""
     model.optimizer.build(model.trainable_variables)
     model.load_weights(_state(run, n_epochs))
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file; where that fails, what was there before stays."""
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
     with replacing(path) as unfinished:
         unfinished.write_bytes(text.encode())
 

@@ -1,7 +1,8 @@
-"""Hard examples: moments of continuous speech and of noise that a model takes for keywords."""
+"""Hard negatives: places in speech and noise where a model gives a false alarm."""
 
 import csv
 import itertools
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,24 +14,35 @@ import numpy as np
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.features import Features
 from kws.manifest import SILENCE, UNKNOWN
-from kws_train.data.corpus import Spoken
+from kws_train.data.corpus import Corpus, Spoken
 from kws_train.networks.architectures import Network
 from kws_train.recipe import Recipe
 from kws_train.scenes import augment
 
-__all__ = ["Moment", "in_noise", "mine", "name_of", "read_moments", "write_moments"]
+__all__ = [
+    "HardNegative",
+    "add_noise",
+    "find_hard_negatives",
+    "mine_hard_negatives",
+    "read_hard_negatives",
+    "recording_key",
+    "write_hard_negatives",
+]
+
+log = logging.getLogger("kws_train")
 
 _WARM_UP_FRAMES = 200
 _SEGMENT_FRAMES = 1000
-_BATCH = 32
-_APART_S = 0.5
-_AFTER_WORD_S = 0.6
-_LEAST = 0.05
-_MOST = 3000
+_BATCH_SIZE = 32
+_BLOCK_S = 0.5
+_LATENCY_S = 0.6
+_MIN_POSTERIOR = 0.05
+_MAX_COUNT = 3000
+_SNR_DB = (0.0, 15.0)
 
 
-class Moment(NamedTuple):
-    """An utterance by `name_of`, a place in it in samples, the keyword heard, and its posterior."""
+class HardNegative(NamedTuple):
+    """A recording by `recording_key`, a place in samples, the false keyword and its posterior."""
 
     utterance: str
     at: int
@@ -38,108 +50,133 @@ class Moment(NamedTuple):
     posterior: float
 
 
-def in_noise(
+def find_hard_negatives(
+    run: Path, recipe: Recipe, model: Network | None, corpus: Corpus
+) -> list[tuple[Spoken, int]]:
+    """Return the recordings and places (samples) where a model gives false alarms.
+
+    The model runs over all speech, all noise, and all speech mixed with noise. The result is stored
+    in mined.csv of the run folder and read from there when the training is resumed. Without a model
+    or `[augment] mined_share` there are none.
+    """
+    if model is None or not recipe.augment.mined_share:
+        return []
+    speech, noise = corpus.speech, corpus.wordless()
+    if not (path := run / "mined.csv").is_file():
+        noisy = add_noise(speech, noise, snr_db=_SNR_DB, seed=recipe.fit.seed)
+        recordings = itertools.chain(speech, noise, noisy)
+        write_hard_negatives(mine_hard_negatives(model, recipe, recordings), path)
+    by_key = {recording_key(spoken): spoken for spoken in (*speech, *noise)}
+    kept = [one for one in read_hard_negatives(path) if one.utterance in by_key]
+    log.info("%d hard negatives, false alarms of the initial model, see %s", len(kept), path)
+    return [(by_key[one.utterance], one.at) for one in kept]
+
+
+def mine_hard_negatives(
+    model: Network, recipe: Recipe, recordings: Iterable[Spoken]
+) -> list[HardNegative]:
+    """Run a model over recordings; return its false alarms, highest posterior first.
+
+    Spoken keywords and their homophones do not count. At most one per half second, at most 3,000 in
+    all, none of a posterior below 0.05.
+    """
+    labels = recipe.labels
+    correct = {label: {label, *recipe.data.homophones.get(label, ())} for label in labels}
+    features = Features(recipe.features)
+    hop = recipe.features.hop_samples * model.time_stride
+    overlap = recipe.features.window_samples - recipe.features.hop_samples
+    n_block = round(_BLOCK_S * RATE_HZ / hop)
+    found: list[HardNegative] = []
+    for spoken, posteriors in _run_model(model, features, recordings):
+        posteriors[:, [labels.index(SILENCE), labels.index(UNKNOWN)]] = 0.0
+        for start in range(0, len(posteriors), n_block):
+            block = posteriors[start : start + n_block]
+            output, label = divmod(int(block.argmax()), len(labels))
+            posterior = float(block[output, label])
+            at = (start + output + 1) * hop + overlap
+            if posterior >= _MIN_POSTERIOR and not _is_spoken(spoken, correct[labels[label]], at):
+                key = recording_key(spoken)
+                found.append(HardNegative(key, at, labels[label], round(posterior, 4)))
+    return sorted(found, key=lambda one: -one.posterior)[:_MAX_COUNT]
+
+
+def add_noise(
     speech: Sequence[Spoken], noise: Sequence[Spoken], *, snr_db: tuple[float, float], seed: int
 ) -> Iterator[Spoken]:
-    """Give each utterance once more, in a stretch of one of the recordings of noise.
+    """Yield each utterance mixed with a part of one of the noise recordings.
 
     Parameters
     ----------
     speech, noise : sequence of Spoken
-        Without noise, nothing is given.
+        Without noise, nothing is yielded.
     snr_db : (float, float)
-        Range of mean power over mean power, drawn from for each utterance.
+        Range of the ratio of mean powers; one is drawn per utterance.
     seed : int
     """
     random = np.random.default_rng(seed)
     for spoken in speech if noise else ():
         wave = spoken.samples.astype(np.float32)
-        under = noise[int(random.integers(len(noise)))].samples
+        background = noise[int(random.integers(len(noise)))].samples
         mixed = augment.add_noise(
             wave,
-            augment.loop(under, len(wave), random=random),
+            augment.loop(background, len(wave), random=random),
             snr_db=random.uniform(*snr_db),
             speech_power=float(np.mean(wave**2)),
         )
         yield replace(spoken, samples=np.clip(np.rint(mixed), -32768, 32767).astype(np.int16))
 
 
-def mine(
-    model: Network, recipe: Recipe, labels: Sequence[str], heard: Iterable[Spoken]
-) -> list[Moment]:
-    """Run a model over speech and noise; return where it hears keywords nobody says, worst first.
-
-    Keywords really said there, and their homophones, are left out. At most one moment in half a
-    second, at most 3,000 in all, none of a posterior below 0.05.
-    """
-    said = {keyword: {keyword, *recipe.data.homophones.get(keyword, ())} for keyword in labels}
-    features = Features(recipe.features)
-    moments: list[Moment] = []
-    for spoken, posteriors in _hear(model, features, heard):
-        posteriors[:, [labels.index(SILENCE), labels.index(UNKNOWN)]] = 0.0
-        hop = recipe.features.hop_samples * model.time_stride
-        overlap = recipe.features.window_samples - recipe.features.hop_samples
-        apart = round(_APART_S * RATE_HZ / hop)
-        for begin in range(0, len(posteriors), apart):
-            output, label = divmod(int(posteriors[begin : begin + apart].argmax()), len(labels))
-            posterior = float(posteriors[begin + output, label])
-            at = (begin + output + 1) * hop + overlap
-            if posterior >= _LEAST and not _is_said(spoken, said[labels[label]], at):
-                moments.append(Moment(name_of(spoken), at, labels[label], round(posterior, 4)))
-    return sorted(moments, key=lambda moment: -moment.posterior)[:_MOST]
-
-
-def name_of(spoken: Spoken) -> str:
-    """Return the folder and the file of a recording: names alone may come twice."""
+def recording_key(spoken: Spoken) -> str:
+    """Return folder and file name of a recording; file names alone may occur twice."""
     return "/".join(spoken.path.parts[-2:])
 
 
-def write_moments(moments: Sequence[Moment], path: Path) -> None:
-    """Write moments as CSV with a heading."""
+def write_hard_negatives(found: Sequence[HardNegative], path: Path) -> None:
+    """Write hard negatives as CSV with a header."""
     with path.open("w", newline="", encoding="utf-8") as lines:
-        csv.writer(lines).writerows([Moment._fields, *moments])
+        csv.writer(lines).writerows([HardNegative._fields, *found])
 
 
-def read_moments(path: Path) -> list[Moment]:
-    """Read what `write_moments` wrote."""
+def read_hard_negatives(path: Path) -> list[HardNegative]:
+    """Read the file that `write_hard_negatives` writes."""
     with path.open(newline="", encoding="utf-8") as lines:
         return [
-            Moment(row["utterance"], int(row["at"]), row["keyword"], float(row["posterior"]))
+            HardNegative(row["utterance"], int(row["at"]), row["keyword"], float(row["posterior"]))
             for row in csv.DictReader(lines)
         ]
 
 
-def _hear(
-    model: Network, features: Features, heard: Iterable[Spoken]
+def _run_model(
+    model: Network, features: Features, recordings: Iterable[Spoken]
 ) -> Iterator[tuple[Spoken, np.ndarray]]:
-    """Give each recording with its posteriors [shape=(outputs, labels)].
+    """Yield each recording with its posteriors [shape=(outputs, labels)].
 
-    Overlapping segments of short recordings share a batch, those of long ones have several: one
-    segment at a time leaves a network that steps through time waiting most of the time.
+    Short recordings share a batch of overlapping segments, long ones have several batches: with one
+    segment at a time, a recurrent network would use a fraction of the processor.
     """
     stride = model.time_stride
-    cut = ((one, _segments(features.whole(one.samples), stride=stride)) for one in heard)
-    recordings, ahead = itertools.tee(cut)
+    cut = ((one, _segments(features.whole(one.samples), stride=stride)) for one in recordings)
+    pairs, segmented = itertools.tee(cut)
     outputs = _posteriors(
-        model, itertools.chain.from_iterable(segments for _, (segments, _) in ahead)
+        model, itertools.chain.from_iterable(segments for _, (segments, _) in segmented)
     )
-    for spoken, (segments, n_outputs) in recordings:
+    for spoken, (segments, n_outputs) in pairs:
         posteriors = np.concatenate(list(itertools.islice(outputs, len(segments))))
         yield spoken, posteriors[:n_outputs]
 
 
 def _posteriors(model: Network, segments: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """Give the posteriors [shape=(outputs, labels)] after each segment's warm-up."""
+    """Yield the posteriors [shape=(outputs, labels)] after each segment's warm-up."""
     warm_up = _WARM_UP_FRAMES // model.time_stride
-    while batch := list(itertools.islice(segments, _BATCH)):
+    while batch := list(itertools.islice(segments, _BATCH_SIZE)):
         logits = model.predict_on_batch(np.stack(batch))
         yield from keras.ops.convert_to_numpy(keras.ops.softmax(logits))[:, warm_up:]
 
 
 def _segments(frames: np.ndarray, *, stride: int) -> tuple[np.ndarray, int]:
-    """Cut frames into segments of one length; return them, and how many outputs they make.
+    """Return segments of equal length and their number of outputs.
 
-    Each is begun with the last frames of the one before.
+    Each segment starts with the last frames of the previous one, as a warm-up.
     """
     n_frames = len(frames) // stride * stride
     warm_up, n_segment = _WARM_UP_FRAMES // stride * stride, _SEGMENT_FRAMES // stride * stride
@@ -152,6 +189,7 @@ def _segments(frames: np.ndarray, *, stride: int) -> tuple[np.ndarray, int]:
     return segments, n_frames // stride
 
 
-def _is_said(spoken: Spoken, words: set[str], at: int) -> bool:
-    late = round(_AFTER_WORD_S * RATE_HZ)
-    return any(word in words and start <= at < end + late for word, start, end in spoken.words)
+def _is_spoken(spoken: Spoken, words: set[str], at: int) -> bool:
+    """Return whether one of the words ends shortly before, or lasts at, a place (samples)."""
+    latency = round(_LATENCY_S * RATE_HZ)
+    return any(word in words and start <= at < end + latency for word, start, end in spoken.words)

@@ -1,9 +1,9 @@
-"""Losses over sets of labels: cross-entropy, focal, max-pooling; label smoothing and mixup in each.
+"""Training losses: over sets of labels (cross-entropy, focal, max-pooling), CTC, distillation.
 
-Targets are (batch, outputs, labels) of 0 and 1: 1 where a label is right. Several sets may stand
-side by side, (batch, outputs, n * labels), each scaled by its share of the loss, as
-`kws_train.scenes.augment.mixup` makes them. Everything is computed in float32 and with `keras.ops`
-alone.
+Targets of the losses over sets are (batch, outputs, labels) of 0 and 1: 1 for each correct label.
+Several sets may be concatenated, (batch, outputs, n * labels), each scaled by its share of the
+loss, as `kws_train.scenes.augment.mixup` makes them. Everything is computed in float32 and with
+`keras.ops` alone.
 """
 
 from typing import Any
@@ -14,10 +14,10 @@ from keras import ops
 
 from kws_train.recipe import LossName
 
-__all__ = ["MaxPoolingLoss", "SetLoss", "make_loss"]
+__all__ = ["CtcLoss", "MaxPoolingLoss", "SetLoss", "distill", "divergence", "make_loss"]
 
 _NEVER = 1e4  # as a difference of logits: exp(-1e4) is 0 in every float format
-_SILENCE = 0  # the first label of every model
+_SILENCE = 0  # the first label of every model; the blank of CTC
 
 
 def make_loss(
@@ -27,9 +27,9 @@ def make_loss(
     focal_gamma: float = 2.0,
     pooled_outputs: int = 1,
 ) -> keras.losses.Loss:
-    """Return the loss that a recipe names.
+    """Return the loss over sets of labels that a recipe names.
 
-    `focal_gamma` is of the focal loss alone, `pooled_outputs` of max-pooling.
+    `focal_gamma` applies to the focal loss alone, `pooled_outputs` to max-pooling.
     """
     if name == "max_pooling":
         return MaxPoolingLoss(label_smoothing=label_smoothing, n_pooled=pooled_outputs)
@@ -38,7 +38,7 @@ def make_loss(
 
 
 class SetLoss(keras.losses.Loss):
-    """Negative log of the posterior of a set of labels, of which any may be right.
+    """Negative log of the posterior of a set of labels, any of which is correct.
 
     With one label in the set this is cross-entropy; with all of them it is zero.
 
@@ -46,7 +46,7 @@ class SetLoss(keras.losses.Loss):
     ----------
     label_smoothing : float
         Share of the target that is spread evenly over all labels (Szegedy et al. 2016, section 7).
-        What falls on the set stays the set's; each label outside of it gets its own part.
+        The part of labels in the set remains with the set; each label outside gets its own part.
     focal_gamma : float
         Exponent of (1 - posterior of the set), which scales the set's loss and so takes weight from
         what is sure already (Lin et al. 2017, equation 4). 0 is none.
@@ -88,20 +88,21 @@ class SetLoss(keras.losses.Loss):
 
 
 class MaxPoolingLoss(SetLoss):
-    """Ask for a word at one output of its answer window alone: where it is most probable.
+    """Require a word at one output of its answer window only: the most probable one.
 
     Sun et al. 2016, "Max-pooling loss training of LSTM networks for small-footprint keyword
-    spotting", equation 3. An answer window is a run of outputs at which the same one label, other
-    than silence, is right. Each of its outputs has the loss of the best one, so that a word weighs
-    what it does in `SetLoss`, and, where Sun et al. ask for nothing, that of {word, silence}: no
-    third label may be said meanwhile. All other outputs have the loss of their sets.
+    spotting", equation 3. An answer window is a run of outputs at which one label other than
+    silence is correct. Each of its outputs has the loss of the best one, so that a word has the
+    same weight as in `SetLoss`, plus the loss of {word, silence}, so that no third label is
+    detected meanwhile (Sun et al. require nothing there). Other outputs have the loss of their
+    sets.
 
     Parameters
     ----------
     n_pooled : int
-        Odd. A word is asked for where the mean of its posterior over this many outputs is greatest,
-        as a spotter that smooths posteriors needs it; outputs outside of the window count as 0.
-        Sun et al. take 1.
+        Odd. The best output is the one with the greatest mean posterior over this many outputs, as
+        in a spotter that smooths posteriors; outputs outside of the window count as 0. Sun et al.
+        use 1.
     """
 
     def __init__(self, *, n_pooled: int = 1, **options: Any) -> None:
@@ -121,7 +122,7 @@ class MaxPoolingLoss(SetLoss):
         return ops.where(asked, best + meanwhile, loss)
 
     def _pooled(self, loss: Any, window: Any) -> Any:
-        """Return the negative log of each output's mean posterior with those beside it."""
+        """Return the negative log of each output's posterior, averaged with its neighbours."""
         n_outputs, reach = loss.shape[-1], self.n_pooled // 2
         sides = [[0, 0], [reach, reach]]
         far_loss = ops.pad(loss, sides, constant_values=_NEVER)
@@ -135,8 +136,71 @@ class MaxPoolingLoss(SetLoss):
         return float(np.log(self.n_pooled)) - ops.logsumexp(ops.stack(posteriors), axis=0)
 
 
+class CtcLoss(keras.losses.Loss):
+    """Connectionist temporal classification (Graves et al. 2006), per output.
+
+    Negative log of the probability of a sequence of words over all its alignments. Targets are
+    (batch, words), label indices padded with 0; logits (batch, outputs, labels). The label of
+    silence is the blank. `kws.ctc` decodes the outputs.
+    """
+
+    def call(self, words: Any, logits: Any) -> Any:
+        """Return the loss of each utterance (batch,), divided by its number of outputs."""
+        words = ops.cast(words, "int32")
+        n_outputs = logits.shape[1]
+        n_words = ops.sum(ops.cast(words != _SILENCE, "int32"), axis=1)
+        lengths = ops.full_like(n_words, n_outputs)
+        logits = ops.cast(logits, "float32")
+        return ops.ctc_loss(words, logits, n_words, lengths, mask_index=_SILENCE) / n_outputs
+
+
+def distill(
+    student: keras.Model, teacher: keras.Model, *, share: float, temperature: float
+) -> None:
+    """Make the training loss (1 - share) of the student's own and `share` of the divergence.
+
+    Knowledge distillation (Hinton et al. 2015). Validation uses the student's own loss alone; the
+    teacher's weights are neither trained nor saved with the student's.
+
+    Parameters
+    ----------
+    student, teacher : Model
+        From the same frames to logits (batch, outputs, labels) of the same shape.
+    share : float
+        0..1.
+    temperature : float
+        Divides logits, which gives more weight to labels of low probability.
+    """
+    own = student.compute_loss
+
+    def compute_loss(
+        x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, **options: Any
+    ) -> Any:
+        loss = own(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, **options)
+        if not options.get("training", True):
+            return loss
+        target = ops.stop_gradient(teacher(x, training=False))
+        distance = divergence(target, y_pred, temperature=temperature)
+        if sample_weight is not None:
+            distance = distance * ops.cast(sample_weight, distance.dtype)
+        return (1.0 - share) * loss + share * ops.mean(distance)
+
+    student.compute_loss = compute_loss
+
+
+def divergence(target: Any, logits: Any, *, temperature: float) -> Any:
+    """Return the Kullback-Leibler divergence per output (batch, outputs), times temperature^2.
+
+    The square keeps the size of the gradient independent of the temperature. Both arguments are
+    logits (batch, outputs, labels).
+    """
+    target, logits = (ops.cast(one, "float32") / temperature for one in (target, logits))
+    ratio = ops.log_softmax(target, axis=-1) - ops.log_softmax(logits, axis=-1)
+    return temperature**2 * ops.sum(ops.softmax(target, axis=-1) * ratio, axis=-1)
+
+
 def _least(values: Any, window: Any) -> Any:
-    """Return for each output the least value of its window, all (batch, outputs)."""
+    """Return the least value of the window of each output, all (batch, outputs)."""
     n_rows, n_outputs = ops.shape(values)[0], values.shape[-1]
     row = ops.arange(n_rows, dtype="int32")[:, None]
     ids = ops.reshape(row * n_outputs + window, (-1,))

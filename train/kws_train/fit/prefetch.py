@@ -1,4 +1,4 @@
-"""Work done ahead of time, in a process of its own, which has all that this one has in memory."""
+"""Prefetching: results computed ahead by a forked process, which shares this one's memory."""
 
 import contextlib
 import multiprocessing
@@ -15,41 +15,40 @@ from typing import Any, TypeVar
 
 from kws.errors import KwsError
 
-__all__ = ["worked_ahead"]
+__all__ = ["prefetch"]
 
 _Result = TypeVar("_Result")
 
-_held: list[Callable[[int], Any]] = []  # in the other process; too large to go with each number
+_work: list[Callable[[int], Any]] = []  # in the other process; too large to send with each number
 
 
 @contextlib.contextmanager
-def worked_ahead(
+def prefetch(
     work: Callable[[int], _Result], numbers: Iterable[int], *, n_ahead: int = 8
 ) -> Iterator[Iterator[_Result]]:
-    """Give a function's results in the order of the numbers, the next few worked out beforehand.
+    """Yield a function's results in the order of the numbers; the next few are computed ahead.
 
-    To be entered from the main thread: a process forked from another gives memory back to the
-    system after every batch and asks for it anew, which takes it as long as the work itself.
+    Enter it from the main thread: a process forked from another thread returns memory to the system
+    after every batch and allocates it again, which takes as long as the work itself.
 
     Parameters
     ----------
     work : callable
-        From a number to its result. What it remembers from one call to the next stays in the other
-        process.
+        From a number to its result. State that it keeps between calls stays in the other process.
     numbers : iterable of int
-        May have no end.
+        May be infinite.
     n_ahead : int
-        How many results may wait.
+        How many results are computed ahead.
 
     Raises
     ------
     KwsError
-        At the end of the block, whatever became of it when it was raised within: `work` raised it,
-        or the other process was killed.
+        `work` raised it, or the other process was killed. It is raised at the end of the block,
+        even if the block turned it into another exception.
     """
     failed: list[KwsError] = []
     fork = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
-    executor = ProcessPoolExecutor(1, fork, _begin, (work,))
+    executor = ProcessPoolExecutor(1, fork, _initialize, (work,))
     try:
         executor.submit(int).result()
         yield _results(executor, iter(numbers), n_ahead, failed)
@@ -64,40 +63,40 @@ def worked_ahead(
 def _results(
     executor: ProcessPoolExecutor, numbers: Iterator[int], n_ahead: int, failed: list[KwsError]
 ) -> Iterator[Any]:
-    coming: deque[Future[Any]] = deque()
+    pending: deque[Future[Any]] = deque()
     try:
         for number in numbers:
-            coming.append(executor.submit(_do, number))
-            if len(coming) > n_ahead:
-                yield coming.popleft().result()
-        while coming:
-            yield coming.popleft().result()
+            pending.append(executor.submit(_call, number))
+            if len(pending) > n_ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
     except KwsError as error:
         failed.append(error)
         raise
     except BrokenProcessPool as error:
         failed.append(
             KwsError(
-                "The process that makes scenes must live as long as the training. Received: it was "
-                "killed, as happens where memory runs out. Free some, or take fewer clips or less "
-                "speech; the same command goes on after the last whole epoch."
+                "The process that prepares batches was killed, probably because memory ran out. "
+                "Free memory, or use fewer clips or less speech; the same command resumes after "
+                "the last completed epoch."
             )
         )
         raise failed[0] from error
 
 
-def _begin(work: Callable[[int], Any]) -> None:
-    """Get ready, in the other process."""
-    _held[:] = [work]
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; one is enough
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+def _initialize(work: Callable[[int], Any]) -> None:
+    """Set up the other process."""
+    _work[:] = [work]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent acts
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _do(number: int) -> Any:
-    return _held[0](number)
+def _call(number: int) -> Any:
+    return _work[0](number)
 
 
-def _end_with_parent() -> None:
+def _exit_with_parent() -> None:
     if parent := multiprocessing.parent_process():
         multiprocessing.connection.wait([parent.sentinel])
     os._exit(1)

@@ -1,9 +1,8 @@
-"""Search for the settings of a recipe that train best: many short trainings, the poor ones cut off.
+"""Hyper-parameter search with Optuna: many short trainings, of which poor ones are pruned.
 
 Each trial trains the first stage of the recipe with values drawn from the ranges of its `[search]`
-table, in a folder of its own. What counts is the least validation loss, of scenes that are made as
-the recipe itself says, whatever a trial trains on. Several machines share one study by giving the
-same storage URL.
+table, in a folder of its own. The objective is the lowest validation loss; validation scenes are
+those of the recipe itself in every trial. Machines that use the same storage URL share one study.
 """
 
 import csv
@@ -18,17 +17,17 @@ import keras
 import msgspec
 
 from kws.errors import ConfigError
-from kws_train.fit.checkpoints import BACKUP, NotFiniteError
+from kws_train.fit.checkpoints import BACKUP, NonFiniteLossError
 from kws_train.fit.training import fit
 from kws_train.optional import load_library
 from kws_train.recipe import Recipe, SearchRange, write_recipe
 
-__all__ = ["changed", "search"]
+__all__ = ["apply_values", "search"]
 
 log = logging.getLogger("kws.search")
 
-_YARDSTICK = {"fit.loss", "fit.label_smoothing", "fit.focal_gamma"}
-_WARM_UP_EPOCHS = 3  # losses of the first epochs say little about the last
+_LOSS_SETTINGS = {"fit.loss", "fit.label_smoothing", "fit.focal_gamma"}
+_WARM_UP_EPOCHS = 3  # the losses of the first epochs do not predict the last
 _TRIES, _PAUSE_S = 4, 0.5
 
 _Made = TypeVar("_Made")
@@ -44,11 +43,11 @@ def search(
     study: str | None = None,
     start: Path | None = None,
 ) -> Recipe:
-    """Train until the study has `n_trials` that ended or were cut off; return the best recipe.
+    """Train until the study has `n_trials` complete or pruned trials; return the best recipe.
 
     Values are drawn by the tree-structured Parzen estimator; a trial that is worse than the median
-    of the others at the same epoch is cut off. `run` gets a folder a trial, `trials.csv` and
-    `best.toml`. The same command goes on with the same study.
+    of the others at the same epoch is pruned. `run` gets a folder per trial, `trials.csv` and
+    `best.toml`. The same command continues the study.
 
     Parameters
     ----------
@@ -58,52 +57,35 @@ def search(
         As in `fit`.
     run : Path
     n_trials : int
-        In all, those of other machines included.
+        In total, including those of other machines.
     storage : str, optional
-        Where the study is kept: an URL as SQLAlchemy takes it. By default a file in `run`.
+        SQLAlchemy URL of the database of the study. By default a file in `run`.
     study : str, optional
         Its name; by default the recipe's.
 
     Raises
     ------
     ConfigError
-        If `[search]` is empty, names what is no setting or changes the loss itself, Optuna is not
-        installed, the storage cannot be used, or no trial came to its end.
+        If `[search]` is empty, has an unknown setting or changes the loss itself, Optuna is not
+        installed, the storage cannot be used, or no trial is complete.
     """
-    if not recipe.search:
-        raise ConfigError(
-            "A search needs ranges to search in. Received: a recipe without `[search]`. Add it, as "
-            "in docs/training.md."
-        )
-    if moved := sorted(_YARDSTICK & set(recipe.search)):
-        raise ConfigError(
-            f"A search compares losses, so the loss must be the same in every trial. Received: "
-            f"`{moved[0]}` in `[search]`. Take it out, and search once for each loss."
-        )
-    for key, range_ in recipe.search.items():
-        changed(recipe, {key: range_.choices[0] if range_.choices else range_.low})
+    _check_ranges(recipe)
     run.mkdir(parents=True, exist_ok=True)
     url = storage or f"sqlite:///{run.resolve() / 'study.db'}"
     opened = _open_study(recipe, url, study, shared=storage is not None)
     try:
         while _n_done(opened) < n_trials:
-            opened.optimize(lambda trial: _try(trial, recipe, data=data, run=run, start=start), 1)
+            opened.optimize(
+                lambda trial: _run_trial(trial, recipe, data=data, run=run, start=start), 1
+            )
     finally:
         _write_trials(run / "trials.csv", opened, list(recipe.search))
-    try:
-        values = {key: opened.best_params[key] for key in recipe.search}
-    except (ValueError, KeyError) as error:
-        raise ConfigError(
-            f"A search must have a trial that came to its end with a loss. Received: {n_trials} "
-            f"without, or with other ranges; see {run / 'trials.csv'}. Narrow `[search]`, or give "
-            f"another --study."
-        ) from error
-    best = changed(recipe, values)
+    best = _best_recipe(recipe, opened, run)
     write_recipe(run / "best.toml", msgspec.structs.replace(best, search={}))
     return best
 
 
-def changed(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
+def apply_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
     """Return a recipe with other values for keys such as `fit.learning_rate`.
 
     Raises
@@ -128,8 +110,34 @@ def changed(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
     except msgspec.ValidationError as error:
         raise ConfigError(
             f"`[search]` must stay within the rules of recipes. Received: {error}, for {values}. "
-            f"Mend its ranges."
+            f"Correct its ranges."
         ) from error
+
+
+def _check_ranges(recipe: Recipe) -> None:
+    if not recipe.search:
+        raise ConfigError(
+            "A search needs ranges to search in. Received: a recipe without `[search]`. Add it, as "
+            "in docs/training.md."
+        )
+    if forbidden := sorted(_LOSS_SETTINGS & set(recipe.search)):
+        raise ConfigError(
+            f"A search compares losses, so the loss must be the same in every trial. Received: "
+            f"`{forbidden[0]}` in `[search]`. Take it out, and search once for each loss."
+        )
+    for key, range_ in recipe.search.items():
+        apply_values(recipe, {key: range_.choices[0] if range_.choices else range_.low})
+
+
+def _best_recipe(recipe: Recipe, study: Any, run: Path) -> Recipe:
+    try:
+        values = {key: study.best_params[key] for key in recipe.search}
+    except (ValueError, KeyError) as error:
+        raise ConfigError(
+            f"A search must have a complete trial with these ranges. Received: none; see "
+            f"{run / 'trials.csv'}. Narrow `[search]`, or give another --study."
+        ) from error
+    return apply_values(recipe, values)
 
 
 def _open_study(recipe: Recipe, url: str, name: str | None, *, shared: bool) -> Any:
@@ -137,7 +145,9 @@ def _open_study(recipe: Recipe, url: str, name: str | None, *, shared: bool) -> 
     sqlalchemy = load_library("sqlalchemy", purpose="`kws train --search`")
     optuna.logging.disable_default_handler()
     try:
-        database = _made_by_one(lambda: optuna.storages.RDBStorage(url), sqlalchemy.exc.DBAPIError)
+        database = _create_concurrently(
+            lambda: optuna.storages.RDBStorage(url), sqlalchemy.exc.DBAPIError
+        )
         study = optuna.create_study(
             storage=database,
             study_name=name or recipe.name,
@@ -150,14 +160,14 @@ def _open_study(recipe: Recipe, url: str, name: str | None, *, shared: bool) -> 
             f"--storage must be the URL of a database that can be opened. Received: {url} "
             f"({reason}). Give one such as sqlite:///study.db or postgresql://user@host/name."
         ) from error
-    # Machines that share a study must not draw the same values.
+    # Machines that share a study must draw different values.
     seed = None if shared else (recipe.fit.seed + len(study.trials)) % 2**32
     study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=shared)
     return study
 
 
-def _made_by_one(make: Callable[[], _Made], taken: type[Exception]) -> _Made:
-    """Make what several machines may be making just now: another may be quicker, so try again."""
+def _create_concurrently(make: Callable[[], _Made], taken: type[Exception]) -> _Made:
+    """Retry creating a database that another machine may be creating at the same time."""
     for _ in range(_TRIES - 1):
         try:
             return make()
@@ -167,23 +177,23 @@ def _made_by_one(make: Callable[[], _Made], taken: type[Exception]) -> _Made:
 
 
 def _n_done(study: Any) -> int:
-    """Count the trials that came to their end or were cut off; failed ones are tried again."""
+    """Count complete and pruned trials; failed ones are repeated."""
     return sum(trial.state.name in ("COMPLETE", "PRUNED") for trial in study.get_trials())
 
 
-def _try(trial: Any, recipe: Recipe, *, data: Path, run: Path, start: Path | None) -> float:
-    """Train once; return the least validation loss."""
+def _run_trial(trial: Any, recipe: Recipe, *, data: Path, run: Path, start: Path | None) -> float:
+    """Train once; return the lowest validation loss."""
     pruned = load_library("optuna", purpose="`kws train --search`").TrialPruned
     values = {key: _draw(trial, key, range_) for key, range_ in recipe.search.items()}
     log.info("trial %d: %s", trial.number, values)
-    drawn = msgspec.structs.replace(changed(recipe, values), then=[], search={})
-    alike = msgspec.structs.replace(recipe, features=drawn.features, model=drawn.model)
+    drawn = msgspec.structs.replace(apply_values(recipe, values), then=[], search={})
+    validate = msgspec.structs.replace(recipe, features=drawn.features, model=drawn.model)
     folder = run / f"trial-{trial.number}"
     report = _Report(trial, pruned)
     keras.backend.clear_session()
     try:
-        fit(drawn, data=data, run=folder, start=start, validate=alike, callbacks=[report])
-    except NotFiniteError as error:
+        fit(drawn, data=data, run=folder, start=start, validate=validate, callbacks=[report])
+    except NonFiniteLossError as error:
         log.warning("trial %d: %s", trial.number, error)
         raise pruned(str(error)) from error
     finally:
@@ -201,7 +211,7 @@ def _draw(trial: Any, key: str, range_: SearchRange) -> Any:
 
 
 class _Report(keras.callbacks.Callback):
-    """Tell the study each epoch's validation loss, and stop where it says so."""
+    """Report the validation loss of each epoch to the study; stop if it prunes the trial."""
 
     def __init__(self, trial: Any, pruned: type[Exception]) -> None:
         super().__init__()
@@ -212,7 +222,7 @@ class _Report(keras.callbacks.Callback):
         self.losses.append(float(logs["val_loss"]))
         self.trial.report(self.losses[-1], epoch)
         if self.trial.should_prune():
-            log.info("trial %d: cut off after epoch %d", self.trial.number, epoch + 1)
+            log.info("trial %d: pruned after epoch %d", self.trial.number, epoch + 1)
             raise self.pruned
 
 

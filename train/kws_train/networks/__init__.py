@@ -1,1 +1,14 @@
-"""Streaming layers and the network architectures built from them."""
+"""Networks: streaming layers, the architectures made of them, fake quantisation, weight transfer.
+
+- `streaming`: the interface of layers that run over sequences and in steps.
+- `layers`: normalisation, reshaping, averaging, classification.
+- `convolution`: causal convolution with batch normalisation and activation.
+- `recurrent`: GRU and LSTM.
+- `blocks`: residual and broadcasted residual blocks, sub-spectral normalisation.
+- `architectures`: streaming architectures by name, and the model around their layers.
+- `speech_embedding`: the whole speech embedding, for training, with the published weights.
+- `window_models`: architectures over a window of frames, and the model that slides the window.
+- `fake_quant`: quantisation ranges and rounding for quantisation-aware training.
+- `transfer`: initial weights from another model, also a narrower one or one of other labels.
+- `keras_backend`: determinism, precision and other parts that depend on Keras's backend.
+"""

@@ -1,7 +1,6 @@
-"""Architectures, each a function from settings to streaming layers, and the model of them.
+"""Streaming architectures, each a function from settings to layers, and the model around them.
 
-Those that see a whole window at a time are in `kws_train.networks.window_models`; `build` makes
-either kind.
+Architectures over windows are in `kws_train.networks.window_models`; `build` builds either kind.
 """
 
 import math
@@ -10,19 +9,11 @@ from typing import Any, TypeAlias
 
 import keras
 
-from kws_train.networks.blocks import LSTM, Average, Broadcast, Stack
-from kws_train.networks.layers import (
-    GRU,
-    Causal,
-    Classify,
-    Flatten,
-    Normalize,
-    Residual,
-    States,
-    Streaming,
-    Tensor,
-    step_through,
-)
+from kws_train.networks.blocks import Broadcast, Residual
+from kws_train.networks.convolution import Causal
+from kws_train.networks.layers import Average, Classify, Flatten, Normalize, Stack
+from kws_train.networks.recurrent import GRU, LSTM
+from kws_train.networks.streaming import States, Streaming, Tensor, step_through
 from kws_train.networks.window_models import Windowed, build_window
 from kws_train.recipe import (
     BcResnetRecipe,
@@ -39,7 +30,7 @@ __all__ = ["ARCHITECTURES", "Network", "Spotting", "build", "time_stride"]
 
 
 class Spotting(keras.Model):
-    """A stack of streaming layers: frames in, a vector of posteriors per `time_stride` of them."""
+    """A stack of streaming layers, with a vector of logits per `time_stride` frames."""
 
     def __init__(self, layers: Sequence[Streaming], **options: Any) -> None:
         super().__init__(**options)
@@ -64,7 +55,7 @@ class Spotting(keras.Model):
 
     @property
     def statistics(self) -> tuple[list[float], list[float]]:
-        """Mean and spread of each feature, as the first layer takes them out."""
+        """Mean and standard deviation of each feature, as the first layer normalises with them."""
         return self.stack[0].statistics
 
     def state_shapes(self) -> list[tuple[int, ...]]:
@@ -80,7 +71,7 @@ Network: TypeAlias = Spotting | Windowed
 
 
 def time_stride(recipe: ModelRecipe) -> int:
-    """Return how many frames an architecture takes to one output."""
+    """Return the number of frames per output of an architecture."""
     if isinstance(recipe, WindowRecipe):
         return recipe.hop_frames
     return math.prod(layer.time_stride for layer in ARCHITECTURES[recipe.architecture](recipe))
@@ -94,9 +85,9 @@ def build(
     std: Sequence[float],
     quantize_aware: bool = False,
 ) -> Network:
-    """Build the architecture that a recipe names, for features with this mean and spread.
+    """Build the architecture that a recipe names, for features of this mean and standard deviation.
 
-    A step model can be quantisation-aware: it computes as in int8, in ranges to be learned.
+    A streaming model can be quantisation-aware: it simulates int8, with ranges that are learned.
     """
     if isinstance(recipe, WindowRecipe):
         return build_window(recipe, n_labels=n_labels, mean=mean, std=std)
@@ -110,9 +101,10 @@ def build(
 
 
 def _crnn(recipe: CrnnRecipe) -> list[Streaming]:
-    """Causal depthwise-separable CNN, then a GRU: convolutions see half a second, the GRU the rest.
+    """Causal depthwise-separable CNN, then a GRU.
 
-    Two 2-D layers give tolerance to shifts in pitch and formants; the rest is 1-D over time.
+    The convolutions cover half a second, the GRU longer context. Two 2-D layers give tolerance to
+    shifts in pitch and formants; the rest is 1-D over time.
     """
     front, middle, width = recipe.channels
     layers: list[Streaming] = [
@@ -151,7 +143,7 @@ def _lstm(recipe: LstmRecipe) -> list[Streaming]:
 
 
 def _ds_cnn(recipe: DsCnnRecipe) -> list[Streaming]:
-    """DS-CNN (Zhang et al. 2017, *Hello Edge*, section 4.5), its kernels looking back alone.
+    """DS-CNN (Zhang et al. 2017, *Hello Edge*, section 4.5), with causal kernels.
 
     A 10x4 convolution of stride 2, then blocks of a 3x3 depthwise and a 1x1 convolution; the global
     average becomes a running one.

@@ -1,107 +1,84 @@
-"""More streaming layers: what the published architectures of the zoo are made of.
+"""Blocks of several layers with a sum around them: residual and broadcasted residual."""
 
-As in `kws_train.networks.layers`, each runs over a sequence with `call` and frame by frame with
-`step`, and both give the same.
-"""
-
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
+from kws_train.networks.convolution import Causal
 from kws_train.networks.keras_backend import constants
-from kws_train.networks.layers import (
+from kws_train.networks.streaming import (
     BatchNormalization,
-    Causal,
-    Recurrent,
     Shape,
     States,
     Streaming,
     Tensor,
+    step_through,
 )
 
-__all__ = ["LSTM", "Average", "Broadcast", "Stack", "SubSpectral"]
+__all__ = ["Broadcast", "Residual", "SubSpectral"]
 
 
-class Stack(Streaming):
-    """Put frames together: (time, bands, 1) to (time / n, 1, n * bands), a lower frame rate."""
+class Residual(Streaming):
+    """relu(x + layers(x)), or relu(shortcut(x) + layers(x)) where the layers change the shape.
 
-    def __init__(self, n_frames: int, **options: Any) -> None:
-        super().__init__(**options)
-        self.time_stride = n_frames
-
-    def call(self, x: Tensor, training: bool = False) -> Tensor:
-        """Reshape (batch, time, bands, channels); time is a multiple of the number of frames."""
-        n_time = (x.shape[1] or ops.shape(x)[1]) // self.time_stride
-        return ops.reshape(x, (-1, n_time, 1, self.time_stride * x.shape[2] * x.shape[3]))
-
-    def compute_output_shape(self, shape: Shape) -> Shape:
-        """Return the shape after stacking."""
-        time = None if shape[1] is None else shape[1] // self.time_stride
-        return (shape[0], time, 1, self.time_stride * shape[2] * shape[3])
-
-
-class Average(Streaming):
-    """Mean over bands and over the newest outputs: global average pooling made causal.
-
-    A network for clips averages over the whole clip before its classifier. A stream has no such
-    end, so the mean goes over the last `n_outputs` of the layer before, about a clip's length, kept
-    in a ring buffer; before the stream they count as zero. An exponential mean would need one
-    vector alone, but never forgets entirely, and in int8 its small steps are rounded away. The
-    int8 model holds the mean over time in the range of what it goes over.
+    Parameters
+    ----------
+    layers : sequence of Streaming
+    shortcut : Streaming, optional
+        Applied to x before the sum; it has no state.
     """
 
-    points = ("bands",)
+    points = ("output",)
 
-    def __init__(self, n_outputs: int, **options: Any) -> None:
+    def __init__(
+        self, layers: Sequence[Streaming], *, shortcut: Streaming | None = None, **options: Any
+    ) -> None:
         super().__init__(**options)
-        self.n_outputs = n_outputs
-        self.quantize_aware = False
-
-    def add_ranges(self) -> None:
-        """Make the layer quantisation-aware; it has a range where there are several bands."""
-        self.quantize_aware = True
+        self.layers = list(layers)
+        self.shortcut = shortcut
+        self.time_stride = math.prod(layer.time_stride for layer in layers)
 
     def build(self, shape: Shape) -> None:
-        """Note the shape of (batch, time, bands, channels)."""
-        self.n_bands, self.n_channels = shape[2], shape[3]
-        if self.quantize_aware and self.n_bands > 1:
-            super().add_ranges()
+        """Build the layers in turn."""
+        if self.shortcut:
+            self.shortcut.build(shape)
+            self.shortcut.built = True
+        for layer in self.layers:
+            layer.build(shape)
+            layer.built = True
+            shape = layer.compute_output_shape(shape)
 
     def call(self, x: Tensor, training: bool = False) -> Tensor:
-        """Average (batch, time, bands, channels)."""
-        x = self._over_bands(x)
-        return self._mean(ops.pad(x, ((0, 0), (self.n_outputs - 1, 0), (0, 0), (0, 0))))
+        """Add the output of the layers to x."""
+        y = x
+        for layer in self.layers:
+            y = layer(y, training=training)
+        return self._add(y, self.shortcut(x, training=training) if self.shortcut else x)
 
     def compute_output_shape(self, shape: Shape) -> Shape:
-        """Return the shape with one band."""
-        return (shape[0], shape[1], 1, shape[3])
+        """Return the shape after the layers."""
+        for layer in self.layers:
+            shape = layer.compute_output_shape(shape)
+        return shape
 
     def state_shapes(self) -> list[tuple[int, ...]]:
-        """Return the shape of the ring buffer."""
-        return [(1, self.n_outputs - 1, 1, self.n_channels)] if self.n_outputs > 1 else []
+        """Return the states of all layers."""
+        return [shape for layer in self.layers for shape in layer.state_shapes()]
 
     def step(self, x: Tensor, states: States) -> tuple[Tensor, States]:
-        """Average the next outputs with those in the buffer."""
-        x = self._over_bands(x)
-        if states:
-            x = ops.concatenate([states[0], x], axis=1)
-            states = [x[:, 1 - self.n_outputs :]]
-        return self._mean(x), states
+        """Step through the layers."""
+        y, states = step_through(self.layers, x, states)
+        return self._add(y, self.shortcut.step(x, [])[0] if self.shortcut else x), states
 
-    def _over_bands(self, x: Tensor) -> Tensor:
-        if self.n_bands == 1:
-            return x
-        return self.ranged("bands", ops.mean(x, axis=2, keepdims=True))
-
-    def _mean(self, x: Tensor) -> Tensor:
-        mean = ops.average_pool(x, (self.n_outputs, 1), strides=1, padding="valid")
-        return mean if self.n_bands == 1 else self.ranged("bands", mean)
+    def _add(self, y: Tensor, x: Tensor) -> Tensor:
+        return self.quantized("output", ops.relu(y + x))
 
 
 class SubSpectral(Streaming):
-    """Batch normalisation of each of several groups of bands by itself (Chang et al. 2021).
+    """Separate batch normalisation of each of several groups of bands (Chang et al. 2021).
 
     Parameters
     ----------
@@ -124,7 +101,7 @@ class SubSpectral(Streaming):
         self.norm.build((None, None, None, self.n_groups * shape[3]))
 
     def call(self, x: Tensor, training: bool = False) -> Tensor:
-        """Normalise: groups become channels, and bands again."""
+        """Normalise, with the groups as channels."""
         if self.ranges:
             return self._scale(x, *self._fold())
         n_groups, n_bands, n_channels = self.sizes
@@ -145,23 +122,23 @@ class SubSpectral(Streaming):
         scale = gamma / ops.sqrt(variance + self.norm.epsilon)
         n_groups, n_bands, n_channels = self.sizes
         return [
-            self.rounded(
+            self.quantized_kernel(
                 ops.repeat(ops.reshape(row, (n_groups, n_channels)), n_bands, axis=0), axis=None
             )
             for row in (scale, beta - mean * scale)
         ]
 
     def _scale(self, x: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
-        return self.ranged("output", self.ranged("scaled", x * scale) + offset)
+        return self.quantized("output", self.quantized("scaled", x * scale) + offset)
 
 
 class Broadcast(Streaming):
     """Broadcasted residual block (Kim et al. 2021, equation 2): y = relu(x + f2(x) + f1(mean f2)).
 
     f2 is a depthwise convolution over bands with sub-spectral normalisation; f1 a depthwise one
-    over time, causal here, on the mean over bands, whose result is added to every band. Where
-    channels or bands change (a transition block) f2 begins with a 1x1 convolution and x itself is
-    left out of the sum.
+    over time, causal here, on the mean over bands; its result is added to every band. In a
+    transition block, which changes channels or bands, f2 begins with a 1x1 convolution and the sum
+    has no x.
 
     Parameters
     ----------
@@ -173,7 +150,7 @@ class Broadcast(Streaming):
         Sub-bands of the normalisation.
     transition : bool
     dropout : float
-        Of what is added to every band.
+        Of the output of f1.
     """
 
     def __init__(
@@ -217,7 +194,7 @@ class Broadcast(Streaming):
         wide = x
         for layer in (*self.widen, *self.bands):
             wide = layer(wide, training=training)
-        y = self.ranged("mean", ops.mean(wide, axis=2, keepdims=True))
+        y = self.quantized("mean", ops.mean(wide, axis=2, keepdims=True))
         for layer in self.time:
             y = layer(y, training=training)
         return self._add(x, wide, self.dropout(y, training=training))
@@ -237,53 +214,11 @@ class Broadcast(Streaming):
         wide = x
         for layer in (*self.widen, *self.bands):
             wide, _ = layer.step(wide, [])
-        mean = self.ranged("mean", ops.mean(wide, axis=2, keepdims=True))
+        mean = self.quantized("mean", ops.mean(wide, axis=2, keepdims=True))
         y, states = self.time[0].step(mean, states)
         return self._add(x, wide, self.time[1].step(y, [])[0]), states
 
     def _add(self, x: Tensor, wide: Tensor, y: Tensor) -> Tensor:
         if self.transition:
-            return self.ranged("output", ops.relu(wide + y))
-        return self.ranged("output", ops.relu(x + self.ranged("wide", wide + y)))
-
-
-class LSTM(Recurrent):
-    """Long short-term memory (Hochreiter & Schmidhuber 1997).
-
-    i = s(Wi x + Ui h + bi), f and o likewise, c' = f c + i tanh(Wc x + Uc h + bc), h' = o tanh(c').
-    Its states are h, which stays within -1..1, and c, which has no bound of its own.
-    """
-
-    cell_type = keras.layers.LSTM
-    gates = ("i", "f", "c", "o")
-    n_states = 2
-    points = (
-        *(f"{gate}_x" for gate in gates),
-        *(f"{gate}_h" for gate in gates),
-        *gates,
-        *("kept", "added", "cell"),
-    )
-
-    def bound_cell(self, c: Tensor) -> Tensor:
-        """Return c; export replaces this, with a range found on examples."""
-        return self.ranged("cell", c)
-
-    def _bounded(self, states: States) -> States:
-        return [self.bound(states[0]), self.bound_cell(states[1])]
-
-    def _weights(self) -> list[Tensor]:
-        kernel, recurrent, bias = self.cell.weights
-        weights = [*ops.split(kernel, 4, axis=1), *ops.split(recurrent, 4, axis=1)]
-        return [*(self.rounded(weight) for weight in weights), *ops.split(bias, 4)]
-
-    def _update(
-        self, states: States, inputs: Sequence[Tensor], weights: Sequence[Tensor]
-    ) -> States:
-        h, c = states
-        i, f, new, o = (
-            self.ranged(gate, sent + self.ranged(f"{gate}_h", ops.matmul(h, u)))
-            for gate, sent, u in zip(self.gates, inputs, weights[4:8], strict=True)
-        )
-        kept = self.ranged("kept", self.sigmoid(f) * c)
-        c = self.bound_cell(kept + self.ranged("added", self.sigmoid(i) * self.tanh(new)))
-        return [self.bound(self.sigmoid(o) * self.tanh(c)), c]
+            return self.quantized("output", ops.relu(wide + y))
+        return self.quantized("output", ops.relu(x + self.quantized("wide", wide + y)))

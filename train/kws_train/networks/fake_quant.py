@@ -1,10 +1,10 @@
-"""Eight bits in training: tensors rounded and clipped as the int8 model will hold them.
+"""Fake quantisation: tensors rounded and clipped in training as the int8 model will do it.
 
-A tensor's range, from its least to its greatest value, is learned with the weights (the gradient of
-what is clipped moves its ends) and goes into the export as it is. Weights are rounded per channel,
-symmetrically, over what they reach at that moment. Rounding passes gradients on as if it were not
-there (Bengio et al. 2013, the straight-through estimator). All of it is `keras.ops`, since
-TensorFlow's own operation has no deterministic gradient on a GPU.
+The range of a tensor, its least and greatest value, is learned with the weights (the gradient of
+clipped values moves the bounds) and exported unchanged. Weights are quantised symmetrically per
+channel, over their current range. Rounding has the gradient of the identity (Bengio et al. 2013,
+the straight-through estimator). All of it is `keras.ops`, because TensorFlow's own operation has
+no deterministic gradient on a GPU.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,27 +17,35 @@ from keras import ops
 
 from kws_train.networks.keras_backend import constants
 
-__all__ = ["Mode", "Ranges", "at_mode", "fake_quantize", "observe", "ranges_of", "round_kernel"]
+__all__ = [
+    "Mode",
+    "QuantRanges",
+    "fake_quantize",
+    "fake_quantize_kernel",
+    "observe_ranges",
+    "quant_mode",
+    "quant_ranges",
+]
 
 Tensor: TypeAlias = Any
-Mode: TypeAlias = Literal["learn", "hold", "observe", "off"]
-"""`learn`: in training. `hold`: constants that a converter reads. `observe`: note what tensors
-reach and leave them alone. `off`: leave them alone."""
+Mode: TypeAlias = Literal["learn", "constant", "observe", "off"]
+"""`learn`: quantise with ranges that are trained. `constant`: quantise with constant ranges, as the
+converter reads them. `observe`: record ranges without quantising. `off`: do nothing."""
 
 _N_STEPS = 255  # of eight bits, from the least value to the greatest
-_LEAST = 1e-3  # that a range reaches above zero
+_MIN_HIGH = 1e-3  # least upper bound of a range
 _FIXED_UNITS = {"sigmoid": (0.0, 255 / 256), "tanh": (-1.0, 127 / 128)}
 
 
-class Ranges(keras.layers.Layer):
-    """The ranges of the tensors within one layer of a network, each by its name.
+class QuantRanges(keras.layers.Layer):
+    """The quantisation ranges of the named tensors within one layer of a network.
 
-    Every range holds zero, which the int8 model represents exactly.
+    Every range includes zero, which the int8 model represents exactly.
 
     Parameters
     ----------
     points : sequence of str
-        Names of the tensors whose range is learned.
+        Names of the tensors.
     """
 
     def __init__(self, points: Sequence[str], **options: Any) -> None:
@@ -46,64 +54,64 @@ class Ranges(keras.layers.Layer):
         self.mode: Mode = "learn"
         shape = (len(self.points),)
         self.low = self.add_weight(
-            shape=shape, initializer="zeros", constraint=_not_above_zero, name="low"
+            shape=shape, initializer="zeros", constraint=_at_most_zero, name="low"
         )
         self.high = self.add_weight(
-            shape=shape, initializer="ones", constraint=_above_zero, name="high"
+            shape=shape, initializer="ones", constraint=_at_least_min, name="high"
         )
         self.built = True
-        self._seen = np.zeros((2, *shape), np.float32)
+        self._observed = np.zeros((2, *shape), np.float32)
 
-    def hold(self, point: str, x: Tensor) -> Tensor:
-        """Return a tensor as eight bits hold it within the range of this name."""
+    def apply(self, point: str, x: Tensor) -> Tensor:
+        """Return a tensor quantised to eight bits within the range of this name."""
         i = self.points.index(point)
         if self.mode == "observe":
             values = ops.convert_to_numpy(x)
-            self._seen[0, i] = min(self._seen[0, i], values.min())
-            self._seen[1, i] = max(self._seen[1, i], values.max())
-        if self.mode == "hold":
-            return _constant_range(x, *self.ends()[point])
+            self._observed[0, i] = min(self._observed[0, i], values.min())
+            self._observed[1, i] = max(self._observed[1, i], values.max())
+        if self.mode == "constant":
+            return _constant_range(x, *self.bounds()[point])
         return fake_quantize(x, self.low[i], self.high[i]) if self.mode == "learn" else x
 
-    def hold_unit(self, function: Literal["sigmoid", "tanh"], y: Tensor) -> Tensor:
-        """Return the output of a sigmoid or tanh as TensorFlow Lite holds it, always the same."""
+    def apply_unit(self, function: Literal["sigmoid", "tanh"], y: Tensor) -> Tensor:
+        """Return the output of a sigmoid or tanh, quantised with the range fixed by TF Lite."""
         low, high = _FIXED_UNITS[function]
-        if self.mode == "hold":
+        if self.mode == "constant":
             return _constant_range(y, low, high)
         return fake_quantize(y, low, high) if self.mode == "learn" else y
 
-    def round(self, kernel: Tensor, *, axis: int | None) -> Tensor:
-        """Round weights, per channel of an axis; or as one tensor, as operands of sums are."""
-        if self.mode not in ("learn", "hold"):
+    def apply_to_kernel(self, kernel: Tensor, *, axis: int | None) -> Tensor:
+        """Quantise weights per channel of an axis; with None per tensor, as operands of sums."""
+        if self.mode not in ("learn", "constant"):
             return kernel
         if axis is None:
-            low, high = ops.minimum(ops.min(kernel), 0.0), ops.maximum(ops.max(kernel), _LEAST)
+            low, high = ops.minimum(ops.min(kernel), 0.0), ops.maximum(ops.max(kernel), _MIN_HIGH)
             return fake_quantize(kernel, low, high)
-        return round_kernel(kernel, axis=axis)
+        return fake_quantize_kernel(kernel, axis=axis)
 
-    def ends(self) -> dict[str, tuple[float, float]]:
-        """Return each range as the int8 model has it: moved so that zero is one of its steps."""
+    def bounds(self) -> dict[str, tuple[float, float]]:
+        """Return each range as in the int8 model: shifted so that zero is one of its steps."""
         scale, zero = constants(lambda: _steps(self.low, self.high))
         return {
             point: (float(-zero[i] * scale[i]), float((_N_STEPS - zero[i]) * scale[i]))
             for i, point in enumerate(self.points)
         }
 
-    def settle(self) -> None:
-        """Let the ranges be what was observed."""
-        self.low.assign(self._seen[0])
-        self.high.assign(np.maximum(self._seen[1], _LEAST))
+    def set_observed(self) -> None:
+        """Set the ranges to the observed ones."""
+        self.low.assign(self._observed[0])
+        self.high.assign(np.maximum(self._observed[1], _MIN_HIGH))
 
 
-def ranges_of(model: keras.Model) -> list[Ranges]:
-    """Return the ranges of all layers; none of a model that is not quantisation-aware."""
-    return [layer for layer in model._flatten_layers() if isinstance(layer, Ranges)]
+def quant_ranges(model: keras.Model) -> list[QuantRanges]:
+    """Return the ranges of all layers; empty for a model that is not quantisation-aware."""
+    return [layer for layer in model._flatten_layers() if isinstance(layer, QuantRanges)]
 
 
 @contextmanager
-def at_mode(model: keras.Model, mode: Mode) -> Iterator[None]:
-    """Let the ranges of a model be in a mode within this, and in `learn` after it."""
-    found = ranges_of(model)
+def quant_mode(model: keras.Model, mode: Mode) -> Iterator[None]:
+    """Set the mode of a model's ranges for this block; afterwards it is `learn`."""
+    found = quant_ranges(model)
     for ranges in found:
         ranges.mode = mode
     try:
@@ -113,19 +121,19 @@ def at_mode(model: keras.Model, mode: Mode) -> Iterator[None]:
             ranges.mode = "learn"
 
 
-def observe(model: keras.Model, batches: Iterable[Tensor]) -> None:
-    """Set the ranges of a model to what its tensors reach on batches of frames, unrounded."""
-    with at_mode(model, "observe"):
+def observe_ranges(model: keras.Model, batches: Iterable[Tensor]) -> None:
+    """Set the ranges of a model to those of its unquantised tensors on batches of frames."""
+    with quant_mode(model, "observe"):
         for frames in batches:
             model(frames)
-    for ranges in ranges_of(model):
-        ranges.settle()
+    for ranges in quant_ranges(model):
+        ranges.set_observed()
 
 
 def fake_quantize(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Clip a tensor to a range that holds zero and round it to the nearest of 256 values.
+    """Clip a tensor to a range that includes zero and round it to the nearest of 256 values.
 
-    Jacob et al. 2018, section 3, equation 12, with the range moved so that zero is a value.
+    Jacob et al. 2018, section 3, equation 12, with the range shifted so that zero is a value.
     """
     scale, zero = _steps(low, high)
     low = low + ops.stop_gradient(-zero * scale - low)
@@ -134,8 +142,8 @@ def fake_quantize(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
     return clipped + ops.stop_gradient(_nearest(clipped / scale) * scale - clipped)
 
 
-def round_kernel(kernel: Tensor, *, axis: int) -> Tensor:
-    """Round weights to 127 steps either way, whose size each channel of an axis has its own of."""
+def fake_quantize_kernel(kernel: Tensor, *, axis: int) -> Tensor:
+    """Round weights to -127..127 steps; each channel of an axis has its own step size."""
     others = [i for i in range(len(kernel.shape)) if i != axis % len(kernel.shape)]
     greatest = ops.max(ops.absolute(kernel), axis=others, keepdims=True)
     scale = ops.stop_gradient(ops.maximum(greatest, 1e-12) / 127)
@@ -143,7 +151,7 @@ def round_kernel(kernel: Tensor, *, axis: int) -> Tensor:
 
 
 def _steps(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the size of a range's steps, and how many of them lie below zero."""
+    """Return the step size of a range, and the number of steps below zero."""
     scale = (high - low) / _N_STEPS
     return scale, ops.stop_gradient(_nearest(-low / scale))
 
@@ -153,15 +161,15 @@ def _nearest(x: Tensor) -> Tensor:
 
 
 def _constant_range(x: Tensor, low: float, high: float) -> Tensor:
-    """Do the same by the operation that TensorFlow Lite's converter takes ranges from."""
+    """Quantise with the operation from which TensorFlow Lite's converter reads ranges."""
     import tensorflow as tf
 
     return tf.quantization.fake_quant_with_min_max_args(x, low, high)
 
 
-def _not_above_zero(low: Tensor) -> Tensor:
+def _at_most_zero(low: Tensor) -> Tensor:
     return ops.minimum(low, 0.0)
 
 
-def _above_zero(high: Tensor) -> Tensor:
-    return ops.maximum(high, _LEAST)
+def _at_least_min(high: Tensor) -> Tensor:
+    return ops.maximum(high, _MIN_HIGH)

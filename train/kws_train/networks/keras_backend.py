@@ -1,4 +1,4 @@
-"""What training asks of Keras's backend, whichever that is: seeds, determinism, precision."""
+"""Backend-dependent parts of training: determinism, precision, fused batch norm, GPU detection."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -10,11 +10,11 @@ from keras import ops
 
 from kws_train.recipe import Precision
 
-__all__ = ["at_precision", "batch_norm", "constants", "has_gpu", "prepare"]
+__all__ = ["at_precision", "batch_norm", "constants", "has_gpu", "make_deterministic"]
 
 
-def prepare(*, seed: int) -> None:
-    """Seed everything random, and make what runs in parallel come out the same every time."""
+def make_deterministic(*, seed: int) -> None:
+    """Seed all random generators and make parallel operations deterministic."""
     keras.utils.set_random_seed(seed)
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -24,10 +24,10 @@ def prepare(*, seed: int) -> None:
 
 @contextlib.contextmanager
 def at_precision(precision: Precision) -> Iterator[None]:
-    """Build models within this that compute so; their weights stay float32.
+    """Let models built in this block compute at a precision; their weights stay float32.
 
-    `auto` is mixed_float16 where there is a GPU, which Keras trains with a scaled loss, and float32
-    elsewhere: on CPUs half precision is slower.
+    `auto` is mixed_float16 on a GPU, which Keras trains with loss scaling, and float32 otherwise:
+    on CPUs half precision is slower.
     """
     before = keras.config.dtype_policy()
     if precision == "auto":
@@ -40,7 +40,7 @@ def at_precision(precision: Precision) -> Iterator[None]:
 
 
 def constants(make: Callable[[], Sequence[Any]]) -> list[np.ndarray]:
-    """Return the values of what a function makes of weights, also while TensorFlow traces."""
+    """Return the values of tensors that a function computes from weights, also during tracing."""
     if keras.backend.backend() != "tensorflow":
         return [ops.convert_to_numpy(weight) for weight in make()]
     import tensorflow as tf
@@ -50,20 +50,20 @@ def constants(make: Callable[[], Sequence[Any]]) -> list[np.ndarray]:
 
 
 def batch_norm(x: Any, scale: Any, offset: Any, *, epsilon: float) -> tuple[Any, Any, Any]:
-    """Normalise a batch, float32 (batch, time, bands, channels), to a scale and offset per channel.
+    """Normalise a batch, float32 (batch, time, bands, channels), per channel; scale and shift it.
 
-    By TensorFlow's one operation, which takes a third of the time of Keras's several.
+    Uses TensorFlow's fused operation, which takes a third of the time of Keras's separate ones.
 
     Returns
     -------
     tensors
-        The batch, and mean and variance of each channel before.
+        The normalised batch; mean and variance of each channel of the input.
     """
     import tensorflow as tf
 
     y, mean, variance = tf.compat.v1.nn.fused_batch_norm(x, scale, offset, epsilon=epsilon)
     n = ops.cast(ops.size(x) / x.shape[-1], variance.dtype)
-    return y, mean, variance * (1 - 1 / n)  # it estimates that of all there could be
+    return y, mean, variance * (1 - 1 / n)  # from the unbiased to the biased estimate
 
 
 def has_gpu() -> bool:

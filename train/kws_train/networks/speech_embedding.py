@@ -23,7 +23,7 @@ from kws.errors import ConfigError
 from kws.manifest import FeatureSettings
 from kws_train.networks.architectures import Spotting
 from kws_train.networks.keras_backend import constants
-from kws_train.networks.layers import Shape, States, Streaming, Tensor, step_through
+from kws_train.networks.streaming import Shape, States, Streaming, Tensor, step_through
 
 __all__ = [
     "FEATURES",

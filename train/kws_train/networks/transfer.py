@@ -1,4 +1,4 @@
-"""Transfer: a model begins with the weights of another, narrower one or one of other words."""
+"""Transfer of weights from another model, which may be narrower or have other labels."""
 
 import itertools
 from collections.abc import Sequence
@@ -9,13 +9,53 @@ import numpy as np
 import numpy.typing as npt
 
 from kws.errors import ConfigError
+from kws_train.networks.architectures import Network
+from kws_train.networks.fake_quant import observe_ranges, quant_ranges
 
-__all__ = ["transfer"]
+__all__ = ["initialize", "transfer"]
 
 Weights: TypeAlias = npt.NDArray[np.floating[Any]]
 
 _SEED = 1
 _SHARES = (0.5, 1.5)
+_N_OBSERVED = 8  # batches that quantisation ranges are initialised with
+_TOLERANCE = 0.05  # of the spread of logits: half precision, in which a GPU may train
+
+
+def initialize(
+    model: Network,
+    source: Network,
+    batches: Sequence[Sequence[Any]],
+    *,
+    labels: tuple[Sequence[str], Sequence[str]],
+) -> None:
+    """Initialise a model with the weights of another; find missing quantisation ranges on batches.
+
+    Parameters
+    ----------
+    model, source : Network
+    batches : sequence of batches
+        Frames (batch, time, features) first in each. Without any, ranges are left alone and the
+        function of a wider model is not checked.
+    labels : pair of sequences of str
+        Those of `model` and of `source`.
+
+    Raises
+    ------
+    ConfigError
+        If the architectures differ.
+    """
+    ranges, (new, old) = quant_ranges(model), labels
+    same_ranges = bool(ranges) == bool(quant_ranges(source))
+    if same_ranges and list(new) == list(old):
+        transfer(model.weights, source.weights, labels=new, labels_before=old)
+    else:
+        transfer(_without_ranges(model), _without_ranges(source), labels=new, labels_before=old)
+    if same_ranges and batches and model.count_params() > source.count_params():
+        _check_same_function(model, source, batches[0][0], labels=labels)
+    if ranges and not same_ranges:
+        n_batches = min(_N_OBSERVED, len(batches))
+        observe_ranges(model, (batches[i][0] for i in range(n_batches)))
 
 
 def transfer(
@@ -25,16 +65,16 @@ def transfer(
     labels: Sequence[str],
     labels_before: Sequence[str],
 ) -> None:
-    """Take over the weights of another model; of the last layer, those of labels that both know.
+    """Copy the weights of another model; in the last layer, those of common labels only.
 
-    Where layers are two, three … times as wide as the other model's, each of its units becomes as
-    many, and the wider model computes what the narrower one did (Net2Net, Chen et al. 2016).
+    Where a layer is two, three ... times as wide as in the other model, each unit is duplicated as
+    often, and the wider model computes the same function (Net2Net, Chen et al. 2016).
 
     Parameters
     ----------
     to, of : sequence of Variable
-        The weights of two models of the same architecture but for the number of labels and for
-        widths; the classifier's kernel and bias come last.
+        The weights of two models of one architecture, which may differ in the number of labels
+        and in widths; the kernel and bias of the classifier come last.
     labels, labels_before : sequence of str
         In the order of their outputs.
 
@@ -50,26 +90,51 @@ def transfer(
     same_input = shapes[0][:-1] == learned[0].shape[:-1]
     if not same_input or not all(itertools.starmap(_fits, itertools.zip_longest(shapes, learned))):
         raise ConfigError(
-            "A training can begin with a run of the same architecture and features only, as wide "
-            "or a whole number of times narrower. Received: one with other shapes of weights. Give "
-            "another --start, or its `[model]` and `[features]`."
+            "The initial weights must be of the same architecture and features, as wide or a whole "
+            "number of times narrower. Received: other shapes of weights. Give another --start, or "
+            "its `[model]` and `[features]`."
         )
     random = np.random.default_rng(_SEED)
     values = [_widened(*one, random) for one in zip(learned, shapes, strict=True)]
     if list(labels) != list(labels_before):
         known = [label for label in labels if label in labels_before]
-        mine = [labels.index(label) for label in known]
-        theirs = [labels_before.index(label) for label in known]
+        targets = [labels.index(label) for label in known]
+        sources = [labels_before.index(label) for label in known]
         for i in (-2, -1):
             last = np.array(to[i])
-            last[..., mine] = values[i][..., theirs]
+            last[..., targets] = values[i][..., sources]
             values[i] = last
     for weight, value in zip(to, values, strict=True):
         weight.assign(value)
 
 
+def _without_ranges(model: Network) -> list[keras.Variable]:
+    ranges = {id(weight) for layer in quant_ranges(model) for weight in layer.weights}
+    return [weight for weight in model.weights if id(weight) not in ranges]
+
+
+def _check_same_function(
+    model: Network,
+    source: Network,
+    frames: Any,
+    *,
+    labels: tuple[Sequence[str], Sequence[str]],
+) -> None:
+    """Refuse weights that have the shapes of a wider model but another meaning in it."""
+    new, old = labels
+    common = [label for label in new if label in old]
+    ours = np.array(model(frames, training=False))[..., [new.index(label) for label in common]]
+    theirs = np.array(source(frames, training=False))[..., [old.index(label) for label in common]]
+    if ours.shape != theirs.shape or np.abs(ours - theirs).max() > _TOLERANCE * np.ptp(theirs):
+        raise ConfigError(
+            "A wider network must begin as the same function as the one it starts from. Received: "
+            "a `[model]` that differs in more than widths, such as in sub-bands or window length. "
+            "Change widths alone, or give another --start."
+        )
+
+
 def _fits(shape: tuple[int, ...] | None, value: Weights | None) -> bool:
-    """Say whether a shape is that of weights, or wider: kernels cover as many frames and bands."""
+    """Return whether a shape is that of the weights or wider, with kernels of the same size."""
     if shape is None or value is None or shape[:-2] != value.shape[:-2]:
         return False
     return len(shape) == value.ndim and all(
@@ -78,9 +143,9 @@ def _fits(shape: tuple[int, ...] | None, value: Weights | None) -> bool:
 
 
 def _widened(value: Weights, shape: tuple[int, ...], random: np.random.Generator) -> Weights:
-    """Repeat units along each axis; what goes into a layer twice has random shares of its weight.
+    """Repeat units along each axis; duplicated inputs share their weight at random.
 
-    Were the shares equal, the copies of a unit would have the same gradient and never part.
+    With equal shares, the copies of a unit would have equal gradients and remain equal.
     """
     times = [new // old for new, old in zip(shape, value.shape, strict=True)]
     if max(times, default=1) == 1:

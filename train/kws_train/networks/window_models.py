@@ -1,7 +1,8 @@
-"""Architectures that see a whole window of frames at a time, and the model that slides it.
+"""Architectures over a window of frames, and the model that applies one to every window.
 
-They are ordinary Keras networks, from a window to logits. `Windowed` slides one over a sequence by
-its hop, just as the runtime does, so that they train on scenes and are measured like all others.
+They are ordinary Keras networks from a window to logits. `Windowed` slides the window over a
+sequence by its hop, as the runtime does, so that training and evaluation are those of streaming
+models.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +12,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from kws_train.networks.layers import BatchNormalization, Normalize, Tensor
+from kws_train.networks.layers import Normalize
+from kws_train.networks.streaming import BatchNormalization, Tensor
 from kws_train.recipe import (
     BilstmRecipe,
     CnnLstmRecipe,
@@ -24,10 +26,10 @@ __all__ = ["WINDOW_ARCHITECTURES", "OneKeyword", "Windowed", "build_window"]
 
 
 class Windowed(keras.Model):
-    """A network for windows, slid over frames: a vector of logits per `time_stride` of them.
+    """A network applied to a sliding window: a vector of logits per `time_stride` frames.
 
-    Output t sees the `window_frames` frames before (t + 1) * time_stride; before the sequence stand
-    copies of its first frame.
+    Output t depends on the `window_frames` frames before (t + 1) * time_stride; the sequence is
+    padded at the front with copies of its first frame.
 
     Parameters
     ----------
@@ -59,7 +61,7 @@ class Windowed(keras.Model):
 
     @property
     def statistics(self) -> tuple[list[float], list[float]]:
-        """Mean and spread of each feature, as they are taken out."""
+        """Mean and standard deviation of each feature, as the model normalises with them."""
         return self.normalize.statistics
 
     def call(self, frames: Tensor, training: bool = False) -> Tensor:
@@ -84,7 +86,7 @@ class Windowed(keras.Model):
     def window(self, frames: Tensor) -> Tensor:
         """Turn one window (1, window_frames, features) into posteriors (1, 1, labels).
 
-        Of a network for one keyword that is the posterior of the keyword alone.
+        A network for one keyword returns only the posterior of the keyword.
         """
         posteriors = ops.softmax(self.logits(frames))
         if self.one_keyword:
@@ -95,7 +97,7 @@ class Windowed(keras.Model):
 def build_window(
     recipe: WindowRecipe, *, n_labels: int, mean: Sequence[float], std: Sequence[float]
 ) -> Windowed:
-    """Build the architecture that a recipe names, for features with this mean and spread."""
+    """Build the architecture that a recipe names, for features of this mean and std."""
     frames = keras.Input((recipe.window_frames, len(mean)))
     x = WINDOW_ARCHITECTURES[recipe.architecture](frames, recipe)
     x = layers.Dropout(recipe.dropout)(x)
@@ -106,11 +108,11 @@ def build_window(
 
 
 class OneKeyword(layers.Layer):
-    """A dense layer with one output z, the logit of a sigmoid, in the place of three labels.
+    """A dense layer with one output z, the logit of a sigmoid, presented as three logits.
 
-    Silence and other words get -log 2 each, so that the softmax of the three is (1 - s, 1 - s, 2 s)
-    / 2 with s = sigmoid(z): what is silence and what a word is left open, and the loss for sets of
-    labels is binary cross-entropy.
+    Silence and unknown are -log 2 each, so that the softmax of the three is (1 - s, 1 - s, 2 s) / 2
+    with s = sigmoid(z): silence and unknown are not distinguished, and the loss over sets of labels
+    equals binary cross-entropy.
     """
 
     def __init__(self, **options: Any) -> None:

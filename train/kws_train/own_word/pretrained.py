@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from kws_train.fit.training import labels_of, restore
+from kws_train.fit.training import restore
 from kws_train.networks import architectures
 from kws_train.recipe import Recipe
 
@@ -39,7 +39,7 @@ def unpack_run(run: Path, packed_in: Path = _PACKED) -> Path:
         return run
     packed = np.load(packed_in)
     recipe, mean, std = _settings(packed)
-    model = architectures.build(recipe.model, n_labels=len(labels_of(recipe)), mean=mean, std=std)
+    model = architectures.build(recipe.model, n_labels=len(recipe.labels), mean=mean, std=std)
     for i, weight in enumerate(model.weights):
         weight.assign(packed[f"{i:03d}"].astype(np.float32))
     run.mkdir(parents=True, exist_ok=True)

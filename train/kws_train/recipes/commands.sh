@@ -1,6 +1,6 @@
 #!/bin/sh
-# From data to the bundled model `commands`: commands.sh DATA RUN MODEL.tflite
-# Goes on where it was interrupted. Synthetic words are made beforehand, see docs/training.md.
+# Train and export the bundled model `commands`: commands.sh DATA RUN MODEL.tflite
+# Resumes an interrupted training. Synthesize words first, see docs/training.md.
 set -eu
 data=$1 run=$2 model=$3
 recipe=$(dirname "$0")/commands.toml

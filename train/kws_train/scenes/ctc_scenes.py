@@ -1,6 +1,6 @@
 """Utterances of several words, with the sequence of words as the target.
 
-For models with a CTC head (`kws_train.fit.ctc`), which learn the alignment themselves.
+For models with a CTC loss (`kws_train.fit.losses`), which learn the alignment themselves.
 """
 
 from dataclasses import dataclass
