@@ -69,6 +69,8 @@ class PhraseDecision:
     rejected : Hit or None
         If the last output ended an utterance without a hit: the most probable sequence in the beam
         that is a phrase, with its posterior as score.
+    peaks : list of (str, float)
+        Keyword and score of each hit; the caller removes them.
     """
 
     def __init__(
@@ -111,7 +113,7 @@ class PhraseDecision:
 
     def reset(self) -> None:
         """Forget all posteriors."""
-        self._peaks: list[tuple[str, float]] = []
+        self.peaks: list[tuple[str, float]] = []
         self.restart()
 
     def restart(self) -> None:
@@ -151,15 +153,10 @@ class PhraseDecision:
         first, *others = self._decoded()
         self.restart()
         if first and first.score >= max(self._thresholds[one] for one in first.keyword.split()):
-            self._peaks.append((first.keyword, first.score))
+            self.peaks.append((first.keyword, first.score))
             return first
         self.rejected = next((hit for hit in (first, *others) if hit), None)
         return None
-
-    def take_peaks(self) -> list[tuple[str, float]]:
-        """Return keyword and peak, the score itself, of each hit since the last call."""
-        taken, self._peaks = self._peaks, []
-        return taken
 
     def end_rises(self) -> None:
         """Do nothing: a phrase has no rise."""

@@ -48,6 +48,8 @@ class Decision:
     smoothed : float32 [shape=(labels,)]
         The moving average after the last step.
     n_refractory : int
+    peaks : list of (str, float)
+        Keyword and peak of each hit whose rise has ended; the caller removes them.
     """
 
     def __init__(
@@ -91,7 +93,7 @@ class Decision:
         """Forget all posteriors and the refractory time."""
         self._refractory = 0
         self._rising: dict[int, float] = {}
-        self._peaks: list[tuple[str, float]] = []
+        self.peaks: list[tuple[str, float]] = []
         self.restart()
 
     def restart(self) -> None:
@@ -141,21 +143,16 @@ class Decision:
         self._rising[i] = float(self.smoothed[i])
         return Hit(self._labels[i], self._rising[i])
 
-    def take_peaks(self) -> list[tuple[str, float]]:
-        """Return keyword and peak of each hit whose rise has ended since the last call."""
-        taken, self._peaks = self._peaks, []
-        return taken
-
     def end_rises(self) -> None:
         """End the rises under way, as before a gap."""
-        self._peaks += [(self._labels[i], peak) for i, peak in self._rising.items()]
+        self.peaks += [(self._labels[i], peak) for i, peak in self._rising.items()]
         self._rising = {}
 
     def _follow(self, is_below: npt.NDArray[np.bool_]) -> None:
         """Update the peaks of the rises under way, and end those that are over."""
         for i, peak in tuple(self._rising.items()):
             if is_below[i]:
-                self._peaks.append((self._labels[i], self._rising.pop(i)))
+                self.peaks.append((self._labels[i], self._rising.pop(i)))
             else:
                 self._rising[i] = max(peak, float(self.smoothed[i]))
 

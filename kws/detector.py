@@ -70,6 +70,7 @@ class Detector:
         self._model = model
         self._gate = gate
         self._output_samples = manifest.call_samples // model.n_outputs
+        self._overlap_samples = manifest.features.window_samples - manifest.features.hop_samples
         self.keywords = phrases_for(decision, manifest) or manifest.keywords
         self.thresholds = thresholds_for(decision, manifest)
         decide = PhraseDecision if manifest.decision.kind == "ctc" else Decision
@@ -85,7 +86,8 @@ class Detector:
         """Start a new stream at time zero."""
         self._model.reset()
         self._decision.reset()
-        self._near_misses.reset()
+        if self._near_misses:
+            self._near_misses.reset()
         self._rising: dict[str, Detection] = {}
         self._last_end_s = 0.0
         self._now_sample = 0
@@ -103,19 +105,22 @@ class Detector:
             self._model.reset()
             self._decision.restart()
             self._decision.skip(step.n_lost * self._model.n_outputs)
+        decision, near_misses = self._decision, self._near_misses
         for output, posteriors in enumerate(self._model.step(step.frames)):
-            hit = self._decision.step(posteriors)
+            hit = decision.step(posteriors)
             self._now_sample = self._end_sample(step, output)
-            for missed in self._near_misses.step(self._decision, has_fired=hit is not None):
-                self.near_misses.append(NearMiss(**self._fields(missed)))
+            if near_misses:
+                for missed in near_misses.step(decision, has_fired=hit is not None):
+                    self.near_misses.append(NearMiss(**self._fields(missed)))
             detection = self._detection(hit) if hit else None
-            self._collect_peaks()
+            if decision.peaks:
+                self._collect_peaks()
             if detection:
                 yield Spotted(step.known_sample, detection)
 
     def finish(self) -> None:
         """End the rises under way, as at the end of a stream: to near misses and peaks."""
-        for hit in self._near_misses.finish():
+        for hit in self._near_misses.finish() if self._near_misses else ():
             self.near_misses.append(NearMiss(**self._fields(hit)))
         self._decision.end_rises()
         self._collect_peaks()
@@ -127,15 +132,15 @@ class Detector:
         return detection
 
     def _collect_peaks(self) -> None:
-        for keyword, peak in self._decision.take_peaks():
+        for keyword, peak in self._decision.peaks:
             fields = self._rising.pop(keyword).fields()
             self.peaks.append(Peak(**fields, peak=round(peak, 3)))
+        self._decision.peaks.clear()
 
     def _end_sample(self, step: Step, output: int) -> int:
         """Return the end of the last frame behind an output."""
-        settings = self.manifest.features
         n_samples = step.start_sample + (output + 1) * self._output_samples
-        return n_samples - settings.hop_samples + settings.window_samples
+        return n_samples + self._overlap_samples
 
     def _fields(self, hit: Hit) -> dict[str, Any]:
         """Return the fields of the event that a hit at the current output becomes."""

@@ -5,7 +5,6 @@ or a `WindowModel`, which slides a whole window over the frames. LiteRT runs bot
 where LiteRT has no wheel.
 """
 
-import hashlib
 import importlib
 import math
 import os
@@ -310,6 +309,8 @@ def open_embedding(reference: EmbeddingReference) -> Model:
     ModelError
         If there is none of that name, or it has other bytes.
     """
+    import hashlib  # 4 MB, for heads alone
+
     path = _folder() / f"{reference.name}.tflite"
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()

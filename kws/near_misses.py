@@ -124,20 +124,10 @@ class RejectedPhrases:
         return []
 
 
-class _Off(RejectedPhrases):
-    """Find none."""
-
-    def __init__(self) -> None:
-        super().__init__(least=np.inf)
-
-    def step(self, decision: Decision | PhraseDecision, /, *, has_fired: bool) -> list[Hit]:
-        return []
-
-
-def near_misses_of(manifest: Manifest, *, least: float | None) -> NearMisses:
-    """Return what finds the near misses of a model; None for `least`: it finds none."""
+def near_misses_of(manifest: Manifest, *, least: float | None) -> NearMisses | None:
+    """Return what finds the near misses of a model; None where `least` is None."""
     if least is None:
-        return _Off()
+        return None
     if manifest.decision.kind == "ctc":
         return RejectedPhrases(least=least)
     return RisesBelow(manifest.labels, keywords=manifest.keywords, least=least)

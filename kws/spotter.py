@@ -25,7 +25,6 @@ from kws.features import Features
 from kws.gate import Gate
 from kws.manifest import Manifest
 from kws.model import Model, model_path, open_model
-from kws.model_check import check_model
 from kws.model_group import grouped, merged
 
 __all__ = ["AudioSource", "ModelSource", "Spotter", "open_for_sources"]
@@ -274,6 +273,8 @@ def open_for_sources(model: Any) -> Model:
                 f'returns. Received: {model!r}. Pass "commands", for example.'
             )
         return model  # type: ignore[no-any-return]
+    from kws.model_check import check_model  # a subprocess, for files that are not bundled
+
     path = model_path(model.name)
     check_model(path, n_threads=model.n_threads)
     opened = open_model(path, n_threads=model.n_threads)

@@ -7,11 +7,10 @@ import pytest
 import soundfile
 
 from kws.commands.demo import load_demo
-from kws.commands.listen import open_model_for
-from kws.config import ModelSettings
 from kws.errors import ModelError
 from kws.features import Features
 from kws.model import StepModel, bundled_models, model_path, open_model
+from kws.spotter import open_for_sources
 
 PATH = model_path("speech_embedding")
 GOLDEN = Path(__file__).parents[1] / "data" / "golden_speech_embedding.npz"
@@ -56,8 +55,8 @@ def test_info_names_what_it_gives_and_no_decision(kws):
 
 
 def test_listening_with_it_alone_is_refused():
-    with pytest.raises(ModelError, match=r"^A model that listens must have keywords\."):
-        open_model_for(ModelSettings(name="speech_embedding"))
+    with pytest.raises(ModelError, match=r"^A model that detects keywords must have some\."):
+        open_for_sources("speech_embedding")
 
 
 def test_states_are_scaled_as_they_come_out():
