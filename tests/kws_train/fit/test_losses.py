@@ -221,7 +221,7 @@ def test_a_recipe_names_its_loss(losses):
 
 
 def test_the_ctc_loss_is_the_log_probability_over_all_alignments(losses, random):
-    from kws.ctc import log_probability
+    from kws.ctc_decision import log_probability
 
     logits = random.normal(0, 2, (3, 7, 4)).astype(np.float32)
     words = np.array([[1, 2, 2], [3, 0, 0], [0, 0, 0]])

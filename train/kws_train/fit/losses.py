@@ -141,7 +141,7 @@ class CtcLoss(keras.losses.Loss):
 
     Negative log of the probability of a sequence of words over all its alignments. Targets are
     (batch, words), label indices padded with 0; logits (batch, outputs, labels). The label of
-    silence is the blank. `kws.ctc` decodes the outputs.
+    silence is the blank. `kws.ctc_decision` decodes the outputs.
     """
 
     def call(self, words: Any, logits: Any) -> Any:

@@ -93,7 +93,7 @@ class FrameRange(Streaming):
 
     def call(self, x: Tensor, training: bool = False) -> Tensor:
         """Return (batch, time, bands, 1)."""
-        return self.ranged("frames", x)
+        return self.quantized("frames", x)
 
 
 class LeakyConvolution(Streaming):
@@ -160,7 +160,7 @@ class LeakyConvolution(Streaming):
         return self.add_weight(shape=value.shape, initializer=initializer, name=name)
 
     def _weights(self) -> list[Tensor]:
-        kernel = self.rounded(self.kernel)
+        kernel = self.quantized_kernel(self.kernel)
         return [kernel] if self.bias is None else [kernel, self.bias]
 
     def _convolve(self, x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -169,10 +169,10 @@ class LeakyConvolution(Streaming):
         y = ops.conv(x, kernel, padding="valid")
         y = y if bias is None else y + bias
         if self.is_linear:
-            return self.ranged("output", y)
-        y = ops.leaky_relu(self.ranged("convolved", y), negative_slope=SLOPE)
-        is_clipped = self.ranges is not None and self.ranges.mode in ("learn", "hold")
-        return self.ranged("output", y if is_clipped else ops.maximum(y, LEAST))
+            return self.quantized("output", y)
+        y = ops.leaky_relu(self.quantized("convolved", y), negative_slope=SLOPE)
+        is_clipped = self.ranges is not None and self.ranges.mode in ("learn", "constant")
+        return self.quantized("output", y if is_clipped else ops.maximum(y, LEAST))
 
 
 class MaxPool(Streaming):
