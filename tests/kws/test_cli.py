@@ -591,7 +591,7 @@ def test_on_a_terminal_no_progress_stands_before_a_detection(model, recording):
     hits = [line for line in shown.decode().split("\r\n") if " stop " in line]
     assert len(hits) == 2
     for line in hits:
-        assert line.rpartition("\r\x1b[K")[2].split()[1:3] == ["s", "stop"]
+        assert line.rpartition("\r\x1b[J\x1b[?25h")[2].split()[1:3] == ["s", "stop"]
 
 
 def test_a_command_is_heard_like_the_file_it_prints(kws, model, recording, tmp_path):
