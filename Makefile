@@ -9,7 +9,7 @@ PROOFS ?= tests/system
 help:
 	@awk '/^# /{text=substr($$0,3)} /^[a-z-]+:/&&text{sub(/:.*/,""); printf "%-15s %s\n",$$0,text; text=""}' Makefile
 
-# Hear the bundled recording through the bundled model; installs the runtime alone, into .venv.
+# Play the bundled recordings to the bundled models, and explain hits and misses; installs the runtime alone, into .venv.
 run: .venv/runtime
 	@.venv/bin/kws demo
 

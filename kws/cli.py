@@ -98,16 +98,10 @@ _INPUT = NameOrFile(lambda: ())
 
 @cli.command(section=LISTEN)
 def demo() -> None:
-    """Play the bundled recording to the model; count hits and misses."""
-    from kws.commands.demo import load_demo, play
-    from kws.config import SourceSettings
-    from kws.sources import open_source
-    from kws.spotter import Spotter
+    """Play bundled recordings to the models; explain hits and misses."""
+    from kws.commands.demo import run
 
-    labels, recording = load_demo()
-    spotter = Spotter()
-    with open_source(SourceSettings(input=str(recording))) as source:
-        play(source, spotter, labels, echo=click.echo)
+    run(echo=click.echo)
 
 
 @cli.command(section=LISTEN)

@@ -505,14 +505,16 @@ def test_the_demo_plays_the_bundled_recording_to_the_bundled_model(
     first, second = (Word(word="stop", start_s=at, end_s=at + 0.4) for at in WORDS_AT_S)
     other = Word(word="go", start_s=2.5, end_s=2.8)
     labels = LabelledRecording(recording="demo.wav", duration_s=3.0, words=[first, second, other])
-    monkeypatch.setattr("kws.model.bundled_models", lambda: {"commands": model})
-    monkeypatch.setattr("kws.commands.demo.load_demo", lambda: (labels, recording))
+    monkeypatch.setattr("kws.model.bundled_models", lambda: {"commands": model, "computer": model})
+    monkeypatch.setattr("kws.commands.demo.load_demo", lambda *, name: (labels, recording))
     monkeypatch.setattr("webrtcvad.Vad.is_speech", lambda *block: True)
     code, out, err = kws("demo")
     assert (code, err) == (0, "")
-    *marks, totals = out.splitlines()
-    assert [line.split()[-1] for line in marks] == ["ok", "ok", "missed"]
+    title, *marks, totals, at_lower = out.splitlines()[:6]
+    assert title.endswith("Model `commands`:")
+    assert [line.split()[4 - ("missed" in line)] for line in marks] == ["ok", "ok", "missed:"]
     assert totals.startswith("2 matched, 1 missed, 0 false; ")
+    assert at_lower.startswith("With --threshold 0.6: ")
 
 
 @pytest.fixture
