@@ -9,7 +9,7 @@ PROOFS ?= tests/system
 help:
 	@awk '/^# /{text=substr($$0,3)} /^[a-z-]+:/&&text{sub(/:.*/,""); printf "%-15s %s\n",$$0,text; text=""}' Makefile
 
-# Run the bundled model on the bundled recording; installs only the runtime, into .venv.
+# Play the bundled recordings to the bundled models; installs only the runtime, into .venv.
 run: .venv/runtime
 	@.venv/bin/kws demo
 

@@ -12,7 +12,7 @@ import signal
 import sys
 import textwrap
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -30,6 +30,7 @@ from kws.command_group import (
 from kws.errors import ConfigError, KwsError
 
 if TYPE_CHECKING:
+    from kws.audio import Samples
     from kws.logs import LogFormat
 
 __all__ = ["cli", "main"]
@@ -97,16 +98,10 @@ _INPUT = NameOrFile(lambda: ())
 
 @cli.command(section=LISTEN)
 def demo() -> None:
-    """Play the bundled recording to the model; count hits and misses."""
-    from kws.commands.demo import load_demo, play
-    from kws.config import SourceSettings
-    from kws.sources import open_source
-    from kws.spotter import Spotter
+    """Play bundled recordings to the models; explain hits and misses."""
+    from kws.commands.demo import run
 
-    labels, recording = load_demo()
-    spotter = Spotter()
-    with open_source(SourceSettings(input=str(recording))) as source:
-        play(source, spotter, labels, echo=click.echo)
+    run(echo=click.echo)
 
 
 @cli.command(section=LISTEN)
@@ -274,7 +269,9 @@ def calibrate(
             f"Measuring {source.name}; do not say {' or '.join(opened.manifest.keywords)}.",
             err=True,
         )
-        room = measure_room(source, opened, seconds=60 * minutes)
+        measured_s = min(60 * minutes, source.duration_s or math.inf)
+        with _progress(source.name, measured_s) as show:
+            room = measure_room(source, opened, seconds=60 * minutes, show=show)
     text = fragment(room, model=model)
     if out:
         out.write_text(text, encoding="utf-8")
@@ -433,21 +430,31 @@ def record(
     word: str, *, out: Path, takes: int, speaker: str, source: str, device: str | None
 ) -> None:
     """Record takes of WORD from the microphone and check each one."""
+    from kws.commands.record import level_meter
     from kws.commands.record import record as record_takes
     from kws.config import SourceSettings
+    from kws.live_lines import is_live_terminal, live_lines
     from kws.sources import open_source
 
-    def show_meter(line: str) -> None:
-        if sys.stderr and sys.stderr.isatty():
-            click.echo(f"\r{line}\r", nl=False, err=True)
+    with (
+        open_source(SourceSettings(input=source, device=device)) as audio,
+        live_lines() as screen,
+    ):
+        is_shown = is_live_terminal()
 
-    def say(line: str) -> None:
-        show_meter(" " * 60)
-        click.echo(line)
+        def show_level(samples: "Samples", speaking: bool) -> None:
+            if is_shown and screen.is_due:
+                width, ascii_only = screen.columns, screen.ascii_only
+                screen.draw(
+                    [level_meter(samples, speaking=speaking, width=width, ascii_only=ascii_only)]
+                )
 
-    with open_source(SourceSettings(input=source, device=device)) as audio:
+        def say(line: str) -> None:
+            screen.clear()
+            click.echo(line)
+
         record_takes(
-            audio, word, out, n_takes=takes, speaker=speaker, say=say, show_meter=show_meter
+            audio, word, out, n_takes=takes, speaker=speaker, say=say, show_level=show_level
         )
 
 
@@ -533,6 +540,20 @@ def _flushed(code: int) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return code or (_BROKEN_PIPE if isinstance(error, BrokenPipeError) else KwsError.exit_code)
     return code
+
+
+@contextlib.contextmanager
+def _progress(name: str, total_s: float) -> Iterator[Callable[[float], None]]:
+    """Show progress where standard error is a terminal; yield what takes the seconds done."""
+    from kws.live_lines import is_live_terminal
+
+    if not is_live_terminal():
+        yield lambda done_s: None
+        return
+    from kws.terminal import live_progress
+
+    with live_progress(name, total_s) as (show, _):
+        yield show
 
 
 def _daemon_socket(socket: Path | None, config: Path | None) -> Path:

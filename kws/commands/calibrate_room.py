@@ -5,7 +5,7 @@ posterior, so that the room causes no false alarm.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -44,8 +44,22 @@ class Room(NamedTuple):
     """Gain that brings the loud seconds to the level of training data."""
 
 
-def measure_room(source: Source, model: Model, *, seconds: float) -> Room:
+def measure_room(
+    source: Source,
+    model: Model,
+    *,
+    seconds: float,
+    show: Callable[[float], None] = lambda measured_s: None,
+) -> Room:
     """Run a model on a source for some time, or until the source ends.
+
+    Parameters
+    ----------
+    source : Source
+    model : Model
+    seconds : float
+    show : callable
+        Takes the seconds measured so far, after each chunk.
 
     Raises
     ------
@@ -60,7 +74,7 @@ def measure_room(source: Source, model: Model, *, seconds: float) -> Room:
             f"A room is measured with a model of words. Received: `{manifest.name}`, of sequences. "
             f"Set its `threshold` in kws.toml by hand."
         )
-    levels_dbfs, scores, measured_s = _measure(source, model, seconds=seconds)
+    levels_dbfs, scores, measured_s = _measure(source, model, seconds=seconds, show=show)
     if measured_s < _LEAST_S:
         raise AudioError(
             f"A room must be measured for at least {_LEAST_S:g} s. Received: {measured_s:.1f} s. "
@@ -98,7 +112,7 @@ def fragment(room: Room, *, model: str) -> str:
 
 
 def _measure(
-    source: Source, model: Model, *, seconds: float
+    source: Source, model: Model, *, seconds: float, show: Callable[[float], None]
 ) -> tuple[list[float], dict[str, float], float]:
     """Return the level of each second, the highest score of each keyword, and the length [s]."""
     # Only a posterior of 1 is a detection; all else is one rise over 0 and its peak a near miss.
@@ -119,6 +133,7 @@ def _measure(
             levels_dbfs.append(max(loudest_dbfs(second), _SILENCE_DBFS))
             second = second[:0]
         n_samples += len(chunk)
+        show(n_samples / SAMPLE_RATE_HZ)
         if n_samples >= seconds * SAMPLE_RATE_HZ:
             break
     events += [*spotter.flush(), *spotter.take_near_misses()]

@@ -2,16 +2,13 @@
 
 import contextlib
 import logging
-import os
-import sys
 import time
 from collections.abc import Callable, Iterator
-
-import click
 
 from kws.audio import SAMPLE_RATE_HZ, Samples
 from kws.errors import AudioError
 from kws.events import Detection, End, Event
+from kws.live_lines import is_live_terminal
 from kws.sources import Source
 from kws.spotter import Spotter
 
@@ -35,16 +32,19 @@ def listen_to(
         Show a live meter for a source without a known end, where standard error is a terminal.
     """
     n_samples = n_detections = n_lost_logged = 0
+    display_s = 0.0  # of CPU: it is no part of the detection
     failure = None
 
     def chunks() -> Iterator[Samples]:
-        nonlocal n_samples, n_lost_logged
+        nonlocal n_samples, n_lost_logged, display_s
         for chunk in source:
             yield chunk  # comes back here once its detections were sent
             if not n_samples:
                 _log.info("Processed the first chunk of %s.", source.name)
             n_samples += len(chunk)
+            before_s = time.thread_time()
             advance(chunk)
+            display_s += time.thread_time() - before_s
             send_peaks()
             if source.dropped_chunks > 2 * n_lost_logged:
                 n_lost_logged = source.dropped_chunks
@@ -64,7 +64,7 @@ def listen_to(
         except AudioError as error:
             failure = error
     send_peaks()
-    cpu_s = round(time.process_time() - started_s, 6)
+    cpu_s = round(max(0.0, time.process_time() - started_s - display_s), 6)
     audio_s = round(n_samples / SAMPLE_RATE_HZ, 3)
     return End(audio_s=audio_s, detections=n_detections, cpu_s=cpu_s), failure
 
@@ -105,23 +105,22 @@ def _display(
 
     Yields a function for each chunk, and one that clears the line before a detection is printed.
     """
-    is_terminal = sys.stderr is not None and sys.stderr.isatty()
-    if is_terminal and source.duration_s is not None:
-        with _progress(source, source.duration_s) as advance:
-            yield advance, lambda _: click.echo("\r\033[K", nl=False, err=True)
-    elif is_terminal and metered and os.environ.get("TERM", "dumb") not in {"dumb", "unknown"}:
+    if is_live_terminal() and source.duration_s is not None:
+        from kws.terminal import live_progress
+
+        n_samples = 0
+
+        def advance(chunk: Samples) -> None:
+            nonlocal n_samples
+            n_samples += len(chunk)
+            update(n_samples / SAMPLE_RATE_HZ)
+
+        with live_progress(source.name, source.duration_s) as (update, clear):
+            yield advance, lambda _: clear()
+    elif is_live_terminal() and metered:
         from kws.terminal import live_meter
 
         with live_meter() as (show, make_way):
             yield lambda chunk: show(chunk, spotter), make_way
     else:
         yield lambda _: None, lambda _: None
-
-
-@contextlib.contextmanager
-def _progress(source: Source, duration_s: float) -> Iterator[Callable[[Samples], None]]:
-    length = max(1, int(duration_s * SAMPLE_RATE_HZ))
-    with click.progressbar(
-        length=length, file=sys.stderr, label=source.name, update_min_steps=max(1, length // 100)
-    ) as bar:
-        yield lambda chunk: bar.update(len(chunk))

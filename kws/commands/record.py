@@ -18,6 +18,7 @@ from kws.audio import SAMPLE_RATE_HZ, Samples
 from kws.config import GateSettings
 from kws.errors import ConfigError
 from kws.gate import BLOCK_MS, Gate
+from kws.live_lines import Part
 from kws.sources import Source
 from kws.terminal import bar, level_share
 
@@ -40,6 +41,7 @@ _CLIPPED = 32_700
 _N_CLIPPED = 4
 _MIN_DBFS = -45.0
 _METER_CELLS = 30
+_NUMBERS = len(" -60 dBFS speech")
 
 
 class Take(NamedTuple):
@@ -148,11 +150,14 @@ def loudest_dbfs(samples: Samples) -> float:
     return 10 * math.log10(power / 32_768**2) if power else -math.inf
 
 
-def level_meter(samples: Samples, *, speaking: bool) -> str:
-    """Return a line of fixed width: a level bar from -60 to 0 dBFS, and whether a take goes on."""
+def level_meter(
+    samples: Samples, *, speaking: bool, width: int, ascii_only: bool = False
+) -> list[Part]:
+    """Return a line within a width: a level bar from -60 to 0 dBFS, and whether a take goes on."""
     level = loudest_dbfs(samples)
-    drawn = bar(level_share(level), cells=_METER_CELLS, ascii_only=True)
-    return f"[{drawn}] {max(-60.0, level):4.0f} dBFS {'speech' if speaking else '      '}"
+    numbers = f" {max(-60.0, level):4.0f} dBFS {'speech' if speaking else ''}"
+    cells = max(4, min(_METER_CELLS, width - _NUMBERS))
+    return [Part(bar(level_share(level), cells=cells, ascii_only=ascii_only)), Part(numbers)]
 
 
 def write_take(folder: Path, samples: Samples, *, speaker: str) -> Path:
@@ -184,7 +189,7 @@ def record(
     n_takes: int,
     speaker: str = "me",
     say: Callable[[str], None],
-    show_meter: Callable[[str], None] = lambda line: None,
+    show_level: Callable[[Samples, bool], None] = lambda samples, speaking: None,
 ) -> list[Path]:
     """Record until `folder/word` holds `n_takes` of the speaker, or the source ends.
 
@@ -200,8 +205,8 @@ def record(
         First part of the file names.
     say : callable
         Takes a line for the user.
-    show_meter : callable
-        Takes a level meter that replaces the previous one.
+    show_level : callable
+        Takes each chunk, and whether a take goes on.
 
     Returns
     -------
@@ -222,7 +227,7 @@ def record(
     written: list[Path] = []
     if n_existing < n_takes:
         say(f'Say "{word}", then wait. Take {n_existing + 1} of {n_takes}.')
-        for take in _takes(source, show_meter):
+        for take in _takes(source, show_level):
             if take.problem:
                 say(f"Not kept, {take.problem}.")
                 continue
@@ -242,11 +247,11 @@ def _check_name(name: str) -> None:
         )
 
 
-def _takes(source: Source, show_meter: Callable[[str], None]) -> Iterator[Take]:
+def _takes(source: Source, show_level: Callable[[Samples, bool], None]) -> Iterator[Take]:
     cutter = TakeCutter()
     for chunk in source:
         ended = cutter.process(chunk)
-        show_meter(level_meter(chunk, speaking=cutter.speaking))
+        show_level(chunk, cutter.speaking)
         yield from ended
     yield from cutter.flush()
 

@@ -505,14 +505,16 @@ def test_the_demo_plays_the_bundled_recording_to_the_bundled_model(
     first, second = (Word(word="stop", start_s=at, end_s=at + 0.4) for at in WORDS_AT_S)
     other = Word(word="go", start_s=2.5, end_s=2.8)
     labels = LabelledRecording(recording="demo.wav", duration_s=3.0, words=[first, second, other])
-    monkeypatch.setattr("kws.model.bundled_models", lambda: {"commands": model})
-    monkeypatch.setattr("kws.commands.demo.load_demo", lambda: (labels, recording))
+    monkeypatch.setattr("kws.model.bundled_models", lambda: {"commands": model, "computer": model})
+    monkeypatch.setattr("kws.commands.demo.load_demo", lambda *, name: (labels, recording))
     monkeypatch.setattr("webrtcvad.Vad.is_speech", lambda *block: True)
     code, out, err = kws("demo")
     assert (code, err) == (0, "")
-    *marks, totals = out.splitlines()
-    assert [line.split()[-1] for line in marks] == ["ok", "ok", "missed"]
+    title, *marks, totals, at_lower = out.splitlines()[:6]
+    assert title.endswith("Model `commands`:")
+    assert [line.split()[4 - ("missed" in line)] for line in marks] == ["ok", "ok", "missed:"]
     assert totals.startswith("2 matched, 1 missed, 0 false; ")
+    assert at_lower.startswith("With --threshold 0.6: ")
 
 
 @pytest.fixture
@@ -591,7 +593,7 @@ def test_on_a_terminal_no_progress_stands_before_a_detection(model, recording):
     hits = [line for line in shown.decode().split("\r\n") if " stop " in line]
     assert len(hits) == 2
     for line in hits:
-        assert line.rpartition("\r\x1b[K")[2].split()[1:3] == ["s", "stop"]
+        assert line.rpartition("\r\x1b[J\x1b[?25h")[2].split()[1:3] == ["s", "stop"]
 
 
 def test_a_command_is_heard_like_the_file_it_prints(kws, model, recording, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kws.commands.demo import load_demo, play
+from kws.commands.demo import LEAST_PEAK, load_demo, play, run
 from kws.config import GateSettings
 from kws.errors import ConfigError
 from kws.events import Detection
@@ -145,6 +145,77 @@ class LoudIsStop:
         return np.eye(3, dtype=np.float32)[[int(frames[0, 0] > 15)]]
 
 
+class Told(LoudIsStop):
+    """A model that gives posteriors of `stop` and `go`, frame by frame, as it is told."""
+
+    def __init__(self, *rises):
+        self._rises = rises
+        self._n_frames = 0
+
+    def step(self, frames):
+        at_s = self._n_frames / 100
+        self._n_frames += 1
+        row = np.zeros((1, 3), np.float32)
+        for start_s, end_s, label, posterior in self._rises:
+            if start_s <= at_s < end_s:
+                row[0, label] = posterior
+        return row
+
+
+def played(*rises, words):
+    spotter = Spotter(
+        Told(*rises),
+        gate=GateSettings(enabled=False),
+        threshold=0.85,
+        near_miss_score=LEAST_PEAK,
+    )
+    labels = LabelledRecording(recording="demo.wav", duration_s=4.0, words=words)
+    printed = []
+    matches = play(np.split(np.zeros(64_000, np.int16), 50), spotter, labels, echo=printed.append)
+    return printed, matches
+
+
+def test_every_miss_says_how_near_it_came():
+    words = [said("stop", 0.5, 0.8), said("go", 1.5, 1.8), said("go", 2.4, 2.6)]
+    printed, _ = played(
+        (0.6, 0.8, 1, 0.9), (1.6, 1.7, 2, 0.4), (1.8, 2.0, 2, 0.61), (3.5, 3.6, 2, 0.7), words=words
+    )
+    assert [line.split(maxsplit=1)[1] for line in printed[:3]] == [
+        "s  stop       0.90  ok",
+        "s  go               missed: peak 0.61 of 0.85",
+        "s  go               missed: peak below 0.02 of 0.85",
+    ]
+    assert max(map(len, printed)) < 80
+
+
+def test_a_miss_says_which_other_word_was_detected():
+    printed, _ = played((0.6, 0.8, 1, 0.9), (0.6, 0.8, 2, 0.05), words=[said("go", 0.5, 0.8)])
+    assert printed[0].endswith("stop       0.90  wrong")
+    assert printed[1].endswith("go               missed: peak below 0.02 of 0.85, detected as stop")
+
+
+def test_the_bundled_recordings_are_explained_to_the_end():
+    printed = []
+    run(echo=printed.append)
+    text = "\n".join(printed)
+    assert text.count(" missed: peak 0.") == text.count(" missed: peak ") == 4
+    assert re.search(
+        r"6 matched, 4 missed, 0 false; .*\nWith --threshold 0.6: 8 matched, 2 mi", text
+    )
+    assert text.count("computer   0.") == 7
+    assert "7 matched, 0 missed, 0 false" in text
+    assert max(map(len, text.split("\n"))) <= 80
+    for part in ("Matched: ", "Missed: ", "False: ", "What to try next:"):
+        assert part in text
+
+
+def test_the_recording_of_the_wake_word_is_small_and_whole():
+    labels, path = load_demo(name="demo_computer")
+    assert path.stat().st_size < 300_000
+    assert path.stat().st_size == pytest.approx(44 + 32_000 * labels.duration_s, abs=2)
+    assert [word.word for word in labels.words] == ["computer"] * 7
+
+
 def test_the_demo_prints_a_line_for_each_detection_each_miss_and_the_totals():
     samples = np.zeros(4 * 16_000, np.int16)
     tone = (9000 * np.sin(np.arange(4000) / 5)).astype(np.int16)
@@ -152,15 +223,15 @@ def test_the_demo_prints_a_line_for_each_detection_each_miss_and_the_totals():
         samples[int(start_s * 16_000) :][:4000] = tone
     words = [said("stop", 0.5, 0.8), said("go", 1.0, 1.2), said("go", 3.2, 3.5)]
     labels = LabelledRecording(recording="demo.wav", duration_s=4.0, words=words)
-    spotter = Spotter(LoudIsStop(), gate=GateSettings(enabled=False))
+    spotter = Spotter(LoudIsStop(), gate=GateSettings(enabled=False), near_miss_score=LEAST_PEAK)
     printed = []
     matches = play(np.split(samples, 50), spotter, labels, echo=printed.append)
     assert (len(matches.hits), len(matches.missed), len(matches.false)) == (1, 2, 1)
-    assert [line.split()[0:1] + line.split()[2:] for line in printed[:4]] == [
+    assert [line.split()[0:1] + line.split()[2:5] for line in printed[:4]] == [
         ["0.51", "stop", "0.50", "ok"],
         ["2.00", "stop", "0.50", "false"],
-        ["1.20", "go", "missed"],
-        ["3.50", "go", "missed"],
+        ["1.20", "go", "missed:", "peak"],
+        ["3.50", "go", "missed:", "peak"],
     ]
     assert re.fullmatch(
         r"1 matched, 2 missed, 1 false; \d+\.\d ms CPU per second of audio", printed[4]

@@ -79,7 +79,8 @@ def test_clipped_quiet_and_empty_takes_are_named(speech):
 
 def test_level_of_full_scale_is_zero_db():
     assert loudest_dbfs(np.full(RATE, -32768, np.int16)) == pytest.approx(0)
-    assert "0 dBFS" in level_meter(np.full(RATE, -32768, np.int16), speaking=True)
+    line = level_meter(np.full(RATE, -32768, np.int16), speaking=True, width=59, ascii_only=True)
+    assert [part.text for part in line] == ["#" * 30, "    0 dBFS speech"]
 
 
 def test_files_are_never_overwritten(tmp_path, speech):
