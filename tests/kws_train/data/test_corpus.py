@@ -167,8 +167,8 @@ def test_a_folder_without_audio_is_refused(tmp_path, exists):
         (folder / "yes").mkdir(parents=True)
         (folder / "yes" / "readme.txt").write_text("no audio")
     message = (
-        f"A data folder must hold audio (.flac, .ogg, .opus, .wav). Received: {folder} with none. "
-        f"Unpack the data there, or name another folder."
+        f"A data folder must hold audio (WAV, FLAC, MP3, M4A or another kind). Received: {folder} "
+        f"with none. Unpack the data there, or name another folder."
     )
     with pytest.raises(ConfigError, match=exactly(message)):
         load_corpus(recipe(), tmp_path, split="train")

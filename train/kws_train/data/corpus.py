@@ -17,7 +17,7 @@ from kws.errors import ConfigError
 from kws.features import Samples
 from kws.manifest import UNKNOWN
 from kws_train.data.align import AlignedUtterance, read_alignment
-from kws_train.data.audio_files import audio_files, audio_matching, read_samples
+from kws_train.data.audio_files import audio_files, audio_matching, log_left_out, read_samples
 from kws_train.data.librispeech import quiet_utterances, speaker_halves
 from kws_train.data.splits import Split, is_validation, official_split
 from kws_train.parallel import Failure, map_corpus
@@ -36,7 +36,6 @@ log = logging.getLogger("kws.data")
 
 _SHORTEST_WORD_S, _LONGEST_WORD_S = 0.05, 10.0  # longer files are recordings, not clips of one word
 _FEW_CLIPS = 5
-_N_LOGGED = 5
 
 
 @dataclass(frozen=True)
@@ -127,10 +126,7 @@ def write_left_out(path: Path, left_out: dict[Path, str]) -> None:
 
 def _log_summary(clips: dict[str, list[Clip]], left_out: dict[Path, str], *, split: Split) -> None:
     """Warn of files that were left out, and of keywords that have few clips."""
-    for path in list(left_out)[:_N_LOGGED]:
-        log.warning("left out: %s", left_out[path])
-    if len(left_out) > _N_LOGGED:
-        log.warning("left out: %d more", len(left_out) - _N_LOGGED)
+    log_left_out(left_out)
     for label, known in clips.items():
         if split == "train" and label != UNKNOWN and 0 < len(known) < _FEW_CLIPS:
             log.warning("few clips to train on, of `%s`: %d", label, len(known))

@@ -18,7 +18,7 @@ from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.errors import ConfigError
 from kws.features import Samples
 from kws.matching import Word
-from kws_train.data.audio_files import audio_files, read_samples
+from kws_train.data.audio_files import audio_files, read_samples, readable
 from kws_train.data.speech_span import Span, speech_span
 from kws_train.data.splits import SplitName, official_split
 from kws_train.scenes.augment import loop
@@ -72,6 +72,8 @@ def build_stream(
 ) -> Stream:
     """Concatenate keyword clips and utterances in turn, and add noise.
 
+    Files that cannot be read are left out, with a warning.
+
     Parameters
     ----------
     clips : sequence of (word, path)
@@ -97,6 +99,11 @@ def build_stream(
         If there are no clips or no background, `most_s` is too short for one clip, or the noise
         is silent.
     """
+    if clips and background:
+        good = set(readable(dict.fromkeys([*(path for _, path in clips), *background, *noise])))
+        clips = [(word, path) for word, path in clips if path in good]
+        background = [path for path in background if path in good]
+        noise = [path for path in noise if path in good]
     if not clips or not background:
         raise ConfigError(
             f"A stream needs clips and background speech. Received: {len(clips)} clips, "

@@ -16,7 +16,7 @@ from kws.errors import ConfigError, FormatError, ModelError
 from kws.features import Features
 from kws.manifest import SILENCE, UNKNOWN
 from kws.model import Model
-from kws_train.data.audio_files import audio_files, read_samples
+from kws_train.data.audio_files import audio_files, log_left_out, read_samples
 from kws_train.data.splits import SplitName, official_split
 from kws_train.evaluate.traces import TAIL_SAMPLES
 
@@ -117,12 +117,13 @@ def evaluate_clips(
     features = Features(model.manifest.features)
     output_ms = model.manifest.call_ms / model.n_outputs
     confusion = np.zeros((len(labels), len(labels)), int)
-    unreadable, scores, correct = [], [], []
+    left_out: dict[Path, str] = {}
+    scores, correct = [], []
     for path, label in labelled_clips(data, labels=labels, split=split):
         try:
             samples = read_samples(path)
-        except FormatError:
-            unreadable.append(str(path))
+        except FormatError as error:
+            left_out[path] = str(error)
             continue
         padded = np.concatenate((samples, np.zeros(TAIL_SAMPLES, np.int16)))
         posteriors = model.run(features.whole(padded))
@@ -130,6 +131,7 @@ def evaluate_clips(
         confusion[labels.index(label), predicted] += 1
         scores.append(score)
         correct.append(labels[predicted] == label)
+    log_left_out(left_out)
     totals = confusion.sum(axis=1)
     return ClipScores(
         accuracy=float(np.trace(confusion) / max(1, totals.sum())),
@@ -140,7 +142,7 @@ def evaluate_clips(
         recall={
             label: float(confusion[i, i] / totals[i]) for i, label in enumerate(labels) if totals[i]
         },
-        unreadable=unreadable,
+        unreadable=[str(path) for path in left_out],
         reliability=reliability(scores, correct),
     )
 

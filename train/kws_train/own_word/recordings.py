@@ -84,7 +84,7 @@ def import_recordings(
     for path in paths:
         try:
             found = list(_takes(read_samples(path), text=label))
-            n_narrow += soundfile.info(path).samplerate < RATE_HZ
+            n_narrow += _is_narrow(path)
         except FormatError as error:
             left_out[str(path)] = str(error)
             continue
@@ -128,6 +128,14 @@ def _takes(samples: Samples, *, text: str) -> Iterator[Samples]:
     for clip in candidates:
         if find_defect(clip, text=text) is None and loudest_dbfs(clip) > _MIN_PEAK_DBFS:
             yield clip
+
+
+def _is_narrow(path: Path) -> bool:
+    """Return whether a recording is sampled at less than 16 kHz; False where only ffmpeg knows."""
+    try:
+        return bool(soundfile.info(path).samplerate < RATE_HZ)
+    except soundfile.SoundFileError:
+        return False
 
 
 def _trim(samples: Samples, *, text: str) -> Samples:

@@ -18,7 +18,7 @@ from rich.progress import track
 
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.errors import ConfigError
-from kws_train.data.audio_files import audio_files, read_samples
+from kws_train.data.audio_files import audio_files, read_samples, readable
 from kws_train.data.splits import official_split, speaker_of
 from kws_train.scenes.augment import stretch as stretched
 
@@ -103,7 +103,7 @@ def _find(
     corpus: Path, word: str, phone: str, *, most: int, random: np.random.Generator
 ) -> list[tuple[Path, PhoneSpan]]:
     """Return the phone in clips of the word, by file name; clips that do not align are omitted."""
-    paths = audio_files(corpus / word)
+    paths = readable(audio_files(corpus / word))
     chosen = sorted(paths[i] for i in random.permutation(len(paths))[:most])
     decoder = Decoder(lm=None, loglevel="FATAL", bestpath=False)
     found = []
