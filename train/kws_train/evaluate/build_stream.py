@@ -20,7 +20,7 @@ from kws.features import Samples
 from kws.matching import Word
 from kws_train.data.audio_files import audio_files, read_samples, readable
 from kws_train.data.speech_span import Span, speech_span
-from kws_train.data.splits import SplitName, official_split
+from kws_train.data.splits import SplitName, check_layout, official_split, word_of
 from kws_train.scenes.augment import loop
 
 __all__ = ["Segment", "SnrRule", "Stream", "build_stream", "keyword_clips", "noise_files"]
@@ -150,10 +150,13 @@ def keyword_clips(
     data: Path, keywords: Sequence[str], *, split: SplitName = "test"
 ) -> list[tuple[str, Path]]:
     """Return the keyword clips of an official split, or of all, as (word, path), by path."""
+    paths = audio_files(data, optional=True)
+    check_layout(paths, data, keywords=keywords)
     return [
-        (path.parent.name, path)
-        for path in audio_files(data, optional=True)
-        if path.parent.name in keywords and split in (official_split(path), "all")
+        (word, path)
+        for path in paths
+        if (word := word_of(path, data)) in keywords
+        and split in (official_split(path, root=data), "all")
     ]
 
 

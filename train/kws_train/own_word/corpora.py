@@ -13,7 +13,7 @@ from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.errors import FormatError
 from kws_train.atomic import link
 from kws_train.data.audio_files import audio_files, log_left_out, read_samples, readable
-from kws_train.data.splits import is_validation, official_split, speaker_of
+from kws_train.data.splits import is_validation, official_split, speaker_of, word_of
 from kws_train.synth.lexicon import common_words, probability
 
 __all__ = [
@@ -96,12 +96,14 @@ def import_words(folder: Path, out: Path, *, without: Sequence[str], seed: int) 
     random = np.random.default_rng(seed)
     words: dict[str, list[Path]] = {}
     for path in audio_files(folder):
-        if path.parent.name not in without and not path.parent.name.startswith("_"):
-            words.setdefault(path.parent.name, []).append(path)
+        word = word_of(path, folder)
+        if word not in without and not word.startswith("_"):
+            words.setdefault(word, []).append(path)
     for word, paths in words.items():
-        known = [path for path in paths if official_split(path) != "test"]
+        known = [path for path in paths if official_split(path, root=folder) != "test"]
         for i in random.permutation(len(known))[:_MAX_CLIPS_PER_WORD]:
-            link(known[i], out / word / known[i].name)
+            name = "-".join(known[i].relative_to(folder).parts[1:]) or known[i].name
+            link(known[i], out / word / name)
     out.mkdir(parents=True, exist_ok=True)
     done.touch()
 
