@@ -165,3 +165,35 @@ def published():
         return session.run(None, {tensor.name: values.astype(np.float32)})[0]
 
     return run
+
+
+FAKE_FFMPEG = """#!/bin/sh
+for last in "$@"; do
+  case $last in file:*) input=${last#file:} ;; esac
+done
+head -c 4 "$input" | grep -q AUDI || { echo "Invalid data found" >&2; exit 1; }
+exec tail -c +5 "$input"
+"""
+
+
+@pytest.fixture
+def fake_ffmpeg(tmp_path_factory, monkeypatch):
+    """An ffmpeg that decodes files of `AUDI` and s16le; call it to write one."""
+    folder = tmp_path_factory.mktemp("programs")
+    program = folder / "ffmpeg"
+    program.write_text(FAKE_FFMPEG)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+    def write(path, samples) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"AUDI" + samples.astype("<i2").tobytes())
+        return path
+
+    return write
+
+
+@pytest.fixture
+def no_ffmpeg(monkeypatch):
+    """A machine without ffmpeg."""
+    monkeypatch.setattr("kws.audio_files.shutil.which", lambda name: None)

@@ -14,9 +14,10 @@ import numpy.typing as npt
 from msgspec.structs import replace
 
 from kws.audio import SAMPLE_RATE_HZ, Samples
+from kws.audio_files import audio_below
 from kws.commands.record import check_take
 from kws.config import SourceSettings
-from kws.errors import ConfigError
+from kws.errors import AudioError, ConfigError
 from kws.features import Features
 from kws.manifest import DecisionDefaults, Head, Manifest, Template, read_manifest, repack
 from kws.model import Model, backbone_path, background_path, mean_embeddings, open_model
@@ -26,7 +27,6 @@ from kws.templates import TemplateHead, pack_vectors, unit_vectors
 __all__ = ["FEWEST", "MOST", "Enrolment", "enroll", "recordings_in", "word_span"]
 
 FEWEST, MOST = 3, 10
-_SUFFIXES = {".wav", ".flac", ".ogg", ".opus"}
 _LONGEST_S = 5.0
 _PAD = np.zeros(SAMPLE_RATE_HZ * 2 // 5, np.int16)
 _FEWEST_STEPS = 6
@@ -73,8 +73,6 @@ def enroll(
     ConfigError
         If the word is no printable text, the backbone gives no embeddings, or fewer than 3 or more
         than 10 recordings can be used.
-    AudioError
-        If a recording cannot be read.
     """
     _check_count(len(recordings), "")
     _check_word(word)
@@ -95,11 +93,11 @@ def enroll(
 
 
 def recordings_in(paths: Iterable[Path]) -> list[Path]:
-    """Return the files, and of each folder all WAV, FLAC, OGG and Opus files, by name."""
+    """Return the files, and of each folder all audio files, by name."""
     found: list[Path] = []
     for path in paths:
-        inside = sorted(one for one in path.rglob("*") if one.suffix.lower() in _SUFFIXES)
-        found += inside if path.is_dir() else [path]
+        inside, nameless = audio_below(path) if path.is_dir() else ([path], {})
+        found += sorted((*inside, *nameless))
     return found
 
 
@@ -154,7 +152,11 @@ def _read_takes(
     takes: dict[Path, _Take] = {}
     refused: dict[Path, str] = {}
     for recording in recordings:
-        samples = _read(recording)
+        try:
+            samples = _read(recording)
+        except AudioError as error:
+            refused[recording] = str(error)
+            continue
         if problem := _problem(samples):
             refused[recording] = problem
             continue

@@ -4,6 +4,7 @@
 - `pcm`: raw s16le, or a WAV, decoded from a byte stream.
 - `wav`: WAV files and the WAV format.
 - `soundfile_`: FLAC, Ogg, MP3 and other files, by libsndfile.
+- `ffmpeg`: what libsndfile does not read, decoded by ffmpeg.
 - `stdin`: standard input.
 - `command`: the standard output of any program.
 - `microphone`: the base of both kinds of microphone, and device selection.
@@ -19,11 +20,13 @@ import shutil
 import stat
 from pathlib import Path
 
+from kws.audio_files import is_for_ffmpeg
 from kws.config import SourceSettings
 from kws.errors import AudioError, ConfigError, FormatError, did_you_mean
 from kws.sources import arecord, pyaudio_
 from kws.sources.arecord import ArecordSource
 from kws.sources.command import CommandSource
+from kws.sources.ffmpeg import FfmpegSource
 from kws.sources.microphone import Device
 from kws.sources.network import TcpSource, UdpSource, is_address
 from kws.sources.pcm import Layout
@@ -154,5 +157,8 @@ def _open_file(settings: SourceSettings) -> Source:
         raise FormatError(
             f"An audio file must hold audio. Received: {name}, an empty file. Record it again."
         )
+    reader: type[WavSource | SoundFileSource | FfmpegSource]
     reader = WavSource if head == b"RIFF" else SoundFileSource
+    if is_for_ffmpeg(path):
+        reader = FfmpegSource
     return reader(path, chunk_ms=settings.chunk_ms, channel=settings.channel)

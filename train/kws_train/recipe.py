@@ -63,7 +63,7 @@ class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class WordCorpus(_Table, frozen=True, kw_only=True):
-    """A folder of isolated words: `word/speaker_nohash_n.*` or any `word/clip.*`."""
+    """A folder of words: `word/speaker_nohash_n.*`, `word/speaker/*` or any `word/clip.*`."""
 
     path: str
     """Relative to the data folder."""

@@ -1,3 +1,7 @@
+import os
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -120,3 +124,17 @@ def test_a_word_lies_where_it_is_loud_across_a_short_pause():
     start, end = word_span(levels)
     assert 3 <= start <= 4
     assert 11 <= end <= 15
+
+
+def test_files_that_cannot_be_read_are_left_out_and_said(recordings, tmp_path, no_ffmpeg):
+    takes = shutil.copytree(recordings[0], tmp_path / "takes")
+    whole = recordings_in([takes])
+    named_otherwise = Path(os.fsdecode(os.fsencode(takes) + b"/gr\xfcn.wav"))
+    whole[0].rename(named_otherwise)
+    (takes / "._take.wav").write_bytes(b"\0\5\x16\7")
+    (takes / "empty.wav").touch()
+    (takes / "phone.m4a").write_bytes(b"no matter what")
+    done = enroll("my word", recordings_in([takes]), tmp_path / "own.tflite")
+    assert set(done.scores) == {named_otherwise, *whole[1:]}
+    assert {path.name for path in done.refused} == {"._take.wav", "empty.wav", "phone.m4a"}
+    assert "needs ffmpeg" in done.refused[takes / "phone.m4a"]

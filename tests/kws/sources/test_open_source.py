@@ -2,10 +2,12 @@ import os
 import re
 import sys
 
+import numpy as np
 import pytest
+import sounds
 
 from kws.config import SourceSettings
-from kws.errors import AudioError, DeviceError
+from kws.errors import AudioError, DeviceError, FormatError
 from kws.sources import list_devices, open_source
 
 
@@ -68,3 +70,29 @@ def test_without_any_recorder_both_remedies_are_named(monkeypatch, tmp_path, use
     )
     with pytest.raises(DeviceError, match=f"^{re.escape(message)}$"):
         use()
+
+
+def test_a_file_that_only_ffmpeg_reads_is_opened_by_it(tmp_path, fake_ffmpeg):
+    wave = sounds.tone(440, 0.5)
+    path = fake_ffmpeg(tmp_path / "a.m4a", wave)
+    with open_source(SourceSettings(input=str(path))) as source:
+        for _ in range(2):  # every iteration begins at the start
+            assert np.array_equal(np.concatenate(list(source)), wave)
+
+
+def test_a_file_that_ffmpeg_cannot_read_is_an_error(tmp_path, fake_ffmpeg):
+    path = tmp_path / "a.m4a"
+    path.write_bytes(b"text")
+    message = f"An audio file must be readable. Received: {path} (Invalid data found). Remove it."
+    with (
+        open_source(SourceSettings(input=str(path))) as source,
+        pytest.raises(FormatError, match=f"^{re.escape(message)}$"),
+    ):
+        list(source)
+
+
+def test_without_ffmpeg_such_a_file_is_refused_at_once(tmp_path, no_ffmpeg):
+    path = tmp_path / "a.m4a"
+    path.write_bytes(b"AUDI")
+    with pytest.raises(FormatError, match=r"and \.m4a needs ffmpeg, which is not installed\."):
+        open_source(SourceSettings(input=str(path)))

@@ -7,7 +7,7 @@ import sounds
 from sounds import RATE_HZ
 
 from kws.errors import ConfigError, FormatError
-from kws_train.data.audio_files import audio_files, duration_s, read_samples
+from kws_train.data.audio_files import audio_files, duration_s, read_samples, readable
 
 
 def exactly(message):
@@ -26,8 +26,8 @@ def test_audio_files_are_found_by_their_endings_in_any_case_and_sorted(tmp_path)
 
 def test_no_audio_files_are_an_error_unless_they_are_optional(tmp_path):
     message = (
-        f"A data folder must hold audio (.flac, .ogg, .opus, .wav). Received: {tmp_path} with "
-        f"none. Unpack the data there, or name another folder."
+        f"A data folder must hold audio (WAV, FLAC, MP3, M4A or another kind). Received: "
+        f"{tmp_path} with none. Unpack the data there, or name another folder."
     )
     with pytest.raises(ConfigError, match=exactly(message)):
         audio_files(tmp_path)
@@ -125,3 +125,42 @@ def test_a_file_that_is_gone_is_said(tmp_path):
         FormatError, match=r"^An audio file must be readable\. Received: .*gone\.wav"
     ):
         read_samples(tmp_path / "gone.wav")
+
+
+def test_a_recording_of_a_phone_is_decoded_by_ffmpeg(tmp_path, fake_ffmpeg):
+    wave = sounds.tone(440, 1.0)
+    path = fake_ffmpeg(tmp_path / "a.m4a", wave)
+    assert np.array_equal(read_samples(path), wave)
+    assert duration_s(path) == 1.0
+    with pytest.raises(FormatError, match=r"^A word's clip must last 2 to 3 s\."):
+        read_samples(path, least_s=2, most_s=3)
+
+
+def test_a_file_that_libsndfile_fails_on_is_tried_with_ffmpeg(tmp_path, fake_ffmpeg):
+    wave = sounds.tone(440, 0.5)
+    path = fake_ffmpeg(tmp_path / "m4a_inside.wav", wave)
+    assert np.array_equal(read_samples(path), wave)
+    assert duration_s(path) == 0.5
+
+
+def test_mp3_needs_no_ffmpeg(tmp_path, no_ffmpeg):
+    path = sounds.write(tmp_path / "a.mp3", sounds.tone(440, 1.0))
+    assert audio_files(tmp_path) == [path]
+    assert len(read_samples(path)) == pytest.approx(RATE_HZ, rel=0.15)
+
+
+def test_what_cannot_be_read_is_left_out_and_said(tmp_path, caplog, no_ffmpeg):
+    good = sounds.write(tmp_path / "a.wav", sounds.tone(440, 0.5))
+    for name in ("._a.wav", *(f"{i}.m4a" for i in range(5))):
+        (tmp_path / name).write_bytes(b"\0\5\x16\7 no audio")
+    (tmp_path / "empty.wav").touch()
+    assert readable(audio_files(tmp_path)) == [good]
+    assert caplog.messages[0] == (
+        f"left out: An audio file must be readable. Received: {tmp_path / '._a.wav'}, no audio "
+        f"but the attributes of a.wav, as macOS stores them on other disks. Remove it."
+    )
+    assert caplog.messages[1] == (
+        f"left out: An audio file must be readable. Received: {tmp_path / '0.m4a'}, and .m4a "
+        f"needs ffmpeg, which is not installed. Install ffmpeg, or convert the file to WAV."
+    )
+    assert caplog.messages[-1] == "left out: 2 more"

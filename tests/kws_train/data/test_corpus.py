@@ -167,8 +167,8 @@ def test_a_folder_without_audio_is_refused(tmp_path, exists):
         (folder / "yes").mkdir(parents=True)
         (folder / "yes" / "readme.txt").write_text("no audio")
     message = (
-        f"A data folder must hold audio (.flac, .ogg, .opus, .wav). Received: {folder} with none. "
-        f"Unpack the data there, or name another folder."
+        f"A data folder must hold audio (WAV, FLAC, MP3, M4A or another kind). Received: {folder} "
+        f"with none. Unpack the data there, or name another folder."
     )
     with pytest.raises(ConfigError, match=exactly(message)):
         load_corpus(recipe(), tmp_path, split="train")
@@ -237,3 +237,18 @@ def test_an_alignment_that_is_missing_is_refused(spoken):
     (spoken / "alignment.jsonl").unlink()
     with pytest.raises(ConfigError, match=r"^An alignment must be a readable file\. Received: "):
         load_corpus(recipe(speech=[speech()]), spoken, split="train")
+
+
+def test_a_folder_for_each_speaker_within_a_word_holds_clips_of_the_word(tmp_path):
+    """A keyword's clips were unknown words called `anna` and `bert`."""
+    speakers = {split: speaker_of(split) for split in SPLITS}
+    for name in speakers.values():
+        for i in range(2):
+            write(tmp_path / "words" / "yes" / name / f"{i}.wav")
+            write(tmp_path / "words" / "tree" / name / f"{i}.wav")
+    for split in SPLITS:
+        corpus = load_corpus(recipe(keywords=["yes"]), tmp_path, split=split)
+        assert [clip.word for clip in corpus.clips["yes"]] == ["yes"] * 2
+        assert [clip.word for clip in corpus.clips[UNKNOWN]] == ["tree"] * 2
+        used = {clip.path.parent.name for clips in corpus.clips.values() for clip in clips}
+        assert used == {speakers[split]}

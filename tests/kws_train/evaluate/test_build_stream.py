@@ -109,3 +109,15 @@ def test_noise_can_be_chosen_by_name(tmp_path, make_tone):
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         noise_files(tmp_path, "5-*")
+
+
+def test_files_that_cannot_be_read_are_left_out_and_said(tmp_path, make_tone, caplog, no_ffmpeg):
+    clip = make_tone(tmp_path / "go" / "a.wav", hz=LOW_HZ)
+    speech = make_tone(tmp_path / "speech.wav", hz=HIGH_HZ, seconds=2)
+    noise = make_tone(tmp_path / "noise.wav", hz=MIDDLE_HZ, seconds=2)
+    phone = tmp_path / "go" / "b.m4a"
+    phone.write_bytes(b"...")
+    stream = build_stream([("go", clip), ("go", phone)], [speech, phone], [noise, phone])
+    assert stream.clips == (clip,)
+    (said,) = caplog.messages
+    assert said.startswith(f"left out: An audio file must be readable. Received: {phone}, and")

@@ -67,3 +67,16 @@ def test_reliability_compares_scores_with_how_often_they_are_right():
 def test_a_score_of_one_is_in_the_last_bin_and_no_scores_are_no_error():
     assert reliability([1.0], [True]).bins[0].high == 1.0
     assert reliability([], []).expected_error == 0.0
+
+
+def test_clips_in_folders_of_speakers_are_of_the_word(tmp_path):
+    for name in ("yes/anna/1.wav", "yes/bert/1.wav", "no/1.wav", "tree/anna/1.wav"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = labelled_clips(tmp_path, labels=["_silence_", "_unknown_", "yes", "no"], split="all")
+    assert [(str(path.relative_to(tmp_path)), label) for path, label in found] == [
+        ("no/1.wav", "no"),
+        ("tree/anna/1.wav", "_unknown_"),
+        ("yes/anna/1.wav", "yes"),
+        ("yes/bert/1.wav", "yes"),
+    ]

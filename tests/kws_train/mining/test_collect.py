@@ -117,7 +117,7 @@ def test_unreadable_files_are_listed_and_counted(recordings, tmp_path, caplog):
     rows = (tmp_path / "out" / "left_out.csv").read_text().splitlines()
     assert len(rows) == 2
     assert rows[1].startswith(f"{folder}/broken.flac,")
-    assert "skipped: An audio file must be readable." in caplog.text
+    assert "left out: An audio file must be readable." in caplog.text
 
 
 def test_only_unreadable_files_are_an_error(tmp_path):

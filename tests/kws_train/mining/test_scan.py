@@ -174,6 +174,6 @@ def test_a_folder_without_recordings_is_said(tmp_path, name, what):
     with pytest.raises(ConfigError) as raised:
         recordings_in([tmp_path / name])
     assert str(raised.value) == (
-        f"`kws mine` needs recordings (.flac, .ogg, .opus, .wav). Received: "
+        f"`kws mine` needs recordings (WAV, FLAC, MP3, M4A or another kind of audio). Received: "
         f"{tmp_path / name}, {what}. Give the folder of `[recording]`, or of your own recordings."
     )

@@ -82,3 +82,15 @@ def test_recordings_are_cut_once(tmp_path):
     first = import_recordings(tmp_path / "in", tmp_path / "out", label="robot")
     source.unlink()
     assert import_recordings(tmp_path / "in", tmp_path / "out", label="robot") == first
+
+
+def test_a_speaker_with_a_folder_is_in_one_split_and_overwrites_no_other(tmp_path):
+    for speaker in ("anna", "bert", "cleo", "dora"):
+        for i in range(3):
+            clip = [silence(0.3), voice(0.6, seed=i), silence(0.3)]
+            write(tmp_path / "in" / "robot" / speaker / f"{i}.wav", *clip)
+    imported = import_recordings(tmp_path / "in", tmp_path / "out", label="robot")
+    assert imported.n == {"train": 6, "validation": 3, "test": 3}
+    for split, speakers in (("train", "anna bert"), ("validation", "cleo"), ("test", "dora")):
+        found = names(tmp_path / "out" / split / "robot")
+        assert found == [f"{one}-{i}_nohash_0.flac" for one in speakers.split() for i in range(3)]

@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.progress import track
 
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
+from kws.audio_files import AUDIO_SUFFIXES
 from kws.errors import ConfigError
-from kws_train.data.audio_files import AUDIO_SUFFIXES
 from kws_train.data.librispeech import speaker_halves, speaker_of_utterance, transcripts_below
 from kws_train.parallel import Failure, JoblibBackend, map_corpus
 

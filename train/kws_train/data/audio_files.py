@@ -1,5 +1,7 @@
 """List audio files; read them as 16 kHz mono int16."""
 
+import logging
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -7,17 +9,28 @@ import soundfile
 import soxr
 
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
+from kws.audio_files import audio_below, decode, ffmpeg_command, is_for_ffmpeg, not_audio
 from kws.errors import ConfigError, FormatError
 from kws.features import Samples
 
-__all__ = ["AUDIO_SUFFIXES", "audio_files", "audio_matching", "duration_s", "read_samples"]
+__all__ = [
+    "audio_files",
+    "audio_matching",
+    "duration_s",
+    "log_left_out",
+    "read_samples",
+    "readable",
+]
 
-AUDIO_SUFFIXES = (".flac", ".ogg", ".opus", ".wav")
-"""Files with these endings, in upper or lower case, are audio."""
+log = logging.getLogger("kws.data")
+
+_N_LOGGED = 5
 
 
 def audio_files(folder: Path, pattern: str = "**/*", *, optional: bool = False) -> list[Path]:
     """Return the audio files in a folder whose paths match a pattern, sorted by path.
+
+    Files whose names are not UTF-8 are left out, with a warning.
 
     Parameters
     ----------
@@ -33,14 +46,47 @@ def audio_files(folder: Path, pattern: str = "**/*", *, optional: bool = False) 
     ConfigError
         If there are none and that is not `optional`.
     """
-    found = [folder] if folder.is_file() else sorted(folder.glob(pattern))
-    paths = [path for path in found if path.suffix.lower() in AUDIO_SUFFIXES]
+    paths, left_out = audio_below(folder, pattern)
+    log_left_out(left_out)
     if not paths and not optional:
         raise ConfigError(
-            f"A data folder must hold audio ({', '.join(AUDIO_SUFFIXES)}). Received: "
+            f"A data folder must hold audio (WAV, FLAC, MP3, M4A or another kind). Received: "
             f"{folder} with none. Unpack the data there, or name another folder."
         )
     return paths
+
+
+def readable(paths: Iterable[Path]) -> list[Path]:
+    """Return the files that can be read as audio; the others are left out, with a warning.
+
+    Of a file that libsndfile reads, only the header is checked.
+    """
+    good: list[Path] = []
+    left_out: dict[Path, str] = {}
+    for path in paths:
+        try:
+            duration_s(path)
+            good.append(path)
+        except FormatError as error:
+            left_out[path] = str(error)
+    log_left_out(left_out)
+    return good
+
+
+def log_left_out(left_out: Mapping[Path, str], *, listed: Path | None = None) -> None:
+    """Warn of files that are left out: the first five with the reason, the others by number.
+
+    Parameters
+    ----------
+    left_out : mapping of Path to str
+    listed : Path, optional
+        The file that lists them all.
+    """
+    where = f", see {listed}" if listed else ""
+    for reason in list(left_out.values())[:_N_LOGGED]:
+        log.warning("left out: %s", reason)
+    if len(left_out) > _N_LOGGED:
+        log.warning("left out: %d more%s", len(left_out) - _N_LOGGED, where)
 
 
 def audio_matching(root: Path, pattern: str) -> list[Path]:
@@ -79,7 +125,8 @@ def read_samples(
 ) -> Samples:
     """Read an audio file, or part of it, as int16, mono, 16 kHz.
 
-    Channels are averaged; other sample rates are resampled with soxr.
+    Channels are averaged; other sample rates are resampled with soxr. What libsndfile cannot read
+    is decoded by ffmpeg, where that is installed.
 
     Parameters
     ----------
@@ -98,40 +145,77 @@ def read_samples(
     FormatError
         If the file is not audio, is empty, or is shorter or longer than permitted.
     """
+    part = (start_s, end_s)
+    limits = {"least_s": least_s, "most_s": most_s}
+    if is_for_ffmpeg(path):
+        return _by_ffmpeg(path, part, limits)
     try:
-        with soundfile.SoundFile(path) as file:
-            rate_hz, n_frames = file.samplerate, file.frames
-            _check_length(path, n_frames / rate_hz, least_s=least_s, most_s=most_s)
-            first = min(n_frames, max(0, round(start_s * rate_hz)))
-            last = n_frames if end_s is None else min(n_frames, round(end_s * rate_hz))
-            if first:
-                file.seek(first)
-            samples = file.read(max(0, last - first), dtype="int16", always_2d=True)
+        return _by_libsndfile(path, part, limits)
     except (soundfile.SoundFileError, OSError) as error:
-        raise _not_audio(path, error) from error
-    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1).astype(np.int16)
-    return mono if rate_hz == RATE_HZ else soxr.resample(mono, rate_hz, RATE_HZ)
+        return _by_ffmpeg(path, part, limits, after=error)
 
 
 def duration_s(path: Path) -> float:
-    """Return how long an audio file is, from its header.
+    """Return how long an audio file is, from its header; what ffmpeg reads is decoded.
 
     Raises
     ------
     FormatError
         If the file is not audio, or is empty.
     """
+    if is_for_ffmpeg(path):
+        return len(_by_ffmpeg(path)) / RATE_HZ
     try:
         with soundfile.SoundFile(path) as file:
             seconds: float = file.frames / file.samplerate
     except (soundfile.SoundFileError, OSError) as error:
-        raise _not_audio(path, error) from error
-    _check_length(path, seconds, least_s=None, most_s=None)
+        return len(_by_ffmpeg(path, after=error)) / RATE_HZ
+    _check_length(path, seconds)
     return seconds
 
 
+def _by_libsndfile(
+    path: Path, part: tuple[float, float | None], limits: Mapping[str, float | None]
+) -> Samples:
+    start_s, end_s = part
+    with soundfile.SoundFile(path) as file:
+        rate_hz, n_frames = file.samplerate, file.frames
+        _check_length(path, n_frames / rate_hz, **limits)
+        first = min(n_frames, max(0, round(start_s * rate_hz)))
+        last = n_frames if end_s is None else min(n_frames, round(end_s * rate_hz))
+        if first:
+            file.seek(first)
+        samples = file.read(max(0, last - first), dtype="int16", always_2d=True)
+    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1).astype(np.int16)
+    return mono if rate_hz == RATE_HZ else soxr.resample(mono, rate_hz, RATE_HZ)
+
+
+def _by_ffmpeg(
+    path: Path,
+    part: tuple[float, float | None] = (0.0, None),
+    limits: Mapping[str, float | None] | None = None,
+    *,
+    after: Exception | None = None,
+) -> Samples:
+    """Decode by ffmpeg; `after` is libsndfile's error for a file that it should have read."""
+    start_s, end_s = max(0.0, part[0]), part[1]
+    if after and (not path.is_file() or not path.stat().st_size or ffmpeg_command(path) is None):
+        raise not_audio(path, str(after)) from after
+    length_s = None if end_s is None else max(0.0, end_s - start_s)
+    try:
+        decoded = decode(path, start_s=start_s, length_s=length_s)
+    except FormatError:
+        if after is None:
+            raise
+        raise not_audio(path, str(after)) from after
+    samples = np.frombuffer(decoded, "<i2").astype(np.int16)
+    if part == (0.0, None):
+        _check_length(path, len(samples) / RATE_HZ, **(limits or {}))
+    return samples
+
+
 def _check_length(
-    path: Path, seconds: float, *, least_s: float | None, most_s: float | None
+    path: Path, seconds: float, *, least_s: float | None = None, most_s: float | None = None
 ) -> None:
     if not seconds:
         raise FormatError(f"An audio file must hold samples. Received: none in {path}. Remove it.")
@@ -141,7 +225,3 @@ def _check_length(
             f"A word's clip must last {low_s} to {high_s:g} s. Received: {seconds:g} s in {path}. "
             f"Cut it, or move it to other data."
         )
-
-
-def _not_audio(path: Path, error: Exception) -> FormatError:
-    return FormatError(f"An audio file must be readable. Received: {path} ({error}). Remove it.")

@@ -1,6 +1,7 @@
 """Load one split of the corpora that a recipe names into memory.
 
-Word corpora have the layout of Speech Commands, `word/speaker_nohash_n.*`. Speech corpora have the
+Word corpora have the layout of Speech Commands, `word/speaker_nohash_n.*`, or a folder for each
+speaker of a word, `word/speaker/*`. Speech corpora have the
 layout of LibriSpeech and word times from `kws_train.data.align`, or any layout and no word times.
 Samples are int16, mono, 16 kHz.
 """
@@ -17,9 +18,9 @@ from kws.errors import ConfigError
 from kws.features import Samples
 from kws.manifest import UNKNOWN
 from kws_train.data.align import AlignedUtterance, read_alignment
-from kws_train.data.audio_files import audio_files, audio_matching, read_samples
+from kws_train.data.audio_files import audio_files, audio_matching, log_left_out, read_samples
 from kws_train.data.librispeech import quiet_utterances, speaker_halves
-from kws_train.data.splits import Split, is_validation, official_split
+from kws_train.data.splits import Split, check_layout, is_validation, official_split, word_of
 from kws_train.parallel import Failure, map_corpus
 from kws_train.recipe import DataRecipe, SpeechCorpus, WordCorpus
 
@@ -36,7 +37,6 @@ log = logging.getLogger("kws.data")
 
 _SHORTEST_WORD_S, _LONGEST_WORD_S = 0.05, 10.0  # longer files are recordings, not clips of one word
 _FEW_CLIPS = 5
-_N_LOGGED = 5
 
 
 @dataclass(frozen=True)
@@ -127,25 +127,22 @@ def write_left_out(path: Path, left_out: dict[Path, str]) -> None:
 
 def _log_summary(clips: dict[str, list[Clip]], left_out: dict[Path, str], *, split: Split) -> None:
     """Warn of files that were left out, and of keywords that have few clips."""
-    for path in list(left_out)[:_N_LOGGED]:
-        log.warning("left out: %s", left_out[path])
-    if len(left_out) > _N_LOGGED:
-        log.warning("left out: %d more", len(left_out) - _N_LOGGED)
+    log_left_out(left_out)
     for label, known in clips.items():
         if split == "train" and label != UNKNOWN and 0 < len(known) < _FEW_CLIPS:
             log.warning("few clips to train on, of `%s`: %d", label, len(known))
 
 
-def _check_case(paths: Sequence[Path], keywords: Sequence[str]) -> None:
+def _check_case(paths: Sequence[Path], root: Path, *, keywords: Sequence[str]) -> None:
     """Refuse a folder whose name differs from a keyword only in upper and lower case."""
     written = {keyword.casefold(): keyword for keyword in keywords}
-    for folder in sorted({path.parent for path in paths}):
-        keyword = written.get(folder.name.casefold(), folder.name)
-        if keyword != folder.name:
+    for word in sorted({word_of(path, root) for path in paths}):
+        keyword = written.get(word.casefold(), word)
+        if keyword != word:
             raise ConfigError(
-                f"Folders and keywords must be written alike. Received: {folder} for the keyword "
-                f"`{keyword}`. Rename the folder, or the keyword; merge two folders of the same "
-                f"word."
+                f"Folders and keywords must be written alike. Received: {root / word} for the "
+                f"keyword `{keyword}`. Rename the folder, or the keyword; merge two folders of the "
+                f"same word."
             )
 
 
@@ -172,13 +169,14 @@ def _word_clips(
     """Yield the clips of a word corpus that belong to a split; add unusable files to `left_out`."""
     paths = _paths(words, root, split=split)
     if not words.unknown:
-        _check_case(paths, keywords)
+        _check_case(paths, root / words.path, keywords=keywords)
+        check_layout(paths, root / words.path, keywords=keywords)
     if split == "train":
         left_out |= _empty_folders(root / words.path)
     samples, bad = _read_all(paths, least_s=_SHORTEST_WORD_S, most_s=_LONGEST_WORD_S)
     left_out |= bad
     for path, wave in samples:
-        word = path.parent.name
+        word = word_of(path, root / words.path)
         label = word if word in keywords and not words.unknown else UNKNOWN
         yield Clip(label, word, path, wave, words.weight, not words.synthetic)
 
@@ -189,20 +187,20 @@ def _paths(words: WordCorpus, root: Path, *, split: Split) -> list[Path]:
         log.warning("left out, not found: %s", folder)
         return []
     if words.split != "hash":
-        return _first_of_each(_words_below(folder), words.first) if split == words.split else []
-    return [path for path in _words_below(folder) if official_split(path) == split]
+        return _first_of_each(folder, words.first) if split == words.split else []
+    return [path for path in _words_below(folder) if official_split(path, root=folder) == split]
 
 
-def _first_of_each(paths: Sequence[Path], share: float) -> list[Path]:
+def _first_of_each(folder: Path, share: float) -> list[Path]:
     """Keep the first part of each word's clips by name, since neighbours share a speaker."""
     words: dict[str, list[Path]] = {}
-    for path in paths:
-        words.setdefault(path.parent.name, []).append(path)
+    for path in _words_below(folder):
+        words.setdefault(word_of(path, folder), []).append(path)
     return [path for clips in words.values() for path in clips[: round(share * len(clips))]]
 
 
 def _words_below(folder: Path) -> list[Path]:
-    return [path for path in audio_files(folder) if path.parent.name != "_background_noise_"]
+    return [path for path in audio_files(folder) if word_of(path, folder) != "_background_noise_"]
 
 
 def _speech(

@@ -7,7 +7,7 @@ Panayotov et al. 2015, "LibriSpeech: an ASR corpus based on public domain audio 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from kws_train.data.audio_files import AUDIO_SUFFIXES
+from kws.audio_files import AUDIO_SUFFIXES
 
 __all__ = [
     "quiet_utterances",

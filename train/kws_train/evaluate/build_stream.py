@@ -18,9 +18,9 @@ from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.errors import ConfigError
 from kws.features import Samples
 from kws.matching import Word
-from kws_train.data.audio_files import audio_files, read_samples
+from kws_train.data.audio_files import audio_files, read_samples, readable
 from kws_train.data.speech_span import Span, speech_span
-from kws_train.data.splits import SplitName, official_split
+from kws_train.data.splits import SplitName, check_layout, official_split, word_of
 from kws_train.scenes.augment import loop
 
 __all__ = ["Segment", "SnrRule", "Stream", "build_stream", "keyword_clips", "noise_files"]
@@ -72,6 +72,8 @@ def build_stream(
 ) -> Stream:
     """Concatenate keyword clips and utterances in turn, and add noise.
 
+    Files that cannot be read are left out, with a warning.
+
     Parameters
     ----------
     clips : sequence of (word, path)
@@ -97,6 +99,11 @@ def build_stream(
         If there are no clips or no background, `most_s` is too short for one clip, or the noise
         is silent.
     """
+    if clips and background:
+        good = set(readable(dict.fromkeys([*(path for _, path in clips), *background, *noise])))
+        clips = [(word, path) for word, path in clips if path in good]
+        background = [path for path in background if path in good]
+        noise = [path for path in noise if path in good]
     if not clips or not background:
         raise ConfigError(
             f"A stream needs clips and background speech. Received: {len(clips)} clips, "
@@ -143,10 +150,13 @@ def keyword_clips(
     data: Path, keywords: Sequence[str], *, split: SplitName = "test"
 ) -> list[tuple[str, Path]]:
     """Return the keyword clips of an official split, or of all, as (word, path), by path."""
+    paths = audio_files(data, optional=True)
+    check_layout(paths, data, keywords=keywords)
     return [
-        (path.parent.name, path)
-        for path in audio_files(data, optional=True)
-        if path.parent.name in keywords and split in (official_split(path), "all")
+        (word, path)
+        for path in paths
+        if (word := word_of(path, data)) in keywords
+        and split in (official_split(path, root=data), "all")
     ]
 
 

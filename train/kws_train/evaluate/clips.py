@@ -16,8 +16,8 @@ from kws.errors import ConfigError, FormatError, ModelError
 from kws.features import Features
 from kws.manifest import SILENCE, UNKNOWN
 from kws.model import Model
-from kws_train.data.audio_files import audio_files, read_samples
-from kws_train.data.splits import SplitName, official_split
+from kws_train.data.audio_files import audio_files, log_left_out, read_samples
+from kws_train.data.splits import SplitName, check_layout, official_split, word_of
 from kws_train.evaluate.traces import TAIL_SAMPLES
 
 __all__ = [
@@ -97,7 +97,7 @@ class ClipScores(msgspec.Struct, frozen=True, kw_only=True):
 def evaluate_clips(
     model: Model, data: Path, *, split: SplitName = "test", model_bytes: int = 0
 ) -> ClipScores:
-    """Classify the clips of a folder in the layout of Speech Commands.
+    """Classify the clips of a folder of words, `word/clip` or `word/speaker/clip`.
 
     The model runs over each clip from a fresh state, followed by half a second of silence.
 
@@ -117,12 +117,13 @@ def evaluate_clips(
     features = Features(model.manifest.features)
     output_ms = model.manifest.call_ms / model.n_outputs
     confusion = np.zeros((len(labels), len(labels)), int)
-    unreadable, scores, correct = [], [], []
+    left_out: dict[Path, str] = {}
+    scores, correct = [], []
     for path, label in labelled_clips(data, labels=labels, split=split):
         try:
             samples = read_samples(path)
-        except FormatError:
-            unreadable.append(str(path))
+        except FormatError as error:
+            left_out[path] = str(error)
             continue
         padded = np.concatenate((samples, np.zeros(TAIL_SAMPLES, np.int16)))
         posteriors = model.run(features.whole(padded))
@@ -130,6 +131,7 @@ def evaluate_clips(
         confusion[labels.index(label), predicted] += 1
         scores.append(score)
         correct.append(labels[predicted] == label)
+    log_left_out(left_out)
     totals = confusion.sum(axis=1)
     return ClipScores(
         accuracy=float(np.trace(confusion) / max(1, totals.sum())),
@@ -140,7 +142,7 @@ def evaluate_clips(
         recall={
             label: float(confusion[i, i] / totals[i]) for i, label in enumerate(labels) if totals[i]
         },
-        unreadable=unreadable,
+        unreadable=[str(path) for path in left_out],
         reliability=reliability(scores, correct),
     )
 
@@ -201,11 +203,13 @@ def labelled_clips(
     Folders such as `_unknown_` and `_silence_` are used whole: they were drawn for testing.
     """
     found = []
-    for path in audio_files(data, optional=True):
-        word = path.parent.name
+    paths = audio_files(data, optional=True)
+    check_layout(paths, data, keywords=[one for one in labels if not one.startswith("_")])
+    for path in paths:
+        word = word_of(path, data)
         if word == "_background_noise_":
             continue
-        if word.startswith("_") or split == "all" or official_split(path) == split:
+        if word.startswith("_") or split == "all" or official_split(path, root=data) == split:
             found.append((path, word if word in labels else UNKNOWN))
     if not found:
         raise ConfigError(

@@ -72,8 +72,9 @@ class ClipMetadata(NamedTuple):
     def of(self, clip: Path) -> dict[str, str]:
         """Return the attributes of a clip; empty where the table does not list it."""
         if self.key == "speaker":
-            return self.rows.get(speaker_of(clip), {})
-        return self.rows.get(f"{clip.parent.name}/{clip.name}", self.rows.get(clip.name, {}))
+            return self.rows.get(speaker_of(clip), self.rows.get(clip.parent.name, {}))
+        names = ("/".join(clip.parts[-n:]) for n in (3, 2, 1))
+        return next((self.rows[name] for name in names if name in self.rows), {})
 
 
 def read_metadata(path: Path) -> ClipMetadata:

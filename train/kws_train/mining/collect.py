@@ -15,7 +15,7 @@ from kws.errors import ConfigError, FormatError, ModelError, did_you_mean
 from kws.manifest import Manifest
 from kws.model import model_path, open_model
 from kws.model_check import check_model
-from kws_train.data.audio_files import read_samples
+from kws_train.data.audio_files import log_left_out, read_samples
 from kws_train.data.corpus import write_left_out
 from kws_train.mining.folder import Candidate, MinedFolder
 from kws_train.mining.peaks import MIN_SCORE, MIN_SEPARATION_S, Peak
@@ -29,7 +29,6 @@ __all__ = ["CandidateSet", "collect_candidates"]
 log = logging.getLogger("kws.mine")
 
 _BEFORE_S, _AFTER_S = 1.5, 1.0
-_N_LOGGED = 5
 
 
 class CandidateSet(NamedTuple):
@@ -228,10 +227,7 @@ def _cut(out: Path, scan: FileScan, peak: Peak, *, rank: int) -> Candidate:
 
 def _list_left_out(out: Path, left_out: dict[Path, str]) -> None:
     write_left_out(out / "left_out.csv", left_out)
-    for reason in list(left_out.values())[:_N_LOGGED]:
-        log.warning("skipped: %s", reason)
-    if len(left_out) > _N_LOGGED:
-        log.warning("skipped: %d more, see %s", len(left_out) - _N_LOGGED, out / "left_out.csv")
+    log_left_out(left_out, listed=out / "left_out.csv")
 
 
 def _no_candidate(scans: Sequence[FileScan], thresholds: dict[str, float]) -> ConfigError:

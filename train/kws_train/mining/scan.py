@@ -17,7 +17,7 @@ import numpy as np
 from kws.errors import ConfigError
 from kws.events import Detection, NearMiss
 from kws.model import Model, backbone_path, open_model
-from kws_train.data.audio_files import AUDIO_SUFFIXES, audio_files, duration_s, read_samples
+from kws_train.data.audio_files import audio_files, duration_s, read_samples
 from kws_train.evaluate.traces import posterior_trace
 from kws_train.mining.label_log import read_lines
 from kws_train.mining.peaks import WORD_S, Peak, find_peaks, merge_recorded_event
@@ -105,7 +105,7 @@ def recordings_in(folders: Iterable[Path]) -> list[Path]:
         if not audio:
             what = "no such folder" if not folder.exists() else "none in it"
             raise ConfigError(
-                f"`kws mine` needs recordings ({', '.join(sorted(AUDIO_SUFFIXES))}). "
+                f"`kws mine` needs recordings (WAV, FLAC, MP3, M4A or another kind of audio). "
                 f"Received: {folder}, {what}. Give the folder of `[recording]`, or of your own "
                 f"recordings."
             )

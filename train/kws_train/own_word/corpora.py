@@ -2,7 +2,6 @@
 
 import hashlib
 import itertools
-import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +12,8 @@ import soundfile
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.errors import FormatError
 from kws_train.atomic import link
-from kws_train.data.audio_files import audio_files, read_samples
-from kws_train.data.splits import is_validation, official_split, speaker_of
+from kws_train.data.audio_files import audio_files, log_left_out, read_samples, readable
+from kws_train.data.splits import is_validation, official_split, speaker_of, word_of
 from kws_train.synth.lexicon import common_words, probability
 
 __all__ = [
@@ -26,8 +25,6 @@ __all__ = [
     "random_sentences",
     "split_voices",
 ]
-
-log = logging.getLogger("kws_train.own_word")
 
 _TEST_SHARE = 0.2  # of noise
 _VOICE_SHARES = (0.1, 0.1)  # of voices, for testing and for validation
@@ -68,6 +65,7 @@ def import_speech(folder: Path, out: Path) -> None:
     if done.is_file():
         return
     paths = audio_files(folder)
+    left_out: dict[Path, str] = {}
     n = round(_SEGMENT_S * RATE_HZ)
     n_train = 0
     for split in ("train", "test"):
@@ -76,7 +74,7 @@ def import_speech(folder: Path, out: Path) -> None:
         try:
             samples = read_samples(path)
         except FormatError as error:
-            log.warning("skipped: %s", error)
+            left_out[path] = str(error)
             continue
         for k, start in enumerate(range(0, max(1, len(samples) - n // 4), n)):
             is_test = (i if len(paths) >= _MIN_FILES_TO_SPLIT else k) % 5 == 4
@@ -86,6 +84,7 @@ def import_speech(folder: Path, out: Path) -> None:
                 name = _name_for_split(name, for_validation=n_train % _VALIDATION_EVERY == 0)
             segment = out / ("test" if is_test else "train") / f"{name}.flac"
             soundfile.write(segment, samples[start : start + n], RATE_HZ)
+    log_left_out(left_out)
     done.touch()
 
 
@@ -97,12 +96,14 @@ def import_words(folder: Path, out: Path, *, without: Sequence[str], seed: int) 
     random = np.random.default_rng(seed)
     words: dict[str, list[Path]] = {}
     for path in audio_files(folder):
-        if path.parent.name not in without and not path.parent.name.startswith("_"):
-            words.setdefault(path.parent.name, []).append(path)
+        word = word_of(path, folder)
+        if word not in without and not word.startswith("_"):
+            words.setdefault(word, []).append(path)
     for word, paths in words.items():
-        known = [path for path in paths if official_split(path) != "test"]
+        known = [path for path in paths if official_split(path, root=folder) != "test"]
         for i in random.permutation(len(known))[:_MAX_CLIPS_PER_WORD]:
-            link(known[i], out / word / known[i].name)
+            name = "-".join(known[i].relative_to(folder).parts[1:]) or known[i].name
+            link(known[i], out / word / name)
     out.mkdir(parents=True, exist_ok=True)
     done.touch()
 
@@ -130,10 +131,10 @@ def import_noise(folder: Path, out: Path) -> None:
     """
     if all((folder / split).is_dir() for split in ("train", "test")):
         for split in ("train", "test"):
-            for path in audio_files(folder / split):
+            for path in readable(audio_files(folder / split)):
                 link(path, out / split / f"{path.parent.name}-{path.name}")
         return
-    paths = audio_files(folder)
+    paths = readable(audio_files(folder))
     for path in paths:
         is_test = _hash(path.stem.rpartition("-")[0] or path.stem) < _TEST_SHARE
         is_in_both = len(paths) < _MIN_FILES_TO_SPLIT

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kws.errors import ConfigError
-from kws_train.data.audio_files import audio_files
+from kws_train.data.audio_files import audio_files, log_left_out, readable
 from kws_train.data.corpus import unaligned_utterances
 from kws_train.data.librispeech import quiet_utterances, speaker_halves
 from kws_train.evaluate.build_stream import keyword_clips
@@ -90,6 +90,7 @@ def prepare_recordings(request: Request, workspace: Workspace) -> None:
         for label in labels_of_request(request):
             imported = import_recordings(folder, workspace.recordings, label=label, splits=wanted)
             workspace.notify(f"recordings of {label} in {folder}: {imported.describe()}")
+            log_left_out({Path(path): reason for path, reason in imported.left_out.items()})
     if request.test is None and request.recordings and not n_test_recordings(request, workspace):
         workspace.notify(
             "  too few to set some aside for testing: figures will be of synthetic voices, if any"
@@ -214,4 +215,4 @@ def _prepare_other_words(request: Request, workspace: Workspace) -> None:
         known = [
             path for one in speech for path in unaligned_utterances(one, Path(), without=labels)
         ]
-        cut_words(known, out, n=_N_CUT_WORDS, seed=request.seed)
+        cut_words(readable(known), out, n=_N_CUT_WORDS, seed=request.seed)

@@ -23,6 +23,7 @@ _MIN_PEAK_DBFS = -55.0  # of the loudest 20 ms; below it is microphone noise
 _MARGIN_S = 0.25
 _MAX_CLIP_S = 4.0  # longer recordings are searched for takes
 _MIN_RECORDINGS_TO_SPLIT = 10
+_MIN_SPEAKERS_TO_SPLIT = 3
 _TEST_SHARE, _VALIDATION_SHARE = 0.2, 0.1
 
 
@@ -56,9 +57,11 @@ def import_recordings(
 ) -> ImportedRecordings:
     """Cut recordings of a phrase into clips `out/split/label/name_nohash_n.flac`.
 
-    Recordings longer than four seconds are cut into takes by voice activity. Recordings with
-    neighbouring names are assumed to be of one speaker, so that splits are ranges of names: of ten
-    recordings or more, the last fifth is for testing and the tenth before it for validation.
+    Recordings longer than four seconds are cut into takes by voice activity. A folder below that
+    of the recordings is a speaker: with three speakers or more, each is in one split. Else
+    recordings with neighbouring names are assumed to be of one speaker, so that splits are ranges
+    of names: of ten recordings or more, the last fifth is for testing and the tenth before it for
+    validation.
 
     Parameters
     ----------
@@ -77,28 +80,32 @@ def import_recordings(
     done = out / f"{label}.{'-'.join(splits)}.json"
     if done.is_file():
         return msgspec.json.decode(done.read_bytes(), type=ImportedRecordings)
-    paths = audio_files(folder / label if (folder / label).is_dir() else folder)
+    root = folder / label if (folder / label).is_dir() else folder
+    paths = audio_files(root)
     left_out: dict[str, str] = {}
     takes: list[tuple[str, list[Samples]]] = []
+    speakers: list[str] = []
     n_narrow = 0
     for path in paths:
         try:
             found = list(_takes(read_samples(path), text=label))
-            n_narrow += soundfile.info(path).samplerate < RATE_HZ
+            n_narrow += _is_narrow(path)
         except FormatError as error:
             left_out[str(path)] = str(error)
             continue
         if not found:
             left_out[str(path)] = f"A recording must hold the phrase. Received: no voice in {path}."
             continue
-        takes.append((path.stem, found))
+        inside = path.relative_to(root).with_suffix("").parts if path != root else (path.stem,)
+        takes.append(("-".join(inside), found))
+        speakers.append(inside[0] if len(inside) > 1 else "")
     if not takes:
         reason = next(iter(left_out.values()))
         raise ConfigError(
             f"Recordings must hold the phrase `{label}`, spoken. Received: {len(paths)} files in "
             f"{folder}, none of them usable. The first: {reason} Record it: `kws record {label}`."
         )
-    counts = _write_clips(takes, _assign_splits(len(takes), splits), out, label=label)
+    counts = _write_clips(takes, _assign_splits(speakers, splits), out, label=label)
     imported = ImportedRecordings(n=counts, left_out=left_out, n_narrow=n_narrow)
     done.write_bytes(msgspec.json.encode(imported))
     return imported
@@ -130,6 +137,14 @@ def _takes(samples: Samples, *, text: str) -> Iterator[Samples]:
             yield clip
 
 
+def _is_narrow(path: Path) -> bool:
+    """Return whether a recording is sampled at less than 16 kHz; False where only ffmpeg knows."""
+    try:
+        return bool(soundfile.info(path).samplerate < RATE_HZ)
+    except soundfile.SoundFileError:
+        return False
+
+
 def _trim(samples: Samples, *, text: str) -> Samples:
     """Cut a short recording to its speech, with a margin of its background."""
     start, end = speech_span(samples, said=text)
@@ -137,12 +152,28 @@ def _trim(samples: Samples, *, text: str) -> Samples:
     return samples[max(0, start - margin) : end + margin]
 
 
-def _assign_splits(n: int, splits: Sequence[str]) -> list[str]:
-    """Return the splits of n recordings in order; fewer than ten are all for training."""
+def _assign_splits(speakers: Sequence[str], splits: Sequence[str]) -> list[str]:
+    """Return the splits of recordings in order; fewer than ten are all for training."""
+    n = len(speakers)
     if list(splits) == ["test"]:
         return ["test"] * n
     is_split = n >= _MIN_RECORDINGS_TO_SPLIT
     n_test = round(_TEST_SHARE * n) if is_split and "test" in splits else 0
     n_validation = max(1, round(_VALIDATION_SHARE * n)) if is_split else 0
+    if is_split and "" not in speakers and len(set(speakers)) >= _MIN_SPEAKERS_TO_SPLIT:
+        whole = _whole_speakers(speakers, n_test)
+        whole_validation = _whole_speakers(speakers[: n - whole], n_validation)
+        if whole + whole_validation < n:
+            n_test, n_validation = whole, whole_validation
     n_train = n - n_test - n_validation
     return ["train"] * n_train + ["validation"] * n_validation + ["test"] * n_test
+
+
+def _whole_speakers(speakers: Sequence[str], n_least: int) -> int:
+    """Return the number of recordings of the last speakers, with `n_least` at least, if any."""
+    if not n_least:
+        return 0
+    first = len(speakers) - n_least
+    while first and speakers[first - 1] == speakers[first]:
+        first -= 1
+    return len(speakers) - first

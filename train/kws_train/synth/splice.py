@@ -18,7 +18,7 @@ from rich.progress import track
 
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.errors import ConfigError
-from kws_train.data.audio_files import audio_files, read_samples
+from kws_train.data.audio_files import audio_files, read_samples, readable
 from kws_train.data.splits import official_split, speaker_of
 from kws_train.scenes.augment import stretch as stretched
 
@@ -88,9 +88,9 @@ def splice(
     folder = out / word
     folder.mkdir(parents=True, exist_ok=True)
     for i, (path, part) in enumerate(first):
-        chosen = [_partner(path, other, random) for other in others]
+        chosen = [_partner(path, other, random, corpus=corpus) for other in others]
         stretches = random.uniform(*stretch, len(parts))
-        name = f"{speaker_of(path)}_nohash_{i}.flac"
+        name = f"{speaker_of(path, root=corpus)}_nohash_{i}.flac"
         soundfile.write(folder / name, _joined([part, *chosen], stretches), RATE_HZ)
     return len(first)
 
@@ -103,7 +103,7 @@ def _find(
     corpus: Path, word: str, phone: str, *, most: int, random: np.random.Generator
 ) -> list[tuple[Path, PhoneSpan]]:
     """Return the phone in clips of the word, by file name; clips that do not align are omitted."""
-    paths = audio_files(corpus / word)
+    paths = readable(audio_files(corpus / word))
     chosen = sorted(paths[i] for i in random.permutation(len(paths))[:most])
     decoder = Decoder(lm=None, loglevel="FATAL", bestpath=False)
     found = []
@@ -125,12 +125,16 @@ def _find(
 
 
 def _partner(
-    path: Path, found: list[tuple[Path, PhoneSpan]], random: np.random.Generator
+    path: Path,
+    found: list[tuple[Path, PhoneSpan]],
+    random: np.random.Generator,
+    *,
+    corpus: Path,
 ) -> PhoneSpan:
     """Draw a part of the same speaker, else of the same split, else of any."""
-    same = [part for other, part in found if speaker_of(other) == speaker_of(path)]
-    split = official_split(path)
-    pool = same or [part for other, part in found if official_split(other) == split]
+    speaker, split = speaker_of(path, root=corpus), official_split(path, root=corpus)
+    same = [part for other, part in found if speaker_of(other, root=corpus) == speaker]
+    pool = same or [part for other, part in found if official_split(other, root=corpus) == split]
     pool = pool or [part for _, part in found]
     return pool[int(random.integers(len(pool)))]
 
