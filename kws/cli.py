@@ -221,16 +221,13 @@ def info(model: str, as_json: bool) -> None:
 
     MODEL is a bundled name or a .tflite.
     """
-    import msgspec
-
-    from kws.commands.info import facts
+    from kws.commands.info import facts, manifest_json
     from kws.manifest import read_manifest
     from kws.model import model_path
 
     manifest, content = read_manifest(model_path(model))
     if as_json:
-        everything = {**msgspec.to_builtins(manifest), "model_bytes": len(content)}
-        click.echo(msgspec.json.encode(everything).decode())
+        click.echo(manifest_json(manifest, n_bytes=len(content)))
         return
     for title, text in facts(manifest, n_bytes=len(content)):
         click.echo(textwrap.fill(text, initial_indent=f"{title:<13} ", **_FACTS) or title)

@@ -26,6 +26,7 @@ __all__ = [
     "KwsError",
     "ModelError",
     "did_you_mean",
+    "printable",
 ]
 
 
@@ -56,9 +57,15 @@ class FormatError(AudioError):
 
 
 class ModelError(KwsError):
-    """A model file, its manifest or its interpreter that cannot be used."""
+    """A model file, its manifest or its interpreter that cannot be used.
+
+    Control characters in the message are escaped: names and texts of an untrusted file are in it.
+    """
 
     exit_code = 4
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class HookError(KwsError):
@@ -71,3 +78,15 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Return " Did you mean `x`?" for the nearest of `choices`, or an empty string."""
     near = difflib.get_close_matches(word, list(choices), n=1)
     return f" Did you mean `{near[0]}`?" if near else ""
+
+
+def printable(text: str) -> str:
+    """Return a text with its control characters escaped, for a terminal or a log.
+
+    Characters that reorder text, and surrogates, are escaped as well.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
+    )

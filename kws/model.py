@@ -128,11 +128,18 @@ class Model(ABC):
         n_values = self.manifest.embedding or len(self.manifest.labels)
         return np.concatenate(steps) if steps else np.empty((0, n_values), np.float32)
 
+    def tensor_shapes(self) -> list[list[int]]:
+        """Return the present shapes of all tensors; those of a bounded network never change."""
+        return [tensor["shape"].tolist() for tensor in self._interpreter.get_tensor_details()]
+
     def _invoke(self, frames: Array, /) -> Posteriors:
-        quantised = self._input_scale.to_integers(frames).reshape(self._input["shape"])
-        self._interpreter.set_tensor(self._frames_in, quantised)
-        self._interpreter.invoke()
-        raw = self._interpreter.get_tensor(self._posteriors_out)
+        try:
+            quantised = self._input_scale.to_integers(frames).reshape(self._input["shape"])
+            self._interpreter.set_tensor(self._frames_in, quantised)
+            self._interpreter.invoke()
+            raw = self._interpreter.get_tensor(self._posteriors_out)
+        except _INTERPRETER_ERRORS as error:
+            raise _cannot_run(error) from error
         return self._output_scale.to_values(raw).reshape(-1, raw.shape[-1])
 
 
@@ -270,11 +277,7 @@ def open_model(
         model = kind(manifest, content, n_threads=n_threads, reference=reference)
         model.try_step()
     except _INTERPRETER_ERRORS as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ModelError(
-            f"The model must be one that {_runtime().__name__.split('.')[0]} can run. Received: "
-            f"{reason}. Copy or export it again, or update the interpreter."
-        ) from error
+        raise _cannot_run(error) from error
     return model
 
 
@@ -407,6 +410,14 @@ def _runtime() -> ModuleType:
                 "can be imported. Run `pip install ai-edge-litert`, or on 32-bit ARM with Python "
                 "up to 3.11 `pip install tflite-runtime 'numpy<2'`."
             ) from error
+
+
+def _cannot_run(error: Exception) -> ModelError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return ModelError(
+        f"The model must be one that {_runtime().__name__.split('.')[0]} can run. Received: "
+        f"{reason}. Copy or export it again, or update the interpreter."
+    )
 
 
 def _pick(tensors: dict[str, Any], name: str, *, what: str, manifest: Manifest) -> Any:

@@ -1,29 +1,50 @@
-"""Open an untrusted model in a subprocess first: a malformed file can crash the interpreter.
+"""Run an untrusted model in a subprocess first: a malformed file can crash the interpreter.
 
 Interpreters are C++ and trust the numbers in a file: of 12,000 files with some bytes changed, 26
 ended LiteRT 2.3 with SIGABRT or SIGSEGV in `allocate_tensors`. No check in Python finds them all.
-The subprocess opens the file within limits of memory and time. The model needs no more memory
-afterwards, because the tensors of a network are allocated once.
+The subprocess reads the operators, builds the features and runs both on noise, full scale and
+silence within limits of memory and time. The model needs no more memory afterwards: the size of
+its tensors does not depend on audio.
 
-`python -m kws.model_check MODEL N_THREADS` is the subprocess; it prints the error in the file.
+`python -m kws.model_check MODEL N_THREADS PARENT` is the subprocess; it prints the error in the
+file, and ends with the process of number PARENT.
 """
 
 import contextlib
+import ctypes
 import functools
+import os
 import resource
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from kws.errors import ModelError
-from kws.model import Model, bundled_models, open_model
+import numpy as np
+import numpy.typing as npt
 
-__all__ = ["check_model", "main", "open_bounded"]
+from kws.errors import ModelError
+from kws.features import Features
+from kws.manifest import FeatureSettings, Manifest, read_manifest
+from kws.model import Model, bundled_models, model_path, open_embedding, open_model
+from kws.operators import check_operators
+
+__all__ = ["check_features", "check_model", "main", "open_bounded"]
 
 _MOST_MB = 128.0
+_MOST_PRODUCTS = 1 << 20  # of a frame
+_MOST_PRODUCTS_PER_S = 100_000_000
+_MOST_CALL_S = 10.0
 _MEMORY_BYTES = 2 << 30
-_CPU_S, _WALL_S = 30, 120
+_CPU_S, _WALL_S = 5, 60
+_START_CPU_S = 30
+_TRIAL_S = 1.0  # of each signal
+_FULL_SCALE = 32_767
+_SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
+
+_Samples = npt.NDArray[np.int16]
 
 
 def check_model(path: Path, *, n_threads: int = 1) -> None:
@@ -34,8 +55,8 @@ def check_model(path: Path, *, n_threads: int = 1) -> None:
     Raises
     ------
     ModelError
-        If the model is invalid, crashes the subprocess, or needs more than 128 MiB of memory or
-        30 s of CPU time.
+        If the model is invalid, crashes the subprocess, needs more than 128 MiB of memory or 5 s of
+        CPU time, is slower than real time, or has a step whose cost depends on the audio.
     """
     if path in bundled_models().values():
         return
@@ -47,13 +68,12 @@ def check_model(path: Path, *, n_threads: int = 1) -> None:
 
 
 def main() -> int:
-    """Open the model that the command line names; return 0, or the exit code of the error."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_S, _CPU_S))
-    with contextlib.suppress(ValueError, OSError):  # a lower limit holds already
-        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+    """Run the model that the command line names; return 0, or the exit code of the error."""
+    _end_with(int(sys.argv[3]))
+    _limit_resources()
     for path in list(bundled_models().values())[:1]:
-        open_model(path)  # the memory of the interpreter itself does not count
+        _run(open_model(path))  # the memory of the libraries themselves does not count
+    _limit(resource.RLIMIT_CPU, int(time.process_time()) + 1 + _CPU_S)
     try:
         open_bounded(Path(sys.argv[1]), n_threads=int(sys.argv[2]))
     except ModelError as error:
@@ -63,21 +83,135 @@ def main() -> int:
 
 
 def open_bounded(path: Path, *, n_threads: int = 1) -> Model:
-    """Open a model that needs no more than 128 MiB; without /proc, memory is not limited.
+    """Open a model and run it, within 128 MiB; without /proc, memory is not limited.
 
     Raises
     ------
     ModelError
-        As in `open_model`, or if it needs more.
+        As in `open_model`, or if it breaks a bound of `check_model`.
     """
     before_mb = _peak_mb()
+    manifest, content = read_manifest(model_path(path))
+    check_features(manifest, name=str(path))
+    check_operators(content, name=str(path))
     model = open_model(path, n_threads=n_threads)
+    cpu_s = _run(model)
     if (needed_mb := _peak_mb() - before_mb) > _MOST_MB:
         raise ModelError(
             f"A model must run within {_MOST_MB:g} MiB of memory. Received: {path}, which takes "
             f"{needed_mb:.0f} MiB. Train a smaller one; if it is small, it is damaged or malicious."
         )
+    if cpu_s >= 1:
+        raise ModelError(
+            f"A model must be faster than real time. Received: {path}, which takes {cpu_s:.1f} s "
+            f"of CPU time for 1 s of audio. Train a smaller one, or raise `hop_samples`."
+        )
+    model.reset()
     return model
+
+
+def check_features(manifest: Manifest, *, name: str) -> None:
+    """Check that the features of a model have a bounded cost, before they are built.
+
+    Each number in the manifest has its bounds; their product has not.
+
+    Raises
+    ------
+    ModelError
+        If a frame takes more than 2^20 products, a second of audio more than 10^8, or a call of
+        the network is due less often than every 10 s.
+    """
+    products = _products_of_frame(manifest.features)
+    per_s = products * manifest.features.sample_rate_hz / manifest.features.hop_samples
+    if products > _MOST_PRODUCTS or per_s > _MOST_PRODUCTS_PER_S:
+        raise ModelError(
+            f"The features of a model must take at most {_MOST_PRODUCTS:,} products a frame and "
+            f"{_MOST_PRODUCTS_PER_S:,} a second. Received: {products:,} and {per_s:,.0f} in "
+            f"{name}. Use a smaller `n_fft`, fewer bands or a longer hop."
+        )
+    if manifest.call_ms > 1000 * _MOST_CALL_S:
+        raise ModelError(
+            f"A network must be called every {_MOST_CALL_S:g} s at least. Received: every "
+            f"{manifest.call_ms / 1000:.0f} s in {name}. Export it with fewer `hop_frames`."
+        )
+
+
+def _products_of_frame(settings: FeatureSettings) -> int:
+    """Return the multiplications of a frame: the transform, and the matrices after it."""
+    n_fft = settings.n_fft
+    n_parts = n_fft + 2
+    transform = 5 * n_fft * n_fft.bit_length() // 2
+    if settings.kind == "spectrogram":
+        return transform + n_parts * settings.n_features
+    cepstra = settings.n_mels * settings.n_mfcc if settings.kind == "mfcc" else 0
+    return transform + n_parts * settings.n_mels + cepstra
+
+
+def _run(model: Model) -> float:
+    """Run a model and its features on noise, full scale and silence; return CPU s per s of audio.
+
+    Raises
+    ------
+    ModelError
+        If it fails, or its tensors grow from call to call.
+    """
+    manifest = model.manifest
+    features = Features(manifest.features)
+    embedding = open_embedding(manifest.takes) if manifest.takes else None
+    hop = (manifest.takes or manifest).hop_frames
+    started_s, n_samples = time.process_time(), 0
+    shapes = None
+    for samples in _signals(manifest):
+        frames = features.process(samples)
+        for at in range(0, len(frames) - hop + 1, hop):
+            step = frames[at : at + hop]
+            model_input = embedding.step(step) if embedding else step
+            if len(model_input) == manifest.hop_frames:
+                model.step(model_input)
+        n_samples += len(samples)
+        if shapes is not None and shapes != model.tensor_shapes():
+            raise ModelError(
+                f"The tensors of a network must keep their sizes. Received: `{manifest.name}`, "
+                f"whose memory grows from call to call. Export it with variables of fixed shapes."
+            )
+        shapes = model.tensor_shapes()
+    audio_s = n_samples / manifest.features.sample_rate_hz
+    return (time.process_time() - started_s) / audio_s
+
+
+def _signals(manifest: Manifest) -> Iterator[_Samples]:
+    """Yield noise, a square wave of full scale, and silence: a second, or two calls, of each."""
+    rate_hz, window = manifest.features.sample_rate_hz, manifest.features.window_samples
+    n = max(int(_TRIAL_S * rate_hz), 2 * manifest.call_samples) + window
+    noise = np.random.default_rng(1).integers(-_FULL_SCALE, _FULL_SCALE, n, dtype=np.int16)
+    yield noise
+    square = np.where(np.arange(n) // 20 % 2, _FULL_SCALE, -_FULL_SCALE - 1)
+    yield square.astype(np.int16)
+    yield np.zeros(n, np.int16)
+
+
+def _limit_resources() -> None:
+    _limit(resource.RLIMIT_CORE, 0)
+    _limit(resource.RLIMIT_CPU, _START_CPU_S)
+    _limit(resource.RLIMIT_AS, _MEMORY_BYTES)
+
+
+def _limit(what: int, limit: int) -> None:
+    """Lower a limit; a lower one that holds already stays."""
+    with contextlib.suppress(ValueError, OSError):
+        _, most = resource.getrlimit(what)
+        if what == resource.RLIMIT_CPU:
+            resource.setrlimit(what, (limit, most))  # SIGXCPU names the reason
+        else:
+            resource.setrlimit(what, (limit, limit))
+
+
+def _end_with(parent: int) -> None:
+    """Let the kernel kill this process when its parent ends, whatever the interpreter is doing."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, int(signal.SIGKILL))
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _peak_mb() -> float:
@@ -91,10 +225,10 @@ def _peak_mb() -> float:
 
 @functools.lru_cache(maxsize=64)
 def _check_file(path: Path, n_threads: int, _state: tuple[int, ...]) -> None:
-    command = [sys.executable, "-P", "-m", "kws.model_check", str(path), str(n_threads)]
+    command = [sys.executable, "-P", "-m", "kws.model_check", str(path.absolute())]
     try:
         ended = subprocess.run(
-            command,
+            [*command, str(n_threads), str(os.getpid())],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=_WALL_S,
@@ -113,6 +247,8 @@ def _check_file(path: Path, n_threads: int, _state: tuple[int, ...]) -> None:
 
 
 def _outcome(status: int) -> str:
+    if status == -signal.SIGXCPU:
+        return f"more than {_CPU_S} s of CPU time"
     if status >= 0:
         return f"exit status {status}"
     with contextlib.suppress(ValueError):
@@ -122,7 +258,7 @@ def _outcome(status: int) -> str:
 
 def _refused(path: Path, received: str) -> ModelError:
     return ModelError(
-        f"A model must open in a subprocess before it is used. Received: {received} from {path}. "
+        f"A model must run in a subprocess before it is used. Received: {received} from {path}. "
         f"The file is damaged or malicious: copy or export it again."
     )
 

@@ -2,13 +2,33 @@
 
 from collections.abc import Iterator
 
+import msgspec
+
+from kws.errors import printable
 from kws.manifest import Manifest
 
-__all__ = ["facts"]
+__all__ = ["facts", "manifest_json"]
 
 
 def facts(manifest: Manifest, *, n_bytes: int) -> Iterator[tuple[str, str]]:
-    """Describe a manifest: a title and a text per line."""
+    """Describe a manifest: a title and a text per line, control characters escaped."""
+    for title, text in _facts(manifest, n_bytes=n_bytes):
+        yield title, printable(text)
+
+
+def manifest_json(manifest: Manifest, *, n_bytes: int) -> str:
+    """Return a manifest and the size of its file as a line of JSON, control characters escaped."""
+    everything = {**msgspec.to_builtins(manifest), "model_bytes": n_bytes}
+    text = msgspec.json.encode(everything).decode()
+    return "".join(one if one.isprintable() else _json_escape(one) for one in text)
+
+
+def _json_escape(character: str) -> str:
+    units = character.encode("utf-16-be").hex()
+    return "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4))
+
+
+def _facts(manifest: Manifest, *, n_bytes: int) -> Iterator[tuple[str, str]]:
     features, decision = manifest.features, manifest.decision
     hop_ms = 1000 * features.hop_samples / features.sample_rate_hz
     window_ms = 1000 * features.window_samples / features.sample_rate_hz

@@ -1,7 +1,9 @@
 """One source with the models that run on it."""
 
+import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -11,6 +13,7 @@ from kws.audio import SAMPLE_RATE_HZ, level_dbfs
 from kws.config import Config, GateSettings, ListenerSettings
 from kws.daemon.backlog import AudioBlock
 from kws.daemon.source_supervisor import SourceSupervisor
+from kws.errors import ModelError
 from kws.events import Detection, End, NearMiss, Peak
 from kws.model import model_path
 from kws.spotter import Spotter
@@ -21,6 +24,9 @@ _HISTORY_S = 2.0
 """Audio replayed to a model added by a reload, so that a word in progress is not lost."""
 _SAME_WORD_S = 0.5
 """Detections of one keyword that end within this time are of the same word."""
+
+_SLICE_S = 0.1
+"""Audio that a new model gets at once: short, as the loop waits for it."""
 
 _Event = TypeVar("_Event", Detection, NearMiss, Peak)
 
@@ -44,13 +50,24 @@ class Listener:
         Not shared with other listeners.
     key : ListenerKey
         Its settings.
+
+    Attributes
+    ----------
+    position : int
+        Number of the next sample.
+    stream : int or None
+        Which of the streams of its source it processes, counted by gaps; None: none yet.
+    has_failed : bool
+        Whether its model has ended by an error.
     """
 
     def __init__(self, spotter: Spotter, key: ListenerKey) -> None:
         self.spotter = spotter
         self.key = key
         (self.name,) = (one.name for one in spotter.manifests)
-        self._start_sample = 0
+        self._start_sample = self.position = 0
+        self.stream: int | None = None
+        self.has_failed = False
         self._near_misses: list[NearMiss] = []
         self._peaks: list[Peak] = []
 
@@ -70,11 +87,12 @@ class Listener:
         """End the stream, return its last detections, and begin a stream at a sample."""
         found = self._in_source_time(self.spotter.flush())
         self._near_misses, self._peaks = self.take_near_misses(), self.take_peaks()
-        self._start_sample = start_sample
+        self._start_sample = self.position = start_sample
         return found
 
     def process(self, audio: bytes) -> list[Detection]:
         """Process mono s16le; return the detections."""
+        self.position += len(audio) // 2
         return self._in_source_time(self.spotter.process(audio))
 
     def take_near_misses(self) -> list[NearMiss]:
@@ -111,6 +129,8 @@ class SourceListeners:
         CPU seconds spent on the audio, all stages.
     is_finished : bool
         Whether the end of a file was reported.
+    failures : list of str
+        Errors of models that ended while they ran; the caller removes them.
     """
 
     def __init__(self, supervisor: SourceSupervisor, listeners: list[Listener]) -> None:
@@ -120,6 +140,9 @@ class SourceListeners:
         self.level_dbfs: float | None = None
         self.cpu_s = 0.0
         self.is_finished = False
+        self.failures: list[str] = []
+        self._early: list[Detection] = []
+        self._n_streams = 0
         self._position = 0
         self._is_muted = False
         self._history: deque[bytes] = deque()
@@ -140,14 +163,13 @@ class SourceListeners:
         if block.is_after_gap or is_muted != self._is_muted:
             self._is_muted = is_muted
             self._history.clear()
-            for listener in self.listeners:
-                found += listener.restart(block.start_sample)
+            self._n_streams += 1
+            found += self._run_each(lambda one: one.restart(block.start_sample))
         if not is_muted:
             self._remember(block)
             if block.audio:
                 self.level_dbfs = level_dbfs(np.frombuffer(block.audio, "<i2"))
-            for listener in self.listeners:
-                found += listener.process(block.audio)
+            found += self._run_each(lambda one: one.process(block.audio))
         self._position = block.start_sample + len(block.audio) // 2
         return self._counted(found, started_s)
 
@@ -161,6 +183,19 @@ class SourceListeners:
         found = [peak for listener in self.listeners for peak in listener.take_peaks()]
         return [replace(peak, source=self.supervisor.label) for peak in found]
 
+    async def warm_up(self, listeners: list[Listener]) -> None:
+        """Run new listeners on the last 2 s of audio, in slices between which the loop runs.
+
+        `replace_listeners` does what is left, and returns the detections.
+        """
+        n_slices = round(4 * _HISTORY_S / _SLICE_S)  # one that cannot keep up is waited for no more
+        for listener in listeners:
+            for _ in range(n_slices):
+                if listener in self.listeners or listener.has_failed or self._is_current(listener):
+                    break
+                self._early += self._run(listener, lambda one: self._catch_up(one, _SLICE_S))
+                await asyncio.sleep(0)
+
     def replace_listeners(self, listeners: list[Listener]) -> list[Detection]:
         """Continue with other listeners; the new ones among them first get the last 2 s of audio.
 
@@ -170,13 +205,12 @@ class SourceListeners:
             Those of new listeners in that audio, without words that were detected before.
         """
         started_s = time.thread_time()
-        audio = b"".join(self._history)
-        found: list[Detection] = []
-        for listener in listeners:
-            if listener not in self.listeners:
-                listener.restart(self._position - len(audio) // 2)
-                found += listener.process(audio)
+        found, self._early = self._early, []
+        listeners = [one for one in listeners if not one.has_failed]
+        new = [one for one in listeners if one not in self.listeners]
         self.listeners = listeners
+        for listener in new:
+            found += self._run(listener, lambda one: self._catch_up(one, _HISTORY_S + _SLICE_S))
         return self._counted([one for one in found if not self._is_known(one)], started_s)
 
     def flush(self) -> list[Detection]:
@@ -191,6 +225,38 @@ class SourceListeners:
             cpu_s=round(self.cpu_s, 6),
             source=self.supervisor.label,
         )
+
+    def _run_each(self, action: Callable[[Listener], list[Detection]]) -> list[Detection]:
+        return [found for one in list(self.listeners) for found in self._run(one, action)]
+
+    def _run(
+        self, listener: Listener, action: Callable[[Listener], list[Detection]]
+    ) -> list[Detection]:
+        """Return what a listener detects; one whose model fails is ended, and nothing else."""
+        try:
+            return action(listener)
+        except ModelError as error:
+            self.listeners = [one for one in self.listeners if one is not listener]
+            listener.has_failed = True
+            self.failures.append(
+                f"The model `{listener.name}` has ended on {self.supervisor.label}; a reload opens "
+                f"it again. {error}"
+            )
+            return []
+
+    def _is_current(self, listener: Listener) -> bool:
+        return listener.stream == self._n_streams and listener.position >= self._position
+
+    def _catch_up(self, listener: Listener, most_s: float) -> list[Detection]:
+        """Run a new listener on the next seconds of the history; the stream's start resets it."""
+        audio = b"".join(self._history)
+        start = self._position - len(audio) // 2
+        found: list[Detection] = []
+        if listener.stream != self._n_streams or listener.position < start:
+            listener.stream = self._n_streams
+            found += listener.restart(start)
+        at = 2 * (listener.position - start)
+        return found + listener.process(audio[at : at + 2 * round(most_s * SAMPLE_RATE_HZ)])
 
     def _remember(self, block: AudioBlock) -> None:
         self._history.append(block.audio)

@@ -171,6 +171,15 @@ class Daemon:
             clip_recorder.send(near_miss)
         for peak in source.take_peaks():
             self._deliver(peak)
+        self._report_failures(source)
+
+    def _report_failures(self, source: SourceListeners) -> None:
+        """Report the models that have ended by an error of the interpreter."""
+        failures, source.failures = source.failures, []
+        for detail in failures:
+            _log.error("%s", detail)
+            label = source.supervisor.label
+            self._deliver(StateChange(event="error", time=wall_time(), source=label, detail=detail))
 
     async def _wait(self, timeout_s: float) -> None:
         try:
@@ -266,6 +275,10 @@ class Daemon:
 
     async def _switch(self, loaded: LoadedConfig) -> None:
         """Replace models, hooks and sources between two blocks of audio."""
+        for source in self._sources:
+            settings = source.supervisor.settings
+            if settings in loaded.config.every_source:
+                await source.warm_up(loaded.listeners[settings.label])
         old, self._loaded = self._loaded, loaded
         if self._change_log:
             self._change_log(loaded.config.daemon.log_format)
@@ -287,6 +300,7 @@ class Daemon:
             listeners = loaded.listeners[source.supervisor.label]
             for detection in source.replace_listeners(listeners):
                 self._deliver(detection)
+            self._report_failures(source)
         kept = [source.supervisor.settings for source in self._sources]
         self._is_switching = True
         # A microphone with changed settings must be closed before it is opened again.

@@ -454,6 +454,23 @@ def test_what_the_terminal_cannot_show_is_escaped(make_model, tmp_path):
     assert "keywords      stopp, los!, g\\u0142os\n" in done.stdout
 
 
+def test_control_characters_of_a_model_file_reach_no_terminal(kws, make_model, tmp_path):
+    from kws.manifest import DataSource
+
+    evil = "\x1b]0;OWNED\x07\x1b[2J\x9b31m\x7f\u202e\nlicence       free"
+    path = tmp_path / "evil.tflite"
+    data = (DataSource(name=evil, licence=evil),)
+    path.write_bytes(make_model(description=evil, licence=evil, data=data))
+    code, out, _ = kws("info", path)
+    assert code == 0
+    assert out.replace("\n", "").isprintable()
+    assert "\nlicence       free" not in out
+    assert r"\x1b]0;OWNED\x07\x1b[2J\x9b31m\x7f\u202e\nlicence" in out
+    _, out, _ = kws("info", path, "--json")
+    assert out.removesuffix("\n").isprintable()
+    assert json.loads(out)["description"] == evil
+
+
 @pytest.mark.parametrize("name", ["commands", "computer"])
 def test_info_fits_80_columns_and_loses_nothing(kws, name):
     from kws.commands.info import facts

@@ -3,7 +3,7 @@ import inspect
 import pytest
 
 from kws import errors
-from kws.errors import KwsError, did_you_mean
+from kws.errors import KwsError, ModelError, did_you_mean, printable
 
 
 def test_all_names_exactly_what_is_defined_here():
@@ -59,3 +59,18 @@ def test_nothing_is_suggested_where_nothing_is_near(choices):
 
 def test_choices_may_be_any_iterable():
     assert did_you_mean("stpo", (word for word in ["go", "stop"])) == " Did you mean `stop`?"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("głos, größer 好", "głos, größer 好"),
+        ("\x1b]0;OWNED\x07\x1b[2J", r"\x1b]0;OWNED\x07\x1b[2J"),
+        ("a\nERROR: b\r\tc\x00", r"a\nERROR: b\r\tc\x00"),
+        ("\x9b31m\x7f", r"\x9b31m\x7f"),
+        ("\u202egnp.exe \U000e0041 \ud800", r"\u202egnp.exe \U000e0041 \ud800"),
+    ],
+)
+def test_control_characters_are_escaped(text, shown):
+    assert printable(text) == shown
+    assert str(ModelError(text)) == shown

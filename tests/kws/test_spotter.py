@@ -3,6 +3,7 @@
 import re
 import tracemalloc
 import wave
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,12 +13,12 @@ from hypothesis import strategies as st
 from sounds import silence, tone
 
 from kws.config import DecisionSettings, GateSettings, SourceSettings
-from kws.errors import AudioError, ConfigError, FormatError, KwsError
+from kws.errors import AudioError, ConfigError, FormatError, KwsError, ModelError
 from kws.events import Detection, Peak
 from kws.features import Features
 from kws.manifest import DecisionDefaults, FeatureSettings, Manifest
 from kws.model import open_model
-from kws.spotter import Spotter
+from kws.spotter import Spotter, open_for_sources
 
 RATE_HZ = 16_000
 FEATURES = FeatureSettings(kind="logmel", n_mels=8, floor=1.0)
@@ -487,6 +488,16 @@ def test_events_of_several_models_do_not_depend_on_how_samples_are_cut(cuts):
 def test_wrong_arguments_get_an_error_that_says_what_to_pass(make, message):
     with pytest.raises(KwsError, match=f"^{re.escape(message)}"):
         make()
+
+
+@pytest.mark.parametrize("make", [Spotter, open_for_sources])
+def test_an_untrusted_model_is_checked_before_it_is_opened(make, monkeypatch):
+    """`open_model` alone would open it: its network only fails later."""
+    path = Path(__file__).parents[1] / "data" / "hostile" / "hanglater.tflite"
+    assert open_model(path).manifest.name == "evil"
+    monkeypatch.setattr("kws.spotter.open_model", lambda *_, **__: pytest.fail("was opened"))
+    with pytest.raises(ModelError, match=r"a bounded cost: .*Received: the operator WHILE"):
+        make(path)
 
 
 def test_a_threshold_for_an_unknown_keyword_is_refused_at_once():

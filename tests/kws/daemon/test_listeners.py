@@ -1,4 +1,7 @@
+import asyncio
+import itertools
 import os
+import time
 import wave
 
 import pytest
@@ -8,6 +11,7 @@ from kws.config import Config, DecisionSettings, GateSettings, ListenerSettings,
 from kws.daemon.backlog import AudioBlock
 from kws.daemon.listeners import Listener, SourceListeners, listener_keys
 from kws.daemon.source_supervisor import SourceSupervisor
+from kws.errors import ModelError
 
 BLOCK_BYTES = 2_560
 
@@ -137,3 +141,92 @@ def test_a_model_that_is_kept_keeps_its_state(source, audio):
     assert source.replace_listeners(kept) == []
     found += process(source, blocks_of(audio[20_000:], start_sample=10_000))
     assert found == expected
+
+
+def test_a_model_that_fails_while_it_runs_is_ended_and_the_others_go_on(
+    source, config, audio, monkeypatch
+):
+    (key,) = listener_keys(config)
+    source.replace_listeners([*source.listeners, broken := Listener.open(key)])
+
+    def fail(samples):
+        raise ModelError("The model must be one that runs. Received: an error.")
+
+    monkeypatch.setattr(broken.spotter, "process", fail)
+    found = process(source, blocks_of(audio)) + source.flush()
+    assert len(found) == 2
+    assert broken not in source.listeners
+    assert source.failures == [
+        "The model `loud` has ended on desk; a reload opens it again. The model must be one that "
+        "runs. Received: an error."
+    ]
+
+
+def test_a_new_model_that_fails_in_the_audio_before_it_is_never_used(source, config, audio):
+    process(source, blocks_of(audio))
+    (key,) = listener_keys(config)
+    broken, before = Listener.open(key), source.listeners
+
+    def fail(samples):
+        raise ModelError("an error")
+
+    broken.spotter.process = fail
+    asyncio.run(source.warm_up([*before, broken]))
+    source.replace_listeners([*before, broken])
+    assert source.listeners == before
+    assert len(source.failures) == 1
+
+
+def test_the_loop_runs_while_a_new_model_gets_the_audio_before_it(source, config, audio):
+    """A model just faster than real time takes two seconds for it; the loop waits 0.1 s at most."""
+    process(source, blocks_of(audio))
+    (key,) = listener_keys(config)
+    slow = Listener.open(key)
+    usual = slow.spotter.process
+    given = []
+
+    def take_time(samples):
+        given.append(len(samples))
+        time.sleep(0.4 * len(samples) / 32_000 if given[0] != len(samples) else 0)
+        return usual(samples)
+
+    slow.spotter.process = take_time
+    ticks, added = [], []
+
+    async def tick():
+        while True:
+            ticks.append(time.monotonic())
+            await asyncio.sleep(0)
+            if len(ticks) == 10:  # audio comes meanwhile
+                added.extend(process(source, blocks_of(audio[:32_000], start_sample=48_000)))
+
+    async def run():
+        task = asyncio.create_task(tick())
+        await source.warm_up([slow])
+        task.cancel()
+
+    asyncio.run(run())
+    assert max(b - a for a, b in itertools.pairwise(ticks)) < 0.3
+    assert slow.position == 48_000 + 16_000
+    n_given = len(given)
+    source.replace_listeners([slow])
+    assert given[n_given:] == [0]
+    assert len(process(source, blocks_of(audio, start_sample=64_000))) == 2
+
+
+def test_a_gap_during_the_warm_up_resets_the_new_model(source, config, audio):
+    process(source, blocks_of(audio))
+    (key,) = listener_keys(config)
+    new = Listener.open(key)
+
+    async def run():
+        task = asyncio.create_task(source.warm_up([new]))
+        await asyncio.sleep(0)
+        process(source, blocks_of(audio[:3_200], start_sample=48_000, is_after_gap=True))
+        await task
+
+    asyncio.run(run())
+    restarts = []
+    new.restart = restarts.append
+    source.replace_listeners([new])
+    assert (new.position, restarts) == (49_600, [])

@@ -11,6 +11,7 @@ import termios
 import threading
 import time
 import wave
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -22,6 +23,7 @@ from kws.daemon.source_supervisor import SourceSupervisor
 from kws.daemon.systemd import SystemdNotifier
 from kws.errors import AudioError, ConfigError, HookError, ModelError
 from kws.events import Detection, End, StateChange
+from kws.model import open_model
 
 from .conftest import OPENED, census, is_alive, said, until
 
@@ -325,6 +327,91 @@ def test_a_bad_configuration_is_refused_and_the_old_one_kept(
     assert len(refused) == 3
     assert "`decision.threshold` in" in refused[1]
     assert all(line.startswith("The new configuration is refused, and") for line in refused)
+
+
+HOSTILE = sorted((Path(__file__).parents[2] / "data" / "hostile").glob("[!e]*.tflite"))
+
+
+@pytest.mark.parametrize("path", HOSTILE, ids=lambda path: path.stem)
+def test_the_daemon_refuses_a_hostile_model_at_its_start(write, path):
+    with pytest.raises(ModelError, match="Received: "):
+        Daemon(write("", models=f"[model]\nname = '{path}'\n"))
+
+
+def test_a_reload_with_hostile_models_stops_neither_audio_nor_sigterm(
+    write, fifo, capture_script, audio
+):
+    """The audio is processed while they are checked; SIGTERM does not wait for a check."""
+
+    async def drive(printer):
+        await until(lambda: ("start", None) in printer.states())
+        for n, path in enumerate(HOSTILE, start=1):
+            write("", models=f"[model]\nname = '{path}'\n")
+            tell(signal.SIGHUP)
+            await fifo.write(audio)
+            await until(lambda n=n: len(printer.of(Detection)) == 2 * n)
+            await until(lambda n=n: printer.states().count(("error", None)) == n)
+        tell(signal.SIGHUP)
+        await asyncio.sleep(0.05)
+        started_s.append(time.monotonic())
+        tell(signal.SIGTERM)
+
+    started_s = []
+    code, printer = listen(write(""), driver=drive, capture_command=capture_script(fifo.script()))
+    assert code == 0
+    assert time.monotonic() - started_s[0] < 3
+    assert len(printer.of(Detection)) == 2 * len(HOSTILE)
+    assert len(HOSTILE) == 3
+
+
+def test_an_error_of_the_interpreter_ends_its_model_with_an_event_and_not_the_daemon(
+    write, fifo, capture_script, audio, model, make_model, tmp_path, monkeypatch, caplog
+):
+    (tmp_path / "other.tflite").write_bytes(make_model(name="other"))
+    models = f"[[models]]\nname = '{model}'\n[[models]]\nname = '{tmp_path}/other.tflite'\n"
+
+    async def drive(printer):
+        await until(lambda: ("start", None) in printer.states())
+        await fifo.write(audio)
+        await until(lambda: ("error", "mic") in printer.states())
+        await until(lambda: len(printer.of(Detection)) == 2)
+        tell(signal.SIGTERM)
+
+    class Failing:
+        """An interpreter that fails as soon as a frame is loud."""
+
+        def __init__(self, interpreter):
+            self._interpreter, self._is_loud = interpreter, False
+
+        def __getattr__(self, name):
+            return getattr(self._interpreter, name)
+
+        def set_tensor(self, index, values):
+            self._is_loud = values.max() > 15
+            self._interpreter.set_tensor(index, values)
+
+        def invoke(self):
+            if self._is_loud:
+                raise RuntimeError("Node number 3 failed to invoke.")
+            self._interpreter.invoke()
+
+    def open_failing(path, **options):
+        opened = open_model(path, **options)
+        if opened.manifest.name == "other":
+            opened._interpreter = Failing(opened._interpreter)
+        return opened
+
+    monkeypatch.setattr("kws.spotter.open_model", open_failing)
+    code, printer = listen(
+        write("", models=models), driver=drive, capture_command=capture_script(fifo.script())
+    )
+    assert code == 0
+    assert {one.model for one in printer.of(Detection)} == {"loud"}
+    (failure,) = [one for one in printer.of(StateChange) if one.event == "error"]
+    assert failure.detail.startswith(
+        "The model `other` has ended on mic; a reload opens it again. The model must be one that "
+    )
+    assert failure.detail in caplog.messages
 
 
 def test_a_reload_opens_new_sources_ends_old_ones_and_leaves_the_others(

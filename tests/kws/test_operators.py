@@ -1,0 +1,159 @@
+import random
+import zipfile
+
+import flatbuffers
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+
+from kws.errors import ModelError
+from kws.model import bundled_models
+from kws.operators import check_operators
+
+OPERATOR = schema.BuiltinOperator
+FLATBUFFERS = {path.stem: path for path in bundled_models()["commands"].parent.glob("*.tflite")}
+
+
+def network(*operators, inits=(), variable=False):
+    """Return a network of tensors 0 (its input), 1 (a constant) and those that operators give.
+
+    An operator is its code, its inputs and its outputs.
+    """
+    codes = sorted({code for code, *_ in (*operators, *inits)})
+
+    def graph(operators, inputs):
+        n = max((i for _, *ends in operators for end in ends for i in end), default=0) + 1
+        return schema.SubGraphT(
+            tensors=[
+                schema.TensorT(shape=[1], name=str(i), isVariable=variable and i == 2)
+                for i in range(n)
+            ],
+            inputs=inputs,
+            outputs=[n - 1],
+            operators=[
+                schema.OperatorT(opcodeIndex=codes.index(code), inputs=inputs, outputs=outputs)
+                for code, inputs, outputs in operators
+            ],
+        )
+
+    model = schema.ModelT(
+        version=3,
+        operatorCodes=[
+            schema.OperatorCodeT(deprecatedBuiltinCode=min(code, 127), builtinCode=code)
+            for code in codes
+        ],
+        subgraphs=[graph(operators, [0]), *([graph(inits, [])] if inits else [])],
+        buffers=[schema.BufferT()],
+    )
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def refused(content):
+    with pytest.raises(ModelError) as caught:
+        check_operators(content, name="x")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", sorted(FLATBUFFERS))
+def test_the_bundled_networks_pass(name):
+    check_operators(FLATBUFFERS[name].read_bytes(), name="x")
+
+
+@pytest.mark.parametrize("code", ["WHILE", "IF", "CALL"])
+@pytest.mark.parametrize("inner", [False, True])
+def test_control_flow_is_refused_in_every_subgraph(code, inner):
+    flow = (getattr(OPERATOR, code), [0], [2])
+    content = network((OPERATOR.ADD, [0, 1], [2]), inits=[flow]) if inner else network(flow)
+    assert refused(content) == (
+        f"Each step of a network must have a bounded cost: no control flow, and no tensor whose "
+        f"size depends on audio. Received: the operator {code} in x. Export the model without it; "
+        f"if the file is not yours, do not use it."
+    )
+
+
+@pytest.mark.parametrize("code", [-1, 162, 200, 206, 209, 1000])
+def test_operators_that_are_unknown_or_run_other_graphs_are_refused(code):
+    assert f"Received: the operator {code} in x." in refused(network((code, [0], [2])))
+
+
+@pytest.mark.parametrize("code", ["DILATE", "REDUCE_WINDOW", "BITCAST"])
+def test_the_latest_operators_pass(code):
+    check_operators(network((getattr(OPERATOR, code), [0, 1], [2])), name="x")
+
+
+def test_variables_may_have_initial_values_and_no_more():
+    once = (OPERATOR.CALL_ONCE, [], [])
+    values = [(OPERATOR.VAR_HANDLE, [], [0]), (OPERATOR.ASSIGN_VARIABLE, [0, 1], [])]
+    check_operators(network(once, inits=values), name="x")
+    loop = [*values, (OPERATOR.TILE, [0, 1], [2])]
+    message = "Received: CALL_ONCE of more than the initial values of variables in x."
+    assert message in refused(network(once, inits=loop))
+    check_operators(network((OPERATOR.ADD, [0, 1], [2]), inits=loop), name="x")  # never called
+
+
+@pytest.mark.parametrize(
+    ("code", "n_inputs", "position"),
+    [
+        ("FILL", 2, 0),
+        ("RESHAPE", 2, 1),
+        ("TILE", 2, 1),
+        ("PAD", 2, 1),
+        ("RANGE", 3, 1),
+        ("BROADCAST_TO", 2, 1),
+        ("STRIDED_SLICE", 4, 2),
+        ("SLICE", 3, 2),
+        ("RESIZE_BILINEAR", 2, 1),
+        ("SPARSE_TO_DENSE", 4, 1),
+        ("UNSORTED_SEGMENT_SUM", 3, 2),
+    ],
+)
+def test_a_size_must_not_depend_on_the_input(code, n_inputs, position):
+    """It may depend on constants, and on the shape of anything."""
+    operator = getattr(OPERATOR, code)
+    sizes = [1] * n_inputs
+    sizes[position] = 2
+
+    def computed_by(first, inputs):
+        return network((first, inputs, [2]), (operator, sizes, [3]))
+
+    expected = f"Received: operator {operator} with a size computed from audio in x."
+    assert expected in refused(computed_by(OPERATOR.ADD, [0, 1]))
+    assert expected in refused(computed_by(OPERATOR.READ_VARIABLE, [1]))
+    assert expected in refused(computed_by(OPERATOR.RANDOM_UNIFORM, [1]))
+    check_operators(computed_by(OPERATOR.ADD, [1, 1]), name="x")
+    check_operators(computed_by(OPERATOR.SHAPE, [0]), name="x")
+
+
+def test_a_size_must_not_depend_on_a_variable_tensor():
+    content = network((OPERATOR.FILL, [2, 1], [3]), variable=True)
+    assert "a size computed from audio" in refused(content)
+
+
+@pytest.mark.parametrize("name", ["WHERE", "UNIQUE"])
+def test_an_operator_whose_output_has_as_many_values_as_there_are_hits_is_refused(name):
+    assert "a size computed" in refused(network((getattr(OPERATOR, name), [0], [2])))
+
+
+def test_a_damaged_flatbuffer_is_refused_or_read():
+    """No other exception, and no long work: offsets that lead anywhere."""
+    with zipfile.ZipFile(FLATBUFFERS["commands"]) as archive:
+        good = FLATBUFFERS["commands"].read_bytes()[: archive.infolist()[0].header_offset]
+    small, numbers = network((OPERATOR.ADD, [0, 1], [2])), random.Random(1)
+    n_refused = 0
+    for _ in range(2_000):
+        content = bytearray(numbers.choice([small, small, small, good[:20_000]]))
+        for _ in range(numbers.randint(1, 4)):
+            content[numbers.randrange(len(content))] = numbers.choice([0, 1, 127, 128, 255])
+        try:
+            check_operators(bytes(content[: numbers.choice([None, -1, 40])]), name="x")
+        except ModelError:
+            n_refused += 1
+    assert 500 < n_refused < 2_000
+    assert "in which an offset leads outside the file" in refused(small[:40])
+
+
+def test_a_network_without_graphs_is_refused():
+    builder = flatbuffers.Builder(64)
+    builder.Finish(schema.ModelT(version=3).Pack(builder), b"TFL3")
+    assert "must be a whole flatbuffer. Received: x, " in refused(bytes(builder.Output()))
