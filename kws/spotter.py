@@ -114,8 +114,9 @@ class Spotter:
             Detector(
                 one,
                 gate=self._gate,
-                decision=getattr(source, "decision", None)
-                or _of_model(decision, one.manifest, self.manifests),
+                decision=_of_model(
+                    getattr(source, "decision", None) or decision, one.manifest, self.manifests
+                ),
                 near_miss_score=near_miss_score,
             )
             for source, one in zip(sources, models, strict=True)

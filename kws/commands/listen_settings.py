@@ -41,21 +41,26 @@ def listen_settings(
     Raises
     ------
     ConfigError
-        If the file cannot be read, or lists several sources or models.
+        If the file cannot be read, or lists several sources.
     """
     config = load_config(path) if path else Config()
-    if config.sources or config.models:
-        many = "[[sources]]" if config.sources else "[[models]]"
+    if config.sources:
         raise ConfigError(
-            f"`kws listen` takes one [source] and one [model] from kws.toml. Received: {many} in "
-            f"{path}. Write those, or run `kws daemon --config {path}`."
+            f"`kws listen` takes one [source] from kws.toml. Received: [[sources]] in {path}. "
+            f"Write [source], or run `kws daemon --config {path}`."
         )
     n_threads = config.model.n_threads
-    several = [ListenerSettings(name=name, n_threads=n_threads) for name in models]
+    named = [ListenerSettings(name=name, n_threads=n_threads) for name in models]
+    listed = [
+        replace(
+            one,
+            decision=one.decision and _decision(one.decision, threshold, false_alarms_per_hour),
+        )
+        for one in config.models
+    ]
     return replace(
         config,
-        model=_override(config.model, name=models[0] if models else None),
-        models=several if len(models) > 1 else [],
+        models=named or listed,
         source=_override(config.source, input=source, device=device, chunk_ms=chunk_ms),
         gate=_override(config.gate, enabled=False if no_vad else None),
         decision=_decision(config.decision, threshold, false_alarms_per_hour),

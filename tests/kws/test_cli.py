@@ -155,19 +155,40 @@ def test_a_model_given_twice_is_refused(kws, model, recording):
     assert err.splitlines()[-1] == "Error: Give each --model once."
 
 
-def test_lists_of_models_and_sources_are_for_the_daemon(kws, tmp_path):
+def test_a_list_of_sources_is_for_the_daemon(kws, tmp_path):
     path = tmp_path / "kws.toml"
-    for text, many in (
-        ("[[models]]\nname = 'commands'\n", "[[models]]"),
-        ("[[sources]]\ninput = 'a.wav'\n", "[[sources]]"),
-    ):
-        path.write_text(text)
-        assert kws("listen", "--config", path) == (
-            2,
-            "",
-            f"Error: `kws listen` takes one [source] and one [model] from kws.toml. Received: "
-            f"{many} in {path}. Write those, or run `kws daemon --config {path}`.\n",
-        )
+    path.write_text("[[sources]]\ninput = 'a.wav'\n")
+    assert kws("listen", "--config", path) == (
+        2,
+        "",
+        f"Error: `kws listen` takes one [source] from kws.toml. Received: [[sources]] in {path}. "
+        f"Write [source], or run `kws daemon --config {path}`.\n",
+    )
+
+
+def test_a_list_of_models_is_listened_for_on_one_source(kws, model, recording, tmp_path):
+    path = tmp_path / "kws.toml"
+    path.write_text(
+        f"[gate]\nenabled = false\n[[models]]\nname = '{model}'\n[[models]]\nname = 'computer'\n"
+    )
+    code, out, err = kws("listen", recording, "--config", path, "--json")
+    assert (code, err) == (0, "")
+    assert [event.get("keyword") for event in lines(out)] == ["stop", "stop", None]
+    path.write_text(path.read_text() + "[models.decision]\nthreshold = 0.2\n")
+    assert kws("listen", recording, "--config", path, "--threshold", "1")[0] == 0
+
+
+def test_a_threshold_by_name_holds_for_the_model_that_knows_the_keyword(
+    kws, model, recording, tmp_path
+):
+    path = tmp_path / "kws.toml"
+    path.write_text("[gate]\nenabled = false\n[decision.thresholds]\nstop = 1.0\n")
+    command = ("listen", recording, "--config", path, "--model", model, "--model", "computer")
+    assert lines(kws(*command, "--json")[1])[-1]["detections"] == 0
+    path.write_text("[decision.thresholds]\nstpo = 1.0\n")
+    code, _, err = kws(*command)
+    assert code == 2
+    assert "Received: `stpo`. Did you mean `stop`?" in err
 
 
 def test_options_go_before_the_settings_file(kws, model, recording, tmp_path):
