@@ -31,6 +31,7 @@ __all__ = [
 
 Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
 Milliseconds = Annotated[int, Meta(ge=0, le=60_000)]
+SampleFormat = Literal["s16le", "s32le", "f32le"]
 HookEvent = Literal["detection", "start", "listening", "stalled", "recovered", "error", "stop"]
 
 
@@ -67,7 +68,7 @@ class SourceSettings(_Table, frozen=True, kw_only=True):
     name: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
     """The source's name in events of the daemon; None: its device, or else its input."""
     input: str = "mic"
-    """`mic`, a file, `-` for raw s16le on standard input, `udp://HOST:PORT` or tcp://."""
+    """`mic`, a file, `-` for raw PCM on standard input, `udp://HOST:PORT` or tcp://."""
     command: list[str] | str | None = None
     """In place of `input`: a program that writes raw audio or a WAV to standard output."""
     device: str | None = None
@@ -80,6 +81,8 @@ class SourceSettings(_Table, frozen=True, kw_only=True):
     """Sample rate of raw audio from a command, a port or standard input, and of arecord."""
     n_channels: Annotated[int, Meta(ge=1, le=64)] = 1
     """Interleaved channels of raw audio."""
+    sample_format: SampleFormat = "s16le"
+    """Samples of raw audio from a command, a port or standard input; full scale of floats is 1."""
     channel: Annotated[int, Meta(ge=0, le=63)] | None = None
     """The channel to use, counted from 0; None: the mean of all."""
     gain_db: Annotated[float, Meta(ge=-60.0, le=60.0)] = 0.0

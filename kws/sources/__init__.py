@@ -1,15 +1,16 @@
 """Sources of audio. `open_source` opens any of them, for int16, mono, 16 kHz, in chunks.
 
 - `source`: the interface of every source, and the cutting into chunks.
-- `pcm`: raw s16le, or a WAV, decoded from a byte stream.
+- `pcm`: raw PCM, or a WAV, decoded from a byte stream.
 - `wav`: WAV files and the WAV format.
+- `byte_formats`: names of formats by their first bytes.
 - `soundfile_`: FLAC, Ogg, MP3 and other files, by libsndfile.
 - `stdin`: standard input.
 - `command`: the standard output of any program.
 - `microphone`: the base of both kinds of microphone, and device selection.
 - `arecord`: a microphone through ALSA's `arecord`.
 - `pyaudio_`: a microphone through PyAudio.
-- `network`: raw s16le received over UDP or TCP.
+- `network`: raw PCM received over UDP or TCP.
 - `preprocessing`: gain, high-pass, automatic gain and noise suppression.
 """
 
@@ -32,7 +33,7 @@ from kws.sources.pyaudio_ import PyAudioSource
 from kws.sources.soundfile_ import SoundFileSource
 from kws.sources.source import Source
 from kws.sources.stdin import StdinSource
-from kws.sources.wav import WavSource
+from kws.sources.wav import CodecError, WavSource
 
 __all__ = ["Device", "Source", "list_devices", "open_source"]
 
@@ -122,7 +123,7 @@ def _open_microphone(settings: SourceSettings) -> Source:
             settings.device,
             chunk_ms=settings.chunk_ms,
             stall_s=settings.stall_s,
-            layout=Layout.of(settings),
+            layout=Layout.of(settings).of_16_bits(),
         )
     return PyAudioSource(
         settings.device,
@@ -154,5 +155,12 @@ def _open_file(settings: SourceSettings) -> Source:
         raise FormatError(
             f"An audio file must hold audio. Received: {name}, an empty file. Record it again."
         )
-    reader = WavSource if head == b"RIFF" else SoundFileSource
-    return reader(path, chunk_ms=settings.chunk_ms, channel=settings.channel)
+    if head != b"RIFF":
+        return SoundFileSource(path, chunk_ms=settings.chunk_ms, channel=settings.channel)
+    try:
+        return WavSource(path, chunk_ms=settings.chunk_ms, channel=settings.channel)
+    except CodecError as error:
+        try:
+            return SoundFileSource(path, chunk_ms=settings.chunk_ms, channel=settings.channel)
+        except FormatError:  # no soundfile, or a codec that libsndfile lacks
+            raise error from None

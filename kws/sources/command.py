@@ -27,7 +27,7 @@ _OVERRUN = re.compile(rb"(?i)\b(overrun|xrun)\b")  # as arecord and ffmpeg write
 
 
 class CommandSource(PolledSource):
-    """Raw s16le, or a WAV, from a program's standard output; can be iterated once.
+    """Raw PCM, or a WAV, from a program's standard output; can be iterated once.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ class CommandSource(PolledSource):
             self,
             self._layout,
             name=f"the output of {self.name}",
-            decode="Let the command decode it, as `ffmpeg … -f s16le -` does.",
+            decode="Let the command decode it, as `ffmpeg -i … -f s16le -ar 16000 -ac 1 -` does.",
             check="its options and what it prints in a terminal",
         )
         try:
