@@ -34,7 +34,9 @@ __all__ = [
 Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
 Milliseconds = Annotated[int, Meta(ge=0, le=60_000)]
 SampleFormat = Literal["s16le", "s32le", "f32le"]
-HookEvent = Literal["detection", "start", "listening", "stalled", "recovered", "error", "stop"]
+HookEvent = Literal[
+    "detection", "start", "listening", "silent", "stalled", "recovered", "error", "stop"
+]
 
 
 _log = logging.getLogger("kws")
@@ -82,6 +84,8 @@ class SourceSettings(_Table, frozen=True, kw_only=True):
     """Audio processed at once: a shorter chunk lowers the delay, a longer one the CPU load."""
     stall_s: Annotated[float, Meta(ge=0.5, le=3600.0)] = 3.0
     """A microphone without audio for so long is reopened: many stop without an error."""
+    silent_s: Annotated[float, Meta(ge=0.0, le=86_400.0)] = 10.0
+    """Digital silence from a live source for so long is reported; 0: never."""
     rate_hz: Annotated[int, Meta(ge=1_000, le=768_000)] = 16_000
     """Sample rate of raw audio from a command, a port or standard input, and of arecord."""
     n_channels: Annotated[int, Meta(ge=1, le=64)] = 1

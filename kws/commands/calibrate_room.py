@@ -20,6 +20,7 @@ from kws.events import Detection, NearMiss
 from kws.manifest import Manifest
 from kws.model import Model
 from kws.sources import Source
+from kws.sources.silence import CHECK_MUTED, is_digital_silence
 from kws.spotter import Spotter
 
 __all__ = ["Room", "fragment", "measure_room"]
@@ -77,7 +78,8 @@ def measure_room(
     ConfigError
         If the model detects sequences of words.
     AudioError
-        If there are less than ten seconds of audio, or keywords are said in it.
+        If there are less than ten seconds of audio, most of it is digital silence, or keywords are
+        said in it.
     """
     manifest = model.manifest
     if manifest.decision.kind != "words":
@@ -141,17 +143,26 @@ def _measure(
     levels_dbfs: list[float] = []
     second = np.zeros(0, np.int16)
     rises: list[_Rise] = []
-    n_samples = 0
+    n_samples = n_silent = 0
     for chunk in source:
         rises += [*spotter.process(chunk), *spotter.take_near_misses()]
         second = np.concatenate((second, chunk))
         if len(second) >= SAMPLE_RATE_HZ:
             levels_dbfs.append(max(loudest_dbfs(second), _SILENCE_DBFS))
+            n_silent += is_digital_silence(second)
+            # A muted microphone is not waited for; a noise gate may be silent for a while.
+            if n_silent == len(levels_dbfs) == _LEAST_S:
+                break
             second = second[:0]
         n_samples += len(chunk)
         show(n_samples / SAMPLE_RATE_HZ)
         if n_samples >= seconds * SAMPLE_RATE_HZ:
             break
+    if n_samples >= _LEAST_S * SAMPLE_RATE_HZ and n_silent > len(levels_dbfs) / 2:
+        raise AudioError(
+            f"A room must be measured with sound. Received: {n_silent} of {len(levels_dbfs)} s of "
+            f"digital silence from {source.name}. {CHECK_MUTED}; or give another recording."
+        )
     rises += [*spotter.flush(), *spotter.take_near_misses()]
     return levels_dbfs, sorted(rises, key=lambda one: one.end_s), n_samples / SAMPLE_RATE_HZ
 

@@ -11,6 +11,7 @@
 - `arecord`: a microphone through ALSA's `arecord`.
 - `pyaudio_`: a microphone through PyAudio.
 - `network`: raw PCM received over UDP or TCP.
+- `silence`: digital silence, as a muted microphone gives it.
 - `preprocessing`: gain, high-pass, automatic gain and noise suppression.
 """
 

@@ -11,6 +11,7 @@ from kws.errors import AudioError
 from kws.manifest import CalibrationPoint, DecisionDefaults, FeatureSettings, Manifest
 from kws.model import bundled_models, open_model
 from kws.sources import open_source
+from kws.sources.silence import CHECK_MUTED
 
 
 @pytest.fixture(scope="module")
@@ -128,10 +129,25 @@ def test_the_sentences_of_others_are_a_room():
     assert room.thresholds == {"computer": 0.6}
 
 
-def test_a_silent_room_keeps_the_defaults_and_a_quiet_one_gets_gain(model, tmp_path):
+def test_digital_silence_is_no_room(model, tmp_path):
     silence = np.zeros(12 * 16_000, np.int16)
-    room = measure(write_take(tmp_path, silence, speaker="none"), model)
-    assert (room.floor_dbfs, room.loudest_dbfs, room.gain_db) == (-100.0, -100.0, 0.0)
+    path = write_take(tmp_path, silence, speaker="none")
+    with pytest.raises(AudioError) as refused:
+        measure(path, model)
+    assert str(refused.value) == (
+        f"A room must be measured with sound. Received: 10 of 10 s of digital silence from {path}. "
+        f"{CHECK_MUTED}; or give another recording."
+    )
+    noise = np.random.default_rng(1).normal(0, 300, 12 * 16_000).astype(np.int16)
+    noise[16_000 : 5 * 16_000] = 0  # as by a noise gate
+    assert measure(write_take(tmp_path, noise, speaker="gated"), model).floor_dbfs < -30
+
+
+def test_a_very_quiet_room_keeps_the_defaults_and_a_quiet_one_gets_gain(model, tmp_path):
+    quiet = np.random.default_rng(1).integers(-2, 3, 12 * 16_000).astype(np.int16)
+    room = measure(write_take(tmp_path, quiet, speaker="none"), model)
+    assert room.loudest_dbfs < -80
+    assert room.gain_db == 0.0
     assert set(room.thresholds.values()) == {round(model.manifest.decision.threshold, 2)}
     noise = np.random.default_rng(1).normal(0, 300, 12 * 16_000).astype(np.int16)
     room = measure(write_take(tmp_path, noise, speaker="noise"), model)
