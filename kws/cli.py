@@ -179,6 +179,7 @@ def listen(
             spotter,
             deliver_to(hooks.send, printer.send),
             metered=not as_json and sys.stdout.isatty(),
+            silent_s=settings.source.silent_s,
         )
         if not (source.live and failure):  # a live source ends only with its command, or by error
             printer.send(end)

@@ -4,6 +4,7 @@ A value that breaks its rule is an error when the settings are made, in Python a
 Command-line options override the file.
 """
 
+import logging
 import re
 import tomllib
 from pathlib import Path
@@ -13,6 +14,7 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import fields, force_setattr, replace
 
+from kws.command_lines import doubtful_words, shell_operator
 from kws.errors import ConfigError, HookError, did_you_mean
 
 __all__ = [
@@ -31,7 +33,13 @@ __all__ = [
 
 Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
 Milliseconds = Annotated[int, Meta(ge=0, le=60_000)]
-HookEvent = Literal["detection", "start", "listening", "stalled", "recovered", "error", "stop"]
+SampleFormat = Literal["s16le", "s32le", "f32le"]
+HookEvent = Literal[
+    "detection", "start", "listening", "silent", "stalled", "recovered", "error", "stop"
+]
+
+
+_log = logging.getLogger("kws")
 
 
 class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -67,7 +75,7 @@ class SourceSettings(_Table, frozen=True, kw_only=True):
     name: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
     """The source's name in events of the daemon; None: its device, or else its input."""
     input: str = "mic"
-    """`mic`, a file, `-` for raw s16le on standard input, `udp://HOST:PORT` or tcp://."""
+    """`mic`, a file, `-` for raw PCM on standard input, `udp://HOST:PORT` or tcp://."""
     command: list[str] | str | None = None
     """In place of `input`: a program that writes raw audio or a WAV to standard output."""
     device: str | None = None
@@ -76,10 +84,14 @@ class SourceSettings(_Table, frozen=True, kw_only=True):
     """Audio processed at once: a shorter chunk lowers the delay, a longer one the CPU load."""
     stall_s: Annotated[float, Meta(ge=0.5, le=3600.0)] = 3.0
     """A microphone without audio for so long is reopened: many stop without an error."""
+    silent_s: Annotated[float, Meta(ge=0.0, le=86_400.0)] = 10.0
+    """Digital silence from a live source for so long is reported; 0: never."""
     rate_hz: Annotated[int, Meta(ge=1_000, le=768_000)] = 16_000
     """Sample rate of raw audio from a command, a port or standard input, and of arecord."""
     n_channels: Annotated[int, Meta(ge=1, le=64)] = 1
     """Interleaved channels of raw audio."""
+    sample_format: SampleFormat = "s16le"
+    """Samples of raw audio from a command, a port or standard input; full scale of floats is 1."""
     channel: Annotated[int, Meta(ge=0, le=63)] | None = None
     """The channel to use, counted from 0; None: the mean of all."""
     gain_db: Annotated[float, Meta(ge=-60.0, le=60.0)] = 0.0
@@ -90,6 +102,15 @@ class SourceSettings(_Table, frozen=True, kw_only=True):
     """Automatic gain: target level in dB below full scale; 0 is off."""
     noise_suppression: Annotated[int, Meta(ge=0, le=4)] = 0
     """0 is off, 4 the strongest. It can cost detections: models are trained with noise."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.command, str) and (found := shell_operator(self.command)):
+            raise ConfigError(
+                f"The `command` of a source is not run by a shell. Received: `{found}` in "
+                f'`{self.command}`. Write `command = ["sh", "-c", "…"]` with the line in the '
+                f"last string, or quote the `{found}`."
+            )
 
     @property
     def label(self) -> str:
@@ -170,6 +191,16 @@ class HookSettings(_Table, frozen=True, kw_only=True):
     """Variables added to those of kws; those of the event override them."""
     keyword_on_stdin: bool = False
     """True writes the keyword to standard input, as wyoming-satellite does, instead of JSON."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.shell or not isinstance(self.command, str):
+            return
+        if found := shell_operator(self.command):
+            raise HookError(
+                f"A hook's `command` is run by a shell only with `shell = true`. Received: "
+                f"`{found}` in `{self.command}`. Set `shell = true`, or quote the `{found}`."
+            )
 
 
 class RecordingSettings(_Table, frozen=True, kw_only=True):
@@ -269,7 +300,25 @@ def parse_config(text: str, *, name: str = "kws.toml") -> Config:
     except msgspec.ValidationError as error:
         raise _explain(error, tables, name=name) from None
     _check_lists(tables, config, name=name)
+    _warn_of_commands(config, name=name)
     return config
+
+
+def _warn_of_commands(config: Config, *, name: str) -> None:
+    """Log what only a shell would understand, where none runs the command."""
+    hooks = [(one.command, "set `shell = true`") for one in config.hooks if not one.shell]
+    sources = [(one.command, 'run it by `["sh", "-c", "…"]`') for one in config.every_source]
+    for command, remedy in (*hooks, *sources):
+        if command and (words := doubtful_words(command)):
+            program = (command.split() if isinstance(command, str) else command)[0]
+            _log.warning(
+                "%s: no shell runs the command `%s …`, which gets %s as it stands. "
+                "For a shell, %s.",
+                name,
+                program,
+                " ".join(f"`{word}`" for word in words),
+                remedy,
+            )
 
 
 def _check_lists(tables: dict[str, Any], config: Config, *, name: str) -> None:

@@ -138,7 +138,8 @@ class StateChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     ----------
     event : str
         `start` and `stop`: of the daemon. `listening`: first audio of a source. `stalled`: no more
-        audio from a source. `recovered`: audio again. `error`: any other failure, such as a
+        audio from a source. `silent`: only digital silence from a source. `recovered`: audio, or
+        sound, again. `error`: any other failure, such as a
         refused configuration.
     time : str
         When, RFC 3339 in UTC.
@@ -148,7 +149,7 @@ class StateChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         What happened, as text.
     """
 
-    event: Literal["start", "listening", "stalled", "recovered", "error", "stop"]
+    event: Literal["start", "listening", "silent", "stalled", "recovered", "error", "stop"]
     time: str
     source: str | None = None
     detail: str | None = None

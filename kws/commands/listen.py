@@ -10,6 +10,7 @@ from kws.errors import AudioError
 from kws.events import Detection, End, Event
 from kws.live_lines import is_live_terminal
 from kws.sources import Source
+from kws.sources.silence import CHECK_MUTED, SilenceWatch
 from kws.spotter import Spotter
 
 __all__ = ["deliver_to", "listen_to", "summary"]
@@ -18,7 +19,12 @@ _log = logging.getLogger("kws")
 
 
 def listen_to(
-    source: Source, spotter: Spotter, send: Callable[[Event], None], *, metered: bool = False
+    source: Source,
+    spotter: Spotter,
+    send: Callable[[Event], None],
+    *,
+    metered: bool = False,
+    silent_s: float = 0.0,
 ) -> tuple[End, AudioError | None]:
     """Process a source to its end; return the final event, and the audio error that ended it.
 
@@ -30,10 +36,13 @@ def listen_to(
         Takes detections and their peaks.
     metered : bool
         Show a live meter for a source without a known end, where standard error is a terminal.
+    silent_s : float
+        Digital silence from a live source for so long is warned of; 0: never.
     """
     n_samples = n_detections = n_lost_logged = 0
     display_s = 0.0  # of CPU: it is no part of the detection
     failure = None
+    silence = SilenceWatch(silent_s if source.live else 0.0)
 
     def chunks() -> Iterator[Samples]:
         nonlocal n_samples, n_lost_logged, display_s
@@ -46,6 +55,12 @@ def listen_to(
             advance(chunk)
             display_s += time.thread_time() - before_s
             send_peaks()
+            if silence.process(chunk.tobytes()):
+                if silence.is_silent:
+                    what = "%s: only digital silence for %g s. %s."
+                    _log.warning(what, source.name, silent_s, CHECK_MUTED)
+                else:
+                    _log.warning("%s: sound again.", source.name)
             if source.dropped_chunks > 2 * n_lost_logged:
                 n_lost_logged = source.dropped_chunks
                 _log.warning("%s: %d chunks of audio were lost.", source.name, n_lost_logged)

@@ -16,10 +16,11 @@ import numpy as np
 
 from kws.audio import SAMPLE_RATE_HZ, Samples
 from kws.config import GateSettings
-from kws.errors import ConfigError
+from kws.errors import ConfigError, DeviceError
 from kws.gate import BLOCK_MS, Gate
 from kws.live_lines import Part
 from kws.sources import Source
+from kws.sources.silence import CHECK_MUTED, SilenceWatch
 from kws.terminal import bar, level_share
 
 __all__ = [
@@ -40,6 +41,7 @@ _MAX_TAKE_MS = 3000
 _CLIPPED = 32_700
 _N_CLIPPED = 4
 _MIN_DBFS = -45.0
+_SILENT_S = 5.0
 _METER_CELLS = 30
 _NUMBERS = len(" -60 dBFS speech")
 
@@ -217,6 +219,8 @@ def record(
     ------
     ConfigError
         If the word or the speaker is no valid file name.
+    DeviceError
+        At digital silence for five seconds, unless the source is a file.
     """
     _check_name(word)
     _check_name(speaker)
@@ -249,7 +253,13 @@ def _check_name(name: str) -> None:
 
 def _takes(source: Source, show_level: Callable[[Samples, bool], None]) -> Iterator[Take]:
     cutter = TakeCutter()
+    silence = SilenceWatch(_SILENT_S if source.duration_s is None else 0.0)
     for chunk in source:
+        if silence.process(chunk.tobytes()):
+            raise DeviceError(
+                f"A microphone must give sound. Received: only digital silence for "
+                f"{_SILENT_S:g} s from {source.name}. {CHECK_MUTED}."
+            )
         ended = cutter.process(chunk)
         show_level(chunk, cutter.speaking)
         yield from ended

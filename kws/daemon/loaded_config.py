@@ -11,6 +11,7 @@ from kws.daemon.listeners import Listener, ListenerKey, SourceListeners, listene
 from kws.errors import ConfigError
 from kws.sinks.clip_recorder import ClipRecorder
 from kws.sinks.hooks import Hooks
+from kws.sources.command import check_command
 
 __all__ = ["LoadedConfig"]
 
@@ -61,6 +62,9 @@ class LoadedConfig:
             If a setting, model or hook cannot be used; nothing has changed then.
         """
         config = load_config(path)
+        for settings in config.every_source:
+            if settings.command is not None:
+                check_command(settings.command)
         keys = listener_keys(config)
         listeners = {
             source.label: _listeners(source, keys, sources) for source in config.every_source

@@ -33,8 +33,14 @@ _SOURCE_METRICS: tuple[tuple[str, str, str, Callable[[SourceState], float | None
     (
         "gauge",
         "kws_source_up",
-        "1 while a source delivers audio.",
+        "1 while a source delivers audio that is not digital silence.",
         lambda s: s.state == "listening",
+    ),
+    (
+        "gauge",
+        "kws_source_silent",
+        "1 while a source delivers digital silence.",
+        lambda s: s.state == "silent",
     ),
     ("gauge", "kws_level_dbfs", "Level of the last audio.", lambda s: s.level_dbfs),
     ("gauge", "kws_gate_open", "1 while a model runs.", lambda s: s.gate_open),

@@ -36,7 +36,7 @@ class SourceState(_State, frozen=True, kw_only=True):
     name : str
         Its label in events.
     state : str
-        `opening`, `listening`, `stalled` or `ended`.
+        `opening`, `listening`, `silent`, `stalled` or `ended`.
     since_s : float
         Unix time at which it entered that state.
     level_dbfs : float or None

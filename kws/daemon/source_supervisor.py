@@ -16,13 +16,14 @@ from kws.daemon.backlog import AudioBlock, Backlog
 from kws.daemon.capture_process import CAPTURE_COMMAND, CaptureProcess
 from kws.events import StateChange, rfc3339
 from kws.sources.network import is_address
+from kws.sources.silence import CHECK_MUTED, SilenceWatch
 
 __all__ = ["DEVICES", "SourceSupervisor", "State", "backoff_s", "wall_time"]
 
 DEVICES = Path("/dev/snd")
 """The folder of Linux whose entries change when a sound card is plugged in."""
 
-State = Literal["opening", "listening", "stalled", "ended"]
+State = Literal["opening", "listening", "silent", "stalled", "ended"]
 
 _T = TypeVar("_T")
 
@@ -99,6 +100,7 @@ class SourceSupervisor:
         self._pause_s = pause_s or backoff_s
         self._capture: CaptureProcess | None = None
         self._n_at_opening = 0
+        self._silence = SilenceWatch(0.0 if self.is_file else settings.silent_s)
 
     @property
     def has_ended(self) -> bool:
@@ -186,8 +188,10 @@ class SourceSupervisor:
 
     def _receive(self, data: bytes) -> None:
         """Queue audio of the capture process."""
-        if self.state != "listening":
+        if self.state not in {"listening", "silent"}:
             self._start_listening()
+        if self._silence.process(data):
+            self._change_silence()
         n_dropped = self.backlog.append(data)
         if n_dropped:
             _log.warning(
@@ -210,6 +214,7 @@ class SourceSupervisor:
 
     def _start_listening(self) -> None:
         """Report the first audio, or the first after a stall."""
+        self._silence.reset()
         if self._capture and self._capture.name:
             self.name = self._capture.name
         is_recovery = self.state == "stalled"
@@ -219,6 +224,18 @@ class SourceSupervisor:
         how = "listening again" if is_recovery else "listening"
         _log.info("%s: %s to %s.", self.label, how, self.name)
         self._report("recovered" if is_recovery else "listening", self.name)
+
+    def _change_silence(self) -> None:
+        """Report digital silence, or that sound has come back after it."""
+        if self._silence.is_silent:
+            reason = f"Only digital silence for {self.settings.silent_s:g} s. {CHECK_MUTED}."
+            _log.warning("%s: %s", self.label, reason)
+            self._enter("silent")
+            self._report("silent", reason)
+        else:
+            _log.info("%s: sound again.", self.label)
+            self._enter("listening")
+            self._report("recovered", "Sound again.")
 
     def _stall_port(self, reason: str) -> None:
         """Report a stall, once, but keep the port open: the sender has stopped, not the source."""
@@ -233,7 +250,7 @@ class SourceSupervisor:
         self.last_error = reason
         if self.state == "stalled":
             return
-        if self.state == "listening":
+        if self.state in {"listening", "silent"}:
             self.backlog.mark_gap()
             self._on_audio()
         self._enter("stalled")
@@ -254,7 +271,7 @@ class SourceSupervisor:
         self.since_s = time.time()
 
     def _report(
-        self, event: Literal["listening", "recovered", "stalled", "error"], detail: str
+        self, event: Literal["listening", "silent", "recovered", "stalled", "error"], detail: str
     ) -> None:
         change = StateChange(event=event, time=wall_time(), source=self.label, detail=detail)
         self._on_change(change)

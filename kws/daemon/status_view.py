@@ -16,7 +16,7 @@ _CELLS = 5
 _N_DETECTIONS = 4
 _N_ERRORS = 3
 _LONGEST_NAME = 26
-_COLOUR = {"listening": "green", "stalled": "red", "opening": "yellow"}
+_COLOUR = {"listening": "green", "silent": "red", "stalled": "red", "opening": "yellow"}
 
 
 def status_tables(snapshot: Snapshot, *, ascii_only: bool = False) -> "Group":
@@ -144,7 +144,7 @@ def _table(*columns: str) -> "Table":
 
 
 def _level(source: SourceState, *, ascii_only: bool) -> str:
-    if source.level_dbfs is None or source.state != "listening":
+    if source.level_dbfs is None or source.state not in {"listening", "silent"}:
         return ""
     drawn = bar(level_share(source.level_dbfs), cells=_CELLS, ascii_only=ascii_only)
     return f"{drawn} {source.level_dbfs:.0f}"

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
+from kws.command_lines import interpreter_problem
 from kws.config import HookSettings
 from kws.errors import HookError, did_you_mean
 
@@ -68,9 +69,15 @@ def program_file(word: str, *, place: str) -> str:
     Raises
     ------
     HookError
-        If there is none, or it is not executable; the message names the `place`.
+        If there is none, it is not executable, or its interpreter is missing; the message names
+        the `place`.
     """
     if file := shutil.which(word):
+        if problem := interpreter_problem(file):
+            raise HookError(
+                f"A hook's program must have its interpreter. Received: `{word}` in {place}; "
+                f"{problem}."
+            )
         return file
     remedy = "Correct the path."
     try:

@@ -1,8 +1,9 @@
 """Sources of audio. `open_source` opens any of them, for int16, mono, 16 kHz, in chunks.
 
 - `source`: the interface of every source, and the cutting into chunks.
-- `pcm`: raw s16le, or a WAV, decoded from a byte stream.
+- `pcm`: raw PCM, or a WAV, decoded from a byte stream.
 - `wav`: WAV files and the WAV format.
+- `byte_formats`: names of formats by their first bytes.
 - `soundfile_`: FLAC, Ogg, MP3 and other files, by libsndfile.
 - `ffmpeg`: what libsndfile does not read, decoded by ffmpeg.
 - `stdin`: standard input.
@@ -10,7 +11,8 @@
 - `microphone`: the base of both kinds of microphone, and device selection.
 - `arecord`: a microphone through ALSA's `arecord`.
 - `pyaudio_`: a microphone through PyAudio.
-- `network`: raw s16le received over UDP or TCP.
+- `network`: raw PCM received over UDP or TCP.
+- `silence`: digital silence, as a muted microphone gives it.
 - `preprocessing`: gain, high-pass, automatic gain and noise suppression.
 """
 
@@ -19,6 +21,7 @@ import shlex
 import shutil
 import stat
 from pathlib import Path
+from typing import Any
 
 from kws.audio_files import is_for_ffmpeg
 from kws.config import SourceSettings
@@ -35,7 +38,7 @@ from kws.sources.pyaudio_ import PyAudioSource
 from kws.sources.soundfile_ import SoundFileSource
 from kws.sources.source import Source
 from kws.sources.stdin import StdinSource
-from kws.sources.wav import WavSource
+from kws.sources.wav import CodecError, WavSource
 
 __all__ = ["Device", "Source", "list_devices", "open_source"]
 
@@ -125,7 +128,7 @@ def _open_microphone(settings: SourceSettings) -> Source:
             settings.device,
             chunk_ms=settings.chunk_ms,
             stall_s=settings.stall_s,
-            layout=Layout.of(settings),
+            layout=Layout.of(settings).of_16_bits(),
         )
     return PyAudioSource(
         settings.device,
@@ -157,8 +160,15 @@ def _open_file(settings: SourceSettings) -> Source:
         raise FormatError(
             f"An audio file must hold audio. Received: {name}, an empty file. Record it again."
         )
-    reader: type[WavSource | SoundFileSource | FfmpegSource]
-    reader = WavSource if head == b"RIFF" else SoundFileSource
+    options: Any = {"chunk_ms": settings.chunk_ms, "channel": settings.channel}
     if is_for_ffmpeg(path):
-        reader = FfmpegSource
-    return reader(path, chunk_ms=settings.chunk_ms, channel=settings.channel)
+        return FfmpegSource(path, **options)
+    if head != b"RIFF":
+        return SoundFileSource(path, **options)
+    try:
+        return WavSource(path, **options)
+    except CodecError as error:
+        try:
+            return SoundFileSource(path, **options)
+        except FormatError:  # no soundfile, or a codec that libsndfile lacks
+            raise error from None

@@ -13,11 +13,12 @@ from collections.abc import Iterator, Mapping
 from typing import IO, cast
 
 from kws.audio import Samples
+from kws.command_lines import interpreter_problem
 from kws.errors import ConfigError, DeviceError, FormatError
 from kws.sources.pcm import Layout, read_pcm
 from kws.sources.source import STALL_S, PolledSource
 
-__all__ = ["CommandSource"]
+__all__ = ["CommandSource", "check_command"]
 
 _TERMINATE_S = 1.0
 _PIPE_BYTES = 1 << 20  # half a minute; a program that may not have so much gets the usual 64 KiB
@@ -27,7 +28,7 @@ _OVERRUN = re.compile(rb"(?i)\b(overrun|xrun)\b")  # as arecord and ffmpeg write
 
 
 class CommandSource(PolledSource):
-    """Raw s16le, or a WAV, from a program's standard output; can be iterated once.
+    """Raw PCM, or a WAV, from a program's standard output; can be iterated once.
 
     Parameters
     ----------
@@ -126,7 +127,7 @@ class CommandSource(PolledSource):
             self,
             self._layout,
             name=f"the output of {self.name}",
-            decode="Let the command decode it, as `ffmpeg … -f s16le -` does.",
+            decode="Let the command decode it, as `ffmpeg -i … -f s16le -ar 16000 -ac 1 -` does.",
             check="its options and what it prints in a terminal",
         )
         try:
@@ -188,6 +189,20 @@ class CommandSource(PolledSource):
         return "".join(self.stderr_lines(1)).rstrip(".") or "none"
 
 
+def check_command(command: list[str] | str) -> None:
+    """Check a command before it is needed; a program that is missing may be installed until then.
+
+    Raises
+    ------
+    ConfigError
+        If the command is empty or ill-quoted.
+    DeviceError
+        If the interpreter of its program is missing.
+    """
+    if program := shutil.which(_words(command)[0]):
+        _check_interpreter(program)
+
+
 def _words(command: list[str] | str) -> list[str]:
     try:
         words = shlex.split(command) if isinstance(command, str) else command
@@ -211,7 +226,16 @@ def _program(word: str) -> str:
             f"The program of `[source] command` must exist and be executable. Received: `{word}`. "
             f"Install it, or write its whole path."
         )
+    _check_interpreter(program)
     return program
+
+
+def _check_interpreter(program: str) -> None:
+    if problem := interpreter_problem(program):
+        raise DeviceError(
+            f"The program of `[source] command` must have its interpreter. Received: {program}; "
+            f"{problem}."
+        )
 
 
 def _process_group() -> int | None:

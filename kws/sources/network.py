@@ -1,4 +1,4 @@
-"""Raw s16le received over the network: whole samples in UDP datagrams, or a TCP stream.
+"""Raw PCM received over the network: whole samples in UDP datagrams, or a TCP stream.
 
 One sender is accepted at a time. Others are refused until it has disconnected (TCP), or has been
 silent for `stall_s`. There is neither encryption nor authentication: listen on the loopback or a
@@ -17,6 +17,7 @@ from typing import ClassVar
 
 from kws.audio import Samples
 from kws.errors import ConfigError, DeviceError
+from kws.sources.byte_formats import sniff
 from kws.sources.pcm import Layout, samples_of
 from kws.sources.source import STALL_S, PolledSource
 
@@ -122,7 +123,7 @@ class _NetworkSource(PolledSource):
 
 
 class UdpSource(_NetworkSource):
-    """Datagrams of raw s16le; an incomplete sample at the end of one is dropped."""
+    """Datagrams of raw PCM; an incomplete sample at the end of one is dropped."""
 
     _kind = socket.SOCK_DGRAM
 
@@ -164,7 +165,7 @@ class UdpSource(_NetworkSource):
 
 
 class TcpSource(_NetworkSource):
-    """Streams of raw s16le from one client after another."""
+    """Streams of raw PCM from one client after another."""
 
     _kind = socket.SOCK_STREAM
 
@@ -172,6 +173,7 @@ class TcpSource(_NetworkSource):
         self._socket.listen()
         self._client: socket.socket | None = None
         self._rest = b""
+        self._is_first = True
 
     def _receive(self) -> bytes:
         clients = [self._client.fileno()] if self._client else []
@@ -195,7 +197,7 @@ class TcpSource(_NetworkSource):
             return
         self._drop_client()
         client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        self._client = client
+        self._client, self._is_first = client, True
         self._accept(who)
 
     def _receive_client(self) -> bytes:
@@ -206,6 +208,16 @@ class TcpSource(_NetworkSource):
             return b""
         except OSError:
             data = b""
+        if data and self._is_first and (kind := sniff(data)):
+            _log.warning(
+                "%s: a sender must send raw %s. Received: %s. It was disconnected; let it send "
+                "`ffmpeg … -f s16le -ar 16000 -ac 1 tcp://HOST:PORT`.",
+                self.name,
+                self._layout,
+                kind,
+            )
+            data = b""
+        self._is_first = False
         if not data:
             self._drop_client()
             return b""

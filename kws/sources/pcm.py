@@ -1,24 +1,33 @@
-"""Raw s16le, or a WAV, decoded from a byte stream: a command, a port or standard input."""
+"""Raw PCM, or a WAV, decoded from a byte stream: a command, a port or standard input."""
 
 from collections.abc import Iterable, Iterator
 
 import msgspec
 import numpy as np
+from msgspec.structs import replace
 
-from kws.audio import SAMPLE_RATE_HZ, Converter, Samples, from_pcm
-from kws.config import SourceSettings
+from kws.audio import (
+    SAMPLE_RATE_HZ,
+    Converter,
+    Encoding,
+    Samples,
+    from_pcm,
+    sample_bytes,
+)
+from kws.config import SampleFormat, SourceSettings
 from kws.errors import ConfigError, FormatError
-from kws.sources.soundfile_ import sniff
+from kws.sources.byte_formats import format_of
 from kws.sources.source import Readable
 from kws.sources.wav import read_frames, read_header
 
 __all__ = ["Layout", "PeekableStream", "read_pcm", "samples_of"]
 
 _BLOCK_BYTES = 65_536
+_ENCODINGS: dict[SampleFormat, Encoding] = {"s16le": "s16", "s32le": "s32", "f32le": "f32"}
 
 
 class Layout(msgspec.Struct, frozen=True, kw_only=True):
-    """Sample rate and channels of raw s16le.
+    """Sample rate, channels and sample format of raw PCM.
 
     Attributes
     ----------
@@ -27,11 +36,13 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
         Interleaved.
     channel : int or None
         The one to use, counted from 0; None is the mean of all.
+    sample_format : {"s16le", "s32le", "f32le"}
     """
 
     rate_hz: int = SAMPLE_RATE_HZ
     n_channels: int = 1
     channel: int | None = None
+    sample_format: SampleFormat = "s16le"
 
     @classmethod
     def of(cls, settings: SourceSettings) -> "Layout":
@@ -49,13 +60,29 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
                 f"source gives."
             )
         return cls(
-            rate_hz=settings.rate_hz, n_channels=settings.n_channels, channel=settings.channel
+            rate_hz=settings.rate_hz,
+            n_channels=settings.n_channels,
+            channel=settings.channel,
+            sample_format=settings.sample_format,
         )
+
+    def of_16_bits(self) -> "Layout":
+        """Return the layout of a microphone, which always gives s16le."""
+        return replace(self, sample_format="s16le")
+
+    @property
+    def encoding(self) -> Encoding:
+        """How a sample lies in bytes."""
+        return _ENCODINGS[self.sample_format]
 
     @property
     def frame_bytes(self) -> int:
         """Bytes of one sample in all channels."""
-        return 2 * self.n_channels
+        return sample_bytes(self.encoding) * self.n_channels
+
+    def __str__(self) -> str:
+        channels = "mono" if self.n_channels == 1 else f"{self.n_channels}-channel"
+        return f"{self.rate_hz} Hz {channels} {self.sample_format}"
 
 
 class PeekableStream:
@@ -83,18 +110,19 @@ class PeekableStream:
 
 
 def samples_of(blocks: Iterable[bytes], layout: Layout, *, name: str) -> Iterator[Samples]:
-    """Turn blocks of whole frames of s16le into int16, mono, 16 kHz."""
-    if (layout.rate_hz, layout.n_channels) == (SAMPLE_RATE_HZ, 1):
+    """Turn blocks of whole frames into int16, mono, 16 kHz."""
+    if (layout.rate_hz, layout.n_channels, layout.encoding) == (SAMPLE_RATE_HZ, 1, "s16"):
         # The usual case: no conversion by way of float.
         return (np.frombuffer(data, "<i2").astype(np.int16) for data in blocks)
-    frames = (from_pcm(it, encoding="s16", n_channels=layout.n_channels) for it in blocks)
+    encoding, n_channels = layout.encoding, layout.n_channels
+    frames = (from_pcm(it, encoding=encoding, n_channels=n_channels) for it in blocks)
     return Converter(layout.rate_hz, name=name, channel=layout.channel).stream(frames)
 
 
 def read_pcm(
     stream: Readable, layout: Layout, *, name: str, decode: str, check: str
 ) -> Iterator[Samples]:
-    """Read raw s16le, or a WAV, whose header takes precedence over `layout`.
+    """Read raw PCM, or a WAV, whose header takes precedence over `layout`.
 
     Parameters
     ----------
@@ -111,18 +139,13 @@ def read_pcm(
         If it is compressed, empty or ends within a sample; after every whole one was yielded.
     """
     stream = PeekableStream(stream)
-    head = stream.peek(4)
-    if head == b"RIFF":
+    if stream.peek(4) == b"RIFF":
         header = read_header(stream, name=name)
         converter = Converter(header.rate_hz, name=name, channel=layout.channel)
         return converter.stream(read_frames(stream, header, name=name))
     title = name[0].upper() + name[1:]
-    if kind := sniff(head):
-        channels = "mono" if layout.n_channels == 1 else f"{layout.n_channels}-channel"
-        raise FormatError(
-            f"{title} must be raw {layout.rate_hz} Hz {channels} s16le, or WAV. Received: {kind}. "
-            f"{decode}"
-        )
+    if kind := format_of(stream.peek):
+        raise FormatError(f"{title} must be raw {layout}, or WAV. Received: {kind}. {decode}")
     return samples_of(_whole(stream, layout, title=title, check=check), layout, name=name)
 
 
@@ -136,13 +159,14 @@ def _whole(stream: Readable, layout: Layout, *, title: str, check: str) -> Itera
         n_frames += n_bytes // layout.frame_bytes
         yield data[:n_bytes]
     n = layout.n_channels
-    sample = "16-bit sample" if n == 1 else f"sample of {n} channels"
+    n_bits = 8 * layout.frame_bytes // n
+    sample = f"{n_bits}-bit sample" if n == 1 else f"sample of {n} channels"
     if rest:
         raise FormatError(
             f"{title} must end on a whole {sample}. Received: {len(rest)} "
             f"byte{'s' if len(rest) > 1 else ''} after {n_frames} samples "
             f"({n_frames / layout.rate_hz:.3f} s). All whole ones were used; check that it is "
-            f"s16le: {check}."
+            f"{layout.sample_format}: {check}."
         )
     if not n_frames:
         raise FormatError(

@@ -8,31 +8,19 @@ import numpy as np
 
 from kws.audio import Converter, Frames, Samples
 from kws.errors import AudioError, FormatError
+from kws.sources.byte_formats import sniff
 from kws.sources.source import Source, chunk_samples, cut, unreadable
 
-__all__ = ["SoundFileSource", "sniff"]
+__all__ = ["SoundFileSource"]
 
 _BLOCK_FRAMES = 16_384
 # libsndfile gives the largest 64-bit number for an unknown length.
 _UNKNOWN_FRAMES = 1 << 62
-_MAGICS = {
-    b"fLaC": "FLAC",
-    b"OggS": "Ogg",
-    b"ID3": "MP3",
-    b"FORM": "AIFF",
-    b"caff": "CAF",
-    b"RF64": "RF64",
-    b"RIFX": "RIFX",
-}
-
-
-def sniff(head: bytes) -> str | None:
-    """Return the name of the format that begins with these 4 bytes, if it is a known one."""
-    return next((name for magic, name in _MAGICS.items() if head.startswith(magic)), None)
+_UNKNOWN_FORMAT = "Format not recognised"
 
 
 class SoundFileSource(Source):
-    """An audio file other than WAV, read in blocks; every iteration begins at its start.
+    """An audio file other than a WAV of PCM, read in blocks; every iteration begins at its start.
 
     Raises
     ------
@@ -58,8 +46,8 @@ class SoundFileSource(Source):
             self._bytes.close()
             raise FormatError(
                 f"The input must be a whole audio file (WAV, FLAC, Ogg, MP3, AIFF). "
-                f"Received: {path} ({_reason(error)}). Copy it again, or if it is audio of "
-                f"another kind convert it: `ffmpeg -i INPUT -ar 16000 -ac 1 out.wav`."
+                f"Received: {path} ({_problem(error, path)}). Copy it again, or if it is "
+                f"audio of another kind convert it: `ffmpeg -i INPUT -ar 16000 -ac 1 out.wav`."
             ) from error
         except AudioError:
             self.close()
@@ -97,11 +85,20 @@ class SoundFileSource(Source):
         block.fill(np.nan)
         try:
             if rewind:
-                self._file.seek(0)
+                self._rewind()
             return len(self._file.read(out=block)), None
         except self._soundfile.LibsndfileError as error:
             n_read = int(np.argmax(np.append(np.isnan(block).any(axis=1), True)))
             return n_read, _reason(error)
+
+    def _rewind(self) -> None:
+        """Go to the first sample; GSM in a WAV cannot be sought in, and is opened anew."""
+        if self._file.seekable():
+            self._file.seek(0)
+        else:
+            self._file.close()
+            self._bytes.seek(0)
+            self._file = self._soundfile.SoundFile(self._bytes.fileno(), closefd=False)
 
     def _broken(self, reason: str, *, n_frames: int) -> FormatError:
         promised = "" if self._n_frames is None else f" of {self._n_frames}"
@@ -121,6 +118,14 @@ def _import(path: Path) -> Any:
             f"Received: {path}, which does not begin as a WAV. Run `pip install 'kws[files]'`."
         ) from error
     return soundfile
+
+
+def _problem(error: Any, path: Path) -> str:
+    """Return the reason of libsndfile, with the name of a format that it does not know."""
+    reason = _reason(error)
+    with path.open("rb") as file:
+        kind = sniff(file.read(12))
+    return f"{kind}: {reason}" if kind and reason == _UNKNOWN_FORMAT else reason
 
 
 def _reason(error: Any) -> str:

@@ -1,4 +1,4 @@
-"""Standard input: raw s16le or a WAV from a pipe."""
+"""Standard input: raw PCM or a WAV from a pipe."""
 
 import contextlib
 import io
@@ -54,8 +54,8 @@ class StdinSource(Source):
             self._stream,
             self._layout,
             name=self.name,
-            decode="Give the file's path instead of -, or decode it: "
-            "`ffmpeg -i - -f s16le -ar 16000 -ac 1 - | kws listen --input -`.",
+            decode="Decode it: `ffmpeg -i FILE -f s16le -ar 16000 -ac 1 - | kws listen -`. FLAC, "
+            "Ogg and MP3 can be given as FILE in place of -.",
             check=f"`{_RECORD}`",
         )
 

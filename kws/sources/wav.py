@@ -16,7 +16,7 @@ from kws.audio import Converter, Encoding, Frames, Samples, check_rate, from_pcm
 from kws.errors import AudioError, FormatError
 from kws.sources.source import Readable, Source, chunk_samples, cut, unreadable
 
-__all__ = ["WavHeader", "WavSource", "read_frames", "read_header"]
+__all__ = ["CodecError", "WavHeader", "WavSource", "read_frames", "read_header"]
 
 _BLOCK_BYTES = 65_536
 _ENCODINGS: dict[tuple[int, int], Encoding] = {
@@ -38,6 +38,7 @@ _CODECS = {
     0x00FF: "AAC",
     0x0161: "Windows Media Audio",
 }
+_BY_LIBSNDFILE = frozenset([0x0002, 0x0006, 0x0007, 0x0011, 0x0031])
 _EXTENSIBLE = 0xFFFE
 _EXTENSIBLE_GUID_TAIL = bytes.fromhex("000000001000800000aa00389b71")
 # Programs that write into a pipe set the length to about 2^31 or 2^32.
@@ -45,6 +46,10 @@ _UNKNOWN_BYTES = 0x7FFFF000
 _CONVERT = "`ffmpeg -i in.wav -c:a pcm_s16le -ar 16000 -ac 1 out.wav`"
 # Recorders fill their files up to whole blocks.
 _MOST_PADDING_BYTES = 4096
+
+
+class CodecError(FormatError):
+    """A WAV whose samples are compressed; libsndfile may read it."""
 
 
 class WavSource(Source):
@@ -257,10 +262,12 @@ def _parse_format(form: bytes, *, n_bytes: int | None, name: str) -> WavHeader:
 
 def _find_encoding(codec: int, n_bits: int, *, name: str) -> Encoding:
     if codec not in (1, 3):
-        raise FormatError(
+        is_readable = codec in _BY_LIBSNDFILE
+        remedy = "Run `pip install 'kws[files]'`, or convert it" if is_readable else "Convert it"
+        raise CodecError(
             f"A WAV must hold PCM or float samples. Received: {name} with "
             f"{_CODECS.get(codec, 'an unknown codec')} (0x{codec:04x}). "
-            f"Convert it: {_CONVERT}."
+            f"{remedy}: {_CONVERT}."
         )
     encoding = _ENCODINGS.get((codec, n_bits))
     if encoding is None:

@@ -243,9 +243,9 @@ BAD_STREAMS = {
     "a FLAC": (
         lambda wav: write_again(wav, container="FLAC"),
         (0, 0.0),
-        "Standard input must be raw 16000 Hz mono s16le, or WAV. Received: FLAC. Give the file's "
-        "path instead of -, or decode it: "
-        "`ffmpeg -i - -f s16le -ar 16000 -ac 1 - | kws listen --input -`.",
+        "Standard input must be raw 16000 Hz mono s16le, or WAV. Received: FLAC. Decode it: "
+        "`ffmpeg -i FILE -f s16le -ar 16000 -ac 1 - | kws listen -`. FLAC, Ogg and MP3 can be "
+        "given as FILE in place of -.",
     ),
 }
 

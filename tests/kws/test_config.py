@@ -468,7 +468,7 @@ def test_whatever_a_key_is_set_to_only_our_errors_come(key, value):
             '[[hooks]]\ncommand = "true"\non = ["stalled", "stoped"]',
             "`hooks[0].on[1]` in kws.toml: invalid enum value 'stoped'. "
             'Received: "stoped". Use one of '
-            "detection, start, listening, stalled, recovered, error, stop.",
+            "detection, start, listening, silent, stalled, recovered, error, stop.",
         ),
         (
             '[[hooks]]\ncommand = "true"\nenvironment = {A = "b", C = 1}',

@@ -12,8 +12,9 @@ from kws.commands.record import (
     write_take,
 )
 from kws.config import SourceSettings
-from kws.errors import ConfigError
+from kws.errors import ConfigError, DeviceError
 from kws.sources import open_source
+from kws.sources.silence import CHECK_MUTED
 
 RATE = 16_000
 
@@ -105,6 +106,22 @@ def test_recording_goes_on_where_it_stopped(tmp_path, speech, room):
         assert len(written) == n_written
     assert len(list((tmp_path / "stop").glob("me_nohash_*.wav"))) == 3
     assert any("3 takes of me exist in" in line for line in said)
+
+
+def test_a_microphone_that_gives_digital_silence_is_refused(tmp_path, monkeypatch):
+    class Muted:
+        name = "microphone"
+        duration_s = None
+
+        def __iter__(self):
+            return iter(np.zeros((100, 1280), np.int16))
+
+    with pytest.raises(DeviceError) as refused:
+        record(Muted(), "stop", tmp_path, n_takes=1, say=print)
+    assert str(refused.value) == (
+        "A microphone must give sound. Received: only digital silence for 5 s from microphone. "
+        f"{CHECK_MUTED}."
+    )
 
 
 def test_a_word_that_is_no_file_name_is_refused(tmp_path):

@@ -63,6 +63,8 @@ def test_every_figure_of_a_snapshot_is_a_metric():
         ("kws_source_reopened_total", "b"): 0.0,
         ("kws_source_up", 'the "mic"\n'): 1.0,
         ("kws_source_up", "b"): 0.0,
+        ("kws_source_silent", 'the "mic"\n'): 0.0,
+        ("kws_source_silent", "b"): 0.0,
         ("kws_level_dbfs", 'the "mic"\n'): -20.5,
         ("kws_gate_open", 'the "mic"\n'): 1.0,
     }

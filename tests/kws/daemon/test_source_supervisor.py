@@ -10,6 +10,7 @@ from kws.config import SourceSettings
 from kws.daemon import source_supervisor
 from kws.daemon.capture_process import CAPTURE_COMMAND, CaptureProcess
 from kws.daemon.source_supervisor import backoff_s
+from kws.sources.silence import CHECK_MUTED
 
 from .conftest import OPENED, census, is_alive, running, said, until
 
@@ -126,6 +127,50 @@ def sender(kind, port):
     one = socket.socket(type=socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM)
     one.connect(("127.0.0.1", port))
     return one
+
+
+def test_a_microphone_that_gives_zeros_is_told_of_once_and_again_when_sound_comes_back(
+    capture_script, make_supervisor, caplog
+):
+    zeros, sound = "head -c 64000 /dev/zero", "head -c 3200 /dev/urandom"
+    script = f"{OPENED} {sound}; {zeros}; {zeros}; sleep 0.1; {sound}; exec sleep 60"
+    supervisor = make_supervisor(capture_script(script), silent_s=2.0, name="desk", stall_s=30.0)
+    states = []
+    supervisor._on_change = lambda change: (
+        supervisor.changes.append(change),
+        states.append(supervisor.state),
+    )
+    with caplog.at_level(logging.WARNING):
+        running(supervisor, lambda: len(supervisor.changes) == 3)
+    assert kinds(supervisor) == ["listening", "silent", "recovered"]
+    assert states == ["listening", "silent", "listening"]
+    assert supervisor.changes[1].detail == f"Only digital silence for 2 s. {CHECK_MUTED}."
+    assert supervisor.changes[2].detail == "Sound again."
+    assert caplog.messages == [f"desk: Only digital silence for 2 s. {CHECK_MUTED}."]
+    assert supervisor.n_reopened == 0
+
+
+@pytest.mark.parametrize("settings", [{"silent_s": 0.0}, {"input": "a file.wav"}])
+def test_digital_silence_of_a_file_or_without_a_limit_is_nothing(
+    capture_script, make_supervisor, settings
+):
+    script = f"{OPENED} head -c 640000 /dev/zero; exec sleep 60"
+    supervisor = make_supervisor(
+        capture_script(script), **{"silent_s": 1.0, "stall_s": 30.0} | settings
+    )
+    running(supervisor, lambda: supervisor.backlog.n_received > 100_000)
+    assert kinds(supervisor) == ["listening"]
+
+
+def test_a_source_that_stalls_while_it_is_silent_has_a_gap(capture_script, make_supervisor, once):
+    script = once(
+        f"{OPENED} head -c 64000 /dev/zero; exec sleep 60",
+        f"{OPENED} head -c 3200 /dev/urandom; exec sleep 60",
+    )
+    supervisor = make_supervisor(capture_script(script), silent_s=1.0)
+    blocks = running(supervisor, lambda: supervisor.n_reopened)
+    assert kinds(supervisor) == ["listening", "silent", "stalled", "recovered"]
+    assert [block.is_after_gap for block in blocks].count(True) == 1
 
 
 def test_an_error_of_the_source_is_told_once_in_its_own_words(

@@ -19,7 +19,8 @@ def test_a_list_is_taken_as_it_is():
 
 
 def test_a_string_is_split_at_blanks_outside_quotes():
-    assert words("""echo 'a b' "$HOME" c\\ d; true""") == ["echo", "a b", "$HOME", "c d;", "true"]
+    line = """echo 'a b' "$HOME" c\\ d\\; true"""
+    assert words(line) == ["echo", "a b", "$HOME", "c d;", "true"]
 
 
 def test_a_shell_gets_the_string_untouched():

@@ -140,6 +140,31 @@ def test_one_client_after_another_is_heard():
             np.testing.assert_array_equal(hearing.until(6_400 * (i + 1))[6_400 * i :], RAMP)
 
 
+def test_a_client_that_sends_no_pcm_is_disconnected_and_named(caplog):
+    source = TcpSource("tcp://127.0.0.1:0", chunk_ms=10)
+    with heard(source) as hearing:
+        with tcp_to(source) as client:
+            client.sendall(b"fLaC" + bytes(1000))
+            with contextlib.suppress(ConnectionError):
+                assert client.recv(1) == b""
+        with tcp_to(source) as client:
+            client.sendall(RAMP.tobytes())
+            np.testing.assert_array_equal(hearing.until(6_400), RAMP)
+    assert (
+        f"{source.name}: a sender must send raw 16000 Hz mono s16le. Received: FLAC. It was "
+        "disconnected; let it send `ffmpeg … -f s16le -ar 16000 -ac 1 tcp://HOST:PORT`."
+    ) in caplog.messages
+
+
+def test_floats_are_received_by_datagram():
+    settings = SourceSettings(input="udp://127.0.0.1:0", chunk_ms=10, sample_format="f32le")
+    source = open_source(settings)
+    with heard(source) as hearing, udp_to(source) as sender:
+        sender.send((RAMP[:160] / np.float32(32_768)).astype("<f4").tobytes() + b"xyz")
+        np.testing.assert_array_equal(hearing.until(160), RAMP[:160])
+    assert source.dropped_chunks == 1
+
+
 def test_a_client_that_leaves_within_a_sample_does_not_shift_the_next():
     source = TcpSource("tcp://127.0.0.1:0", chunk_ms=10, layout=Layout(n_channels=2, channel=1))
     stereo = np.stack([0 * RAMP, RAMP], axis=1).tobytes()

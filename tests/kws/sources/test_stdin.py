@@ -108,14 +108,41 @@ def test_nothing_is_an_error(monkeypatch):
     )
 
 
-@pytest.mark.parametrize(("head", "kind"), [(b"fLaC", "FLAC"), (b"OggS", "Ogg"), (b"ID3\4", "MP3")])
+@pytest.mark.parametrize(("head", "kind"), [(b"fLaC", "FLAC"), (b"\0\0\0 ftypM4A ", "MP4 or M4A")])
 def test_compressed_audio_is_not_heard_as_noise(monkeypatch, head, kind):
     pipe(monkeypatch, io.BytesIO(head + bytes(100)))
     hear_until(
-        f"Standard input must be raw 16000 Hz mono s16le, or WAV. Received: {kind}. Give the "
-        f"file's path instead of -, or decode it: "
-        f"`ffmpeg -i - -f s16le -ar 16000 -ac 1 - | kws listen --input -`."
+        f"Standard input must be raw 16000 Hz mono s16le, or WAV. Received: {kind}. Decode it: "
+        f"`ffmpeg -i FILE -f s16le -ar 16000 -ac 1 - | kws listen -`. FLAC, Ogg and MP3 can be "
+        f"given as FILE in place of -."
     )
+
+
+@pytest.mark.parametrize(
+    ("sample_format", "data"),
+    [
+        ("s16le", RAMP.astype("<i2").tobytes()),
+        ("s32le", (RAMP.astype("<i4") * 65_536).tobytes()),
+        ("f32le", (RAMP.astype("<f4") / 32_768).tobytes()),
+    ],
+)
+def test_raw_samples_of_every_format_are_read(monkeypatch, sample_format, data):
+    pipe(monkeypatch, io.BytesIO(data))
+    settings = SourceSettings(input="-", sample_format=sample_format)
+    with open_source(settings) as source:
+        np.testing.assert_array_equal(np.concatenate(list(source)), RAMP)
+
+
+def test_a_stray_byte_names_the_format_that_is_set(monkeypatch):
+    pipe(monkeypatch, io.BytesIO(bytes(4 * 160 + 2)))
+    settings = SourceSettings(input="-", sample_format="f32le")
+    message = (
+        "Standard input must end on a whole 32-bit sample. Received: 2 bytes after 160 samples "
+        f"(0.010 s). All whole ones were used; check that it is f32le: `{RECORD}`."
+    )
+    with open_source(settings) as source, pytest.raises(FormatError) as refused:
+        list(source)
+    assert str(refused.value) == message
 
 
 def test_a_broken_pipe_is_reported(monkeypatch):
