@@ -14,6 +14,7 @@ from msgspec import Meta
 from msgspec.structs import fields, force_setattr, replace
 
 from kws.errors import ConfigError, HookError, did_you_mean
+from kws.names import nfc
 
 __all__ = [
     "Config",
@@ -127,6 +128,11 @@ class DecisionSettings(_Table, frozen=True, kw_only=True):
     phrases: list[str] = []
     """Sequences of keywords to detect, for a CTC model; empty: those of the model."""
 
+    def __post_init__(self) -> None:
+        _Table.__post_init__(self)
+        force_setattr(self, "thresholds", {nfc(word): p for word, p in self.thresholds.items()})
+        force_setattr(self, "phrases", [nfc(phrase) for phrase in self.phrases])
+
 
 class ListenerSettings(ModelSettings, frozen=True, kw_only=True):
     """One of `[[models]]`: a model beside others, with its own decision settings."""
@@ -170,6 +176,10 @@ class HookSettings(_Table, frozen=True, kw_only=True):
     """Variables added to those of kws; those of the event override them."""
     keyword_on_stdin: bool = False
     """True writes the keyword to standard input, as wyoming-satellite does, instead of JSON."""
+
+    def __post_init__(self) -> None:
+        _Table.__post_init__(self)
+        force_setattr(self, "keyword", nfc(self.keyword))
 
 
 class RecordingSettings(_Table, frozen=True, kw_only=True):

@@ -13,8 +13,10 @@ from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
+from msgspec.structs import force_setattr
 
 from kws.errors import ModelError
+from kws.names import nfc
 
 __all__ = [
     "SILENCE",
@@ -141,12 +143,18 @@ class DecisionDefaults(_Part, frozen=True, kw_only=True):
     beam: Annotated[int, Meta(ge=1, le=64)] = 8
     """`ctc`: how many beginnings are kept in decoding; 1 is greedy."""
 
+    def __post_init__(self) -> None:
+        force_setattr(self, "phrases", tuple(map(nfc, self.phrases)))
+
 
 class CalibrationPoint(_Part, frozen=True, kw_only=True):
     """Threshold per keyword at which all keywords together give this many false alarms an hour."""
 
     false_alarms_per_hour: Annotated[float, Meta(gt=0.0)]
     thresholds: dict[str, Annotated[float, Meta(ge=0.0, le=1.0)]]
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "thresholds", {nfc(word): p for word, p in self.thresholds.items()})
 
 
 class CalibrationBasis(_Part, frozen=True, kw_only=True):
@@ -177,6 +185,9 @@ class Template(_Part, frozen=True, kw_only=True):
     keyword: str
     vectors: bytes
     """Unit vectors, int8, 1/127 a step, one after another."""
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "keyword", nfc(self.keyword))
 
 
 class Head(_Part, frozen=True, kw_only=True):
@@ -240,6 +251,7 @@ class Manifest(_Part, frozen=True, kw_only=True):
     data: tuple[DataSource, ...] = ()
 
     def __post_init__(self) -> None:
+        force_setattr(self, "labels", tuple(map(nfc, self.labels)))
         if self._is_backbone():
             return
         if not self.labels or len(set(self.labels)) != len(self.labels):

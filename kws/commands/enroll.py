@@ -14,13 +14,14 @@ import numpy.typing as npt
 from msgspec.structs import replace
 
 from kws.audio import SAMPLE_RATE_HZ, Samples
-from kws.audio_files import audio_below
+from kws.audio_files import audio_below, not_audio
 from kws.commands.record import check_take
 from kws.config import SourceSettings
 from kws.errors import AudioError, ConfigError
 from kws.features import Features
 from kws.manifest import DecisionDefaults, Head, Manifest, Template, read_manifest, repack
 from kws.model import Model, backbone_path, background_path, mean_embeddings, open_model
+from kws.names import nfc
 from kws.sources import open_source
 from kws.templates import TemplateHead, pack_vectors, unit_vectors
 
@@ -75,6 +76,7 @@ def enroll(
         than 10 recordings can be used.
     """
     _check_count(len(recordings), "")
+    word = nfc(word)
     _check_word(word)
     path = backbone or backbone_path()
     manifest, content = _read_backbone(path)
@@ -155,7 +157,8 @@ def _read_takes(
         try:
             samples = _read(recording)
         except AudioError as error:
-            refused[recording] = str(error)
+            is_mac = recording.name.startswith("._")
+            refused[recording] = str(not_audio(recording, "") if is_mac else error)
             continue
         if problem := _problem(samples):
             refused[recording] = problem

@@ -19,6 +19,7 @@ from kws.manifest import (
     FeatureSettings,
     Manifest,
     StateTensor,
+    Template,
     pack,
     read_manifest,
     repack,
@@ -393,3 +394,33 @@ def test_a_frame_has_as_many_values_as_its_kind_says(kind, n):
 
 def test_more_cepstra_than_filters_matter_to_mfcc_alone():
     assert FeatureSettings(kind="logmel", n_mels=10).n_features == 10
+
+
+def test_names_are_in_one_form_of_unicode():
+    decomposed, composed = "gru\u0308n", "gr\u00fcn"
+    manifest = Manifest(
+        name="colours",
+        labels=("_silence_", decomposed),
+        kind="step",
+        features=FeatureSettings(),
+        n_frames=1,
+        hop_frames=1,
+        calibration=(CalibrationPoint(false_alarms_per_hour=1, thresholds={decomposed: 0.5}),),
+        decision=DecisionDefaults(phrases=(f"{decomposed} {composed}",)),
+    )
+    assert manifest.keywords == (composed,)
+    assert manifest.calibration[0].thresholds == {composed: 0.5}
+    assert manifest.decision.phrases == (f"{composed} {composed}",)
+    assert Template(keyword=decomposed, vectors=b"").keyword == composed
+
+
+def test_labels_that_differ_in_their_form_of_unicode_alone_are_one():
+    with pytest.raises(ValueError, match=r"^labels must be present and differ from one another$"):
+        Manifest(
+            name="colours",
+            labels=("gru\u0308n", "gr\u00fcn"),
+            kind="step",
+            features=FeatureSettings(),
+            n_frames=1,
+            hop_frames=1,
+        )

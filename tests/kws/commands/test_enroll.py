@@ -138,3 +138,10 @@ def test_files_that_cannot_be_read_are_left_out_and_said(recordings, tmp_path, n
     assert set(done.scores) == {named_otherwise, *whole[1:]}
     assert {path.name for path in done.refused} == {"._take.wav", "empty.wav", "phone.m4a"}
     assert "needs ffmpeg" in done.refused[takes / "phone.m4a"]
+
+
+def test_a_word_is_enrolled_in_one_form_of_unicode(recordings, tmp_path):
+    """A hook for the composed name did not know the word of a decomposed one."""
+    out = tmp_path / "own.tflite"
+    enroll("gru\u0308n", recordings_in([recordings[0]]), out)
+    assert read_manifest(out)[0].keywords == ("gr\u00fcn",)
