@@ -55,7 +55,12 @@ class _Take(NamedTuple):
 
 
 def enroll(
-    word: str, recordings: Sequence[Path], out: Path, *, backbone: Path | None = None
+    word: str,
+    recordings: Sequence[Path],
+    out: Path,
+    *,
+    backbone: Path | None = None,
+    name: str | None = None,
 ) -> Enrolment:
     """Write a model that detects `word` spoken by one person.
 
@@ -68,6 +73,8 @@ def enroll(
         The .tflite to write.
     backbone : Path, optional
         A file of `kws export --embedding`; the bundled one by default.
+    name : str, optional
+        Of the model in events; by default the name of `out` without its ending.
 
     Raises
     ------
@@ -84,7 +91,9 @@ def enroll(
     if refused:
         first, reason = next(iter(refused.items()))
         _check_count(len(takes), f" usable of {len(recordings)}: {first} is {reason}")
-    enrolled = _with_offset(_manifest(manifest, word, takes), background=background_path(path))
+    enrolled = _with_offset(
+        _manifest(manifest, word, takes, name=name or out.stem), background=background_path(path)
+    )
     scores = {
         recording: _score(take.embeddings, enrolled, without=i)
         for i, (recording, take) in enumerate(takes.items())
@@ -197,7 +206,7 @@ def _levels(frames: npt.NDArray[Any], hop_frames: int) -> npt.NDArray[np.float32
     return levels
 
 
-def _manifest(backbone: Manifest, word: str, takes: dict[Path, _Take]) -> Manifest:
+def _manifest(backbone: Manifest, word: str, takes: dict[Path, _Take], *, name: str) -> Manifest:
     """Return the manifest of the enrolled model, without the offset of its head."""
     templates = [take.template for take in takes.values()]
     n_steps = float(np.median([len(one) for one in templates]))
@@ -205,7 +214,7 @@ def _manifest(backbone: Manifest, word: str, takes: dict[Path, _Take]) -> Manife
     packed = tuple(Template(keyword=word, vectors=pack_vectors(t)) for t in templates)
     return replace(
         backbone,
-        name=re.sub(r"[^A-Za-z0-9_.-]+", "_", word)[:64] or "word",
+        name=re.sub(r"[^A-Za-z0-9_.-]+", "_", name)[:64] or "word",
         description=f"{word}, of one voice: {len(templates)} recordings",
         labels=(word,),
         head=replace(backbone.head or Head(), templates=packed),

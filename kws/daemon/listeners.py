@@ -14,6 +14,7 @@ from kws.daemon.source_supervisor import SourceSupervisor
 from kws.events import Detection, End, NearMiss, Peak
 from kws.model import model_path
 from kws.spotter import Spotter
+from kws.surest import SurestDetections, Timed
 
 __all__ = ["Listener", "ListenerKey", "SourceListeners", "listener_keys"]
 
@@ -124,6 +125,8 @@ class SourceListeners:
         self._is_muted = False
         self._history: deque[bytes] = deque()
         self._recent: deque[Detection] = deque(maxlen=16)
+        self._surest = _surest(listeners)
+        self._peaks: list[Peak] = []
 
     def process(self, block: AudioBlock, *, is_muted: bool = False) -> list[Detection]:
         """Process a block with every listener; after a gap, all stages are reset first.
@@ -142,12 +145,13 @@ class SourceListeners:
             self._history.clear()
             for listener in self.listeners:
                 found += listener.restart(block.start_sample)
+            found = self._chosen(found, position=self._position) + self._surest.flush()
         if not is_muted:
             self._remember(block)
             if block.audio:
                 self.level_dbfs = level_dbfs(np.frombuffer(block.audio, "<i2"))
-            for listener in self.listeners:
-                found += listener.process(block.audio)
+            new = [one for listener in self.listeners for one in listener.process(block.audio)]
+            found += self._chosen(new, position=block.start_sample + len(block.audio) // 2)
         self._position = block.start_sample + len(block.audio) // 2
         return self._counted(found, started_s)
 
@@ -159,6 +163,8 @@ class SourceListeners:
     def take_peaks(self) -> list[Peak]:
         """Return the peaks of the detections of all listeners since the last call."""
         found = [peak for listener in self.listeners for peak in listener.take_peaks()]
+        ended, self._peaks = self._peaks, []
+        found = ended + self._surest.peaks(found)
         return [replace(peak, source=self.supervisor.label) for peak in found]
 
     def replace_listeners(self, listeners: list[Listener]) -> list[Detection]:
@@ -177,7 +183,12 @@ class SourceListeners:
                 listener.restart(self._position - len(audio) // 2)
                 found += listener.process(audio)
         self.listeners = listeners
-        return self._counted([one for one in found if not self._is_known(one)], started_s)
+        chosen = self._surest.flush()
+        self._peaks += self._surest.peaks([])
+        self._surest = _surest(listeners)
+        new = [one for one in found if not self._is_known(one, chosen)]
+        chosen += self._chosen(new, position=self._position)
+        return self._counted(chosen, started_s)
 
     def flush(self) -> list[Detection]:
         """End the stream; return its last detections."""
@@ -198,12 +209,16 @@ class SourceListeners:
         while n_bytes - len(self._history[0]) >= 2 * _HISTORY_S * SAMPLE_RATE_HZ:
             n_bytes -= len(self._history.popleft())
 
-    def _is_known(self, detection: Detection) -> bool:
+    def _chosen(self, found: list[Detection], *, position: int) -> list[Detection]:
+        """Return the detections that are chosen by a sample, one for each utterance."""
+        now_s = position / SAMPLE_RATE_HZ
+        found.sort(key=lambda one: one.end_s)
+        return self._surest.process([Timed(now_s, one, one.model) for one in found], now_s=now_s)
+
+    def _is_known(self, detection: Detection, chosen: list[Detection]) -> bool:
         return any(
-            known.keyword == detection.keyword
-            and known.model == detection.model
-            and abs(known.end_s - detection.end_s) < _SAME_WORD_S
-            for known in self._recent
+            known.keyword == detection.keyword and abs(known.end_s - detection.end_s) < _SAME_WORD_S
+            for known in (*self._recent, *chosen)
         )
 
     def _counted(self, found: list[Detection], started_s: float) -> list[Detection]:
@@ -212,6 +227,10 @@ class SourceListeners:
         self.n_detections += len(found)
         self.cpu_s += time.thread_time() - started_s
         return found
+
+
+def _surest(listeners: list[Listener]) -> SurestDetections:
+    return SurestDetections(listener.spotter.keywords for listener in listeners)
 
 
 def listener_keys(config: Config) -> list[ListenerKey]:

@@ -137,3 +137,19 @@ def test_a_model_that_is_kept_keeps_its_state(source, audio):
     assert source.replace_listeners(kept) == []
     found += process(source, blocks_of(audio[20_000:], start_sample=10_000))
     assert found == expected
+
+
+def test_listeners_that_share_a_keyword_give_one_detection_for_an_utterance(source, audio):
+    alone = process(source, blocks_of(audio)) + source.flush()
+    (listener,) = source.listeners
+    other = Listener.open(listener.key)
+    other.spotter.manifests = (replace(other.spotter.manifests[0], name="other"),)
+    for detector in other.spotter._detectors:
+        detector.manifest = replace(detector.manifest, name="other")
+    source.replace_listeners([Listener(listener.spotter, listener.key), other])
+    source.take_peaks()
+    both = process(source, blocks_of(audio, start_sample=160_000, is_after_gap=True))
+    both += source.flush()
+    assert [one.keyword for one in both] == [one.keyword for one in alone]
+    assert ends_s(both) == pytest.approx([end_s + 10 for end_s in ends_s(alone)])
+    assert len(source.take_peaks()) == len(both)
