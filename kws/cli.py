@@ -465,7 +465,10 @@ def record(
     type=_PATH,
     help="A model of `kws export --embedding`; default: the bundled one.",
 )
-def enroll(word: str, recordings: tuple[Path, ...], *, out: Path, backbone: Path | None) -> None:
+@click.option("--name", help="Name of the model in events; default: that of --out.")
+def enroll(
+    word: str, recordings: tuple[Path, ...], *, out: Path, backbone: Path | None, name: str | None
+) -> None:
     """Make a model of WORD from 3 to 10 recordings of your voice.
 
     RECORDINGS are audio files, or folders of them, such as `kws record` makes.
@@ -473,7 +476,7 @@ def enroll(word: str, recordings: tuple[Path, ...], *, out: Path, backbone: Path
     from kws.commands.enroll import enroll as enroll_word
     from kws.commands.enroll import recordings_in
 
-    enrolment = enroll_word(word, recordings_in(recordings), out, backbone=backbone)
+    enrolment = enroll_word(word, recordings_in(recordings), out, backbone=backbone, name=name)
     for path, reason in enrolment.refused.items():
         click.echo(f"Not used, {reason}: {path}", err=True)
     for path, score in enrolment.scores.items():

@@ -16,6 +16,7 @@ from msgspec.structs import fields, force_setattr, replace
 
 from kws.command_lines import doubtful_words, shell_operator
 from kws.errors import ConfigError, HookError, did_you_mean
+from kws.names import nfc
 
 __all__ = [
     "Config",
@@ -148,6 +149,11 @@ class DecisionSettings(_Table, frozen=True, kw_only=True):
     phrases: list[str] = []
     """Sequences of keywords to detect, for a CTC model; empty: those of the model."""
 
+    def __post_init__(self) -> None:
+        _Table.__post_init__(self)
+        force_setattr(self, "thresholds", {nfc(word): p for word, p in self.thresholds.items()})
+        force_setattr(self, "phrases", [nfc(phrase) for phrase in self.phrases])
+
 
 class ListenerSettings(ModelSettings, frozen=True, kw_only=True):
     """One of `[[models]]`: a model beside others, with its own decision settings."""
@@ -194,6 +200,7 @@ class HookSettings(_Table, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        force_setattr(self, "keyword", nfc(self.keyword))
         if self.shell or not isinstance(self.command, str):
             return
         if found := shell_operator(self.command):

@@ -23,6 +23,7 @@ class Spotted(NamedTuple):
 
     known_sample: int
     detection: Detection
+    detector: "Detector"
 
 
 class Detector:
@@ -116,7 +117,7 @@ class Detector:
             if decision.peaks:
                 self._collect_peaks()
             if detection:
-                yield Spotted(step.known_sample, detection)
+                yield Spotted(step.known_sample, detection, self)
 
     def finish(self) -> None:
         """End the rises under way, as at the end of a stream: to near misses and peaks."""

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
+from kws.cepstra import Cepstra, project
 from kws.errors import FormatError
 from kws.manifest import FeatureSettings
 
@@ -23,7 +24,7 @@ Samples: TypeAlias = npt.NDArray[np.int16]
 Frames: TypeAlias = npt.NDArray[np.floating[Any]]
 Values: TypeAlias = npt.NDArray[np.float64]
 
-_BLOCK = 8  # frames in 80 ms at a hop of 10 ms
+_FULL_SCALE = 32_768
 
 
 class Features:
@@ -48,12 +49,8 @@ class Features:
         self._dtype = np.dtype(dtype)
         self._window = _window(settings).astype(self._dtype)
         self._filters = _filters(settings).astype(self._dtype)
-        cepstra = _cepstral_matrix(settings)
-        self._cepstra = None if cepstra is None else cepstra.astype(self._dtype)
-        self._floor, self._preemphasis, self._log_offset = np.array(
-            [settings.floor, settings.preemphasis, settings.log_offset], self._dtype
-        )
-        self._log = {"e": np.log, "10": np.log10}[settings.log_base]
+        self._cepstra = Cepstra(settings, dtype=dtype)
+        self._preemphasis = np.array([settings.preemphasis], self._dtype)[0]
         self.reset()
 
     def reset(self) -> None:
@@ -159,12 +156,13 @@ class Features:
         if parts.dtype != self._dtype:  # numpy 1 computes every FFT in double precision
             parts = parts.astype(self._dtype)
         np.square(parts, out=parts)
-        bands = _project(parts, self._filters)
-        np.maximum(bands, self._floor, out=bands)
-        self._log(bands, out=bands)
-        if self._log_offset:
-            bands += self._log_offset
-        return bands if self._cepstra is None else _project(bands, self._cepstra)
+        if self.settings.spectrum == "magnitude":
+            parts = np.sqrt(parts[..., ::2] + parts[..., 1::2])
+        bands = project(parts, self._filters)
+        if self.settings.normalization == "none":
+            return self._cepstra.of_bands(bands)
+        largest = frames.max(axis=-1, keepdims=True, initial=0.0) / np.float32(_FULL_SCALE)
+        return np.concatenate((bands, largest), axis=-1)
 
 
 def mel_filterbank(settings: FeatureSettings) -> npt.NDArray[np.float64]:
@@ -174,6 +172,8 @@ def mel_filterbank(settings: FeatureSettings) -> npt.NDArray[np.float64]:
     `python_speech_features.get_filterbanks`; mel(f) = 2595 log10(1 + f / 700) (O'Shaughnessy 1987).
     `slaney`: unit area over frequency in Hz, exact edges, as in the Auditory Toolbox (Slaney 1998);
     mel(f) = 3 f / 200 below 1 kHz, 15 + 27 ln(f / 1000) / ln(6.4) above.
+    `tensorflow`: peaks of 1 and straight sides over mel, as in
+    `tf.signal.linear_to_mel_weight_matrix`.
 
     Returns
     -------
@@ -185,6 +185,9 @@ def mel_filterbank(settings: FeatureSettings) -> npt.NDArray[np.float64]:
         edges = edges_hz * settings.n_fft / settings.sample_rate_hz
         return _triangles(bins, edges) * (2 / (edges_hz[2:] - edges_hz[:-2]))
     edges_hz = _mel_edges_hz(settings, _htk_mel, _htk_hz)
+    if settings.mel_filters == "tensorflow":
+        bins_hz = bins * settings.sample_rate_hz / settings.n_fft
+        return _triangles(_htk_mel(bins_hz), _htk_mel(edges_hz))
     return _triangles(bins, np.floor((settings.n_fft + 1) * edges_hz / settings.sample_rate_hz))
 
 
@@ -216,7 +219,7 @@ def _slaney_hz(mels: Values) -> Values:
 
 
 def _triangles(bins: npt.NDArray[Any], edges: Values) -> Values:
-    """Return triangles [shape=(bins, n_mels)] with peaks of 1 between edges, all in FFT bins."""
+    """Return triangles [shape=(bins, n_mels)] with peaks of 1 between edges, in the same unit."""
     left, centre, right = edges[:-2], edges[1:-1], edges[2:]
     with np.errstate(divide="ignore", invalid="ignore"):
         rising = np.where((bins >= left) & (bins < centre), (bins - left) / (centre - left), 0.0)
@@ -224,22 +227,6 @@ def _triangles(bins: npt.NDArray[Any], edges: Values) -> Values:
             (bins >= centre) & (bins < right), (right - bins) / (right - centre), 0.0
         )
     return rising + falling
-
-
-def _project(rows: Frames, matrix: Frames) -> Frames:
-    """Multiply rows (..., k, n) by a matrix (n, m), always `_BLOCK` rows at a time.
-
-    BLAS picks its kernel, and so the order of its sums, by the number of rows: left to itself, the
-    last bit of a frame would depend on how many frames came with it.
-    """
-    k = rows.shape[-2]
-    n_blocks = -(-k // _BLOCK)
-    if k != n_blocks * _BLOCK:
-        padded = np.zeros((*rows.shape[:-2], n_blocks * _BLOCK, rows.shape[-1]), rows.dtype)
-        padded[..., :k, :] = rows
-        rows = padded
-    blocks = rows.reshape(*rows.shape[:-2], n_blocks, _BLOCK, rows.shape[-1]) @ matrix
-    return blocks.reshape(*rows.shape[:-1], matrix.shape[1])[..., :k, :]
 
 
 def _window(settings: FeatureSettings) -> npt.NDArray[np.float64]:
@@ -252,38 +239,21 @@ def _window(settings: FeatureSettings) -> npt.NDArray[np.float64]:
     n_taper = settings.taper_samples or settings.window_samples
     n_zeros = settings.window_samples - n_taper
     window = shapes[settings.window](n_taper)
+    if settings.sample_scale == "unit":
+        window = window / _FULL_SCALE
     return np.pad(window, (n_zeros // 2, n_zeros - n_zeros // 2))
 
 
 def _filters(settings: FeatureSettings) -> npt.NDArray[np.float64]:
-    """Return what the squared parts of the spectrum are multiplied by, any 1 / n_fft included.
+    """Return what power or magnitude is multiplied by, any 1 / n_fft included.
 
-    Each row stands twice, for the real and the imaginary part of its bin. For MFCC with `energy`
-    the last column sums all bins: the frame's energy rides along.
+    For power each row stands twice, for the squared real and imaginary part of its bin. For MFCC
+    with `energy` the last column sums all bins: the frame's energy rides along.
     """
     n_bins = settings.n_fft // 2 + 1
     filters = np.eye(n_bins) if settings.kind == "spectrogram" else mel_filterbank(settings)
     if settings.kind == "mfcc" and settings.energy:
         filters = np.hstack((filters, np.ones((n_bins, 1))))
-    filters = np.repeat(filters, 2, axis=0)
+    if settings.spectrum == "power":
+        filters = np.repeat(filters, 2, axis=0)
     return filters / settings.n_fft if settings.periodogram else filters
-
-
-def _cepstral_matrix(settings: FeatureSettings) -> npt.NDArray[np.float64] | None:
-    """Return the orthonormal DCT-II with the lifter folded in, or None where there are no cepstra.
-
-    The lifter is 1 + L / 2 sin(pi n / L) (HTK book, section 5.6).
-    """
-    if settings.kind != "mfcc":
-        return None
-    n = np.arange(settings.n_mels)[:, None]
-    k = np.arange(settings.n_mfcc)[None, :]
-    dct: npt.NDArray[np.float64]
-    dct = np.sqrt(2 / settings.n_mels) * np.cos(np.pi * k * (2 * n + 1) / (2 * settings.n_mels))
-    dct[:, 0] /= np.sqrt(2)
-    if settings.lifter:
-        dct *= 1 + settings.lifter / 2 * np.sin(np.pi * k / settings.lifter)
-    if settings.energy:
-        dct[:, 0] = 0.0
-        dct = np.vstack((dct, k == 0))
-    return dct

@@ -2,9 +2,11 @@
 
 A model is one plain `.tflite` with `kws.json` appended as a ZIP archive (the TFLite Metadata
 convention for associated files): interpreters read the flatbuffer and never see the archive,
-`unzip -l` lists it. A `kws.json` beside a foreign `.tflite` serves as well.
+`unzip -l` lists it. A foreign NAME.tflite may have its manifest beside it, as NAME.json or
+NAME.kws.json, which come before the one inside.
 """
 
+import codecs
 import io
 import zipfile
 import zlib
@@ -13,8 +15,10 @@ from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
+from msgspec.structs import force_setattr
 
 from kws.errors import ModelError
+from kws.names import nfc
 
 __all__ = [
     "SILENCE",
@@ -32,6 +36,7 @@ __all__ = [
     "pack",
     "read_manifest",
     "repack",
+    "sidecar",
 ]
 
 SILENCE = "_silence_"
@@ -72,17 +77,28 @@ class FeatureSettings(_Part, frozen=True, kw_only=True):
     low_hz: Annotated[float, Meta(ge=0.0)] = 0.0
     high_hz: float | None = None
     """Upper edge of the filters; None is half the sample rate."""
-    mel_filters: Literal["htk", "slaney"] = "htk"
-    """`htk`: peaks of 1, edges rounded down to FFT bins. `slaney`: unit area, exact edges."""
+    mel_filters: Literal["htk", "slaney", "tensorflow"] = "htk"
+    """`htk`: peaks of 1, edges rounded down to FFT bins. `slaney`: unit area, exact edges.
+    `tensorflow`: peaks of 1, exact edges, straight over mel."""
     n_mfcc: Annotated[int, Meta(ge=1, le=256)] = 13
+    dct: Literal["orthonormal", "htk"] = "orthonormal"
+    """`htk`: the zeroth coefficient is larger by the root of 2, as in HTK and TensorFlow."""
     preemphasis: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.97
     lifter: Annotated[int, Meta(ge=0)] = 22
     energy: bool = True
     """MFCC only: replace the zeroth coefficient with the log of the frame's energy."""
     floor: Annotated[float, Meta(gt=0.0)] = 2.220446049250313e-16
-    """Least power before the logarithm, on the scale of 16-bit samples; the oracle's is epsilon."""
+    """Least power before the logarithm, on the scale of `sample_scale`; the oracle's is epsilon."""
+    spectrum: Literal["power", "magnitude"] = "power"
+    """What the filters sum over FFT bins."""
+    sample_scale: Literal["int16", "unit"] = "int16"
+    """Full scale of the samples: 32768 or 1."""
+    log_addend: Annotated[float, Meta(ge=0.0)] = 0.0
+    """Added to power or magnitude before the logarithm."""
+    normalization: Literal["none", "window_peak"] = "none"
+    """`window_peak`: the largest sample of a window model's window is brought to full scale."""
     periodogram: bool = True
-    """Divide power by `n_fft`."""
+    """Divide power or magnitude by `n_fft`."""
     log_base: Literal["e", "10"] = "e"
     log_offset: float = 0.0
     """Added to the logarithm."""
@@ -96,6 +112,8 @@ class FeatureSettings(_Part, frozen=True, kw_only=True):
             raise ValueError(
                 f"taper_samples must be <= window_samples; received {self.taper_samples}"
             )
+        if self.normalization != "none" and self.preemphasis:
+            raise ValueError("normalization window_peak must go without preemphasis")
         if self.kind == "mfcc" and self.n_mfcc > self.n_mels:
             raise ValueError(f"n_mfcc must be <= n_mels; received {self.n_mfcc}")
         nyquist_hz = self.sample_rate_hz / 2
@@ -107,7 +125,15 @@ class FeatureSettings(_Part, frozen=True, kw_only=True):
 
     @property
     def n_features(self) -> int:
-        """Values in a frame."""
+        """Values in a frame; with `window_peak`, bands and a peak, of which `n_values` are made."""
+        if self.normalization == "none":
+            return self.n_values
+        n_bands = self.n_fft // 2 + 1 if self.kind == "spectrogram" else self.n_mels
+        return n_bands + int(self.kind == "mfcc" and self.energy) + 1
+
+    @property
+    def n_values(self) -> int:
+        """Values of a frame that a network takes."""
         return {"mfcc": self.n_mfcc, "logmel": self.n_mels, "spectrogram": self.n_fft // 2 + 1}[
             self.kind
         ]
@@ -141,12 +167,18 @@ class DecisionDefaults(_Part, frozen=True, kw_only=True):
     beam: Annotated[int, Meta(ge=1, le=64)] = 8
     """`ctc`: how many beginnings are kept in decoding; 1 is greedy."""
 
+    def __post_init__(self) -> None:
+        force_setattr(self, "phrases", tuple(map(nfc, self.phrases)))
+
 
 class CalibrationPoint(_Part, frozen=True, kw_only=True):
     """Threshold per keyword at which all keywords together give this many false alarms an hour."""
 
     false_alarms_per_hour: Annotated[float, Meta(gt=0.0)]
     thresholds: dict[str, Annotated[float, Meta(ge=0.0, le=1.0)]]
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "thresholds", {nfc(word): p for word, p in self.thresholds.items()})
 
 
 class CalibrationBasis(_Part, frozen=True, kw_only=True):
@@ -177,6 +209,9 @@ class Template(_Part, frozen=True, kw_only=True):
     keyword: str
     vectors: bytes
     """Unit vectors, int8, 1/127 a step, one after another."""
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "keyword", nfc(self.keyword))
 
 
 class Head(_Part, frozen=True, kw_only=True):
@@ -240,6 +275,7 @@ class Manifest(_Part, frozen=True, kw_only=True):
     data: tuple[DataSource, ...] = ()
 
     def __post_init__(self) -> None:
+        force_setattr(self, "labels", tuple(map(nfc, self.labels)))
         if self._is_backbone():
             return
         if not self.labels or len(set(self.labels)) != len(self.labels):
@@ -253,6 +289,8 @@ class Manifest(_Part, frozen=True, kw_only=True):
             raise ValueError("a step model must have hop_frames equal to n_frames")
         if self.hop_frames > self.n_frames:
             raise ValueError("hop_frames must be <= n_frames")
+        if self.kind != "window" and self.features.normalization != "none":
+            raise ValueError("features.normalization must be of a window model")
         if self.decision.kind == "ctc" and SILENCE not in self.labels:
             raise ValueError(f"a model with decision.kind ctc must have the label {SILENCE}")
         for phrase in self.decision.phrases:
@@ -286,7 +324,7 @@ class Manifest(_Part, frozen=True, kw_only=True):
 
     @property
     def n_inputs(self) -> int:
-        """Values of an input frame."""
+        """Values of a frame that a step is given."""
         return self.takes.size if self.takes else self.features.n_features
 
     @property
@@ -325,7 +363,11 @@ def read_manifest(path: Path) -> tuple[Manifest, bytes]:
             f"The model must be a whole .tflite file. Received: {path}, {len(content)} bytes "
             f"without its mark TFL3. Copy it again, or make one with `kws export`."
         )
-    return _decode(_find_json(path, content), path), content
+    text, is_beside = _find_json(path, content)
+    manifest = _decode(text, path)
+    if is_beside and manifest.kind == "window":
+        _check_features_stated(text, manifest, path)
+    return manifest, content
 
 
 def pack(flatbuffer: bytes, manifest: Manifest) -> bytes:
@@ -355,19 +397,50 @@ def repack(content: bytes, manifest: Manifest) -> bytes:
     return pack(content[:end], manifest)
 
 
-def _find_json(path: Path, content: bytes) -> bytes:
+def sidecar(path: Path) -> Path | None:
+    """Return the manifest beside a model file, NAME.json or NAME.kws.json; None if there is none.
+
+    A NAME.json without `labels` and `features` is another tool's, and left alone.
+    """
+    plain, ours = path.with_suffix(".json"), path.with_suffix(".kws.json")
+    if plain.is_file() and _has_manifest_keys(_beside(plain)):
+        return plain
+    return ours if ours.is_file() else None
+
+
+def _find_json(path: Path, content: bytes) -> tuple[bytes, bool]:
+    """Return the manifest's text, and whether it lies beside the model."""
+    if beside := sidecar(path):
+        return _beside(beside), True
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            return _limited(_extract(archive), f"inside {path}")
+            return _limited(_extract(archive), f"inside {path}"), False
     except _NO_ARCHIVE as error:
-        beside = path.with_name(_FILE_NAME)
-        if beside.is_file():
-            return _beside(beside)
+        shared = path.with_name(_FILE_NAME)
+        neighbours = sorted(one.name for one in path.parent.glob("*.tflite") if one != path)
+        if shared.is_file() and not neighbours:
+            return _beside(shared), True
+        if shared.is_file():
+            raise ModelError(
+                f"A {_FILE_NAME} beside a model must be of the only model in its folder. Received: "
+                f"{shared} beside {path.name} and {neighbours[0]}. Rename it after its model, such "
+                f"as {path.with_suffix('.kws.json').name}."
+            ) from error
         raise ModelError(
-            f"A model must carry its manifest {_FILE_NAME}, inside or beside the file. Received: "
-            f"{path} with none that can be read: the file is cut short or not from kws. Copy it "
-            f"again, export it with `kws export`, or write a {_FILE_NAME} beside it."
+            f"A model must carry its manifest {_FILE_NAME} inside the file, or beside it as "
+            f"{path.with_suffix('.kws.json').name}. Received: {path} with none that can be read: "
+            f"the file is cut short or not from kws. Copy it again, export it with `kws export`, "
+            f"or write {path.with_suffix('.kws.json').name}."
         ) from error
+
+
+def _has_manifest_keys(text: bytes) -> bool:
+    """Return whether JSON has keys that tell a manifest; JSON that is broken may be one."""
+    try:
+        keys = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return b'"labels"' in text and b'"features"' in text
+    return {"labels", "features"} <= set(keys)
 
 
 def _extract(archive: zipfile.ZipFile) -> bytes:
@@ -382,7 +455,8 @@ def _extract(archive: zipfile.ZipFile) -> bytes:
 def _beside(path: Path) -> bytes:
     try:
         with path.open("rb") as stream:
-            return _limited(stream.read(_MAX_JSON_BYTES + 1), f"as {path}")
+            text = stream.read(_MAX_JSON_BYTES + 1)
+            return _limited(text.removeprefix(codecs.BOM_UTF8), f"as {path}")
     except OSError as error:
         raise ModelError(
             f"The manifest beside a model must be readable. Received: {path} ({error.strerror}). "
@@ -407,3 +481,29 @@ def _decode(text: bytes, path: Path) -> Manifest:
             f"{_FILE_NAME} must keep the manifest's rules. Received: {error} in {path}. "
             f"Export the model again, or mend that key."
         ) from error
+
+
+def _check_features_stated(text: bytes, manifest: Manifest, path: Path) -> None:
+    """Refuse a foreign window model unless all that its features depend on is stated.
+
+    Defaults are those of `python_speech_features`: plausible, and wrong for most other tools.
+    """
+    stated = msgspec.json.decode(text, type=dict[str, msgspec.Raw])["features"]
+    keys = msgspec.json.decode(stated, type=dict[str, msgspec.Raw])
+    missing = [key for key in _features_to_state(manifest.features.kind) if key not in keys]
+    if missing:
+        raise ModelError(
+            f"A window model of another tool must state how its features are computed, since other "
+            f"features give plausible nonsense. Received: {path} without {', '.join(missing)}. "
+            f"State each in `features` as the model was trained; docs/architecture.md lists them."
+        )
+
+
+def _features_to_state(kind: str) -> list[str]:
+    """Return the keys of `features` that frames of a kind depend on."""
+    optional = {"sample_rate_hz", "taper_samples", "high_hz", "log_base", "log_offset"}
+    if kind != "mfcc":
+        optional |= {"n_mfcc", "dct", "lifter", "energy"}
+    if kind == "spectrogram":
+        optional |= {"n_mels", "low_hz", "mel_filters"}
+    return [key for key in FeatureSettings.__struct_fields__ if key not in optional]

@@ -7,8 +7,10 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Literal, NamedTuple
 
 import msgspec
+from msgspec.structs import force_setattr
 
 from kws.events import Detection
+from kws.names import nfc
 
 __all__ = ["TOLERANCE_S", "LabelledRecording", "Matcher", "Matches", "Word", "match"]
 
@@ -24,6 +26,9 @@ class Word(msgspec.Struct, frozen=True, kw_only=True):
     word: str
     start_s: float
     end_s: float
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "word", nfc(self.word))
 
 
 class LabelledRecording(msgspec.Struct, frozen=True, kw_only=True):

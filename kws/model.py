@@ -5,6 +5,7 @@ or a `WindowModel`, which slides a whole window over the frames. LiteRT runs bot
 where LiteRT has no wheel.
 """
 
+import functools
 import importlib
 import math
 import os
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from kws.cepstra import Cepstra
 from kws.errors import ModelError, did_you_mean
 from kws.manifest import EmbeddingReference, Head, Manifest, read_manifest
 from kws.stderr import quiet_stderr
@@ -43,6 +45,20 @@ _EMBEDDINGS = (_BACKBONE, "speech_embedding")  # without keywords
 Posteriors: TypeAlias = npt.NDArray[np.float32]
 Array: TypeAlias = npt.NDArray[Any]
 
+# Operators that keep values between calls inside the interpreter.
+_STATEFUL = frozenset(
+    {
+        "VAR_HANDLE",
+        "SVDF",
+        "RNN",
+        "LSTM",
+        "UNIDIRECTIONAL_SEQUENCE_RNN",
+        "UNIDIRECTIONAL_SEQUENCE_LSTM",
+        "BIDIRECTIONAL_SEQUENCE_RNN",
+        "BIDIRECTIONAL_SEQUENCE_LSTM",
+    }
+)
+
 # What interpreters raise on a damaged flatbuffer: on tensors, names that are not UTF-8, a step.
 _INTERPRETER_ERRORS = (ValueError, RuntimeError, MemoryError, TypeError, ArithmeticError)
 
@@ -66,11 +82,18 @@ class Model(ABC):
     ) -> None:
         self.manifest = manifest
         self._interpreter = _interpreter(content, n_threads=n_threads, reference=reference)
+        self._reopen = None
+        if any(op["op_name"] in _STATEFUL for op in self._interpreter._get_ops_details()):
+            self._reopen = functools.partial(
+                _interpreter, content, n_threads=n_threads, reference=reference
+            )
+        self._is_fresh = True
         inputs = {tensor["name"]: tensor for tensor in self._interpreter.get_input_details()}
         outputs = {tensor["name"]: tensor for tensor in self._interpreter.get_output_details()}
         self._input = _pick(inputs, manifest.input, what="input", manifest=manifest)
         self._output = _pick(outputs, manifest.output, what="output", manifest=manifest)
-        n_frames, n_features = manifest.n_frames, manifest.n_inputs
+        n_frames = manifest.n_frames
+        n_features = manifest.takes.size if manifest.takes else manifest.features.n_values
         if (size := int(np.prod(self._input["shape"]))) != n_frames * n_features:
             raise _disagrees(
                 manifest, f"an input of {n_frames} frames of {n_features}", f"{size} values"
@@ -89,12 +112,20 @@ class Model(ABC):
     def try_step(self) -> None:
         """Run one step and reset: some models open, and fail when they are run."""
         self.step(np.zeros((self.manifest.hop_frames, self.manifest.n_inputs), np.float32))
-        self._interpreter.reset_all_variables()
         self.reset()
 
     @abstractmethod
     def reset(self) -> None:
         """Forget all frames."""
+
+    def _clear_variables(self) -> None:
+        """Open the interpreter anew where the network keeps values in it: 1 ms.
+
+        `reset_all_variables` leaves resource variables as they are.
+        """
+        if self._reopen and not self._is_fresh:
+            self._interpreter = self._reopen()
+            self._is_fresh = True
 
     @abstractmethod
     def step(self, frames: Array, /) -> Posteriors:
@@ -135,6 +166,7 @@ class Model(ABC):
     def _invoke(self, frames: Array, /) -> Posteriors:
         try:
             quantised = self._input_scale.to_integers(frames).reshape(self._input["shape"])
+            self._is_fresh = False
             self._interpreter.set_tensor(self._frames_in, quantised)
             self._interpreter.invoke()
             raw = self._interpreter.get_tensor(self._posteriors_out)
@@ -168,6 +200,7 @@ class StepModel(Model):
 
     def reset(self) -> None:
         """Set every state to zero, which in a quantised tensor is the zero point."""
+        self._clear_variables()
         for taken, _, zero, _ in self._states:
             self._interpreter.set_tensor(taken, zero)
 
@@ -235,10 +268,13 @@ class WindowModel(Model):
         super().__init__(manifest, content, n_threads=n_threads, reference=reference)
         if len(self._inputs) != 1:
             raise _disagrees(manifest, "a window, its only input", f"{len(self._inputs)} inputs")
+        features = manifest.features
+        self._cepstra = None if features.normalization == "none" else Cepstra(features)
         self.reset()
 
     def reset(self) -> None:
         """Empty the window."""
+        self._clear_variables()
         self._window: Array | None = None
 
     def step(self, frames: Array, /) -> Posteriors:
@@ -246,7 +282,8 @@ class WindowModel(Model):
         if self._window is None:
             self._window = np.repeat(frames[:1], self.manifest.n_frames, axis=0)
         self._window = np.concatenate((self._window[len(frames) :], frames))
-        return self._invoke(self._window)
+        window = self._window
+        return self._invoke(self._cepstra.of_window(window) if self._cepstra else window)
 
 
 def open_model(

@@ -26,6 +26,7 @@ from kws.gate import Gate
 from kws.manifest import Manifest
 from kws.model import Model, model_path, open_model
 from kws.model_group import grouped, merged
+from kws.surest import SurestDetections, Timed
 
 __all__ = ["AudioSource", "ModelSource", "Spotter", "open_for_sources"]
 
@@ -121,9 +122,11 @@ class Spotter:
             )
             for source, one in zip(sources, models, strict=True)
         ]
+        self._surest = SurestDetections(one.keywords for one in self._detectors)
         self._groups = grouped(models, self._detectors, gate=self._gate, settings=gate)
         self.keywords = tuple(dict.fromkeys(k for one in self._detectors for k in one.keywords))
         self.thresholds = merged(one.thresholds for one in self._detectors)
+        self._peaks: list[Peak] = []
         self._n_samples = 0
 
     def reset(self) -> None:
@@ -134,6 +137,7 @@ class Spotter:
             features.reset()
         for group in self._groups:
             group.reset()
+        self._surest.reset()
         self._n_samples = 0
 
     @property
@@ -209,8 +213,10 @@ class Spotter:
         """
         duration_s = round(self._n_samples / self.sample_rate_hz, 3)
         detections = self.process(np.zeros(int(_TAIL_S * self.sample_rate_hz), np.int16))
+        detections += self._surest.flush()
         for detector in self._detectors:
             detector.finish()
+        self._peaks += self._surest.peaks(_taken([one.peaks for one in self._detectors]))
         self.reset()
         return [one.until(duration_s) for one in detections]
 
@@ -226,7 +232,9 @@ class Spotter:
 
         At most 256 of each model are kept. They do not depend on how the samples were cut.
         """
-        return _taken([one.peaks for one in self._detectors])
+        peaks = self._surest.peaks(_taken([one.peaks for one in self._detectors]))
+        ended, self._peaks = self._peaks, []
+        return ended + peaks
 
     def _listen(self, chunks: Iterable[AnySamples]) -> Iterator[Detection]:
         failure = None
@@ -246,9 +254,12 @@ class Spotter:
         spotted = [
             one for group in self._groups for one in group.process(frames[group.features], verdicts)
         ]
-        if len(self._detectors) > 1:
-            spotted.sort(key=lambda one: one.known_sample)
-        return [one.detection for one in spotted]
+        if len(self._detectors) == 1:
+            return [one.detection for one in spotted]
+        rate_hz = self.sample_rate_hz
+        found = [Timed(one.known_sample / rate_hz, one.detection, one.detector) for one in spotted]
+        found.sort(key=lambda one: one.known_s)
+        return self._surest.process(found, now_s=self._n_samples / rate_hz)
 
 
 def open_for_sources(model: Any) -> Model:

@@ -14,13 +14,14 @@ import numpy.typing as npt
 from msgspec.structs import replace
 
 from kws.audio import SAMPLE_RATE_HZ, Samples
-from kws.audio_files import audio_below
+from kws.audio_files import audio_below, not_audio
 from kws.commands.record import check_take
 from kws.config import SourceSettings
 from kws.errors import AudioError, ConfigError
 from kws.features import Features
 from kws.manifest import DecisionDefaults, Head, Manifest, Template, read_manifest, repack
 from kws.model import Model, backbone_path, background_path, mean_embeddings, open_model
+from kws.names import nfc
 from kws.sources import open_source
 from kws.templates import TemplateHead, pack_vectors, unit_vectors
 
@@ -54,7 +55,12 @@ class _Take(NamedTuple):
 
 
 def enroll(
-    word: str, recordings: Sequence[Path], out: Path, *, backbone: Path | None = None
+    word: str,
+    recordings: Sequence[Path],
+    out: Path,
+    *,
+    backbone: Path | None = None,
+    name: str | None = None,
 ) -> Enrolment:
     """Write a model that detects `word` spoken by one person.
 
@@ -67,6 +73,8 @@ def enroll(
         The .tflite to write.
     backbone : Path, optional
         A file of `kws export --embedding`; the bundled one by default.
+    name : str, optional
+        Of the model in events; by default the name of `out` without its ending.
 
     Raises
     ------
@@ -75,6 +83,7 @@ def enroll(
         than 10 recordings can be used.
     """
     _check_count(len(recordings), "")
+    word = nfc(word)
     _check_word(word)
     path = backbone or backbone_path()
     manifest, content = _read_backbone(path)
@@ -82,7 +91,9 @@ def enroll(
     if refused:
         first, reason = next(iter(refused.items()))
         _check_count(len(takes), f" usable of {len(recordings)}: {first} is {reason}")
-    enrolled = _with_offset(_manifest(manifest, word, takes), background=background_path(path))
+    enrolled = _with_offset(
+        _manifest(manifest, word, takes, name=name or out.stem), background=background_path(path)
+    )
     scores = {
         recording: _score(take.embeddings, enrolled, without=i)
         for i, (recording, take) in enumerate(takes.items())
@@ -155,7 +166,8 @@ def _read_takes(
         try:
             samples = _read(recording)
         except AudioError as error:
-            refused[recording] = str(error)
+            is_mac = recording.name.startswith("._")
+            refused[recording] = str(not_audio(recording, "") if is_mac else error)
             continue
         if problem := _problem(samples):
             refused[recording] = problem
@@ -194,7 +206,7 @@ def _levels(frames: npt.NDArray[Any], hop_frames: int) -> npt.NDArray[np.float32
     return levels
 
 
-def _manifest(backbone: Manifest, word: str, takes: dict[Path, _Take]) -> Manifest:
+def _manifest(backbone: Manifest, word: str, takes: dict[Path, _Take], *, name: str) -> Manifest:
     """Return the manifest of the enrolled model, without the offset of its head."""
     templates = [take.template for take in takes.values()]
     n_steps = float(np.median([len(one) for one in templates]))
@@ -202,7 +214,7 @@ def _manifest(backbone: Manifest, word: str, takes: dict[Path, _Take]) -> Manife
     packed = tuple(Template(keyword=word, vectors=pack_vectors(t)) for t in templates)
     return replace(
         backbone,
-        name=re.sub(r"[^A-Za-z0-9_.-]+", "_", word)[:64] or "word",
+        name=re.sub(r"[^A-Za-z0-9_.-]+", "_", name)[:64] or "word",
         description=f"{word}, of one voice: {len(templates)} recordings",
         labels=(word,),
         head=replace(backbone.head or Head(), templates=packed),

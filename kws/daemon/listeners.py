@@ -17,6 +17,7 @@ from kws.errors import ModelError
 from kws.events import Detection, End, NearMiss, Peak
 from kws.model import model_path
 from kws.spotter import Spotter
+from kws.surest import SurestDetections, Timed
 
 __all__ = ["Listener", "ListenerKey", "SourceListeners", "listener_keys"]
 
@@ -147,6 +148,8 @@ class SourceListeners:
         self._is_muted = False
         self._history: deque[bytes] = deque()
         self._recent: deque[Detection] = deque(maxlen=16)
+        self._surest = _surest(listeners)
+        self._peaks: list[Peak] = []
 
     def process(self, block: AudioBlock, *, is_muted: bool = False) -> list[Detection]:
         """Process a block with every listener; after a gap, all stages are reset first.
@@ -164,12 +167,14 @@ class SourceListeners:
             self._is_muted = is_muted
             self._history.clear()
             self._n_streams += 1
-            found += self._run_each(lambda one: one.restart(block.start_sample))
+            found = self._run_each(lambda one: one.restart(block.start_sample))
+            found = self._chosen(found, position=self._position) + self._surest.flush()
         if not is_muted:
             self._remember(block)
             if block.audio:
                 self.level_dbfs = level_dbfs(np.frombuffer(block.audio, "<i2"))
-            found += self._run_each(lambda one: one.process(block.audio))
+            new = self._run_each(lambda one: one.process(block.audio))
+            found += self._chosen(new, position=block.start_sample + len(block.audio) // 2)
         self._position = block.start_sample + len(block.audio) // 2
         return self._counted(found, started_s)
 
@@ -181,6 +186,8 @@ class SourceListeners:
     def take_peaks(self) -> list[Peak]:
         """Return the peaks of the detections of all listeners since the last call."""
         found = [peak for listener in self.listeners for peak in listener.take_peaks()]
+        ended, self._peaks = self._peaks, []
+        found = ended + self._surest.peaks(found)
         return [replace(peak, source=self.supervisor.label) for peak in found]
 
     async def warm_up(self, listeners: list[Listener]) -> None:
@@ -211,7 +218,12 @@ class SourceListeners:
         self.listeners = listeners
         for listener in new:
             found += self._run(listener, lambda one: self._catch_up(one, _HISTORY_S + _SLICE_S))
-        return self._counted([one for one in found if not self._is_known(one)], started_s)
+        chosen = self._surest.flush()
+        self._peaks += self._surest.peaks([])
+        self._surest = _surest(self.listeners)
+        unknown = [one for one in found if not self._is_known(one, chosen)]
+        chosen += self._chosen(unknown, position=self._position)
+        return self._counted(chosen, started_s)
 
     def flush(self) -> list[Detection]:
         """End the stream; return its last detections."""
@@ -264,12 +276,16 @@ class SourceListeners:
         while n_bytes - len(self._history[0]) >= 2 * _HISTORY_S * SAMPLE_RATE_HZ:
             n_bytes -= len(self._history.popleft())
 
-    def _is_known(self, detection: Detection) -> bool:
+    def _chosen(self, found: list[Detection], *, position: int) -> list[Detection]:
+        """Return the detections that are chosen by a sample, one for each utterance."""
+        now_s = position / SAMPLE_RATE_HZ
+        found.sort(key=lambda one: one.end_s)
+        return self._surest.process([Timed(now_s, one, one.model) for one in found], now_s=now_s)
+
+    def _is_known(self, detection: Detection, chosen: list[Detection]) -> bool:
         return any(
-            known.keyword == detection.keyword
-            and known.model == detection.model
-            and abs(known.end_s - detection.end_s) < _SAME_WORD_S
-            for known in self._recent
+            known.keyword == detection.keyword and abs(known.end_s - detection.end_s) < _SAME_WORD_S
+            for known in (*self._recent, *chosen)
         )
 
     def _counted(self, found: list[Detection], started_s: float) -> list[Detection]:
@@ -278,6 +294,10 @@ class SourceListeners:
         self.n_detections += len(found)
         self.cpu_s += time.thread_time() - started_s
         return found
+
+
+def _surest(listeners: list[Listener]) -> SurestDetections:
+    return SurestDetections(listener.spotter.keywords for listener in listeners)
 
 
 def listener_keys(config: Config) -> list[ListenerKey]:

@@ -117,5 +117,6 @@ def _check_names(names: Sequence[str]) -> None:
         if names.count(name) > 1:
             raise ConfigError(
                 f"Each of [[models]] must have a name of its own in its manifest, which events "
-                f"carry. Received: `{name}` {names.count(name)} times. Leave one out."
+                f"carry. Received: `{name}` {names.count(name)} times. Leave one out, or enrol it "
+                f"again with `kws enroll --name`."
             )

@@ -291,9 +291,9 @@ def test_a_model_cut_short_is_refused(kws, model, recording, tmp_path, length):
     (tmp_path / "cut.tflite").write_bytes(content[: length(content)])
     ended = kws("listen", "--json", "--model", "cut.tflite", "--input", recording)
     message = (
-        "A model must carry its manifest kws.json, inside or beside the file. Received: cut.tflite "
-        "with none that can be read: the file is cut short or not from kws. Copy it again, export "
-        "it with `kws export`, or write a kws.json beside it."
+        "A model must carry its manifest kws.json inside the file, or beside it as cut.kws.json. "
+        "Received: cut.tflite with none that can be read: the file is cut short or not from kws. "
+        "Copy it again, export it with `kws export`, or write cut.kws.json."
     )
     assert complains(ended, MODEL, message) == ""
 

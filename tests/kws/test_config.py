@@ -528,3 +528,10 @@ def test_no_setting_takes_a_value_of_another_type(table):
     for key in table.__struct_fields__:
         with pytest.raises(KwsError, match=f"^`{key}` of {table.__name__}: "):
             table(**needed | {key: object()})
+
+
+def test_keywords_are_in_one_form_of_unicode():
+    decomposed, composed = "gru\u0308n", "gr\u00fcn"
+    assert HookSettings(keyword=decomposed, command="true").keyword == composed
+    decision = DecisionSettings(thresholds={decomposed: 0.5}, phrases=[decomposed])
+    assert (decision.thresholds, decision.phrases) == ({composed: 0.5}, [composed])

@@ -19,6 +19,7 @@ from kws.manifest import (
     FeatureSettings,
     Manifest,
     StateTensor,
+    Template,
     pack,
     read_manifest,
     repack,
@@ -40,9 +41,9 @@ MANIFEST = Manifest(
     data=(DataSource(name="Speech Commands", licence="CC BY 4.0", clips=100),),
 )
 NO_MANIFEST = (
-    "A model must carry its manifest kws.json, inside or beside the file. Received: {} with none "
-    "that can be read: the file is cut short or not from kws. Copy it again, export it with "
-    "`kws export`, or write a kws.json beside it."
+    "A model must carry its manifest kws.json inside the file, or beside it as model.kws.json. "
+    "Received: {} with none that can be read: the file is cut short or not from kws. Copy it "
+    "again, export it with `kws export`, or write model.kws.json."
 )
 
 
@@ -129,6 +130,90 @@ def test_the_manifest_inside_goes_before_the_one_beside(file):
     file.write_bytes(pack(FLATBUFFER, MANIFEST))
     file.with_name("kws.json").write_text(fields(name="foreign"))
     assert read_manifest(file)[0] == MANIFEST
+
+
+@pytest.mark.parametrize("name", ["model.json", "model.kws.json"])
+def test_a_manifest_named_after_the_model_goes_before_the_one_inside(file, name):
+    file.write_bytes(pack(FLATBUFFER, MANIFEST))
+    file.with_name(name).write_text("\ufeff" + fields(name="foreign"), encoding="utf-8")
+    assert read_manifest(file)[0].name == "foreign"
+
+
+def test_two_models_in_a_folder_have_manifests_of_their_own(tmp_path):
+    """The second ran as the first, and under its name."""
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.tflite").write_bytes(FLATBUFFER)
+        (tmp_path / f"{name}.kws.json").write_text(fields(name=name))
+    (tmp_path / "kws.json").write_text(fields(name="neighbour"))
+    for name in ("one", "two"):
+        assert read_manifest(tmp_path / f"{name}.tflite")[0].name == name
+
+
+def test_a_manifest_beside_two_models_is_refused_with_the_remedy(file):
+    file.write_bytes(FLATBUFFER)
+    file.with_name("other.tflite").write_bytes(FLATBUFFER)
+    file.with_name("kws.json").write_text(fields(name="foreign"))
+    assert refused(file) == (
+        f"A kws.json beside a model must be of the only model in its folder. Received: "
+        f"{file.with_name('kws.json')} beside model.tflite and other.tflite. Rename it after its "
+        f"model, such as model.kws.json."
+    )
+
+
+def test_the_json_of_another_tool_beside_a_model_is_left_alone(file):
+    file.write_bytes(pack(FLATBUFFER, MANIFEST))
+    file.with_name("model.json").write_text('{"type": "micro", "wake_word": "ok"}')
+    assert read_manifest(file)[0] == MANIFEST
+
+
+STATED = {
+    "kind": "logmel", "window_samples": 400, "hop_samples": 160, "n_fft": 512, "window": "hann",
+    "n_mels": 40, "low_hz": 20, "mel_filters": "tensorflow", "preemphasis": 0.0, "floor": 1e-12,
+    "spectrum": "magnitude", "sample_scale": "unit", "log_addend": 1e-6, "periodogram": False,
+    "normalization": "window_peak",
+}  # fmt: skip
+
+
+def test_a_foreign_window_model_states_its_features(file):
+    file.write_bytes(FLATBUFFER)
+    beside = file.with_name("model.kws.json")
+    beside.write_text(fields(kind="window", features=STATED))
+    assert read_manifest(file)[0].features.spectrum == "magnitude"
+    part = {key: value for key, value in STATED.items() if key not in {"spectrum", "floor"}}
+    beside.write_text(fields(kind="window", features=part))
+    assert refused(file) == (
+        f"A window model of another tool must state how its features are computed, since other "
+        f"features give plausible nonsense. Received: {file} without floor, spectrum. State each "
+        f"in `features` as the model was trained; docs/architecture.md lists them."
+    )
+
+
+@pytest.mark.parametrize("kind", ["mfcc", "spectrogram"])
+def test_only_the_keys_that_frames_depend_on_are_asked_for(file, kind):
+    file.write_bytes(FLATBUFFER)
+    file.with_name("model.kws.json").write_text(fields(kind="window", features={"kind": kind}))
+    asked = refused(file).partition("without ")[2].partition(". State")[0].split(", ")
+    assert ("n_mfcc" in asked) == ("lifter" in asked) == (kind == "mfcc")
+    assert ("n_mels" in asked) == (kind == "mfcc")
+    assert {"window", "spectrum", "sample_scale", "floor", "log_addend", "normalization"} <= set(
+        asked
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"normalization": "window_peak"}, "features.normalization must be of a window model"),
+        (
+            {"normalization": "window_peak", "preemphasis": 0.97},
+            "normalization window_peak must go without preemphasis",
+        ),
+    ],
+)
+def test_normalisation_of_a_window_needs_a_window_model(file, changes, problem):
+    features = {"preemphasis": 0.0} | changes
+    file.write_bytes(zipped(fields(features=features).encode()))
+    assert problem in refused(file)
 
 
 def test_a_missing_file_is_refused(file):
@@ -393,3 +478,33 @@ def test_a_frame_has_as_many_values_as_its_kind_says(kind, n):
 
 def test_more_cepstra_than_filters_matter_to_mfcc_alone():
     assert FeatureSettings(kind="logmel", n_mels=10).n_features == 10
+
+
+def test_names_are_in_one_form_of_unicode():
+    decomposed, composed = "gru\u0308n", "gr\u00fcn"
+    manifest = Manifest(
+        name="colours",
+        labels=("_silence_", decomposed),
+        kind="step",
+        features=FeatureSettings(),
+        n_frames=1,
+        hop_frames=1,
+        calibration=(CalibrationPoint(false_alarms_per_hour=1, thresholds={decomposed: 0.5}),),
+        decision=DecisionDefaults(phrases=(f"{decomposed} {composed}",)),
+    )
+    assert manifest.keywords == (composed,)
+    assert manifest.calibration[0].thresholds == {composed: 0.5}
+    assert manifest.decision.phrases == (f"{composed} {composed}",)
+    assert Template(keyword=decomposed, vectors=b"").keyword == composed
+
+
+def test_labels_that_differ_in_their_form_of_unicode_alone_are_one():
+    with pytest.raises(ValueError, match=r"^labels must be present and differ from one another$"):
+        Manifest(
+            name="colours",
+            labels=("gru\u0308n", "gr\u00fcn"),
+            kind="step",
+            features=FeatureSettings(),
+            n_frames=1,
+            hop_frames=1,
+        )

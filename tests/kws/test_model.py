@@ -8,8 +8,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from kws.errors import ModelError
+from kws.features import Features
 from kws.manifest import FeatureSettings, Manifest, pack
 from kws.model import StepModel, WindowModel, bundled_models, model_path, open_model
 
@@ -126,9 +128,9 @@ def test_a_file_cut_short_is_refused(tiny_models, tmp_path, share):
     path = tmp_path / "short.tflite"
     path.write_bytes(content[: max(8, int(share * len(content)))])
     message = (
-        f"A model must carry its manifest kws.json, inside or beside the file. Received: {path} "
-        f"with none that can be read: the file is cut short or not from kws. Copy it again, "
-        f"export it with `kws export`, or write a kws.json beside it."
+        f"A model must carry its manifest kws.json inside the file, or beside it as "
+        f"short.kws.json. Received: {path} with none that can be read: the file is cut short or "
+        f"not from kws. Copy it again, export it with `kws export`, or write short.kws.json."
     )
     with pytest.raises(ModelError, match=exactly(message)):
         open_model(path)
@@ -391,3 +393,75 @@ def test_a_window_model_with_states_is_refused(tiny_models, write):
     )
     with pytest.raises(ModelError, match=exactly(message)):
         open_model(path)
+
+
+@pytest.fixture(scope="module")
+def counting_flatbuffer(tensorflow):
+    """Frames (1, 1, 4) to one posterior, which grows by 0.1 a call in a variable of the network."""
+    tf = tensorflow.tf
+
+    class Counter(tf.Module):
+        def __init__(self):
+            super().__init__()
+            self.total = tf.Variable([[0.0]])
+
+        @tf.function(input_signature=[tf.TensorSpec((1, 1, 4), tf.float32, name="frames")])
+        def __call__(self, frames):
+            return self.total.assign_add([[0.1]]) + 0 * tf.reduce_mean(frames)
+
+    counter = Counter()
+    function = counter.__call__.get_concrete_function()
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], counter)
+    converter.experimental_enable_resource_variables = True
+    return bytes(converter.convert())
+
+
+@pytest.mark.slow
+def test_memory_inside_the_network_is_cleared_by_reset(counting_flatbuffer):
+    """What a network keeps in variables outlived `reset`, the trial step at opening included."""
+    manifest = Manifest(
+        name="accumulate",
+        labels=("go",),
+        kind="step",
+        quantization="float32",
+        features=FeatureSettings(kind="logmel", n_mels=4),
+        n_frames=1,
+        hop_frames=1,
+    )
+    model = StepModel(manifest, counting_flatbuffer, n_threads=1, reference=False)
+    model.try_step()
+    frames = np.zeros((3, 4), np.float32)
+    for _ in range(3):
+        np.testing.assert_allclose(model.run(frames)[:, 0], [0.1, 0.2, 0.3], rtol=1e-6)
+
+
+def test_a_network_without_memory_inside_is_not_opened_again(tiny_file, monkeypatch):
+    model = open_model(tiny_file())
+    monkeypatch.setattr("kws.model._interpreter", None)
+    model.reset()
+
+
+def test_a_window_is_brought_to_full_scale_before_the_logarithm(
+    write, window_flatbuffer, window_manifest
+):
+    settings = replace(
+        window_manifest.features,
+        preemphasis=0.0,
+        spectrum="magnitude",
+        sample_scale="unit",
+        log_addend=1e-6,
+        floor=1e-12,
+        normalization="window_peak",
+    )
+    manifest = replace(window_manifest, features=settings)
+    model = open_model(write(window_flatbuffer, manifest))
+    n = settings.window_samples + settings.hop_samples * (manifest.n_frames - 1)
+    wave = np.random.default_rng(2).integers(-3000, 3000, n).astype(np.int16)
+    loud = (wave * np.int16(4)).astype(np.int16)
+    outputs = [model.run(Features(settings).whole(one))[-1] for one in (wave, loud)]
+    np.testing.assert_allclose(outputs[0], outputs[1], atol=1e-5)
+    plain = replace(settings, normalization="none")
+    scaled = wave / np.float32(wave.max()) * 32_768
+    wanted = Features(plain).whole(scaled)[-manifest.n_frames :]
+    of_plain = open_model(write(window_flatbuffer, replace(manifest, features=plain)))
+    np.testing.assert_allclose(outputs[0], of_plain.run(wanted)[-1], atol=1e-5)

@@ -25,11 +25,11 @@ FEATURES = FeatureSettings(kind="logmel", n_mels=8, floor=1.0)
 OFF = GateSettings(enabled=False)
 
 
-def manifest(*, hop_frames=2, **decision):
+def manifest(*, hop_frames=2, labels=("_silence_", "low", "high"), **decision):
     defaults = {"threshold": 0.5, "smoothing_ms": 60, "refractory_ms": 300, "word_ms": 600}
     return Manifest(
         name="fake",
-        labels=("_silence_", "low", "high"),
+        labels=labels,
         kind="step",
         features=FEATURES,
         n_frames=hop_frames,
@@ -444,14 +444,24 @@ def test_what_was_read_before_a_source_failed_is_processed_first(model, recordin
 
 
 def test_several_models_share_one_stream_and_keep_their_own_thresholds():
-    low, high = Script({20: 0.9}, smoothing_ms=0), Ears()
-    one, two = Spotter(low, gate=False), Spotter(Ears(), gate=False)
-    both = Spotter([Script({20: 0.9}, smoothing_ms=0), high], gate=False)
+    others = ("_silence_", "deep", "shrill")
+    low = Script({20: 0.9}, smoothing_ms=0)
+    one, two = Spotter(low, gate=False), Spotter(Ears(labels=others), gate=False)
+    both = Spotter([Script({20: 0.9}, smoothing_ms=0), Ears(labels=others)], gate=False)
     apart = sorted(one.process(SOUND) + two.process(SOUND), key=lambda event: event.end_s)
     assert both.process(SOUND) == apart
-    assert both.keywords == ("low", "high")
+    assert both.keywords == ("low", "high", "deep", "shrill")
     assert [manifest.name for manifest in both.manifests] == ["fake", "fake"]
     assert len(both._features) == 1, "equal features are computed once"
+
+
+def test_models_that_share_a_keyword_give_one_detection_for_an_utterance():
+    """Two people's models of one word ran the hooks twice."""
+    models = [Script({20: 0.6}, smoothing_ms=0), Script({22: 0.9}, smoothing_ms=0)]
+    spotter = Spotter(models, gate=False)
+    found = spotter.process(SOUND) + spotter.flush()
+    assert [(one.keyword, one.score) for one in found] == [("low", 0.9)]
+    assert [one.score for one in spotter.take_peaks()] == [0.9]
 
 
 @given(cuts=st.lists(st.integers(0, 9000), max_size=14))

@@ -10,10 +10,12 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args
 import msgspec
 import tomli_w
 from msgspec import Meta
+from msgspec.structs import force_setattr
 
 from kws.audio import SAMPLE_RATE_HZ
 from kws.errors import ConfigError, did_you_mean
 from kws.manifest import SILENCE, UNKNOWN, DataSource, DecisionDefaults, FeatureSettings
+from kws.names import nfc
 
 __all__ = [
     "MODEL_RECIPES",
@@ -107,6 +109,8 @@ class DataRecipe(_Table, frozen=True, kw_only=True):
     """Data sources for the manifest and the model card."""
 
     def __post_init__(self) -> None:
+        force_setattr(self, "keywords", list(map(nfc, self.keywords)))
+        force_setattr(self, "homophones", {nfc(k): words for k, words in self.homophones.items()})
         if not self.keywords or len(set(self.keywords)) != len(self.keywords):
             raise ValueError("keywords must be present and differ from one another")
         if len({keyword.casefold() for keyword in self.keywords}) < len(self.keywords):

@@ -82,7 +82,7 @@ def test_what_is_heard_does_not_depend_on_chunk_size(enrolled, recordings):
 def test_the_model_is_an_ordinary_small_file(enrolled):
     manifest, content = read_manifest(enrolled[0])
     assert isinstance(open_model(enrolled[0]), EnrolledModel)
-    assert (manifest.keywords, manifest.name) == (("my word",), "my_word")
+    assert (manifest.keywords, manifest.name) == (("my word",), "own")
     assert len(content) < 100_000
 
 
@@ -138,3 +138,21 @@ def test_files_that_cannot_be_read_are_left_out_and_said(recordings, tmp_path, n
     assert set(done.scores) == {named_otherwise, *whole[1:]}
     assert {path.name for path in done.refused} == {"._take.wav", "empty.wav", "phone.m4a"}
     assert "needs ffmpeg" in done.refused[takes / "phone.m4a"]
+
+
+def test_a_word_is_enrolled_in_one_form_of_unicode(recordings, tmp_path):
+    """A hook for the composed name did not know the word of a decomposed one."""
+    out = tmp_path / "own.tflite"
+    enroll("gru\u0308n", recordings_in([recordings[0]]), out)
+    assert read_manifest(out)[0].keywords == ("gr\u00fcn",)
+
+
+@pytest.mark.parametrize(
+    ("given", "name"), [(None, "anna_s"), ("kitchen", "kitchen"), ("Jürgen", "J_rgen")]
+)
+def test_the_model_is_named_after_its_file_unless_a_name_is_given(
+    recordings, tmp_path, given, name
+):
+    out = tmp_path / "anna's.tflite"
+    enroll("my word", recordings_in([recordings[0]]), out, name=given)
+    assert read_manifest(out)[0].name == name

@@ -230,3 +230,19 @@ def test_a_gap_during_the_warm_up_resets_the_new_model(source, config, audio):
     new.restart = restarts.append
     source.replace_listeners([new])
     assert (new.position, restarts) == (49_600, [])
+
+
+def test_listeners_that_share_a_keyword_give_one_detection_for_an_utterance(source, audio):
+    alone = process(source, blocks_of(audio)) + source.flush()
+    (listener,) = source.listeners
+    other = Listener.open(listener.key)
+    other.spotter.manifests = (replace(other.spotter.manifests[0], name="other"),)
+    for detector in other.spotter._detectors:
+        detector.manifest = replace(detector.manifest, name="other")
+    source.replace_listeners([Listener(listener.spotter, listener.key), other])
+    source.take_peaks()
+    both = process(source, blocks_of(audio, start_sample=160_000, is_after_gap=True))
+    both += source.flush()
+    assert [one.keyword for one in both] == [one.keyword for one in alone]
+    assert ends_s(both) == pytest.approx([end_s + 10 for end_s in ends_s(alone)])
+    assert len(source.take_peaks()) == len(both)

@@ -138,7 +138,9 @@ def tell(number):
 def test_files_are_heard_to_their_ends_by_every_model(
     write, recording, make_model, tmp_path, model
 ):
-    (tmp_path / "other.tflite").write_bytes(make_model(name="other"))
+    (tmp_path / "other.tflite").write_bytes(
+        make_model(name="other", labels=("_silence_", "halt", "go"))
+    )
     models = f"[[models]]\nname = '{model}'\n[[models]]\nname = '{tmp_path}/other.tflite'\n"
     config = write(
         f"[[sources]]\nname = 'desk'\ninput = '{recording}'\n"
@@ -149,7 +151,9 @@ def test_files_are_heard_to_their_ends_by_every_model(
     code, printer = listen(config)
     assert code == 0
     assert {one[:3] for one in printer.detections()} == {
-        (source, heard, "stop") for source in ("desk", "door") for heard in ("loud", "other")
+        (source, heard, word)
+        for source in ("desk", "door")
+        for heard, word in (("loud", "stop"), ("other", "halt"))
     }
     assert len(printer.detections()) == 8
     assert {(end.source, end.audio_s, end.detections) for end in printer.of(End)} == {
@@ -160,6 +164,20 @@ def test_files_are_heard_to_their_ends_by_every_model(
     assert printer.states()[-1] == ("stop", None)
     assert sorted(printer.states()[1:-1]) == [("listening", "desk"), ("listening", "door")]
     assert census()[2] == before[2]
+
+
+def test_models_that_share_a_keyword_run_its_hook_once_for_an_utterance(
+    write, recording, make_model, tmp_path, model
+):
+    """Two people's models of one word ran the hooks twice."""
+    (tmp_path / "other.tflite").write_bytes(make_model(name="other"))
+    config = write(
+        f"[source]\ninput = '{recording}'\n",
+        models=f"[[models]]\nname = '{model}'\n[[models]]\nname = '{tmp_path}/other.tflite'\n",
+    )
+    code, printer = listen(config)
+    assert code == 0
+    assert [one[1:3] for one in printer.detections()] == [("loud", "stop")] * 2
 
 
 def test_a_file_is_heard_as_kws_listen_hears_it(write, recording, kws):

@@ -1,5 +1,6 @@
 import hashlib
 import logging
+import os
 import re
 from pathlib import Path
 
@@ -252,3 +253,25 @@ def test_a_folder_for_each_speaker_within_a_word_holds_clips_of_the_word(tmp_pat
         assert [clip.word for clip in corpus.clips[UNKNOWN]] == ["tree"] * 2
         used = {clip.path.parent.name for clips in corpus.clips.values() for clip in clips}
         assert used == {speakers[split]}
+
+
+def test_a_decomposed_folder_is_of_the_composed_keyword(tmp_path):
+    """Folders from a Mac are NFD, what is typed is NFC."""
+    for split in SPLITS:
+        write(tmp_path / "words" / "gru\u0308n" / f"{speaker_of(split)}_nohash_0.wav")
+    for keyword in ("gr\u00fcn", "gru\u0308n"):
+        corpus = load_corpus(recipe(keywords=[keyword]), tmp_path, split="train")
+        assert [clip.word for clip in corpus.clips["gr\u00fcn"]] == ["gr\u00fcn"]
+
+
+def test_a_file_whose_name_is_not_utf8_is_left_out_and_said(words, caplog):
+    bad = Path(os.fsdecode(os.fsencode(words / "words" / "yes") + b"/gr\xfcn_nohash_0.wav"))
+    write(words / "other.wav").rename(bad)
+    for split in SPLITS:
+        corpus = load_corpus(recipe(), words, split=split)
+        assert len(corpus.clips["yes"]) == 1
+    said = (
+        f"left out: The name of a file must be UTF-8. Received: {words / 'words' / 'yes'}"
+        f"/gr\\udcfcn_nohash_0.wav. Rename it."
+    )
+    assert said in caplog.messages

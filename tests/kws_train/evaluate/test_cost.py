@@ -5,6 +5,7 @@ import pytest
 
 from kws.manifest import FeatureSettings, Manifest, read_manifest
 from kws.model import bundled_models
+from kws_export.compact import compact
 from kws_train.evaluate.cost import count_operations
 
 pytestmark = pytest.mark.slow  # for the import of TensorFlow
@@ -44,5 +45,18 @@ def test_the_bundled_models_work_is_counted_for_a_second():
     manifest, content = read_manifest(bundled_models()["commands"])
     counted = count_operations(content, manifest)
     assert counted.macs_per_s == counted.macs_per_call * 25
-    assert counted.n_weights < len(content)
+    assert counted.n_weights == 66_420
     assert counted.n_weights < counted.macs_per_call
+
+
+@pytest.mark.parametrize("quantization", ["int8", "float32"])
+def test_weights_are_those_of_the_network(tiny_network, tiny_models, quantization):
+    """Export strips the names of constants, and 3 weights were reported for 66,011."""
+    sizes = {weight.path: int(np.prod(weight.shape)) for weight in tiny_network.weights}
+    kernels = sum(n for path, n in sizes.items() if path.endswith("kernel"))
+    biases = sum(n for path, n in sizes.items() if path.endswith(("beta", "bias")))
+    gru = sizes["spotting/gru/gru_1/gru_cell/bias"] // 6
+    wanted = kernels + biases - 2 * gru  # two gates have one bias in place of two
+    flatbuffer, manifest = tiny_models(quantization)
+    for content in (flatbuffer, compact(flatbuffer)):
+        assert count_operations(content, manifest).n_weights == wanted

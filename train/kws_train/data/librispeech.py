@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kws.audio_files import AUDIO_SUFFIXES
+from kws.names import nfc
 
 __all__ = [
     "quiet_utterances",
@@ -71,12 +72,12 @@ def quiet_utterances(
     speakers : set of str, optional
         Only theirs.
     """
-    avoided = [f" {phrase.replace('_', ' ').upper()} " for phrase in without]
+    avoided = [f" {nfc(phrase).replace('_', ' ').upper()} " for phrase in without]
     found: list[Path] = []
     for transcript, name, text in transcripts_below(corpus):
         if speakers is not None and speaker_of_utterance(name) not in speakers:
             continue
-        said = f" {' '.join(text.split())} "
+        said = f" {' '.join(nfc(text).split())} "
         if not any(phrase in said for phrase in avoided):
             audio = transcript.parent.glob(f"{name}.*")
             found += [path for path in audio if path.suffix.lower() in AUDIO_SUFFIXES]

@@ -5,12 +5,12 @@ A clip lies at `WORD/FILE` or `WORD/SPEAKER/FILE` below the folder of words.
 
 import hashlib
 import re
-import unicodedata
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from kws.errors import ConfigError
+from kws.names import nfc
 
 __all__ = [
     "Split",
@@ -53,7 +53,7 @@ def word_of(path: Path, root: Path) -> str:
     A clip in `root` itself has the word that `root` is called.
     """
     inside = path.relative_to(root).parts
-    return unicodedata.normalize("NFC", inside[0] if len(inside) > 1 else path.parent.name)
+    return nfc(inside[0] if len(inside) > 1 else path.parent.name)
 
 
 def speaker_of(path: Path, *, root: Path | None = None) -> str:
@@ -67,7 +67,7 @@ def speaker_of(path: Path, *, root: Path | None = None) -> str:
     """
     inside = path.relative_to(root).parts if root else ()
     if len(inside) > 2:
-        return unicodedata.normalize("NFC", inside[1])
+        return nfc(inside[1])
     return re.sub(r"_nohash_.*$", "", path.name)
 
 
@@ -81,7 +81,7 @@ def check_layout(paths: Iterable[Path], root: Path, *, keywords: Collection[str]
     """
     for path in paths:
         inside = path.relative_to(root).parts[:-1]
-        deeper = [unicodedata.normalize("NFC", name) for name in inside[1:]]
+        deeper = [nfc(name) for name in inside[1:]]
         if word_of(path, root) not in keywords and set(deeper) & set(keywords):
             within = root.joinpath(
                 *inside[: 1 + min(map(deeper.index, set(deeper) & set(keywords)))]

@@ -15,7 +15,14 @@ import numpy.typing as npt
 from scipy.special import expit, logit
 
 from kws.errors import ConfigError, ModelError
-from kws.manifest import CalibrationBasis, CalibrationPoint, Manifest, read_manifest, repack
+from kws.manifest import (
+    CalibrationBasis,
+    CalibrationPoint,
+    Manifest,
+    read_manifest,
+    repack,
+    sidecar,
+)
 from kws_train.atomic import replacing
 from kws_train.data.audio_files import duration_s
 from kws_train.evaluate.build_stream import Stream
@@ -103,10 +110,13 @@ def write_manifest(path: Path, manifest: Manifest, out: Path) -> None:
         If it cannot be written; an existing `out` is unchanged.
     """
     content = repack(read_manifest(path)[1], manifest)
+    beside = sidecar(out)
     try:
         with replacing(out) as begun:
             begun.write_bytes(content)
             begun.chmod(path.stat().st_mode)
+        if beside:  # it comes before the one inside
+            beside.write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
     except OSError as error:
         raise ConfigError(
             f"A model must go to a file that can be written. Received: {out} ({error.strerror}). "

@@ -48,7 +48,7 @@ def count_operations(content: bytes, manifest: Manifest) -> Operations:
         n_macs += output * _sum_length(name, tensors)
         for tensor in tensors:
             if model.buffers[tensor.buffer].data is not None:
-                weights[tensor.name] = math.prod(_shape(tensor))
+                weights[tensor.buffer] = math.prod(_shape(tensor))  # names may be stripped
     calls_per_s = manifest.features.sample_rate_hz / manifest.call_samples
     return Operations(
         n_operators=len(graph.operators),

@@ -15,6 +15,7 @@ from kws.errors import ConfigError, FormatError, ModelError, did_you_mean
 from kws.manifest import Manifest
 from kws.model import model_path, open_model
 from kws.model_check import check_model
+from kws.names import nfc
 from kws_train.data.audio_files import log_left_out, read_samples
 from kws_train.data.corpus import write_left_out
 from kws_train.mining.folder import Candidate, MinedFolder
@@ -85,6 +86,7 @@ def collect_candidates(
         If no file can be read.
     """
     path, manifest = _model(model)
+    keyword = None if keyword is None else nfc(keyword)
     thresholds = _thresholds(manifest, keyword=keyword, threshold=threshold)
     paths = [one for one in recordings_in(folders) if not one.is_relative_to(out.absolute())]
     out.mkdir(parents=True, exist_ok=True)

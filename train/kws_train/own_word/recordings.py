@@ -10,6 +10,7 @@ from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.commands.record import TakeCutter, loudest_dbfs
 from kws.errors import ConfigError, FormatError
 from kws.features import Samples
+from kws.names import nfc
 from kws_train.data.audio_files import audio_files, read_samples
 from kws_train.data.speech_span import speech_span
 from kws_train.synth.clip_checks import find_defect, trim_silence
@@ -80,7 +81,7 @@ def import_recordings(
     done = out / f"{label}.{'-'.join(splits)}.json"
     if done.is_file():
         return msgspec.json.decode(done.read_bytes(), type=ImportedRecordings)
-    root = folder / label if (folder / label).is_dir() else folder
+    root = next((one for one in sorted(folder.glob("*/")) if nfc(one.name) == label), folder)
     paths = audio_files(root)
     left_out: dict[str, str] = {}
     takes: list[tuple[str, list[Samples]]] = []
