@@ -14,6 +14,7 @@ from msgspec import Meta
 from msgspec.structs import fields, force_setattr, replace
 
 from kws.errors import ConfigError, HookError, did_you_mean
+from kws.trusted_files import check_trusted
 
 __all__ = [
     "Config",
@@ -50,6 +51,19 @@ class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                     f"`{field.name}{place.rstrip('`')}` of {type(self).__name__}: "
                     f"{_lowered(problem)}. Received: {value!r}. Change it."
                 ) from None
+            if _holds_nul(value):
+                raise self._error(
+                    f"`{field.name}` of {type(self).__name__} must be free of NUL characters. "
+                    f"Received: {value!r}. Take them out."
+                )
+
+
+def _holds_nul(value: Any) -> bool:
+    if isinstance(value, str):
+        return "\0" in value
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    return isinstance(value, list | tuple) and any(map(_holds_nul, value))
 
 
 class ModelSettings(_Table, frozen=True, kw_only=True):
@@ -239,10 +253,12 @@ def load_config(path: Path) -> Config:
     Raises
     ------
     ConfigError
-        If the file is missing, not UTF-8 TOML, or breaks a rule; the message names the key.
+        If the file is missing, not UTF-8 TOML, or breaks a rule; the message names the key. As
+        root, also if every user may change the file.
     HookError
         If a `[[hooks]]` entry breaks a rule.
     """
+    check_trusted(path, what="The configuration", error=ConfigError)
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:

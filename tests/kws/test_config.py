@@ -528,3 +528,26 @@ def test_no_setting_takes_a_value_of_another_type(table):
     for key in table.__struct_fields__:
         with pytest.raises(KwsError, match=f"^`{key}` of {table.__name__}: "):
             table(**needed | {key: object()})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[source]\ninput = "a\\u0000.wav"', "`input` of SourceSettings must be free of NUL"),
+        ('[source]\ncommand = ["a", "\\u0000"]', "`command` of SourceSettings must be free of NUL"),
+        ('[model]\nname = "\\u0000"', "`name` of ModelSettings must be free of NUL"),
+        ('[recording]\nfolder = "\\u0000"', "`folder` of RecordingSettings must be free of NUL"),
+        ('[daemon]\nsocket = "\\u0000"', "`socket` of DaemonSettings must be free of NUL"),
+    ],
+)
+def test_nul_characters_are_an_error_wherever_they_are(text, message):
+    assert str(refused(text)).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "line", ['awake_wav = "\\u0000"', 'environment = { A = "\\u0000" }', 'user = "a\\u0000"']
+)
+def test_nul_characters_in_a_hook_are_an_error_of_the_hook(line):
+    error = refused(f"[[hooks]]\n{HOOK}{line}")
+    assert isinstance(error, HookError)
+    assert "must be free of NUL characters" in str(error)

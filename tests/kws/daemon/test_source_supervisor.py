@@ -345,3 +345,27 @@ def test_two_hundred_reopenings_leave_nothing_behind(capture_script, make_superv
     assert census() == before
     loop, pipes = 3, 6  # descriptors
     assert max(meanwhile) <= (before[0] + loop + pipes, before[1])
+
+
+def test_a_reason_whose_last_words_vary_is_logged_once(capture_script, make_supervisor, log):
+    supervisor = make_supervisor(capture_script("echo failed at $$ >&2; exit 3"))
+    reasons = set()
+    running(supervisor, lambda: reasons.add(supervisor.last_error) or len(reasons) > 3)
+    (message,) = log.messages
+    assert "The capture process ended with exit status 3. stderr: failed at " in message
+
+
+def test_what_a_capture_process_says_is_escaped_and_cut(capture_script, make_supervisor, log):
+    name = r'{"report": "opened", "name": "\\u001b[2J' + 300 * "x" + '"}'
+    script = f"echo '{name}' >&2; head -c 100 /dev/zero; printf '\\033]0;a\\007\\nb\\n' >&2; exit 1"
+    supervisor = make_supervisor(capture_script(script))
+    running(supervisor, lambda: supervisor.last_error)
+    assert supervisor.name == (r"\x1b[2J" + 300 * "x")[:200]
+    assert supervisor.last_error.endswith(r" stderr: \x1b]0;a\x07; b.")
+
+
+def test_an_error_that_a_capture_process_reports_is_escaped(capture_script, make_supervisor):
+    report = r'{"report": "failed", "message": "\\u001b[2J\\u009b' + 3000 * "x" + '"}'
+    supervisor = make_supervisor(capture_script(f"echo '{report}' >&2; exit 3"))
+    running(supervisor, lambda: supervisor.last_error)
+    assert supervisor.last_error == (r"\x1b[2J\x9b" + 3000 * "x")[:2000]
