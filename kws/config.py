@@ -79,7 +79,8 @@ class SourceSettings(_Table, frozen=True, kw_only=True):
     """`[source]` or one of `[[sources]]`: an audio source."""
 
     name: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
-    """The source's name in events of the daemon; None: its device, or else its input."""
+    """The source's name in events of the daemon; None: its device, else its input, and `command 1`,
+    `command 2` for commands, which may hold secrets."""
     input: str = "mic"
     """`mic`, a file, `-` for raw s16le on standard input, `udp://HOST:PORT` or tcp://."""
     command: list[str] | str | None = None
@@ -107,9 +108,11 @@ class SourceSettings(_Table, frozen=True, kw_only=True):
 
     @property
     def label(self) -> str:
-        """The source's name in events: its name, else its command or device, else its input."""
-        command = [self.command] if isinstance(self.command, str) else self.command or []
-        return self.name or " ".join(command)[:64] or self.device or self.input
+        """The source's name in events: its name, else its device or input.
+
+        A command may hold secrets, so that a source without a name is called `command`.
+        """
+        return self.name or ("command" if self.command else self.device or self.input)
 
 
 class GateSettings(_Table, frozen=True, kw_only=True):
@@ -235,8 +238,12 @@ class Config(_Table, frozen=True, kw_only=True):
 
     @property
     def every_source(self) -> list[SourceSettings]:
-        """`[[sources]]`, or else the one `[source]`."""
-        return self.sources or [self.source]
+        """`[[sources]]`, or else the one `[source]`; commands without a name are numbered."""
+        sources, n = [], 0
+        for one in self.sources or [self.source]:
+            n += (is_unnamed := bool(one.command and not one.name))
+            sources.append(replace(one, name=f"command {n}") if is_unnamed else one)
+        return sources
 
     @property
     def every_model(self) -> list[ListenerSettings]:

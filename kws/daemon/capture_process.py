@@ -14,7 +14,7 @@ from typing import IO, cast
 import msgspec
 
 from kws.config import SourceSettings
-from kws.daemon.capture import Failed, Lost, Opened, Report
+from kws.daemon.capture import Failed, Logged, Lost, Opened, Report
 from kws.errors import printable
 from kws.logs import last_words
 
@@ -45,6 +45,8 @@ class CaptureProcess:
         Called in the loop with raw s16le; the data may end within a sample.
     on_loss : callable
         Called in the loop with the number of new losses of audio, in the process or before it.
+    on_log : callable
+        Called in the loop with the level and the text of a message of the source.
     command : sequence of str
         Program and arguments, with the interface of `kws.daemon.capture`.
 
@@ -69,10 +71,11 @@ class CaptureProcess:
         *,
         on_audio: Callable[[bytes], None],
         on_loss: Callable[[int], None] = lambda n: None,
+        on_log: Callable[[int, str], None] = lambda level, message: None,
         command: Sequence[str] = CAPTURE_COMMAND,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._on_audio, self._on_loss = on_audio, on_loss
+        self._on_audio, self._on_loss, self._on_log = on_audio, on_loss, on_log
         self.name: str | None = None
         self._n_lost = 0
         self.ended = asyncio.Event()
@@ -193,6 +196,8 @@ class CaptureProcess:
             case Lost():
                 self._on_loss(report.n_chunks - self._n_lost)
                 self._n_lost = report.n_chunks
+            case Logged():
+                self._on_log(report.level, printable(report.message)[:_MAX_MESSAGE])
             case Failed():
                 self._failure = printable(report.message)[:_MAX_MESSAGE]
 

@@ -149,6 +149,7 @@ class SourceSupervisor:
                 self.settings,
                 on_audio=self._receive,
                 on_loss=self._count_loss,
+                on_log=lambda level, message: _log.log(level, "%s: %s", self.label, message),
                 command=self._capture_command,
             )
         except OSError as error:

@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -369,3 +370,32 @@ def test_an_error_that_a_capture_process_reports_is_escaped(capture_script, make
     supervisor = make_supervisor(capture_script(f"echo '{report}' >&2; exit 3"))
     running(supervisor, lambda: supervisor.last_error)
     assert supervisor.last_error == (r"\x1b[2J\x9b" + 3000 * "x")[:2000]
+
+
+def test_what_a_source_warns_of_reaches_the_log_of_the_daemon(
+    make_supervisor, free_port, log, caplog
+):
+    """A second sender on a port is refused in the capture process."""
+    supervisor = make_supervisor(CAPTURE_COMMAND, input=f"udp://127.0.0.1:{free_port}", name="hall")
+    with (
+        caplog.at_level(logging.INFO),
+        sender("udp", free_port) as one,
+        sender("udp", free_port) as two,
+    ):
+
+        def is_known():
+            with contextlib.suppress(ConnectionRefusedError):
+                one.send(bytes(320))
+                two.send(bytes(320))
+            return any("refused" in message for message in caplog.messages)
+
+        running(supervisor, is_known)
+        ports = [socket_.getsockname()[1] for socket_ in (one, two)]
+    (record,) = [record for record in caplog.records if "refused" in record.message]
+    assert record.levelname == "WARNING"
+    first = next(one for one in caplog.messages if "accepted" in one).rpartition(":")[2]
+    other = ports[1 - ports.index(int(first.rstrip(".")))]
+    assert record.message == (
+        f"hall: udp://127.0.0.1:{free_port}: refused 127.0.0.1:{other}, as another sender is "
+        f"active."
+    )
