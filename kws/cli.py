@@ -339,6 +339,9 @@ def daemon(ctx: click.Context, config: Path, as_json: bool) -> None:
     """
     import asyncio
 
+    from kws.daemon.init import run_below_init
+
+    run_below_init()
     from kws.config import load_config
     from kws.daemon.service import Daemon
     from kws.sinks.jsonl import JsonLines

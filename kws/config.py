@@ -17,6 +17,7 @@ from msgspec.structs import fields, force_setattr, replace
 from kws.command_lines import doubtful_words, shell_operator
 from kws.errors import ConfigError, HookError, did_you_mean
 from kws.names import nfc
+from kws.trusted_files import check_trusted
 
 __all__ = [
     "Config",
@@ -59,6 +60,19 @@ class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                     f"`{field.name}{place.rstrip('`')}` of {type(self).__name__}: "
                     f"{_lowered(problem)}. Received: {value!r}. Change it."
                 ) from None
+            if _holds_nul(value):
+                raise self._error(
+                    f"`{field.name}` of {type(self).__name__} must be free of NUL characters. "
+                    f"Received: {value!r}. Take them out."
+                )
+
+
+def _holds_nul(value: Any) -> bool:
+    if isinstance(value, str):
+        return "\0" in value
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    return isinstance(value, list | tuple) and any(map(_holds_nul, value))
 
 
 class ModelSettings(_Table, frozen=True, kw_only=True):
@@ -74,7 +88,8 @@ class SourceSettings(_Table, frozen=True, kw_only=True):
     """`[source]` or one of `[[sources]]`: an audio source."""
 
     name: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
-    """The source's name in events of the daemon; None: its device, or else its input."""
+    """The source's name in events of the daemon; None: its device, else its input, and `command 1`,
+    `command 2` for commands, which may hold secrets."""
     input: str = "mic"
     """`mic`, a file, `-` for raw PCM on standard input, `udp://HOST:PORT` or tcp://."""
     command: list[str] | str | None = None
@@ -115,9 +130,11 @@ class SourceSettings(_Table, frozen=True, kw_only=True):
 
     @property
     def label(self) -> str:
-        """The source's name in events: its name, else its command or device, else its input."""
-        command = [self.command] if isinstance(self.command, str) else self.command or []
-        return self.name or " ".join(command)[:64] or self.device or self.input
+        """The source's name in events: its name, else its device or input.
+
+        A command may hold secrets, so that a source without a name is called `command`.
+        """
+        return self.name or ("command" if self.command else self.device or self.input)
 
 
 class GateSettings(_Table, frozen=True, kw_only=True):
@@ -259,8 +276,12 @@ class Config(_Table, frozen=True, kw_only=True):
 
     @property
     def every_source(self) -> list[SourceSettings]:
-        """`[[sources]]`, or else the one `[source]`."""
-        return self.sources or [self.source]
+        """`[[sources]]`, or else the one `[source]`; commands without a name are numbered."""
+        sources, n = [], 0
+        for one in self.sources or [self.source]:
+            n += (is_unnamed := bool(one.command and not one.name))
+            sources.append(replace(one, name=f"command {n}") if is_unnamed else one)
+        return sources
 
     @property
     def every_model(self) -> list[ListenerSettings]:
@@ -277,10 +298,12 @@ def load_config(path: Path) -> Config:
     Raises
     ------
     ConfigError
-        If the file is missing, not UTF-8 TOML, or breaks a rule; the message names the key.
+        If the file is missing, not UTF-8 TOML, or breaks a rule; the message names the key. As
+        root, also if every user may change the file.
     HookError
         If a `[[hooks]]` entry breaks a rule.
     """
+    check_trusted(path, what="The configuration", error=ConfigError)
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:

@@ -15,15 +15,25 @@ from typing import Any, Literal, TextIO
 
 import msgspec
 
+from kws.errors import printable
 from kws.events import rfc3339
 
-__all__ = ["JournalFormatter", "JsonFormatter", "LogFormat", "RepeatFilter", "configure"]
+__all__ = [
+    "JournalFormatter",
+    "JsonFormatter",
+    "LogFormat",
+    "RepeatFilter",
+    "configure",
+    "last_words",
+]
 
 LogFormat = Literal["text", "json"]
 
 _TEXT = "%(levelname)s: %(message)s"
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _MAX_PLACES = 256
+_LAST_LINES = 3
+_LINE_CHARACTERS = 200
 
 
 def configure(
@@ -53,6 +63,18 @@ def configure(
     root.setLevel(logging.INFO if verbose else logging.WARNING)
     logging.getLogger("kws").setLevel(logging.NOTSET)
     return lambda other: handler.setFormatter(_formatter(other))
+
+
+def last_words(stderr: str) -> str:
+    """Return the last lines that a program wrote to standard error, for one line of a log.
+
+    At most three, each escaped and cut to 200 characters, joined by "; ".
+    """
+    lines = [line.strip() for line in stderr.splitlines()]
+    cut = [
+        line if len(line) <= _LINE_CHARACTERS else f"{line[:_LINE_CHARACTERS]}..." for line in lines
+    ]
+    return "; ".join(printable(line) for line in [one for one in cut if one][-_LAST_LINES:])
 
 
 class JsonFormatter(logging.Formatter):

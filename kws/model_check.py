@@ -225,7 +225,7 @@ def _peak_mb() -> float:
 
 @functools.lru_cache(maxsize=64)
 def _check_file(path: Path, n_threads: int, _state: tuple[int, ...]) -> None:
-    command = [sys.executable, "-P", "-m", "kws.model_check", str(path.absolute())]
+    command = [sys.executable, "-P", "-m", "kws.model_check", str(path)]
     try:
         ended = subprocess.run(
             [*command, str(n_threads), str(os.getpid())],

@@ -10,6 +10,7 @@
 - `delivery`: delivery of events to hooks and other sinks.
 - `sink_queue`: a bounded queue and worker thread per sink.
 - `log_queue`: a bounded queue and worker thread for the log.
+- `init`: what PID 1 of a container must do: reap orphans, forward signals.
 - `systemd`: notifications to systemd by sd_notify.
 - `monitoring`: the snapshot, status socket and metrics of a daemon.
 - `snapshot`: the state of the daemon at one time.

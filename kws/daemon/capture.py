@@ -6,6 +6,7 @@ each a line of JSON. At the end of standard input, when the daemon has ended, it
 group.
 """
 
+import logging
 import os
 import signal
 import sys
@@ -18,7 +19,7 @@ from kws.config import SourceSettings
 from kws.errors import ConfigError, KwsError
 from kws.sources import Source, open_source
 
-__all__ = ["Failed", "Lost", "Opened", "Report", "main"]
+__all__ = ["Failed", "Logged", "Lost", "Opened", "Report", "main"]
 
 _NO_READER = 141
 
@@ -41,7 +42,14 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag_field="report", tag=
     message: str
 
 
-Report = Opened | Lost | Failed
+class Logged(msgspec.Struct, frozen=True, kw_only=True, tag_field="report", tag="logged"):
+    """The source has logged a message, of a level of `logging`."""
+
+    level: int
+    message: str
+
+
+Report = Opened | Lost | Failed | Logged
 
 
 def main() -> int:
@@ -50,6 +58,10 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the daemon decides
     out = os.dup(1)
     os.dup2(2, 1)  # libraries must not print into the audio
+    log = logging.getLogger("kws")
+    log.addHandler(_LogReports())
+    log.setLevel(logging.INFO)
+    log.propagate = False
     settings = msgspec.json.decode(_first_line(), type=SourceSettings)
     threading.Thread(target=_kill_at_end_of_input, daemon=True).start()
     try:
@@ -60,6 +72,13 @@ def main() -> int:
     except BrokenPipeError:
         return _NO_READER
     return 0
+
+
+class _LogReports(logging.Handler):
+    """Report what sources log, for the daemon's log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _report(Logged(level=record.levelno, message=record.getMessage()))
 
 
 def _record(settings: SourceSettings, out: int) -> None:

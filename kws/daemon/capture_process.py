@@ -14,7 +14,9 @@ from typing import IO, cast
 import msgspec
 
 from kws.config import SourceSettings
-from kws.daemon.capture import Failed, Lost, Opened, Report
+from kws.daemon.capture import Failed, Logged, Lost, Opened, Report
+from kws.errors import printable
+from kws.logs import last_words
 
 __all__ = ["CAPTURE_COMMAND", "CaptureProcess"]
 
@@ -22,6 +24,8 @@ CAPTURE_COMMAND = (sys.executable, "-P", "-m", "kws.daemon.capture")
 _READ_BYTES = 16_384  # half a second: no source occupies the loop for long
 _MAX_LINE_BYTES = 65_536
 _STDERR_LINES = 3
+_MAX_NAME = 200
+_MAX_MESSAGE = 2000
 _TERMINATE_S = 0.5
 _KILL_S = 1.0
 _POLL_S = 0.005
@@ -41,6 +45,8 @@ class CaptureProcess:
         Called in the loop with raw s16le; the data may end within a sample.
     on_loss : callable
         Called in the loop with the number of new losses of audio, in the process or before it.
+    on_log : callable
+        Called in the loop with the level and the text of a message of the source.
     command : sequence of str
         Program and arguments, with the interface of `kws.daemon.capture`.
 
@@ -65,10 +71,11 @@ class CaptureProcess:
         *,
         on_audio: Callable[[bytes], None],
         on_loss: Callable[[int], None] = lambda n: None,
+        on_log: Callable[[int, str], None] = lambda level, message: None,
         command: Sequence[str] = CAPTURE_COMMAND,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._on_audio, self._on_loss = on_audio, on_loss
+        self._on_audio, self._on_loss, self._on_log = on_audio, on_loss, on_log
         self.name: str | None = None
         self._n_lost = 0
         self.ended = asyncio.Event()
@@ -179,18 +186,20 @@ class CaptureProcess:
         try:
             report = msgspec.json.decode(line, type=Report)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            if text := line.decode(errors="replace").strip():
+            if text := last_words(line.decode(errors="replace")):
                 self._stderr.append(text)
             return
         match report:
             case Opened():
-                self.name = report.name
+                self.name = printable(report.name)[:_MAX_NAME]
                 self.last_activity_s = self._loop.time()
             case Lost():
                 self._on_loss(report.n_chunks - self._n_lost)
                 self._n_lost = report.n_chunks
+            case Logged():
+                self._on_log(report.level, printable(report.message)[:_MAX_MESSAGE])
             case Failed():
-                self._failure = report.message
+                self._failure = printable(report.message)[:_MAX_MESSAGE]
 
     def _failure_reason(self, *, has_exited: bool) -> str | None:
         """Return the error it reported, or else its exit status and the end of standard error."""

@@ -151,6 +151,7 @@ class SourceSupervisor:
                 self.settings,
                 on_audio=self._receive,
                 on_loss=self._count_loss,
+                on_log=lambda level, message: _log.log(level, "%s: %s", self.label, message),
                 command=self._capture_command,
             )
         except OSError as error:
@@ -243,8 +244,13 @@ class SourceSupervisor:
             self._stall(reason, "Its port stays open for a sender.")
 
     def _stall(self, reason: str, what_next: str) -> None:
-        """Report a stall; a second one for the same reason is logged for debugging only."""
-        is_new = self.state != "stalled" or reason != self.last_error
+        """Report a stall; a second one for the same reason is logged for debugging only.
+
+        What a program last wrote is no part of the reason: it may hold times and numbers.
+        """
+        is_new = self.state != "stalled" or _without_stderr(reason) != _without_stderr(
+            self.last_error or ""
+        )
         level = logging.WARNING if is_new else logging.DEBUG
         _log.log(level, "%s: %s %s", self.label, reason, what_next)
         self.last_error = reason
@@ -289,6 +295,10 @@ def backoff_s(n_failures: int) -> float:
 def wall_time() -> str:
     """Return the current time, RFC 3339 in UTC."""
     return rfc3339(datetime.now(UTC))
+
+
+def _without_stderr(reason: str) -> str:
+    return reason.partition(" stderr: ")[0]
 
 
 async def _uncancelled(work: Coroutine[Any, Any, _T]) -> _T:

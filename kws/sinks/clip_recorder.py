@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 import msgspec
+from msgspec.structs import replace
 
-from kws.config import Config, RecordingSettings
+from kws.config import Config, RecordingSettings, SourceSettings
 from kws.errors import ConfigError
 from kws.events import Detection, Event, NearMiss, Peak, rfc3339
 from kws.sinks.clip_buffer import AudioBuffer, Clip, PendingClip
@@ -261,15 +262,25 @@ class ClipRecorder:
 
 
 def _context(config: Config | None) -> dict[str, Any]:
-    """Return the settings for the JSON of each clip, without hooks, which may hold secrets."""
+    """Return the settings for the JSON of each clip, without what may hold secrets.
+
+    Those are hooks, and the arguments of commands.
+    """
     if config is None:
         return {}
     parts = {
         "models": config.every_model,
-        "sources": config.every_source,
+        "sources": [_without_arguments(one) for one in config.every_source],
         "gate": config.gate,
     }
     return {name: msgspec.to_builtins(part) for name, part in parts.items()}
+
+
+def _without_arguments(source: SourceSettings) -> SourceSettings:
+    if not source.command:
+        return source
+    words = source.command.split() if isinstance(source.command, str) else source.command
+    return replace(source, command=[*words[:1], "..."])
 
 
 def _check_private(folder: Path) -> None:

@@ -16,6 +16,8 @@ from kws.sinks.hook_command import account_of, command_words, player_words, prog
 
 __all__ = ["Hook", "Run"]
 
+_MAX_COOLDOWNS = 256  # phrases of a model of sequences are without number
+
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
@@ -80,13 +82,19 @@ class Hook:
         subject, now_s = _subject(event), time.monotonic()
         if now_s - self._last_s.get(subject, -float("inf")) < self.settings.cooldown_s:
             return True
+        self._last_s.pop(subject, None)
+        while len(self._last_s) >= _MAX_COOLDOWNS:
+            del self._last_s[next(iter(self._last_s))]  # the oldest
         self._last_s[subject] = now_s
         return False
 
     def environment(self, event: dict[bytes, bytes]) -> dict[bytes, bytes]:
-        """Return the whole environment of the command."""
-        user = self.account.environment if self.account else {}
-        return os.environb | user | self._variables | event
+        """Return the whole environment of the command, or of the player without an event.
+
+        That of another user begins with the user's own, without anything of kws.
+        """
+        base = self.account.environment if self.account else os.environb
+        return base | self._variables | event
 
     def payload(self, event: Detection | StateChange) -> bytes:
         """Return the standard input of the command."""
@@ -134,4 +142,6 @@ def _environment(event: Detection | StateChange, *, wall_s: float) -> dict[bytes
             "KWS_TIME": rfc3339(datetime.fromtimestamp(wall_s, UTC)),
         }
     values["KWS_SOURCE"] = event.source
-    return {key.encode(): value.encode() for key, value in values.items() if value is not None}
+    # A detail may quote what a program has printed; a variable cannot hold NUL.
+    known = {key: value.replace("\0", "\\0") for key, value in values.items() if value is not None}
+    return {key.encode(): value.encode() for key, value in known.items()}

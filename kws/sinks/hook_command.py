@@ -10,6 +10,7 @@ from typing import NamedTuple
 from kws.command_lines import interpreter_problem
 from kws.config import HookSettings
 from kws.errors import HookError, did_you_mean
+from kws.trusted_files import check_trusted
 
 __all__ = [
     "Account",
@@ -20,11 +21,12 @@ __all__ = [
     "program_file",
 ]
 
+_SAFE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PLAYERS = (["pw-play"], ["paplay"], ["aplay", "-q"])
 
 
 class Account(NamedTuple):
-    """Identity of the user a hook runs as: for the kernel, and in the environment."""
+    """Identity of the user a hook runs as: for the kernel, and its whole environment."""
 
     uid: int
     gid: int
@@ -55,22 +57,19 @@ def command_words(settings: HookSettings, *, place: str) -> list[str]:
             f"A hook's `command` must name a program. Received: an empty one in {place}. "
             f'Write one, such as `command = ["notify-send", "heard"]`.'
         )
-    if any("\0" in word for word in words):
-        raise HookError(
-            f"A hook's `command` must be free of NUL characters. Received: one in {place}. "
-            f"Take it out."
-        )
     return ["/bin/sh", "-c", *words] if settings.shell else words
 
 
 def program_file(word: str, *, place: str) -> str:
-    """Return the path of a program, looked up as a shell would.
+    """Return the absolute path of a program, looked up as a shell would.
+
+    It is looked up once: the same file is run later, in whatever folder.
 
     Raises
     ------
     HookError
-        If there is none, it is not executable, or its interpreter is missing; the message names
-        the `place`.
+        If there is none, it is not executable, its interpreter is missing, or, as root, every user
+        may change it; the message names the `place`.
     """
     if file := shutil.which(word):
         if problem := interpreter_problem(file):
@@ -78,7 +77,8 @@ def program_file(word: str, *, place: str) -> str:
                 f"A hook's program must have its interpreter. Received: `{word}` in {place}; "
                 f"{problem}."
             )
-        return file
+        check_trusted(file, what=f"The program in {place}", error=HookError)
+        return os.path.abspath(file)  # noqa: PTH100  a link may name one program of several
     remedy = "Correct the path."
     try:
         if "/" not in word:
@@ -146,7 +146,13 @@ def account_of(user: str, *, place: str) -> Account:
             f"run by {pwd.getpwuid(os.geteuid()).pw_name}. Leave `user` out, or use sudo in the "
             f"command."
         )
-    names = {"HOME": entry.pw_dir, "USER": user, "LOGNAME": user}
+    names = {
+        "HOME": entry.pw_dir,
+        "USER": user,
+        "LOGNAME": user,
+        "SHELL": entry.pw_shell or "/bin/sh",
+        "PATH": _SAFE_PATH,
+    }
     environment = {key.encode(): value.encode() for key, value in names.items()}
     return Account(entry.pw_uid, entry.pw_gid, os.getgrouplist(user, entry.pw_gid), environment)
 

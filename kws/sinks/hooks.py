@@ -11,7 +11,6 @@ and SIGKILL half a second later. Only a process in a session of its own escapes 
 
 import errno
 import logging
-import os
 import subprocess
 import threading
 import time
@@ -141,7 +140,8 @@ class Hooks:
             thread.start()
         except RuntimeError as error:  # no more threads on this system
             _log.warning("%s was not run for `%s`: %s.", hook, run, error)
-            self._finish(hook, "failed")
+            while self._finish(hook, "failed"):  # nor can what waits in its queue
+                pass
         self._threads = [t for t in (*self._threads, thread) if t.is_alive()]
 
     def _admit(self, hook: Hook, run: Run) -> Literal["cooled", "dropped", "queued", "started"]:
@@ -174,10 +174,14 @@ class Hooks:
     def _work(self, hook: Hook, run: Run | None) -> None:
         """Run the command until its process group has ended; then the next run in the queue."""
         while run:
-            player = self._play(hook)
-            outcome = self._run(hook, run)
-            if player:
-                self._wait_for_player(player)
+            outcome: _Outcome = "failed"
+            try:
+                player = self._play(hook)
+                outcome = self._run(hook, run)
+                if player:
+                    self._wait_for_player(player)
+            except Exception:  # noqa: BLE001  whatever it is, the place and `mute` go back
+                _log.exception("%s failed for `%s` by an error of kws.", hook, run)
             run = self._finish(hook, outcome)
 
     def _run(self, hook: Hook, run: Run) -> _Outcome:
@@ -227,7 +231,11 @@ class Hooks:
             return None
         try:
             return ProcessGroup(
-                words, executable=hook.player_file, environment=os.environb, payload=b""
+                words,
+                executable=hook.player_file,
+                environment=hook.environment({}),
+                payload=b"",
+                account=hook.account,
             )
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             _log.warning("The sound of %s cannot be played: %s", hook, _reason(error))

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 
+from kws.logs import last_words
 from kws.sinks.hook_command import Account
 
 __all__ = ["ProcessGroup"]
@@ -145,13 +146,13 @@ class ProcessGroup:
         Returns
         -------
         int or None, str
-            The leader's exit status, negative for a signal, None if it runs on; the last 2 kB of
-            its standard error.
+            The leader's exit status, negative for a signal, None if it runs on; the last lines
+            of its standard error, escaped.
         """
         self._read_errors(0.0)
         if self._leader.stderr:
             self._leader.stderr.close()
-        return self._leader.returncode, self._tail.decode(errors="replace").strip()
+        return self._leader.returncode, last_words(self._tail.decode(errors="replace"))
 
     def _feed(self, payload: bytes) -> None:
         if stdin := self._leader.stdin:

@@ -14,9 +14,10 @@ from typing import IO, cast
 
 from kws.audio import Samples
 from kws.command_lines import interpreter_problem
-from kws.errors import ConfigError, DeviceError, FormatError
+from kws.errors import ConfigError, DeviceError, FormatError, printable
 from kws.sources.pcm import Layout, read_pcm
 from kws.sources.source import STALL_S, PolledSource
+from kws.trusted_files import check_trusted
 
 __all__ = ["CommandSource", "check_command"]
 
@@ -24,6 +25,7 @@ _TERMINATE_S = 1.0
 _PIPE_BYTES = 1 << 20  # half a minute; a program that may not have so much gets the usual 64 KiB
 _STDERR_BYTES = 65_536
 _KEPT_BYTES = 2048
+_LINE_CHARACTERS = 200
 _OVERRUN = re.compile(rb"(?i)\b(overrun|xrun)\b")  # as arecord and ffmpeg write it
 
 
@@ -88,10 +90,13 @@ class CommandSource(PolledSource):
         return f"signal {-status}" if status < 0 else f"exit status {status}"
 
     def stderr_lines(self, n: int) -> list[str]:
-        """Return the last lines of standard error, at most `n`, without reports of overruns."""
+        """Return the last lines of standard error, at most `n`, without reports of overruns.
+
+        Each is escaped, and cut to 200 characters.
+        """
         lines = [line for line in self._stderr_tail.split(b"\n") if not _OVERRUN.search(line)]
         shown = [line.decode(errors="replace").strip() for line in lines]
-        return [line for line in shown if line][-n:]
+        return [printable(line[:_LINE_CHARACTERS]) for line in shown if line][-n:]
 
     def read1(self, n_bytes: int, /) -> bytes:
         """Return up to `n_bytes` of the program's output as soon as there are any.
@@ -227,7 +232,8 @@ def _program(word: str) -> str:
             f"Install it, or write its whole path."
         )
     _check_interpreter(program)
-    return program
+    check_trusted(program, what="The program of a source", error=DeviceError)
+    return os.path.abspath(program)  # noqa: PTH100  a link may name one program of several
 
 
 def _check_interpreter(program: str) -> None:

@@ -142,6 +142,10 @@ class UdpSource(_NetworkSource):
         except (BlockingIOError, ConnectionError):
             return b""
         self._count_overflows(extra)
+        n_bytes = len(data) - len(data) % self._layout.frame_bytes
+        self._n_lost += n_bytes < len(data)
+        if not n_bytes:  # only audio makes a sender, and keeps it
+            return b""
         if sender != self._sender:
             if self._sender is not None and not self._is_silent():
                 self._reject(sender)
@@ -149,8 +153,6 @@ class UdpSource(_NetworkSource):
             self._sender = sender
             self._accept(sender)
         self._last_s = time.monotonic()
-        n_bytes = len(data) - len(data) % self._layout.frame_bytes
-        self._n_lost += n_bytes < len(data)
         return data[:n_bytes]
 
     def _count_overflows(self, extra: list[tuple[int, int, bytes]]) -> None:
@@ -221,9 +223,10 @@ class TcpSource(_NetworkSource):
         if not data:
             self._drop_client()
             return b""
-        self._last_s = time.monotonic()
         data = self._rest + data
         n_bytes = len(data) - len(data) % self._layout.frame_bytes
+        if n_bytes:
+            self._last_s = time.monotonic()
         self._rest = data[n_bytes:]
         return data[:n_bytes]
 

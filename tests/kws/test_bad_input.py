@@ -307,8 +307,8 @@ def test_a_model_cut_short_beside_its_manifest_is_refused(kws, model, recording,
     (tmp_path / "cut.tflite").write_bytes(content[:n_bytes])
     ended = kws("listen", "--json", "--model", "cut.tflite", "--input", recording)
     message = (
-        "The model must be one that ai_edge_litert can run. Received: The model is not a valid "
-        "Flatbuffer buffer. Copy or export it again, or update the interpreter."
+        "The model must be a whole flatbuffer. Received: cut.tflite, in which an offset leads "
+        "outside the file. Copy or export it again."
     )
     assert complains(ended, MODEL, message) == ""
 

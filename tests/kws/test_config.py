@@ -485,10 +485,6 @@ def test_a_value_that_is_none_of_those_there_are_is_refused(text, message):
     assert str(refused(text)) == message
 
 
-def test_a_source_is_called_by_its_command():
-    assert parse_config('[source]\ncommand = ["parec", "--raw"]').source.label == "parec --raw"
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -535,3 +531,43 @@ def test_keywords_are_in_one_form_of_unicode():
     assert HookSettings(keyword=decomposed, command="true").keyword == composed
     decision = DecisionSettings(thresholds={decomposed: 0.5}, phrases=[decomposed])
     assert (decision.thresholds, decision.phrases) == ({composed: 0.5}, [composed])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[source]\ninput = "a\\u0000.wav"', "`input` of SourceSettings must be free of NUL"),
+        ('[source]\ncommand = ["a", "\\u0000"]', "`command` of SourceSettings must be free of NUL"),
+        ('[model]\nname = "\\u0000"', "`name` of ModelSettings must be free of NUL"),
+        ('[recording]\nfolder = "\\u0000"', "`folder` of RecordingSettings must be free of NUL"),
+        ('[daemon]\nsocket = "\\u0000"', "`socket` of DaemonSettings must be free of NUL"),
+    ],
+)
+def test_nul_characters_are_an_error_wherever_they_are(text, message):
+    assert str(refused(text)).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "line", ['awake_wav = "\\u0000"', 'environment = { A = "\\u0000" }', 'user = "a\\u0000"']
+)
+def test_nul_characters_in_a_hook_are_an_error_of_the_hook(line):
+    error = refused(f"[[hooks]]\n{HOOK}{line}")
+    assert isinstance(error, HookError)
+    assert "must be free of NUL characters" in str(error)
+
+
+def test_a_command_is_no_label_as_it_may_hold_secrets():
+    command = ["ffmpeg", "-i", "rtsp://me:secret@camera"]
+    assert SourceSettings(command=command).label == "command"
+    config = Config(
+        sources=[
+            SourceSettings(command=command),
+            SourceSettings(command="parec", name="desk"),
+            SourceSettings(device="plughw:1,0"),
+            SourceSettings(command="parec --token x"),
+        ]
+    )
+    labels = [one.label for one in config.every_source]
+    assert labels == ["command 1", "desk", "plughw:1,0", "command 2"]
+    assert config.every_source[0].command == command
+    assert Config(source=SourceSettings(command="parec")).every_source[0].label == "command 1"

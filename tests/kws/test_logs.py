@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from kws.logs import JournalFormatter, JsonFormatter, RepeatFilter, configure
+from kws.logs import JournalFormatter, JsonFormatter, RepeatFilter, configure, last_words
 
 LOG = logging.getLogger("kws.a_test")
 
@@ -129,3 +129,17 @@ def test_a_stream_that_takes_the_place_of_standard_error_is_used(capsys, monkeyp
         stream.seek(0)
         assert stream.read() == "WARNING: later\n"
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("stderr", "shown"),
+    [
+        ("", ""),
+        ("  one\n\ntwo\r\nthree\nfour\n", "two; three; four"),
+        ("\x1b[2J\x9b1m\ta\x00", r"\x1b[2J\x9b1m\ta\x00"),
+        (300 * "x", 200 * "x" + "..."),
+        (200 * "x", 200 * "x"),
+    ],
+)
+def test_last_words_are_escaped_and_cut_to_a_line_each(stderr, shown):
+    assert last_words(stderr) == shown

@@ -253,9 +253,9 @@ def test_the_live_sources_of_the_settings_are_recorded_but_no_files_and_ports(
     assert recorded() == ["mic"]
     sources = ["device = 'USB'", "command = 'parec'", "input = 'a.wav'", "input = 'udp://h:1'"]
     config.write_text("".join(f"[[sources]]\n{one}\n" for one in sources))
-    assert recorded() == ["USB", "parec"]
+    assert recorded() == ["USB", "command 1"]
     monkeypatch.setattr("kws.sources.list_devices", list)
-    assert recorded() == ["parec"]
+    assert recorded() == ["command 1"]
     config.write_text("[nonsense]")
     assert recorded() == []
 

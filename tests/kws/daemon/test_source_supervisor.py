@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -268,7 +269,7 @@ def test_a_device_that_is_plugged_in_ends_the_pause(
 ):
     monkeypatch.setattr(source_supervisor, "DEVICES", tmp_path / "snd")
     supervisor = make_supervisor(
-        capture_script(f"[ -e {tmp_path}/snd ] || exit 1; {OPENED} cat /dev/zero")
+        capture_script(f"[ -e {tmp_path}/snd ] || exit 1; {OPENED} cat /dev/urandom")
     )
     supervisor._pause_s = lambda n_failures: 600.0
 
@@ -390,3 +391,56 @@ def test_two_hundred_reopenings_leave_nothing_behind(capture_script, make_superv
     assert census() == before
     loop, pipes = 3, 6  # descriptors
     assert max(meanwhile) <= (before[0] + loop + pipes, before[1])
+
+
+def test_a_reason_whose_last_words_vary_is_logged_once(capture_script, make_supervisor, log):
+    supervisor = make_supervisor(capture_script("echo failed at $$ >&2; exit 3"))
+    reasons = set()
+    running(supervisor, lambda: reasons.add(supervisor.last_error) or len(reasons) > 3)
+    (message,) = log.messages
+    assert "The capture process ended with exit status 3. stderr: failed at " in message
+
+
+def test_what_a_capture_process_says_is_escaped_and_cut(capture_script, make_supervisor, log):
+    name = r'{"report": "opened", "name": "\\u001b[2J' + 300 * "x" + '"}'
+    script = f"echo '{name}' >&2; head -c 100 /dev/zero; printf '\\033]0;a\\007\\nb\\n' >&2; exit 1"
+    supervisor = make_supervisor(capture_script(script))
+    running(supervisor, lambda: supervisor.last_error)
+    assert supervisor.name == (r"\x1b[2J" + 300 * "x")[:200]
+    assert supervisor.last_error.endswith(r" stderr: \x1b]0;a\x07; b.")
+
+
+def test_an_error_that_a_capture_process_reports_is_escaped(capture_script, make_supervisor):
+    report = r'{"report": "failed", "message": "\\u001b[2J\\u009b' + 3000 * "x" + '"}'
+    supervisor = make_supervisor(capture_script(f"echo '{report}' >&2; exit 3"))
+    running(supervisor, lambda: supervisor.last_error)
+    assert supervisor.last_error == (r"\x1b[2J\x9b" + 3000 * "x")[:2000]
+
+
+def test_what_a_source_warns_of_reaches_the_log_of_the_daemon(
+    make_supervisor, free_port, log, caplog
+):
+    """A second sender on a port is refused in the capture process."""
+    supervisor = make_supervisor(CAPTURE_COMMAND, input=f"udp://127.0.0.1:{free_port}", name="hall")
+    with (
+        caplog.at_level(logging.INFO),
+        sender("udp", free_port) as one,
+        sender("udp", free_port) as two,
+    ):
+
+        def is_known():
+            with contextlib.suppress(ConnectionRefusedError):
+                one.send(bytes(320))
+                two.send(bytes(320))
+            return any("refused" in message for message in caplog.messages)
+
+        running(supervisor, is_known)
+        ports = [socket_.getsockname()[1] for socket_ in (one, two)]
+    (record,) = [record for record in caplog.records if "refused" in record.message]
+    assert record.levelname == "WARNING"
+    first = next(one for one in caplog.messages if "accepted" in one).rpartition(":")[2]
+    other = ports[1 - ports.index(int(first.rstrip(".")))]
+    assert record.message == (
+        f"hall: udp://127.0.0.1:{free_port}: refused 127.0.0.1:{other}, as another sender is "
+        f"active."
+    )

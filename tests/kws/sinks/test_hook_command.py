@@ -1,3 +1,4 @@
+import os
 import re
 from pathlib import Path
 
@@ -66,8 +67,8 @@ def test_a_nul_character_is_refused():
     with pytest.raises(HookError) as caught:
         words(["echo", "a\0b"])
     assert str(caught.value) == (
-        "A hook's `command` must be free of NUL characters. Received: one in "
-        "entry 1 of [[hooks]]. Take it out."
+        "`command` of HookSettings must be free of NUL characters. Received: ['echo', 'a\\x00b']. "
+        "Take them out."
     )
 
 
@@ -79,7 +80,22 @@ def test_a_program_is_found_on_path(tmp_path, monkeypatch):
 def test_a_relative_path_starts_at_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     script(tmp_path / "ring")
-    assert program_file("./ring", place=PLACE) == "./ring"
+    assert program_file("./ring", place=PLACE) == str(tmp_path / "ring")
+    monkeypatch.setenv("PATH", "bin:.")
+    assert program_file("ring", place=PLACE) == str(tmp_path / "ring")
+
+
+def test_root_runs_no_program_that_every_user_may_change(tmp_path, monkeypatch):
+    program = script(tmp_path / "ring")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert program_file(str(program), place=PLACE) == str(program)
+    program.chmod(0o757)
+    with pytest.raises(HookError) as caught:
+        program_file(str(program), place=PLACE)
+    assert str(caught.value) == (
+        f"The program in entry 1 of [[hooks]] of root must not be writable by every user. "
+        f"Received: {program}, where {program} has mode 757. Run `chmod o-w {program}`."
+    )
 
 
 def test_a_program_not_on_path_is_refused():

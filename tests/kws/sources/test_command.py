@@ -1,3 +1,4 @@
+import os
 import re
 import threading
 import time
@@ -241,3 +242,20 @@ def test_nothing_stays_open():
         ):
             list(source)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_root_runs_no_program_that_every_user_may_change(tmp_path, monkeypatch):
+    program = tmp_path / "record"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o757)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    with pytest.raises(DeviceError, match=r"^The program of a source of root must not be writable"):
+        CommandSource([str(program)], chunk_ms=80)
+
+
+def test_the_last_words_of_a_command_are_escaped_and_cut():
+    line = r"printf '\033[2J\nERROR: root\n' >&2; head -c 300 /dev/zero | tr '\0' x >&2; exit 1"
+    with CommandSource(["/bin/sh", "-c", line], chunk_ms=80) as source:
+        with pytest.raises(DeviceError, match=rf"stderr: {200 * 'x'}\."):
+            list(source)
+        assert source.stderr_lines(3) == [r"\x1b[2J", "ERROR: root", 200 * "x"]

@@ -114,6 +114,33 @@ def test_a_second_sender_is_refused_until_the_first_is_silent(caplog):
         assert set(hearing.until(480)[320:]) == {2}
 
 
+@pytest.mark.parametrize("sign", [b"", b"x"])
+def test_a_datagram_without_audio_neither_makes_nor_keeps_a_sender(sign):
+    source = UdpSource("udp://127.0.0.1:0", chunk_ms=10, stall_s=0.5)
+    ones, twos = (np.full(160, value, np.int16).tobytes() for value in (1, 2))
+    with heard(source) as hearing, udp_to(source) as first, udp_to(source) as second:
+        first.send(sign)
+        second.send(twos)  # not refused: nobody has sent audio yet
+        hearing.until(160)
+        for _ in range(7):
+            second.send(sign)
+            time.sleep(0.1)
+        first.send(ones)
+        assert set(hearing.until(320)) == {1, 2}
+
+
+def test_a_client_that_never_completes_a_sample_gives_way():
+    source = TcpSource("tcp://127.0.0.1:0", chunk_ms=10, stall_s=0.4)
+    source._layout = Layout(n_channels=2)
+    with heard(source) as hearing, tcp_to(source) as first:
+        for _ in range(3):
+            first.sendall(b"x")
+            time.sleep(0.2)
+        with tcp_to(source) as second:
+            second.sendall(np.repeat(RAMP[:160], 2).tobytes())
+            np.testing.assert_array_equal(hearing.until(160), RAMP[:160])
+
+
 def test_what_the_kernel_drops_is_counted():
     source = UdpSource("udp://127.0.0.1:0", chunk_ms=10)
     with udp_to(source) as sender:

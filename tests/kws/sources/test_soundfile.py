@@ -165,6 +165,6 @@ def test_without_soundfile_a_compressed_wav_names_the_remedy(monkeypatch):
 
 
 def test_a_file_that_libsndfile_does_not_read_is_named():
-    settings = save("a.m4a", b"\0\0\0 ftypM4A \0\0\0\0" + bytes(100))
-    with pytest.raises(FormatError, match=re.escape("Received: a.m4a (MP4 or M4A: Format not rec")):
+    settings = save("a.dat", b"\0\0\0 ftypM4A \0\0\0\0" + bytes(100))
+    with pytest.raises(FormatError, match=re.escape("Received: a.dat (MP4 or M4A: Format not rec")):
         open_source(settings)
