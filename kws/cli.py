@@ -434,6 +434,101 @@ def calibrate(
     click.echo(text, nl=False)
 
 
+@cli.command()
+@click.option(
+    "--uri",
+    multiple=True,
+    metavar="URI",
+    help="tcp://HOST:PORT or unix:///PATH; several are possible. Default tcp://127.0.0.1:10400, "
+    "this machine only; tcp://0.0.0.0:10400 is for the whole network.",
+)
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="NAME|FILE",
+    help="A bundled model or a .tflite; several are possible. Default computer.",
+)
+@click.option(
+    "--preload-model",
+    multiple=True,
+    metavar="NAME|FILE",
+    help="The same; all models are preloaded.",
+)
+@click.option(
+    "--custom-model-dir",
+    multiple=True,
+    metavar="DIR",
+    help="A folder whose .tflite files are served too; new files are found while it runs.",
+)
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    callback=_finite,
+    metavar="P",
+    help="How sure, 0..1, for all keywords; default: as each model says.",
+)
+@click.option(
+    "--trigger-level",
+    type=click.IntRange(1, 100),
+    metavar="N",
+    help="Blocks of 80 ms above the threshold before a detection; default 1.",
+)
+@click.option(
+    "--refractory-seconds",
+    "refractory_s",
+    type=click.FloatRange(0, 60),
+    callback=_finite,
+    metavar="S",
+    help="Time after a detection without another one; default: as each model says.",
+)
+@click.option(
+    "--debug-recording-dir",
+    type=click.Path(),
+    help="Record what clients send there: up to 1000 clips of a minute, 1 GB, 30 days.",
+)
+@click.option(
+    "--max-clients",
+    type=click.IntRange(1, 10_000),
+    metavar="N",
+    help="Clients at once; default 128.",
+)
+@click.option(
+    "--idle-seconds",
+    "idle_s",
+    type=click.FloatRange(1, 86_400),
+    callback=_finite,
+    metavar="S",
+    help="Disconnect a client that sends nothing for so long; default 300.",
+)
+@click.option(
+    "--zeroconf",
+    is_flag=False,
+    flag_value="",
+    metavar="[NAME]",
+    help="Announce the service, for Home Assistant to find it.",
+)
+@_LOG_FORMAT
+@click.pass_context
+def wyoming(ctx: click.Context, /, **options: Any) -> None:
+    """Serve keywords to Home Assistant and its satellites, by the Wyoming protocol.
+
+    Needs the extra kws[wyoming].
+    """
+    import asyncio
+
+    try:
+        from kws.wyoming.service import serve, settings_of
+    except ImportError as error:
+        raise ConfigError(
+            f"`kws wyoming` needs the package wyoming. Received: {error}. Run "
+            f"`pip install 'kws[wyoming]'`."
+        ) from error
+
+    settings = settings_of(**options)
+    ctx.exit(asyncio.run(serve(settings, echo=functools.partial(click.echo, err=True))))
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the `kws` command and exit; the entry point.
 
