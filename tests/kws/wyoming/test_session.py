@@ -8,6 +8,7 @@ from wyoming.ping import Ping
 from wyoming.wake import Detect, Detection
 
 from kws.spotter import Spotter
+
 from .conftest import ask, client_of, stream
 
 SILENCE = bytes(32_000)
