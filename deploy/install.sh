@@ -11,6 +11,8 @@ update: the configuration is kept as it is.
 
   --user          For one user's desktop session, with PipeWire or PulseAudio; needs no root.
                   Into ~/.local/share/kws and ~/.config/kws. Otherwise into /opt/kws and /etc/kws.
+  --wyoming       Serve Home Assistant and its satellites, in place of listening to microphones:
+                  the service kws-wyoming with the options in /etc/kws/wyoming.env. Not with --user.
   --wheel FILE    Install this wheel of kws in place of the checkout.
   --no-start      Install only; the service is neither enabled nor started.
   --uninstall     Stop the service and remove the program; configuration and recordings stay.
@@ -25,9 +27,11 @@ EOF
 main() {
     here=$(cd "$(dirname "$0")" && pwd)
     scope=system action=install wheel='' start=yes purge=no dry=no
+    service=kws extras=''
     while [ $# -gt 0 ]; do
         case $1 in
             --user) scope=user ;;
+            --wyoming) service=kws-wyoming extras='[wyoming,zeroconf]' ;;
             --wheel)
                 [ $# -gt 1 ] || fail "--wheel must be followed by a file. Received: nothing."
                 wheel=$2
@@ -43,6 +47,8 @@ main() {
     done
     [ $purge = no ] || [ $action = uninstall ] ||
         fail "--purge must stand beside --uninstall. Received: --purge alone."
+    [ $scope = system ] || [ $service = kws ] ||
+        fail "--wyoming must stand without --user. Received: both. For yourself, run 'kws wyoming'."
     choose_places
     $action
 }
@@ -59,7 +65,7 @@ choose_places() {
         state=''
     else
         prefix=/opt/kws bin=/usr/local/bin etc=/etc/kws units=/etc/systemd/system
-        unit=$here/kws.service runtime=/run state=/var/lib/kws
+        unit=$here/$service.service runtime=/run state=/var/lib/kws
     fi
     python=${PYTHON:-python3}
 }
@@ -78,17 +84,20 @@ install() {
 
 uninstall() {
     may_change_places
-    if [ -e "$units/kws.service" ]; then
-        if has_manager; then try systemctl_ stop kws.service; fi
-        try systemctl_ disable kws.service
-        run rm -f "$units/kws.service"
+    for service in kws kws-wyoming; do
+        [ -e "$units/$service.service" ] || continue
+        if has_manager; then try systemctl_ stop $service.service; fi
+        try systemctl_ disable $service.service
+        run rm -f "$units/$service.service"
         if has_manager; then try systemctl_ daemon-reload; fi
-    fi
+    done
     if [ -L "$bin/kws" ]; then run rm -f "$bin/kws"; fi
     if [ -e "$prefix" ]; then run rm -rf "$prefix"; fi
     if [ $purge = yes ]; then
-        run rm -rf "$etc" "$units/kws.service.d"
-        if [ -n "$state" ]; then run rm -rf "$state" /var/lib/private/kws; fi
+        run rm -rf "$etc" "$units/kws.service.d" "$units/kws-wyoming.service.d"
+        if [ -n "$state" ]; then
+            run rm -rf "$state" /var/lib/private/kws "$state-wyoming" /var/lib/private/kws-wyoming
+        fi
         say "kws is removed, with its configuration and recordings."
     else
         say "kws is removed. What is left: $etc${state:+ and $state}; --purge removes that."
@@ -212,13 +221,13 @@ install_kws() {
         built=$(mktemp -d)
         trap 'rm -rf "$built"' EXIT
         # A copy: setuptools would take over what an earlier build left in the checkout.
-        for part in kws train export new pyproject.toml README.md LICENSE NOTICE; do
+        for part in kws train export pyproject.toml README.md LICENSE NOTICE; do
             run cp -R "$here/../$part" "$built"
         done
         pip_ wheel --no-deps --wheel-dir "$built" "$built"
         if [ $dry = yes ]; then wheel="$built/kws.whl"; else wheel=$(ls "$built"/kws-*.whl); fi
     fi
-    pip_ install --upgrade "$wheel"
+    pip_ install --upgrade "$wheel$extras"
     # pip leaves alone what has the same version, and a checkout's version changes seldom.
     pip_ install --force-reinstall --no-deps "$wheel"
     run "$prefix/bin/kws" demo ||
@@ -234,19 +243,24 @@ install_files() {
     else
         run cp "$here/kws.toml" "$etc/kws.toml"
     fi
-    run cp "$unit" "$units/kws.service"
-    if [ $dry = no ]; then chmod 644 "$units/kws.service"; fi
+    if [ $service = kws-wyoming ] && [ ! -e "$etc/wyoming.env" ]; then
+        run cp "$here/wyoming.env" "$etc/wyoming.env"
+    fi
+    run cp "$unit" "$units/$service.service"
+    if [ $dry = no ]; then chmod 644 "$units/$service.service"; fi
 }
 
 start_service() {
     if has_manager; then
         systemctl_ daemon-reload
-        systemctl_ enable kws.service
-        systemctl_ restart kws.service ||
+        systemctl_ enable $service.service
+        systemctl_ restart $service.service ||
             fail "kws must start as a service. Received: an error. See: $(journal)"
     elif [ $scope = system ] && command -v systemctl >/dev/null; then
-        systemctl_ enable kws.service
+        systemctl_ enable $service.service
         say "systemd does not run here: kws starts with the next boot."
+    elif [ $service = kws-wyoming ]; then
+        say "systemd does not run here: start it with '$bin/kws wyoming'."
     else
         say "systemd does not run here: start it with '$bin/kws daemon --config $etc/kws.toml'."
     fi
@@ -254,6 +268,10 @@ start_service() {
 
 finish() {
     [ $dry = no ] || { say "Nothing was changed: this was a dry run."; return 0; }
+    if [ $service = kws-wyoming ]; then
+        say "kws is installed. Its options: $etc/wyoming.env. See what it serves: $(journal) -f"
+        return 0
+    fi
     say "kws is installed. Configure it: $etc/kws.toml. See what it hears: $(journal) -f"
     if [ $scope = user ]; then
         say "To let it run while you are not logged in: sudo loginctl enable-linger $(id -un)"
@@ -269,7 +287,7 @@ systemctl_() {
 }
 
 journal() {
-    if [ $scope = user ]; then echo "journalctl --user -u kws"; else echo "journalctl -u kws"; fi
+    if [ $scope = user ]; then echo "journalctl --user -u $service"; else echo "journalctl -u $service"; fi
 }
 
 pip_() {

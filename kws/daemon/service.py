@@ -27,6 +27,7 @@ from kws.daemon.sink_queue import Outlet
 from kws.daemon.source_supervisor import Ear, wall_time
 from kws.daemon.systemd import Notifier
 from kws.daemon.threads import in_thread
+from kws.daemon.wyoming_service import WyomingService
 from kws.errors import AudioError, KwsError
 from kws.events import Detection, Event, StateChange
 from kws.sinks import Sink
@@ -88,6 +89,7 @@ class Daemon:
             hooks=lambda: self._setup.hooks.counts,
             recording=lambda: self._setup.recording.counts if self._setup.recording.is_on else None,
         )
+        self._wyoming = WyomingService()
         self._tasks: dict[Ear, asyncio.Task[None]] = {}
         self._hooks = Outlet("hooks", self._setup.hooks)
         self._printers = [Outlet("standard output", printer)] if printer else []
@@ -117,6 +119,7 @@ class Daemon:
         self._wake = asyncio.Event()
         self._is_reload_wanted = asyncio.Event()
         await self._reporter.start()
+        await self._start_wyoming()
         self._listen_to_signals()
         reloader = asyncio.create_task(self._reload_for_ever())
         for source in self._setup.config.every_source:
@@ -130,6 +133,13 @@ class Daemon:
             self._failure = error
         reloader.cancel()
         await self._end()
+
+    async def _start_wyoming(self) -> None:
+        try:
+            await self._wyoming.change(self._setup.config)
+        except KwsError:
+            await self._reporter.close()
+            raise
 
     async def _process(self) -> None:
         """Process audio until there is none any more, or a signal or an error ends it."""
@@ -254,6 +264,7 @@ class Daemon:
         try:
             setup = await in_thread(functools.partial(Setup.read, self._path, old, channels))
             try:
+                await self._wyoming.change(setup.config)
                 await self._reporter.change(setup.config.daemon)
             except KwsError:
                 if setup.recording is not old.recording:
@@ -318,10 +329,11 @@ class Daemon:
         self._deliver(StateChange(event="stop", time=wall_time()))
         closing = asyncio.create_task(self._close_outlets())
         reporting = asyncio.create_task(self._reporter.close())
+        leaving = asyncio.create_task(self._wyoming.close())
         saving = asyncio.create_task(in_thread(self._setup.recording.close))
         await asyncio.wait([saving], timeout=_SAVE_S)
-        await asyncio.wait([closing, reporting, *self._tasks.values()])
-        for task in (closing, reporting):
+        await asyncio.wait([closing, reporting, leaving, *self._tasks.values()])
+        for task in (closing, reporting, leaving):
             task.result()
         self._notifier.close()
 

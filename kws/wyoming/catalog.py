@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
+from msgspec.structs import replace
 from wyoming.event import Event
 from wyoming.info import Attribution, Info, WakeModel, WakeProgram
 
@@ -124,11 +125,7 @@ class Catalog:
 
     def open(self, selection: Selection) -> Spotter:
         """Return a spotter for one client, whose interpreters share the bytes of the models."""
-        return Spotter(
-            [one.model.copy() for one in selection.models],
-            decision=self._decision,
-            gate=self._gate,
-        )
+        return self._spotter([one.model.copy() for one in selection.models])
 
     def info(self) -> Event:
         """Return the event that tells what is served."""
@@ -200,8 +197,13 @@ class Catalog:
     def _open(self, path: Path, state: tuple[int, int] = (0, 0)) -> "_Served":
         model = open_for_sources(path)
         # What the settings allow is checked once, before there is a client.
-        keywords = Spotter(model, decision=self._decision, gate=self._gate).keywords
+        keywords = self._spotter([model]).keywords
         return _Served(path, model, keywords, hashlib.sha256(path.read_bytes()).hexdigest(), state)
+
+    def _spotter(self, models: list[Model]) -> Spotter:
+        known = {keyword for model in models for keyword in model.manifest.keywords}
+        own = {key: value for key, value in self._decision.thresholds.items() if key in known}
+        return Spotter(models, decision=replace(self._decision, thresholds=own), gate=self._gate)
 
 
 class _Served(NamedTuple):

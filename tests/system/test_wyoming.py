@@ -73,7 +73,7 @@ def test_wyoming_satellite_hears_what_a_spotter_does(tmp_path, satellite, wait_f
                 "--debug-recording-dir",
                 tmp_path / "clips",
                 log=tmp_path / "log",
-            )  # fmt: skip
+            )
         )
         log = stack.enter_context((tmp_path / "satellite.log").open("w"))
         process = subprocess.Popen(
