@@ -126,6 +126,7 @@ def measure(n_clients: int, seconds: float, *, log: Path) -> dict[str, Any]:
         "word_to_detection_p95_ms": 1000 * float(np.percentile(words, 95)),
         "chunk_to_detection_p50_ms": 1000 * float(np.percentile(chunks, 50)),
         "chunk_to_detection_p95_ms": 1000 * float(np.percentile(chunks, 95)),
+        "open_ms_per_client": 1000 * figures["open_s"] / n_clients,
         "latest_chunk_ms": 1000 * figures["latest_s"],
     }
 
@@ -182,9 +183,11 @@ async def _run(
     service: Service, places: list[_Place], n_clients: int, figures: dict[str, float]
 ) -> list[list[Arrival]]:
     loop = asyncio.get_running_loop()
+    begun_s = loop.time()
     opened = await asyncio.gather(
         *(_Client.open(service.port, places[i % len(places)]) for i in range(n_clients))
     )
+    figures["open_s"] = loop.time() - begun_s
     cpu_s, start_s = service.cpu_s(), loop.time() + 0.1
     spread_s = CHUNK_MS / 1000 / n_clients
     await asyncio.gather(*(one.stream(start_s + i * spread_s) for i, one in enumerate(opened)))
@@ -206,12 +209,15 @@ class _Client:
         self._sent_s: list[float] = []
         self.latest_s = 0.0
         self._arrivals: list[Arrival] = []
+        self._is_open = asyncio.Event()
         self._reading = asyncio.create_task(self._read())
 
     @classmethod
     async def open(cls, port: int, place: _Place) -> "_Client":
         client = cls(*await asyncio.open_connection("127.0.0.1", port), place)
         client._write("audio-start", AUDIO)
+        client._write("ping")
+        await asyncio.wait_for(client._is_open.wait(), 60)
         return client
 
     async def stream(self, start_s: float) -> None:
@@ -239,8 +245,9 @@ class _Client:
             n_bytes = header.get("data_length") or 0
             data = json.loads(await self._reader.readexactly(n_bytes)) if n_bytes else {}
             now_s = self._loop.time()
-            if header["type"] == "pong":
+            if header["type"] == "pong" and data.get("text") == "end":
                 return
+            self._is_open.set()
             if header["type"] == "detection":
                 end_s = data["timestamp"] / 1000
                 known = self._place.expected.get((data["name"], end_s), _Known(0, None))

@@ -67,8 +67,8 @@ def parse_uri(uri: str) -> Address:
     raise _invalid(uri)
 
 
-def bind(address: Address) -> socket.socket:
-    """Return a listening socket.
+def bind(address: Address) -> list[socket.socket]:
+    """Return listening sockets: one for each address that a host name stands for.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def bind(address: Address) -> socket.socket:
         If the address cannot be had, or another service answers there.
     """
     try:
-        return _bound_to_path(address.path) if address.path else _bound_to_port(address)
+        return [_bound_to_path(address.path)] if address.path else _bound_to_port(address)
     except OSError as error:
         reason = error.strerror or str(error)
         remedy = "Give another --uri."
@@ -88,19 +88,26 @@ def bind(address: Address) -> socket.socket:
         ) from error
 
 
-def _bound_to_port(address: Address) -> socket.socket:
-    family, kind, protocol, _, place = socket.getaddrinfo(
-        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    listening = socket.socket(family, kind, protocol)
+def _bound_to_port(address: Address) -> list[socket.socket]:
+    sockets: list[socket.socket] = []
+    port = address.port
     try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(place)
-        listening.listen(_BACKLOG)
+        for family, _, _, _, place in dict.fromkeys(
+            socket.getaddrinfo(address.host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        ):
+            listening = socket.socket(family, socket.SOCK_STREAM)
+            sockets.append(listening)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6 and address.host != "::":
+                listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listening.bind((place[0], port, *place[2:]))
+            listening.listen(_BACKLOG)
+            port = listening.getsockname()[1]  # of the first, where port 0 leaves the choice
     except OSError:
-        listening.close()
+        for listening in sockets:
+            listening.close()
         raise
-    return listening
+    return sockets
 
 
 def _bound_to_path(path: Path) -> socket.socket:

@@ -172,7 +172,8 @@ class Catalog:
     def _scan(self) -> None:
         """Open the files in the folders that are new or have changed; forget those removed."""
         found: dict[Path, _Served] = {}
-        for path in _files(self._folders):
+        files = _files(self._folders)
+        for path in files:
             if path in self._named:
                 continue
             try:
@@ -188,6 +189,7 @@ class Catalog:
             except (KwsError, OSError) as error:
                 _log.warning("%s is not served: %s", path, error)
         self._found = found
+        self._refused = {path: at for path, at in self._refused.items() if path in files}
         by_keyword: dict[str, _Served] = {}
         for model in self._models():
             for keyword in model.keywords:

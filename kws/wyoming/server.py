@@ -109,15 +109,16 @@ class WyomingServer:
         return len(self._clients)
 
     async def _open(self, address: Address) -> None:
-        listening = await asyncio.to_thread(bind, address)
+        sockets = await asyncio.to_thread(bind, address)
         if address.path:
             self._sockets.append((address.path, _identity(address.path)))
         else:
-            address = address._replace(port=listening.getsockname()[1])
+            address = address._replace(port=sockets[0].getsockname()[1])
         self.addresses.append(address)
-        self._servers.append(
-            await asyncio.start_server(self._attend, sock=listening, limit=LONGEST_LINE)
-        )
+        for one in sockets:
+            self._servers.append(
+                await asyncio.start_server(self._attend, sock=one, limit=LONGEST_LINE)
+            )
 
     async def _attend(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -172,6 +173,7 @@ class WyomingServer:
         try:
             while event := await client.next_event(self._settings.idle_s):
                 await session.handle(event)
+                await asyncio.sleep(0)  # other clients' turn: the next event may be here already
         except FormatError as error:
             _log.info("Client %d is disconnected: %s", session.number, error)
             await client.refuse(str(error), "bad-event")

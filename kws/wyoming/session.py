@@ -141,9 +141,10 @@ class Session:
             return
         payload = event.payload or b""
         self._stream.timeline.add(len(payload), audio.timestamp)
-        for samples in self._stream.pcm.pieces(payload):
+        for i, samples in enumerate(self._stream.pcm.pieces(payload)):
+            if i:
+                await asyncio.sleep(0)  # other clients' turn
             await self._report(self._stream, self._stream.process(samples))
-            await asyncio.sleep(0)  # other clients' turn
 
     async def _stop(self) -> None:
         """End the stream, and say so if nothing was detected in it."""

@@ -101,6 +101,53 @@ def test_clients_do_not_mix(scenario, demo_samples, demo):
         assert [event.data["name"] for event in events] == expected
 
 
+@pytest.mark.parametrize("flood", ["long chunks", "empty chunks", "nothing known"])
+def test_clients_that_send_as_fast_as_they_can_do_not_delay_others(flood, scenario):
+    audio = '{"type": "audio-chunk", "data": {"rate": 1000, "width": 1, "channels": 1}'
+    sent = {
+        "long chunks": f'{audio}, "payload_length": 1048576}}\n'.encode() + bytes(1 << 20),
+        "empty chunks": f"{audio}}}\n".encode() * 1000,
+        "nothing known": b'{"type": "x"}\n' * 5000,
+    }[flood]
+
+    async def pour(server):
+        _, writer = await _connection(server)
+        writer.write(b'{"type": "detect"}\n')
+        try:
+            while True:
+                writer.write(sent)
+                await writer.drain()
+        finally:
+            writer.transport.abort()
+
+    async def steps(server):
+        floods = [asyncio.create_task(pour(server)) for _ in range(3)]
+        await asyncio.sleep(0.5)
+        loop, waited_s = asyncio.get_running_loop(), []
+        async with client_of(server) as client:
+            for _ in range(20):
+                start_s = loop.time()
+                assert (await ask(client, Ping())).type == "pong"
+                waited_s.append(loop.time() - start_s)
+        for one in floods:
+            one.cancel()
+        await asyncio.gather(*floods, return_exceptions=True)
+        return waited_s
+
+    assert sorted(scenario(steps))[18] < 0.5  # the floods themselves run in this loop too
+
+
+def test_a_name_that_stands_for_two_addresses_is_served_at_both(scenario):
+    async def steps(server):
+        (address,) = server.addresses
+        return [
+            (await asyncio.open_connection(host, address.port))[1].close()
+            for host in {one[4][0] for one in socket.getaddrinfo("localhost", 1)}
+        ]
+
+    assert scenario(steps, uri=["tcp://localhost:0"])
+
+
 def test_a_client_that_vanishes_within_an_event_leaves_nothing(scenario):
     async def steps(server):
         for _ in range(20):
@@ -124,6 +171,7 @@ def test_a_client_that_reads_nothing_is_disconnected(scenario, monkeypatch):
                 writer.write(b'{"type": "describe"}\n' * 1000)
                 async with asyncio.timeout(5):
                     await writer.drain()
+        writer.transport.abort()
         async with client_of(server) as client:
             return await ask(client, Ping())
 
