@@ -129,28 +129,7 @@ class Catalog:
 
     def info(self) -> Event:
         """Return the event that tells what is served."""
-        kws = Attribution(name="the kws authors", url="")
-        models = [
-            WakeModel(
-                name=keyword,
-                phrase=_spoken(keyword),
-                description=_spoken(keyword),
-                attribution=kws if model.is_bundled else model.attribution(),
-                languages=["en"] if model.is_bundled else [],
-                version=model.version,
-                installed=True,
-            )
-            for keyword, model in self._by_keyword.items()
-        ]
-        program = WakeProgram(
-            name="kws",
-            description="Keyword spotter for small computers",
-            attribution=kws,
-            version=version("kws"),
-            installed=True,
-            models=models,
-        )
-        return Info(wake=[program]).event()
+        return self._info
 
     def _find(self, name: str) -> "tuple[_Served, tuple[str, ...]]":
         wanted = _normal(name)
@@ -195,6 +174,7 @@ class Catalog:
             for keyword in model.keywords:
                 by_keyword.setdefault(keyword, model)
         self._by_keyword = by_keyword
+        self._info = _info(by_keyword)
 
     def _open(self, path: Path, state: tuple[int, int] = (0, 0)) -> "_Served":
         model = open_for_sources(path)
@@ -218,10 +198,6 @@ class _Served(NamedTuple):
     state: tuple[int, int]
 
     @property
-    def is_bundled(self) -> bool:
-        return self.path in bundled_models().values()
-
-    @property
     def names(self) -> set[str]:
         return {_normal(self.path.stem), _normal(self.model.manifest.name)}
 
@@ -232,6 +208,32 @@ class _Served(NamedTuple):
     def attribution(self) -> Attribution:
         sources = ", ".join(one.name for one in self.model.manifest.data)
         return Attribution(name=sources or self.model.manifest.name, url="")
+
+
+def _info(by_keyword: "Mapping[str, _Served]") -> Event:
+    kws = Attribution(name="the kws authors", url="")
+    bundled = set(bundled_models().values())
+    models = [
+        WakeModel(
+            name=keyword,
+            phrase=_spoken(keyword),
+            description=_spoken(keyword),
+            attribution=kws if model.path in bundled else model.attribution(),
+            languages=["en"] if model.path in bundled else [],
+            version=model.version,
+            installed=True,
+        )
+        for keyword, model in by_keyword.items()
+    ]
+    program = WakeProgram(
+        name="kws",
+        description="Keyword spotter for small computers",
+        attribution=kws,
+        version=version("kws"),
+        installed=True,
+        models=models,
+    )
+    return Info(wake=[program]).event()
 
 
 def _files(folders: Iterable[Path]) -> list[Path]:

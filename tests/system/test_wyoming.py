@@ -46,7 +46,7 @@ def test_a_hundred_clients_in_real_time_lose_nothing(tmp_path):
 
 def test_two_thousand_clients_leave_nothing_behind(tmp_path):
     with wyoming_load.serving("--model", "commands", log=tmp_path / "log") as service:
-        asyncio.run(_come_and_go(service.port, 300))
+        asyncio.run(_come_and_go(service.port, 1000))
         before = _settled(service)
         asyncio.run(_come_and_go(service.port, 2000))
         after = _settled(service)
