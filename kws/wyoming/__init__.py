@@ -1,6 +1,7 @@
 """A wake word service of the Wyoming protocol, for Home Assistant and its satellites.
 
 - `server`: addresses, clients and their limits.
+- `connection`: events in and out, with bounds on waiting.
 - `session`: one client: its requests, its audio, its detections.
 - `catalog`: the models that are served, by keyword and by name.
 - `events`: bounded reading of events, and what they must hold.

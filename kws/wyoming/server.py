@@ -3,37 +3,25 @@
 import asyncio
 import contextlib
 import logging
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 from msgspec.structs import replace
-from wyoming.error import Error
-from wyoming.event import Event, async_write_event
 
 from kws.config import DecisionSettings, GateSettings, WyomingSettings
 from kws.errors import FormatError
 from kws.wyoming.addresses import Address, bind, parse_uri
 from kws.wyoming.announcement import Announcement
 from kws.wyoming.catalog import Catalog
-from kws.wyoming.events import LONGEST_LINE, read_event
+from kws.wyoming.connection import Connection, IdleError
+from kws.wyoming.events import LONGEST_LINE
 from kws.wyoming.recordings import Recordings
 from kws.wyoming.session import Session
 
 __all__ = ["WyomingServer", "catalog_of"]
 
-_SEND_S = 10.0
-_REFUSAL_S = 1.0
 _MOST_REFUSED = 64
 _SPARED_S = 10.0
-_UNSENT_BYTES = 65_536
-# A vanished client is noticed after two minutes.
-_KEEPALIVE = (
-    ("TCP_KEEPIDLE", 60),
-    ("TCP_KEEPINTVL", 15),
-    ("TCP_KEEPCNT", 4),
-    ("TCP_USER_TIMEOUT", 60_000),
-)
 
 _log = logging.getLogger("kws.wyoming")
 
@@ -61,7 +49,7 @@ class WyomingServer:
         self._servers: list[asyncio.Server] = []
         self._sockets: list[tuple[Path, tuple[int, int]]] = []
         self._announcement: Announcement | None = None
-        self._clients: set[_Client] = set()
+        self._clients: set[Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._n_accepted = 0
 
@@ -135,8 +123,7 @@ class WyomingServer:
             writer.transport.abort() if writer.transport.get_write_buffer_size() else writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.transport.set_write_buffer_limits(_UNSENT_BYTES)
-        client = _Client(reader, writer)
+        client = Connection(reader, writer)
         if len(self._clients) >= self._settings.max_clients and not self._make_room():
             if len(self._tasks) - len(self._clients) <= _MOST_REFUSED:
                 await client.refuse(
@@ -154,11 +141,11 @@ class WyomingServer:
             recordings=self._recordings,
         )
         with self._counted(client, session):
-            _keep_alive(writer)
+            client.keep_alive()
             await self._converse(client, session)
 
     @contextlib.contextmanager
-    def _counted(self, client: "_Client", session: Session) -> Iterator[None]:
+    def _counted(self, client: Connection, session: Session) -> Iterator[None]:
         self._clients.add(client)
         _log.info("Client %d connected; %d clients.", session.number, len(self._clients))
         try:
@@ -168,7 +155,7 @@ class WyomingServer:
             session.end()
             _log.info("Client %d is gone; %d clients.", session.number, len(self._clients))
 
-    async def _converse(self, client: "_Client", session: Session) -> None:
+    async def _converse(self, client: Connection, session: Session) -> None:
         """Process a client's events until it ends, breaks the protocol, or is silent too long."""
         try:
             while event := await client.next_event(self._settings.idle_s):
@@ -177,7 +164,7 @@ class WyomingServer:
         except FormatError as error:
             _log.info("Client %d is disconnected: %s", session.number, error)
             await client.refuse(str(error), "bad-event")
-        except _IdleError:
+        except IdleError:
             await client.refuse(
                 f"A client must send an event every {self._settings.idle_s:g} s. Received: none. "
                 f"Connect again.",
@@ -193,48 +180,6 @@ class WyomingServer:
         self._clients.discard(client)
         client.writer.transport.abort()
         return True
-
-
-class _IdleError(Exception):
-    """A client has sent nothing for too long."""
-
-
-class _Client:
-    """A connection."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.writer = writer
-        self._reader = reader
-        self._loop = asyncio.get_running_loop()
-        self.last_s = self._loop.time()
-
-    async def next_event(self, most_s: float) -> Event | None:
-        """Return the next event, None at the end; `_IdleError` if it is not complete in time."""
-        try:
-            async with asyncio.timeout(most_s):
-                event = await read_event(self._reader)
-        except TimeoutError:
-            raise _IdleError from None
-        self.last_s = self._loop.time()
-        return event
-
-    async def send(self, event: Event) -> None:
-        """Send an event; TimeoutError if the client does not read what was sent before."""
-        async with asyncio.timeout(_SEND_S):
-            await async_write_event(event, self.writer)
-
-    async def refuse(self, text: str, code: str) -> None:
-        """Send an error, and take what the client still sends, so that it can read the error.
-
-        A socket that is closed with bytes unread resets the connection.
-        """
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_REFUSAL_S):
-                await async_write_event(Error(text=text, code=code).event(), self.writer)
-                if self.writer.can_write_eof():
-                    self.writer.write_eof()
-                while await self._reader.read(LONGEST_LINE):
-                    pass
 
 
 def catalog_of(
@@ -260,13 +205,3 @@ def catalog_of(
 def _identity(path: Path) -> tuple[int, int]:
     at = path.lstat()
     return at.st_dev, at.st_ino
-
-
-def _keep_alive(writer: asyncio.StreamWriter) -> None:
-    connection = writer.get_extra_info("socket")
-    if connection is None or connection.family == socket.AF_UNIX:
-        return
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in _KEEPALIVE:
-        if hasattr(socket, option):
-            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)

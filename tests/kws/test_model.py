@@ -391,3 +391,14 @@ def test_a_window_model_with_states_is_refused(tiny_models, write):
     )
     with pytest.raises(ModelError, match=exactly(message)):
         open_model(path)
+
+
+def test_a_copy_has_states_of_its_own_and_the_same_outputs():
+    random = np.random.default_rng(8)
+    model = open_model("computer")
+    frames = random.normal(10, 3, (40, model.manifest.n_inputs)).astype(np.float32)
+    expected = model.run(frames)
+    copy = model.copy()
+    model.run(frames[::-1].copy())  # leaves the states of the first elsewhere
+    assert np.array_equal(copy.run(frames), expected)
+    assert copy.manifest is model.manifest

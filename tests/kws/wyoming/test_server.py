@@ -13,7 +13,6 @@ from wyoming.ping import Ping
 from kws.config import WyomingSettings
 from kws.errors import ConfigError, ModelError
 from kws.spotter import Spotter
-from kws.wyoming import server as server_module
 from kws.wyoming.server import WyomingServer, catalog_of
 
 from .conftest import ask, client_of, serving, stream
@@ -162,7 +161,7 @@ def test_a_client_that_vanishes_within_an_event_leaves_nothing(scenario):
 
 
 def test_a_client_that_reads_nothing_is_disconnected(scenario, monkeypatch):
-    monkeypatch.setattr(server_module, "_SEND_S", 0.3)
+    monkeypatch.setattr("kws.wyoming.connection._SEND_S", 0.3)
 
     async def steps(server):
         _, writer = await _connection(server)
@@ -206,7 +205,7 @@ def test_whoever_is_too_many_is_told_so(scenario):
 
 
 def test_a_client_that_was_silent_makes_room(scenario, monkeypatch):
-    monkeypatch.setattr(server_module, "_SPARED_S", 0.05)
+    monkeypatch.setattr("kws.wyoming.server._SPARED_S", 0.05)
 
     async def steps(server):
         async with client_of(server) as silent, client_of(server) as busy:
