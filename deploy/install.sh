@@ -12,6 +12,8 @@ update kws; the configuration is kept.
   --user          Install for the desktop session of this user, with PipeWire or PulseAudio, in
                   ~/.local/share/kws and ~/.config/kws; needs no root. The default is a system
                   service, in /opt/kws and /etc/kws.
+  --wyoming       Serve Home Assistant and its satellites instead of microphones: the service
+                  kws-wyoming, with its options in /etc/kws/wyoming.env. Not with --user.
   --wheel FILE    Install this wheel of kws instead of the checkout.
   --no-start      Install only; neither enable nor start the service.
   --uninstall     Stop the service and remove the program; keep configuration and recordings.
@@ -26,9 +28,11 @@ EOF
 main() {
     here=$(cd "$(dirname "$0")" && pwd)
     scope=system action=install wheel='' start=yes purge=no dry=no
+    service=kws extras=''
     while [ $# -gt 0 ]; do
         case $1 in
             --user) scope=user ;;
+            --wyoming) service=kws-wyoming extras='[wyoming,zeroconf]' ;;
             --wheel)
                 [ $# -gt 1 ] || fail "--wheel must be followed by a file. Received: nothing."
                 wheel=$2
@@ -44,6 +48,8 @@ main() {
     done
     [ $purge = no ] || [ $action = uninstall ] ||
         fail "--purge needs --uninstall. Received: --purge alone."
+    [ $scope = system ] || [ $service = kws ] ||
+        fail "--wyoming excludes --user. Received: both. For one user, run 'kws wyoming'."
     choose_places
     $action
 }
@@ -60,7 +66,7 @@ choose_places() {
         state=''
     else
         prefix=/opt/kws bin=/usr/local/bin etc=/etc/kws units=/etc/systemd/system
-        unit=$here/kws.service runtime=/run state=/var/lib/kws
+        unit=$here/$service.service runtime=/run state=/var/lib/kws
     fi
     python=${PYTHON:-python3}
 }
@@ -79,17 +85,20 @@ install() {
 
 uninstall() {
     check_places
-    if [ -e "$units/kws.service" ]; then
-        if has_manager; then try systemctl_ stop kws.service; fi
-        try systemctl_ disable kws.service
-        run rm -f "$units/kws.service"
+    for service in kws kws-wyoming; do
+        [ -e "$units/$service.service" ] || continue
+        if has_manager; then try systemctl_ stop $service.service; fi
+        try systemctl_ disable $service.service
+        run rm -f "$units/$service.service"
         if has_manager; then try systemctl_ daemon-reload; fi
-    fi
+    done
     if [ -L "$bin/kws" ]; then run rm -f "$bin/kws"; fi
     if [ -e "$prefix" ]; then run rm -rf "$prefix"; fi
     if [ $purge = yes ]; then
-        run rm -rf "$etc" "$units/kws.service.d"
-        if [ -n "$state" ]; then run rm -rf "$state" /var/lib/private/kws; fi
+        run rm -rf "$etc" "$units/kws.service.d" "$units/kws-wyoming.service.d"
+        if [ -n "$state" ]; then
+            run rm -rf "$state" /var/lib/private/kws "$state-wyoming" /var/lib/private/kws-wyoming
+        fi
         say "kws is removed, with its configuration and recordings."
     else
         say "kws is removed. Still there: $etc${state:+ and $state}; --purge removes them."
@@ -215,7 +224,7 @@ install_kws() {
         pip_ wheel --no-deps --wheel-dir "$built" "$here/.."
         if [ $dry = yes ]; then wheel="$built/kws.whl"; else wheel=$(ls "$built"/kws-*.whl); fi
     fi
-    pip_ install --upgrade "$wheel"
+    pip_ install --upgrade "$wheel$extras"
     # pip does not replace an equal version, and the version of a checkout changes seldom.
     pip_ install --force-reinstall --no-deps "$wheel"
     run "$prefix/bin/kws" demo ||
@@ -231,19 +240,24 @@ install_files() {
     else
         run cp "$here/kws.toml" "$etc/kws.toml"
     fi
-    run cp "$unit" "$units/kws.service"
-    if [ $dry = no ]; then chmod 644 "$units/kws.service"; fi
+    if [ $service = kws-wyoming ] && [ ! -e "$etc/wyoming.env" ]; then
+        run cp "$here/wyoming.env" "$etc/wyoming.env"
+    fi
+    run cp "$unit" "$units/$service.service"
+    if [ $dry = no ]; then chmod 644 "$units/$service.service"; fi
 }
 
 start_service() {
     if has_manager; then
         systemctl_ daemon-reload
-        systemctl_ enable kws.service
-        systemctl_ restart kws.service ||
+        systemctl_ enable $service.service
+        systemctl_ restart $service.service ||
             fail "The service did not start. See: $(journal)"
     elif [ $scope = system ] && command -v systemctl >/dev/null; then
-        systemctl_ enable kws.service
+        systemctl_ enable $service.service
         say "systemd is not running: kws starts with the next boot."
+    elif [ $service = kws-wyoming ]; then
+        say "systemd is not running: start it with '$bin/kws wyoming'."
     else
         say "systemd is not running: start kws with '$bin/kws daemon --config $etc/kws.toml'."
     fi
@@ -251,6 +265,10 @@ start_service() {
 
 finish() {
     [ $dry = no ] || { say "Nothing was changed: this was a dry run."; return 0; }
+    if [ $service = kws-wyoming ]; then
+        say "kws is installed. Its options: $etc/wyoming.env. Watch its log: $(journal) -f"
+        return 0
+    fi
     say "kws is installed. Configure it: $etc/kws.toml. Watch its log: $(journal) -f"
     if [ $scope = user ]; then
         say "To run it while you are not logged in: sudo loginctl enable-linger $(id -un)"
@@ -266,7 +284,7 @@ systemctl_() {
 }
 
 journal() {
-    if [ $scope = user ]; then echo "journalctl --user -u kws"; else echo "journalctl -u kws"; fi
+    if [ $scope = user ]; then echo "journalctl --user -u $service"; else echo "journalctl -u $service"; fi
 }
 
 pip_() {

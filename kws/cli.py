@@ -4,6 +4,7 @@ The workbench adds its own commands through the entry points of the group `kws.c
 """
 
 import contextlib
+import functools
 import io
 import logging
 import math
@@ -486,6 +487,102 @@ def enroll(
         weak = "" if score >= 0.5 else "  not detected by the other recordings: record it again"
         click.echo(f"{path}  {score:.2f}{weak}")
     click.echo(f"{out}: {out.stat().st_size} bytes. Try it: kws listen --model {out}")
+
+
+@cli.command(section=LISTEN)
+@click.option(
+    "--uri",
+    multiple=True,
+    metavar="URI",
+    help="tcp://HOST:PORT or unix:///PATH; repeat it for several. Default: "
+    "tcp://127.0.0.1:10400, this machine only; tcp://0.0.0.0:10400 serves the network.",
+)
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    type=MODEL,
+    metavar="NAME|FILE",
+    help="A bundled model or a .tflite; repeat it for several. Default: computer.",
+)
+@click.option(
+    "--preload-model",
+    multiple=True,
+    metavar="NAME|FILE",
+    help="As --model; all models are preloaded.",
+)
+@click.option(
+    "--custom-model-dir",
+    multiple=True,
+    metavar="DIR",
+    help="Folder of more .tflite files; new ones are found while it runs.",
+)
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    callback=_finite,
+    metavar="P",
+    help="Threshold of all keywords, 0..1; default: as each model says.",
+)
+@click.option(
+    "--trigger-level",
+    type=click.IntRange(1, 100),
+    metavar="N",
+    help="Blocks of 80 ms above the threshold before a detection; default: 1.",
+)
+@click.option(
+    "--refractory-seconds",
+    "refractory_s",
+    type=click.FloatRange(0, 60),
+    callback=_finite,
+    metavar="S",
+    help="Time after a detection without another one; default: as each model says.",
+)
+@click.option(
+    "--debug-recording-dir",
+    type=click.Path(),
+    help="Folder for the audio of clients: up to 1000 clips of a minute, 1 GB, 30 days.",
+)
+@click.option(
+    "--max-clients",
+    type=click.IntRange(1, 10_000),
+    metavar="N",
+    help="Clients at once; default: 128.",
+)
+@click.option(
+    "--idle-seconds",
+    "idle_s",
+    type=click.FloatRange(1, 86_400),
+    callback=_finite,
+    metavar="S",
+    help="Disconnect a client that sends nothing for so long; default: 300.",
+)
+@click.option(
+    "--zeroconf",
+    is_flag=False,
+    flag_value="",
+    metavar="[NAME]",
+    help="Announce the service to Home Assistant by zeroconf.",
+)
+@_LOG_FORMAT
+@click.pass_context
+def wyoming(ctx: click.Context, /, **options: Any) -> None:
+    """Serve Home Assistant and its satellites by the Wyoming protocol.
+
+    Needs the extra kws[wyoming].
+    """
+    import asyncio
+
+    try:
+        from kws.wyoming.service import serve, settings_of
+    except ImportError as error:
+        raise ConfigError(
+            f"`kws wyoming` needs the package wyoming. Received: {error}. Run "
+            f"`pip install 'kws[wyoming]'`."
+        ) from error
+
+    settings = settings_of(**options)
+    ctx.exit(asyncio.run(serve(settings, echo=functools.partial(click.echo, err=True))))
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

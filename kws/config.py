@@ -29,6 +29,7 @@ __all__ = [
     "ModelSettings",
     "RecordingSettings",
     "SourceSettings",
+    "WyomingSettings",
     "load_config",
     "parse_config",
 ]
@@ -261,6 +262,33 @@ class DaemonSettings(_Table, frozen=True, kw_only=True):
     """Format of the logs on standard error: plain lines or JSON lines."""
 
 
+class WyomingSettings(_Table, frozen=True, kw_only=True):
+    """`[wyoming]`: a wake word service for clients of the Wyoming protocol."""
+
+    uri: list[str] = []
+    """Addresses, `tcp://HOST:PORT` or `unix:///PATH`; empty: no service."""
+    models: list[str] = []
+    """Bundled names or paths of the models that are served."""
+    custom_model_dir: list[str] = []
+    """Folders whose .tflite files are served too; new files are found when a client asks."""
+    threshold: Probability | None = None
+    """Smoothed posterior at which any keyword fires; None: as each model says."""
+    trigger_level: Annotated[int, Meta(ge=1, le=100)] = 1
+    """Blocks of 80 ms that the posterior must stay at its threshold before a detection."""
+    refractory_s: Annotated[float, Meta(ge=0.0, le=60.0)] | None = None
+    """Time after a detection without another one; None: as each model says."""
+    max_clients: Annotated[int, Meta(ge=1, le=10_000)] = 128
+    """Clients at once; beyond that the one that has been silent longest has to leave."""
+    idle_s: Annotated[float, Meta(ge=1.0, le=86_400.0)] = 300.0
+    """A client that sends nothing for so long is disconnected."""
+    debug_recording_dir: str | None = None
+    """Folder for recordings of what clients send; None: nothing is recorded."""
+    zeroconf: bool = False
+    """True announces the service, as Home Assistant expects it."""
+    zeroconf_name: Annotated[str, Meta(min_length=1, max_length=63)] | None = None
+    """Name in the announcement; None: `kws-` and the hardware address."""
+
+
 class Config(_Table, frozen=True, kw_only=True):
     """All tables of kws.toml."""
 
@@ -273,6 +301,7 @@ class Config(_Table, frozen=True, kw_only=True):
     hooks: list[HookSettings] = []
     recording: RecordingSettings = RecordingSettings()
     daemon: DaemonSettings = DaemonSettings()
+    wyoming: WyomingSettings = msgspec.field(default_factory=WyomingSettings)
 
     @property
     def every_source(self) -> list[SourceSettings]:

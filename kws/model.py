@@ -14,7 +14,7 @@ from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -81,6 +81,7 @@ class Model(ABC):
         self, manifest: Manifest, content: bytes, *, n_threads: int, reference: bool
     ) -> None:
         self.manifest = manifest
+        self._made_of = (content, n_threads, reference)
         self._interpreter = _interpreter(content, n_threads=n_threads, reference=reference)
         self._reopen = None
         if any(op["op_name"] in _STATEFUL for op in self._interpreter._get_ops_details()):
@@ -108,6 +109,11 @@ class Model(ABC):
         self._input_scale, self._output_scale = _Scale(self._input), _Scale(self._output)
         self._frames_in = self._input["index"]
         self._posteriors_out = self._output["index"]
+
+    def copy(self) -> Self:
+        """Return the same model with an interpreter of its own, on the same bytes."""
+        content, n_threads, reference = self._made_of
+        return type(self)(self.manifest, content, n_threads=n_threads, reference=reference)
 
     def try_step(self) -> None:
         """Run one step and reset: some models open, and fail when they are run."""

@@ -1,10 +1,12 @@
 """The documentation says what the code does: commands, options, keys, defaults, links."""
 
 import inspect
+import json
 import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import tomllib
@@ -36,6 +38,7 @@ CONFIGURATION = {
     "[[hooks]]": runtime.HookSettings,
     "[recording]": runtime.RecordingSettings,
     "[daemon]": runtime.DaemonSettings,
+    "[wyoming]": runtime.WyomingSettings,
 }
 TRAINING = {
     "Top level": recipes.Recipe,
@@ -203,6 +206,46 @@ def test_the_python_of_the_readme_runs(tmp_path):
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.slow
+def test_every_service_on_the_page_of_home_assistant_serves_what_it_names(tmp_path):
+    (tmp_path / "models").mkdir()
+    lines = [
+        words
+        for words in _kws_commands(ROOT / "docs/home-assistant.md")
+        if words[1:2] == ["wyoming"] and "--model" in words
+    ]
+    assert len(lines) == 3
+    for words in lines:
+        rest = [re.sub(r":10400$", ":0", word) for word in words[1:]]
+        if "--uri" not in rest:
+            rest += ["--uri", "tcp://127.0.0.1:0"]
+        command = [sys.executable, "-m", "kws", *rest]
+        with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as service:
+            assert service.stderr.readline().startswith("Serving ")
+            listening = service.stderr.readline()
+            port = int(re.search(r":(\d+),", listening)[1])
+            with socket.create_connection(("127.0.0.1", port), 10) as client:
+                client.sendall(b'{"type": "describe"}\n')
+                info = client.makefile("rb")
+                info.readline()
+                models = json.loads(info.read1(65_536).decode())["wake"][0]["models"]
+            named = [rest[i + 1] for i, word in enumerate(rest) if word == "--model"]
+            assert [model["name"] for model in models] == named
+            service.terminate()
+
+
+def test_the_page_of_home_assistant_knows_every_option_of_either_service():
+    page = (ROOT / "docs/home-assistant.md").read_text(encoding="utf-8")
+    theirs = (
+        "uri models-dir custom-model-dir preload-model threshold trigger-level model output-dir "
+        "debug debug-probability refractory-seconds debug-recording-dir vad-threshold"
+    )
+    ours = [option for one in cli.commands["wyoming"].params for option in one.opts]
+    for option in [*(f"--{name}" for name in theirs.split()), *ours]:
+        if option not in {"--log-format", "-h", "--help", "-v", "--verbose"}:
+            assert f"`{option}" in page or f" {option}" in page, option
 
 
 def _documented(page, tables):

@@ -20,5 +20,6 @@
 - `status_view`: tables of a snapshot for the terminal.
 - `metrics`: the metrics of a snapshot, for Prometheus.
 - `metrics_server`: the HTTP server of the metrics, on the loopback.
+- `wyoming_service`: the Wyoming service of the daemon.
 - `threads`: long work in a daemon thread.
 """

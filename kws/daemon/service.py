@@ -26,6 +26,7 @@ from kws.daemon.monitoring import Monitoring
 from kws.daemon.source_supervisor import SourceSupervisor, wall_time
 from kws.daemon.systemd import SystemdNotifier
 from kws.daemon.threads import in_thread
+from kws.daemon.wyoming_service import WyomingService
 from kws.errors import AudioError, KwsError
 from kws.events import Detection, Event, StateChange
 from kws.logs import LogFormat
@@ -85,6 +86,7 @@ class Daemon:
             hooks=lambda: self._loaded.hooks.counts,
             clips=self._clip_counts,
         )
+        self._wyoming = WyomingService()
         self._tasks: dict[SourceSupervisor, asyncio.Task[None]] = {}
         self._delivery = Delivery(self._loaded.hooks, printer=printer)
         self._code: int | None = None
@@ -112,6 +114,7 @@ class Daemon:
         self._wake = asyncio.Event()
         self._is_reload_wanted = asyncio.Event()
         await self._monitoring.start()
+        await self._start_wyoming()
         self._handle_signals()
         reloader = asyncio.create_task(self._reload_on_request())
         for settings in self._loaded.config.every_source:
@@ -125,6 +128,13 @@ class Daemon:
             self._failure = error
         reloader.cancel()
         await self._shut_down()
+
+    async def _start_wyoming(self) -> None:
+        try:
+            await self._wyoming.change(self._loaded.config)
+        except KwsError:
+            await self._monitoring.close()
+            raise
 
     async def _process(self) -> None:
         """Process audio until all files have ended, or a signal or an error ends the daemon."""
@@ -261,6 +271,7 @@ class Daemon:
         try:
             loaded = await in_thread(read)
             try:
+                await self._wyoming.change(loaded.config)
                 await self._monitoring.change(loaded.config.daemon)
             except KwsError:
                 if loaded.clip_recorder is not old.clip_recorder:
@@ -335,10 +346,11 @@ class Daemon:
             )
         )
         reporting = asyncio.create_task(self._monitoring.close())
+        leaving = asyncio.create_task(self._wyoming.close())
         saving = asyncio.create_task(in_thread(self._loaded.clip_recorder.close))
         await asyncio.wait([saving], timeout=_SAVE_S)
-        await asyncio.wait([closing, reporting, *self._tasks.values()])
-        for task in (closing, reporting):
+        await asyncio.wait([closing, reporting, leaving, *self._tasks.values()])
+        for task in (closing, reporting, leaving):
             task.result()
         self._notifier.close()
 

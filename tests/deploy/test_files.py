@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from kws.cli import cli
 from kws.config import (
     Config,
     DaemonSettings,
@@ -17,6 +18,7 @@ from kws.config import (
     ModelSettings,
     RecordingSettings,
     SourceSettings,
+    WyomingSettings,
     load_config,
     parse_config,
 )
@@ -31,6 +33,7 @@ TABLES = {
     "hooks": HookSettings,
     "recording": RecordingSettings,
     "daemon": DaemonSettings,
+    "wyoming": WyomingSettings,
 }
 OS_RELEASES = {
     "Raspberry Pi OS Bookworm, arm64": ("debian", "", "arm64", "aarch64", "3.11"),
@@ -59,10 +62,10 @@ def test_the_example_holds_every_key_and_all_parse_once_uncommented():
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd")
-@pytest.mark.parametrize("unit", ["kws.service", "user/kws.service"])
+@pytest.mark.parametrize("unit", ["kws.service", "kws-wyoming.service", "user/kws.service"])
 def test_systemd_knows_every_key_of_a_unit(unit, tmp_path):
     text = (DEPLOY / unit).read_text()
-    path = tmp_path / "kws.service"
+    path = tmp_path / Path(unit).name
     path.write_text(re.sub(r"^ExecStart=\S+", "ExecStart=/bin/true", text, flags=re.MULTILINE))
     command = ["systemd-analyze", "verify", *(["--user"] if "/" in unit else []), str(path)]
     environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
@@ -71,11 +74,20 @@ def test_systemd_knows_every_key_of_a_unit(unit, tmp_path):
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd")
-def test_the_system_unit_is_hardly_exposed():
-    command = ["systemd-analyze", "security", "--offline=true", str(DEPLOY / "kws.service")]
+@pytest.mark.parametrize(("unit", "most"), [("kws.service", 1.5), ("kws-wyoming.service", 1.7)])
+def test_a_system_unit_is_hardly_exposed(unit, most):
+    command = ["systemd-analyze", "security", "--offline=true", str(DEPLOY / unit)]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    exposure = re.search(r"Overall exposure level for kws.service: ([\d.]+)", said)
-    assert float(exposure.group(1)) <= 1.5
+    exposure = re.search(rf"Overall exposure level for {unit}: ([\d.]+)", said)
+    assert float(exposure.group(1)) <= most
+
+
+def test_the_options_of_the_wyoming_unit_are_those_that_the_file_shows():
+    unit = (DEPLOY / "kws-wyoming.service").read_text()
+    shown = re.search(r"^OPTIONS=(.+)$", (DEPLOY / "wyoming.env").read_text(), re.MULTILINE)[1]
+    assert f'Environment="OPTIONS={shown}"' in unit
+    known = {option for one in cli.commands["wyoming"].params for option in one.opts}
+    assert {word for word in shown.split() if word.startswith("--")} <= known
 
 
 @pytest.mark.parametrize("system", OS_RELEASES)
@@ -87,6 +99,17 @@ def test_a_dry_run_plans_the_whole_installation(system, installer):
     assert ("--system-site-packages" in plan) == ("armhf" in system)
     for step in ("-m venv", "kws.whl", "kws.service", "kws.toml", "Nothing was changed"):
         assert step in plan
+
+
+def test_a_dry_run_with_wyoming_plans_the_other_service(installer):
+    done = installer(*OS_RELEASES["Debian 12"], options=["--wyoming"])
+    assert done.returncode == 0, done.stderr
+    for step in ("kws.whl[wyoming,zeroconf]", "kws-wyoming.service", "/etc/kws/wyoming.env"):
+        assert step in done.stdout
+    assert "/kws.service" not in done.stdout
+    both = installer(*OS_RELEASES["Debian 12"], options=["--wyoming", "--user"])
+    assert (both.returncode, both.stdout) == (2, "")
+    assert "--wyoming excludes --user. Received: both." in both.stderr
 
 
 @pytest.mark.parametrize(
@@ -117,7 +140,7 @@ def test_shellcheck_finds_nothing():
 def installer(tmp_path):
     """Dry-run the installer on a machine made of words."""
 
-    def run(name, like, architecture, machine, version):
+    def run(name, like, architecture, machine, version, *, options=("--user",)):
         (tmp_path / "os-release").write_text(f'ID={name}\nID_LIKE={like}\nPRETTY_NAME="{name}"\n')
         programs = {
             "uname": f'[ "$1" = -s ] && echo Linux || echo {machine}',
@@ -133,7 +156,7 @@ def installer(tmp_path):
             "HOME": str(tmp_path),
             "KWS_OS_RELEASE": str(tmp_path / "os-release"),
         }
-        command = ["sh", str(DEPLOY / "install.sh"), "--user", "--dry-run"]
+        command = ["sh", str(DEPLOY / "install.sh"), *options, "--dry-run"]
         return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
     return run

@@ -465,3 +465,14 @@ def test_a_window_is_brought_to_full_scale_before_the_logarithm(
     wanted = Features(plain).whole(scaled)[-manifest.n_frames :]
     of_plain = open_model(write(window_flatbuffer, replace(manifest, features=plain)))
     np.testing.assert_allclose(outputs[0], of_plain.run(wanted)[-1], atol=1e-5)
+
+
+def test_a_copy_has_states_of_its_own_and_the_same_outputs():
+    random = np.random.default_rng(8)
+    model = open_model("computer")
+    frames = random.normal(10, 3, (40, model.manifest.n_inputs)).astype(np.float32)
+    expected = model.run(frames)
+    copy = model.copy()
+    model.run(frames[::-1].copy())  # leaves the states of the first elsewhere
+    assert np.array_equal(copy.run(frames), expected)
+    assert copy.manifest is model.manifest
