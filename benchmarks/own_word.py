@@ -26,13 +26,23 @@ from kws_train.own_word.workspace import Request, Workspace
 from kws_train.synth.voices.discover import open_engines
 
 _PATH = click.Path(path_type=Path)
+_SPEECH = (
+    "librispeech",
+    "more_speech/librispeech_train",
+    "more_speech/librispeech_other",
+    "more_speech/alphanumeric",
+    "more_speech/coffee_orders",
+)
 _KINDS = {"text": 0, "text and 50 recordings": 50, "text and 300 recordings": 300}
 
 
 @click.command()
 @click.option("--data", required=True, type=_PATH)
 @click.option("--out", required=True, type=_PATH, help="Folder for models and work.")
-@click.option("--minutes", default=30.0, show_default=True)
+@click.option("--minutes", default=10.0, show_default=True)
+@click.option("--small", is_flag=True, help="A whole small network, not a head.")
+@click.option("--speech", multiple=True, default=_SPEECH, help="Below --data.")
+@click.option("--jobs", "n_jobs", default=2, show_default=True)
 @click.option("--clips", "n_clips", default=800, show_default=True)
 @click.option("--word", "words", multiple=True, default=("computer", "snowboy", "view glass"))
 @click.option("--recordings", "counts", multiple=True, type=int, default=tuple(_KINDS.values()))
@@ -44,6 +54,9 @@ def main(
     *,
     out: Path,
     minutes: float,
+    small: bool,
+    speech: tuple[str, ...],
+    n_jobs: int,
     n_clips: int,
     words: tuple[str, ...],
     counts: tuple[int, ...],
@@ -53,7 +66,7 @@ def main(
 ) -> None:
     """Train and measure each word in each way; print a table."""
     engines = () if model else open_engines(kokoro_files=kokoro)
-    noise = _noise(data / "noise", out)
+    noise = _noise(data, out)
     rows = []
     for n_recordings in counts:
         for word in words:
@@ -63,7 +76,8 @@ def main(
                 phrases=(word,),
                 recordings=folders[0] if n_recordings else None,
                 test=folders[1],
-                speech=(data / "librispeech",),
+                speech=tuple(data / one for one in speech),
+                small=small,
                 noise=(noise,),
                 minutes=minutes,
                 n_clips=n_clips,
@@ -80,7 +94,8 @@ def main(
                 workspace=workspace,
                 engines=engines,
                 cache=cache,
-                n_jobs=2,
+                vectors=cache and cache / "vectors",
+                n_jobs=n_jobs,
             )
             figures = result.figures
             wanted = request.budget, None  # None: at the model's own threshold for that budget
@@ -131,10 +146,11 @@ def _recordings(folder: Path, out: Path, n: int) -> tuple[Path, Path]:
     return places
 
 
-def _noise(folder: Path, out: Path) -> Path:
+def _noise(data: Path, out: Path) -> Path:
     """Link noise, divided as for the bundled models: ESC-10's fold 4 is to test with."""
     place = out / "recordings" / "noise"
-    for path in audio_files(folder):
+    household = audio_files(data / "household_noise", optional=True)
+    for path in (*audio_files(data / "noise"), *household):
         split = "test" if path.name.startswith("4-") else "train"
         link(path, place / split / path.parent.name / path.name)
     return place

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, Self, TypeAlias
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -37,6 +38,7 @@ __all__ = [
     "model_path",
     "open_embedding",
     "open_model",
+    "with_embedding",
 ]
 
 _BACKBONE = "backbone"
@@ -292,6 +294,40 @@ class WindowModel(Model):
         return self._invoke(self._cepstra.of_window(window) if self._cepstra else window)
 
 
+class _JoinedModel(Model):
+    """A head and its embedding; no keyword is likely until a vector has whole context."""
+
+    def __init__(self, head: Model) -> None:
+        takes = head.manifest.takes
+        if takes is None:
+            raise ModelError(f"A head must take vectors. Received: `{head.manifest.name}`.")
+        self._head, self._embedding = head, open_embedding(takes)
+        self.n_outputs = head.n_outputs
+        n_frames = takes.hop_frames * head.manifest.hop_frames
+        self.manifest = msgspec.structs.replace(
+            head.manifest, takes=None, n_frames=n_frames, hop_frames=n_frames
+        )
+        is_keyword = [label in head.manifest.keywords for label in head.manifest.labels]
+        self._unlikely = np.where(is_keyword, 0, 1).astype(np.float32)[None]
+        context = self._embedding.manifest.context_frames
+        self._n_cold = -(-context // takes.hop_frames) - 1
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all frames."""
+        self._embedding.reset()
+        self._head.reset()
+        self._n_until_warm = self._n_cold
+
+    def step(self, frames: Array, /) -> Posteriors:
+        """Embed the next frames, and give what the head says of the vectors."""
+        vectors = self._embedding.step(frames)
+        if self._n_until_warm:
+            self._n_until_warm -= 1
+            return np.repeat(self._unlikely, self.n_outputs, axis=0)
+        return self._head.step(vectors)
+
+
 def open_model(
     path: str | os.PathLike[str], *, n_threads: int = 1, reference: bool = False
 ) -> Model:
@@ -373,6 +409,19 @@ def open_embedding(reference: EmbeddingReference) -> Model:
             f"has {digest[:12]}.... Train the head again, or install the version it was made with."
         )
     return open_model(path)
+
+
+def with_embedding(model: Model) -> Model:
+    """Return a head joined to its embedding, which takes frames; any other model as it is.
+
+    For measurements of one model: a `Spotter` computes the embedding once for many heads.
+
+    Raises
+    ------
+    ModelError
+        As `open_embedding`.
+    """
+    return _JoinedModel(model) if model.manifest.takes else model
 
 
 def backbone_path() -> Path:

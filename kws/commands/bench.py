@@ -24,7 +24,7 @@ from kws.decision import Decision, thresholds_for
 from kws.errors import KwsError
 from kws.features import Features
 from kws.gate import Gate
-from kws.model import Model
+from kws.model import Model, with_embedding
 from kws.sources import open_source
 from kws.spotter import Spotter
 
@@ -116,6 +116,7 @@ def cpu_by_stage(model: Model, samples: Samples, *, chunk_ms: int) -> dict[str, 
         Milliseconds of CPU per second of audio: `gate`, `features`, `model`, `decision`, `all`,
         and `gate_closed`.
     """
+    spotted, model = model, with_embedding(model)
     manifest = model.manifest
     rate_hz = manifest.features.sample_rate_hz
     chunks = _cut(samples, rate_hz * chunk_ms // 1000)
@@ -129,7 +130,7 @@ def cpu_by_stage(model: Model, samples: Samples, *, chunk_ms: int) -> dict[str, 
         n_smoothing=3,
         n_refractory=30,
     )
-    open_all, closed_all = Spotter(model, gate=_OPEN), Spotter(model)
+    open_all, closed_all = Spotter(spotted, gate=_OPEN), Spotter(spotted)
     stages: dict[str, tuple[Callable[[Any], object], Sequence[Any]]] = {
         "gate": (gate.process, chunks),
         "features": (features.process, chunks),

@@ -135,7 +135,7 @@ def test_damaged_examples_are_named(tmp_path, monkeypatch, content):
 
 def test_a_model_without_a_label_for_silence_cannot_classify_clips(tmp_path):
     message = (
-        "A model must have the labels `_silence_` and `_unknown_` to classify clips. Received: "
+        "A model must have the label `_unknown_` to classify clips. Received: "
         "yes, no, go. Measure it with `kws eval stream`."
     )
     with pytest.raises(ModelError, match=f"^{re.escape(message)}$"):

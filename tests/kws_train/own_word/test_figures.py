@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import msgspec
+import numpy as np
 import pytest
 
 from kws.model import bundled_models, open_model
@@ -16,11 +17,13 @@ SET = operating_point(n_false=1, n_missed=0, hours=1.0, n_words=9, threshold=0.5
 @pytest.fixture
 def firing(monkeypatch, tmp_path):
     """Clips by word; those whose names begin with `fires` do."""
-    monkeypatch.setattr("kws_train.own_word.figures.read_samples", lambda path: path.name)
+    monkeypatch.setattr(
+        "kws_train.own_word.figures.read_samples", lambda path: np.int16([path.name[:5] == "fires"])
+    )
     monkeypatch.setattr(
         "kws_train.own_word.figures.posterior_trace",
-        lambda _, name: SimpleNamespace(
-            detections=lambda thresholds: [thresholds] if name.startswith("fires") else []
+        lambda _, samples: SimpleNamespace(
+            detections=lambda thresholds: [thresholds] if samples[-1] else []
         ),
     )
 

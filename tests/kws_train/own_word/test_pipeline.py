@@ -1,15 +1,18 @@
 """From a request to a model that runs, through all stages, each shortened."""
 
 import hashlib
+import re
 
 import numpy as np
 import pytest
 import soundfile
+from msgspec.structs import replace
 
 from kws.manifest import read_manifest
 from kws.model import open_model
 from kws.spotter import Spotter
-from kws_train.own_word import prepare, recipe, time_budget
+from kws_train.fit.head import HeadFit
+from kws_train.own_word import head, prepare, recipe, time_budget
 from kws_train.own_word.figures import describe_figures
 from kws_train.own_word.pipeline import build_word_model
 from kws_train.own_word.workspace import Request, Workspace
@@ -71,7 +74,9 @@ def speech(tmp_path):
 @pytest.mark.slow
 def test_text_becomes_a_model_with_figures_and_a_report(tmp_path, shortened, speech):
     said: list[str] = []
-    request = Request(phrases=("hey robot", "Lights out"), speech=(speech,), minutes=1, n_clips=60)
+    request = Request(
+        phrases=("hey robot", "Lights out"), speech=(speech,), minutes=1, n_clips=60, small=True
+    )
     workspace = Workspace(tmp_path / "work", notify=said.append)
     everything = {"out": tmp_path / "robot.tflite", "workspace": workspace}
     everything |= {"engines": [Buzzer()], "cache": tmp_path / "cache"}
@@ -115,6 +120,44 @@ def test_text_becomes_a_model_with_figures_and_a_report(tmp_path, shortened, spe
 
 
 @pytest.mark.slow
+def test_text_becomes_a_head_on_the_speech_embedding(tmp_path, speech, monkeypatch):
+    monkeypatch.setattr(head, "HeadFit", lambda: HeadFit(epochs=2, batches=10, n_hard=20))
+    monkeypatch.setattr(head, "_N_SCENES", (60, 60))
+    said: list[str] = []
+    request = Request(phrases=("hey robot", "Lights out"), speech=(speech,), minutes=1, n_clips=40)
+    everything = {
+        "engines": [Buzzer()],
+        "cache": tmp_path / "cache",
+        "vectors": tmp_path / "vectors",
+        "out": tmp_path / "robot.tflite",
+    }
+    workspace = Workspace(tmp_path / "work", notify=said.append)
+    result = build_word_model(request, workspace=workspace, **everything)
+
+    manifest, _ = read_manifest(result.model)
+    assert manifest.labels == ("_unknown_", "hey_robot", "lights_out")
+    assert manifest.takes.name == "speech_embedding"
+    assert manifest.decision.smoothing_ms == 320
+    assert [point.false_alarms_per_hour for point in manifest.calibration][:4] == [0.1, 0.2, 0.5, 1]
+    assert set(result.figures.points) == {"clean", "10 dB"}
+    assert "lights_out" in result.report.read_text(encoding="utf-8")
+    Spotter(open_model(result.model)).process(np.zeros(RATE_HZ, np.int16))
+
+    # A second word embeds no speech again.
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "vectors").rglob("*.npy")}
+    build_word_model(
+        replace(request, phrases=("Go home",)),
+        workspace=Workspace(tmp_path / "second", notify=said.append),
+        **everything | {"out": tmp_path / "home.tflite"},
+    )
+    now = {path: path.stat().st_mtime_ns for path in (tmp_path / "vectors").rglob("*.npy")}
+    assert now | kept == now
+    embedded = [line for line in said if re.match(r"embedding \d+ scenes", line)]
+    n_scenes = sum(int(line.split()[1]) for line in embedded[2:])
+    assert len(now) - len(kept) <= n_scenes
+
+
+@pytest.mark.slow
 def test_recordings_alone_will_do_in_any_language(tmp_path, shortened, speech):
     for i in range(12):
         word = buzz(90 + 10 * i, np.array([500.0, 1800.0]), seconds=0.6)
@@ -124,7 +167,12 @@ def test_recordings_alone_will_do_in_any_language(tmp_path, shortened, speech):
         soundfile.write(path, np.concatenate((quiet, word, quiet)), RATE_HZ)
     said: list[str] = []
     request = Request(
-        phrases=("schön",), language="de", recordings=path.parent, speech=(speech,), minutes=1
+        phrases=("schön",),
+        language="de",
+        recordings=path.parent,
+        speech=(speech,),
+        minutes=1,
+        small=True,
     )
     result = build_word_model(
         request,

@@ -6,4 +6,5 @@
 - `librispeech`: speakers and transcripts of corpora in LibriSpeech's layout.
 - `speech_span`: where in a clip its word is spoken, by energy.
 - `splits`: which split a clip or an utterance belongs to, by hashes of names.
+- `vector_cache`: vectors of the speech embedding, computed once and kept on disk.
 """

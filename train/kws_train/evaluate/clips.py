@@ -15,10 +15,10 @@ import numpy.typing as npt
 from kws.errors import ConfigError, FormatError, ModelError
 from kws.features import Features
 from kws.manifest import SILENCE, UNKNOWN
-from kws.model import Model
+from kws.model import Model, with_embedding
 from kws_train.data.audio_files import audio_files, log_left_out, read_samples
 from kws_train.data.splits import SplitName, check_layout, official_split, word_of
-from kws_train.evaluate.traces import TAIL_SAMPLES
+from kws_train.evaluate.traces import TAIL_SAMPLES, silence_before
 
 __all__ = [
     "ClipScores",
@@ -99,22 +99,25 @@ def evaluate_clips(
 ) -> ClipScores:
     """Classify the clips of a folder of words, `word/clip` or `word/speaker/clip`.
 
-    The model runs over each clip from a fresh state, followed by half a second of silence.
+    The model runs over each clip from a fresh state, between silence of its context and half a
+    second of silence.
 
     Raises
     ------
     ConfigError
         If the folder holds no clip of that split.
     ModelError
-        If the model has no label for silence, or none for other words.
+        If the model has no label for other words.
     """
     labels = list(model.manifest.labels)
-    if not {SILENCE, UNKNOWN} <= set(labels):
+    model = with_embedding(model)
+    if UNKNOWN not in labels:
         raise ModelError(
-            f"A model must have the labels `{SILENCE}` and `{UNKNOWN}` to classify clips. "
+            f"A model must have the label `{UNKNOWN}` to classify clips. "
             f"Received: {', '.join(labels)}. Measure it with `kws eval stream`."
         )
     features = Features(model.manifest.features)
+    before = silence_before(model.manifest)
     output_ms = model.manifest.call_ms / model.n_outputs
     confusion = np.zeros((len(labels), len(labels)), int)
     left_out: dict[Path, str] = {}
@@ -125,7 +128,7 @@ def evaluate_clips(
         except FormatError as error:
             left_out[path] = str(error)
             continue
-        padded = np.concatenate((samples, np.zeros(TAIL_SAMPLES, np.int16)))
+        padded = np.concatenate((before, samples, np.zeros(TAIL_SAMPLES, np.int16)))
         posteriors = model.run(features.whole(padded))
         predicted, score = classify(posteriors, labels, output_ms=output_ms)
         confusion[labels.index(label), predicted] += 1
@@ -176,7 +179,8 @@ def classify(
 ) -> tuple[int, float]:
     """Return the predicted label of a clip and its score, from posteriors over time.
 
-    The score of a word is the peak of its smoothed posterior; that of silence is the minimum.
+    The score of a word is the peak of its smoothed posterior; that of silence, or without such a
+    label that of `_unknown_`, is the minimum.
 
     Parameters
     ----------
@@ -189,8 +193,8 @@ def classify(
     kernel = np.ones(n_smoothing) / n_smoothing
     smoothed = np.stack([np.convolve(column, kernel, "valid") for column in posteriors.T], axis=1)
     scores = smoothed.max(axis=0)
-    silence = labels.index(SILENCE)
-    scores[silence] = smoothed[:, silence].min()
+    resting = labels.index(SILENCE if SILENCE in labels else UNKNOWN)
+    scores[resting] = smoothed[:, resting].min()
     predicted = int(scores.argmax())
     return predicted, float(scores[predicted])
 

@@ -20,7 +20,7 @@ from kws.manifest import Manifest
 from kws.model import Model
 from kws.spotter import Spotter
 
-__all__ = ["TAIL_SAMPLES", "Trace", "posterior_trace"]
+__all__ = ["TAIL_SAMPLES", "Trace", "posterior_trace", "silence_before"]
 
 Scores: TypeAlias = npt.NDArray[np.float32]
 
@@ -151,6 +151,12 @@ def posterior_trace(model: Model, samples: Samples, *, gate: GateSettings | None
     columns = [manifest.labels.index(keyword) for keyword in manifest.keywords]
     duration_s = len(samples) / settings.sample_rate_hz
     return Trace(manifest, flat[:, columns], model.n_outputs, round(duration_s, 3))
+
+
+def silence_before(manifest: Manifest) -> Samples:
+    """Return silence as long as the context of a model's output; of most models none is stated."""
+    n = round(manifest.context_ms / 1000 * manifest.features.sample_rate_hz)
+    return np.zeros(n, np.int16)
 
 
 def _decision(manifest: Manifest, n_outputs: int) -> Decision:

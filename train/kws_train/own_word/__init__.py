@@ -5,6 +5,7 @@
 - `workspace`: the request, and the working folder of its intermediate results.
 - `prepare`: preparation of all audio of a request.
 - `recordings`: recordings of the phrases, cut and split.
+- `head`: the head on the speech embedding: vectors, training, export, tuning streams.
 - `corpora`: speech, other words and noise, imported or generated.
 - `recipe`: the training recipe of a request.
 - `time_budget`: the recipe's number of scenes, from the speed of this machine.

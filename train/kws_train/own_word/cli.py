@@ -16,7 +16,7 @@ from kws_train.cli import leave_at_once, voice_options
 __all__ = ["new"]
 
 _PATH = click.Path(path_type=Path)
-_CLIPS_PER_MINUTE, _MIN_CLIPS, _MAX_CLIPS = 27, 200, 3000
+_CLIPS, _SMALL_CLIPS = (80, 400, 1500), (27, 200, 3000)  # per minute, fewest, most
 _DEFAULT_FOLDERS = {"speech": "librispeech", "noise": "noise"}
 
 
@@ -46,9 +46,14 @@ _DEFAULT_FOLDERS = {"speech": "librispeech", "noise": "noise"}
 @click.option(
     "--minutes",
     type=click.FloatRange(1),
-    default=30.0,
+    default=10.0,
     show_default=True,
-    help="Time for training, after synthesis: 10 to try it, 120 for the best model.",
+    help="Time for training, after synthesis: 3, 10 or 30; with --small, 30 or 120.",
+)
+@click.option(
+    "--small",
+    is_flag=True,
+    help="Train a whole network below 100 kB, not a head on the speech embedding.",
 )
 @click.option(
     "--false-alarms-per-hour",
@@ -64,7 +69,9 @@ _DEFAULT_FOLDERS = {"speech": "librispeech", "noise": "noise"}
 @click.option("--language", default="en", show_default=True, help="Language of the phrases.")
 @voice_options
 @click.option("--no-voices", is_flag=True, help="Train on recordings only.")
-@click.option("--cache", type=_PATH, help="Folder that keeps synthesised clips for the next run.")
+@click.option(
+    "--cache", type=_PATH, help="Folder that keeps synthesised clips and vectors for the next run."
+)
 @click.option(
     "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Number of processes."
 )
@@ -83,6 +90,7 @@ def new(
     test: Path | None,
     data: Path,
     minutes: float,
+    small: bool,
     budget: float,
     n_clips: int | None,
     language: str,
@@ -113,7 +121,8 @@ def new(
     engines = _engines(
         names, voices, kokoro, language=language, needed=recordings is None, no_voices=no_voices
     )
-    n_default = int(min(max(_CLIPS_PER_MINUTE * minutes, _MIN_CLIPS), _MAX_CLIPS))
+    per_minute, least, most = _SMALL_CLIPS if small else _CLIPS
+    n_default = int(min(max(per_minute * minutes, least), most))
     request = Request(
         phrases=tuple(phrases),
         recordings=recordings,
@@ -123,6 +132,7 @@ def new(
         language=language,
         budget=budget,
         seed=seed,
+        small=small,
         **found_folders,
     )
     workspace = Workspace(
@@ -140,6 +150,7 @@ def new(
             workspace=workspace,
             engines=engines,
             cache=cache,
+            vectors=cache and cache / "vectors",
             n_jobs=jobs,
             command=shlex.join(["kws", *sys.argv[1:]]),
         )

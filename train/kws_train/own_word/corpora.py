@@ -30,6 +30,7 @@ _TEST_SHARE = 0.2  # of noise
 _VOICE_SHARES = (0.1, 0.1)  # of voices, for testing and for validation
 _MIN_VOICES_TO_SPLIT = 20
 _MIN_FILES_TO_SPLIT = 10
+_MIN_SPEAKERS_TO_SPLIT = 12
 _SEGMENT_S = 10.0
 _VALIDATION_EVERY = 10  # of speech segments
 _MAX_CLIPS_PER_WORD = 50
@@ -56,16 +57,22 @@ def split_voices(clips: Path, out: Path) -> None:
 
 
 def import_speech(folder: Path, out: Path) -> None:
-    """Cut audio into segments of 10 s, four fifths below `out/train`, the rest below `out/test`.
+    """Cut audio into segments of 10 s below `out/train` and `out/test`.
 
-    Ten files or more are split by whole files. One in ten of the training segments is named so that
-    it is for validation, see `kws_train.data.corpus.validates`.
+    Of twelve speakers or more (subfolders, or else files) in order of name, two train, one is for
+    validation and one for testing, and so on. Of less, four fifths of the segments are below
+    `out/train` and the rest below `out/test`, split by whole files if there are ten; one in ten of
+    the training segments is for validation. `kws_train.data.splits.is_validation` knows those by
+    their names.
     """
     done = out / f"{folder.name}.done"
     if done.is_file():
         return
     paths = audio_files(folder)
     left_out: dict[Path, str] = {}
+    speakers = {path.relative_to(folder).parts[0] for path in paths}
+    quarters = {name: i % 4 for i, name in enumerate(sorted(speakers))}
+    by_speaker = len(speakers) >= _MIN_SPEAKERS_TO_SPLIT
     n = round(_SEGMENT_S * RATE_HZ)
     n_train = 0
     for split in ("train", "test"):
@@ -76,12 +83,16 @@ def import_speech(folder: Path, out: Path) -> None:
         except FormatError as error:
             left_out[path] = str(error)
             continue
+        quarter = quarters[path.relative_to(folder).parts[0]]
         for k, start in enumerate(range(0, max(1, len(samples) - n // 4), n)):
             is_test = (i if len(paths) >= _MIN_FILES_TO_SPLIT else k) % 5 == 4
+            if by_speaker:
+                is_test = quarter == 3
             name = f"{folder.name}-{i:05d}-{k:05d}"
             if not is_test:
                 n_train += 1
-                name = _name_for_split(name, for_validation=n_train % _VALIDATION_EVERY == 0)
+                for_validation = quarter == 2 if by_speaker else n_train % _VALIDATION_EVERY == 0
+                name = _name_for_split(name, for_validation=for_validation)
             segment = out / ("test" if is_test else "train") / f"{name}.flac"
             soundfile.write(segment, samples[start : start + n], RATE_HZ)
     log_left_out(left_out)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from kws.commands.bench import cpu_by_stage, recording
 from kws.config import DecisionSettings
@@ -14,7 +15,7 @@ from kws_train.data.audio_files import read_samples
 from kws_train.evaluate.det import OperatingPoint, wilson_interval
 from kws_train.evaluate.stream import StreamScores, evaluate_stream
 from kws_train.evaluate.stream_results import StreamResults
-from kws_train.evaluate.traces import posterior_trace
+from kws_train.evaluate.traces import posterior_trace, silence_before
 from kws_train.own_word.evaluation import describe_voices, negative_clips
 from kws_train.own_word.workspace import Request, Workspace
 
@@ -123,16 +124,18 @@ def confusions(
     thresholds = thresholds_at(budget, model.manifest)
     counts = {
         text.replace("_", " "): (
-            sum(
-                bool(posterior_trace(model, read_samples(path)).detections(thresholds))
-                for path in paths
-            ),
+            sum(_is_detected(model, path, thresholds) for path in paths),
             len(paths),
         )
         for text, paths in clips.items()
     }
     ordered = sorted(counts.items(), key=lambda one: -wilson_interval(*one[1])[0])
     return {text: one for text, one in ordered if one[0] >= max(1, _MIN_CONFUSION_RATE * one[1])}
+
+
+def _is_detected(model: Model, path: Path, thresholds: Mapping[str, float]) -> bool:
+    samples = np.concatenate((silence_before(model.manifest), read_samples(path)))
+    return bool(posterior_trace(model, samples).detections(thresholds))
 
 
 def describe_figures(figures: Figures, *, model: Path, report: Path) -> str:

@@ -24,6 +24,7 @@ from kws.model import open_model
 from kws.stderr import quiet_stderr
 from kws_export.bundle import export_model
 from kws_train.atomic import replacing
+from kws_train.data.vector_cache import vector_cache_folder
 from kws_train.evaluate.calibrate import calibrate_manifest, write_manifest
 from kws_train.evaluate.report import write_report
 from kws_train.evaluate.stream_results import StreamResults, process_streams
@@ -31,6 +32,12 @@ from kws_train.evaluate.tuning_streams import tuning_streams
 from kws_train.fit.training import fit_stages
 from kws_train.own_word.evaluation import NOISY_SNR_DB, evaluation_streams, link_test_clips
 from kws_train.own_word.figures import Figures, measure_figures, thresholds_at
+from kws_train.own_word.head import (
+    collect_vectors,
+    export_word_head,
+    head_tuning_streams,
+    train_word_head,
+)
 from kws_train.own_word.prepare import prepare_audio
 from kws_train.own_word.pretrained import unpack_run
 from kws_train.own_word.recipe import plan_recipe
@@ -44,6 +51,7 @@ __all__ = [
     "build_word_model",
     "calibrate_thresholds",
     "export_network",
+    "make_head",
     "score_streams",
     "train_network",
     "write_word_report",
@@ -69,6 +77,7 @@ def build_word_model(
     workspace: Workspace,
     engines: Sequence[VoiceEngine],
     cache: Path | None = None,
+    vectors: Path | None = None,
     n_jobs: int = 1,
     command: str = "",
 ) -> WordModel:
@@ -84,8 +93,10 @@ def build_word_model(
         Empty if recordings have to do.
     cache : Path, optional
         Cache of synthetic clips, see `synthesize`.
+    vectors : Path, optional
+        Cache of vectors of the speech embedding, by default `vector_cache_folder()`.
     n_jobs : int
-        Processes for synthesis.
+        Processes for synthesis and embedding.
     command : str
         The command that reproduces the model; shown in the report.
 
@@ -109,10 +120,13 @@ def build_word_model(
             seed=request.seed,
         )
         prepare_audio(request, workspace, speak=speak if engines else None)
-        with workspace.count_training_time():
-            plan_recipe(request, workspace)
-            train_network(workspace)
-        export_network(workspace)
+        if request.small:
+            with workspace.count_training_time():
+                plan_recipe(request, workspace)
+                train_network(workspace)
+            export_network(workspace)
+        else:
+            make_head(request, workspace, vectors=vectors, n_jobs=n_jobs)
         calibrate_thresholds(request, workspace)
         results = score_streams(request, workspace)
         figures = measure_figures(request, workspace, heard=results)
@@ -120,6 +134,20 @@ def build_word_model(
         _write_figures(workspace, figures)  # last: it marks a finished workspace
     _copy_model(workspace.model, out)
     return WordModel(out, figures, workspace.report)
+
+
+def make_head(
+    request: Request, workspace: Workspace, *, vectors: Path | None, n_jobs: int = 1
+) -> None:
+    """Embed all audio, train a head on the vectors and export it."""
+    if workspace.exported.is_file():
+        return
+    with workspace.count_training_time():
+        collected = collect_vectors(
+            request, workspace, cache=vectors or vector_cache_folder(), n_jobs=n_jobs
+        )
+        train_word_head(request, workspace, collected)
+    export_word_head(request, workspace, collected)
 
 
 def train_network(workspace: Workspace) -> None:
@@ -145,13 +173,16 @@ def calibrate_thresholds(request: Request, workspace: Workspace) -> None:
     if workspace.model.is_file():
         return
     workspace.notify("calibrating thresholds on held-out speech")
-    streams = tuning_streams(
-        load_recipe(workspace.recipe).data,
-        workspace.folder,
-        snr_db=(float("inf"), *_N_NOISY_STREAMS * (NOISY_SNR_DB,)),
-        snr_rule="peak",
-        minutes=_TUNING_MINUTES,
-    )
+    if request.small:
+        streams = tuning_streams(
+            load_recipe(workspace.recipe).data,
+            workspace.folder,
+            snr_db=(float("inf"), *_N_NOISY_STREAMS * (NOISY_SNR_DB,)),
+            snr_rule="peak",
+            minutes=_TUNING_MINUTES,
+        )
+    else:
+        streams = head_tuning_streams(request, workspace, snr_db=NOISY_SNR_DB, seed=1)
     results = process_streams(open_model(workspace.exported), streams)
     manifest = calibrate_manifest(results.manifest, results, beyond=True)
     highest = max(thresholds_at(request.budget, manifest).values())

@@ -11,7 +11,8 @@ from pathlib import Path
 from kws.errors import ConfigError
 from kws_train.data.audio_files import audio_files, log_left_out, readable
 from kws_train.data.corpus import unaligned_utterances
-from kws_train.data.librispeech import quiet_utterances, speaker_halves
+from kws_train.data.librispeech import quiet_utterances, speaker_halves, speaker_of_utterance
+from kws_train.data.splits import is_validation
 from kws_train.evaluate.build_stream import keyword_clips
 from kws_train.own_word.corpora import (
     cut_words,
@@ -30,8 +31,10 @@ from kws_train.synth.phrases import Phrase
 from kws_train.synth.synth_report import SynthReport
 
 __all__ = [
+    "DividedSpeech",
     "Speak",
     "Speech",
+    "divide_speech",
     "find_speech",
     "labels_of_request",
     "n_test_recordings",
@@ -48,6 +51,14 @@ Speak = Callable[[Mapping[str, int], Path], SynthReport]
 _NEGATIVES_SHARE = 0.6  # clips of confusable phrases, relative to those of phrases
 _N_SENTENCES = 300
 _N_CUT_WORDS = 400
+
+
+@dataclass(frozen=True)
+class DividedSpeech:
+    """Utterances of different speakers: to train on, and to set thresholds on."""
+
+    training: list[Path]
+    thresholds: list[Path]
 
 
 @dataclass(frozen=True)
@@ -154,6 +165,29 @@ def find_speech(request: Request, workspace: Workspace) -> Speech:
             f"https://www.openslr.org/12."
         )
     return Speech(corpora, test)
+
+
+def divide_speech(request: Request, workspace: Workspace) -> DividedSpeech:
+    """Divide the speech that is not for the evaluation.
+
+    Of LibriSpeech's layout, every fourth speaker sets thresholds; of imported speech, the segments
+    that are for validation.
+    """
+    training: list[Path] = []
+    thresholds: list[Path] = []
+    labels = labels_of_request(request)
+    for corpus in find_speech(request, workspace).corpora:
+        known = unaligned_utterances(corpus, Path(), without=labels)
+        speakers = sorted(speaker_halves(Path(corpus.path))[0])
+        held_out = set(speakers[3::4])
+        for path in known:
+            is_held_out = (
+                speaker_of_utterance(path.name) in held_out
+                if held_out
+                else is_validation(path.stem)
+            )
+            (thresholds if is_held_out else training).append(path)
+    return DividedSpeech(training, thresholds)
 
 
 def phrases_of(request: Request) -> list[Phrase]:

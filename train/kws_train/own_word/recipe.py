@@ -28,7 +28,7 @@ from kws_train.recipe import (
     write_recipe,
 )
 
-__all__ = ["median_word_ms", "plan_recipe", "recording_weight", "word_recipe"]
+__all__ = ["data_sources", "median_word_ms", "plan_recipe", "recording_weight", "word_recipe"]
 
 _EPOCHS = (22, 10, 8)
 _BATCH = 128
@@ -48,7 +48,7 @@ def plan_recipe(request: Request, workspace: Workspace) -> Recipe:
         words=_word_corpora(labels, workspace),
         speech=find_speech(request, workspace).corpora,
         noise=["noise/train"],
-        sources=_sources(labels, request, workspace),
+        sources=data_sources(labels, request, workspace),
         word_ms=median_word_ms(clips),
         seed=request.seed,
     )
@@ -156,6 +156,14 @@ def recording_weight(n_recordings: int, n_synthetic: int) -> float:
     return share / (1 - share) * n_synthetic / n_recordings
 
 
+def data_sources(labels: Sequence[str], request: Request, workspace: Workspace) -> list[DataSource]:
+    """Return the data sources for the manifest; licences of the user's data are unknown."""
+    n = len(keyword_clips(workspace.synthetic_all, labels, split="all"))
+    sources = [DataSource(name="synthetic voices", licence="the voices'", clips=n)] * bool(n)
+    given = (request.recordings, *request.speech, *request.words, *request.noise)
+    return sources + [DataSource(name=one.name, licence="its own") for one in given if one]
+
+
 def _word_corpora(labels: Sequence[str], workspace: Workspace) -> list[WordCorpus]:
     n_recordings, n_synthetic = (
         len(keyword_clips(folder / "train", labels, split="all"))
@@ -173,11 +181,3 @@ def _word_corpora(labels: Sequence[str], workspace: Workspace) -> list[WordCorpu
     if any(one.is_dir() for one in workspace.other_words.glob("*")):
         corpora.append(WordCorpus(path="other_words", unknown=True))
     return corpora
-
-
-def _sources(labels: Sequence[str], request: Request, workspace: Workspace) -> list[DataSource]:
-    """Return the data sources for the manifest; licences of the user's data are unknown."""
-    n = len(keyword_clips(workspace.synthetic_all, labels, split="all"))
-    sources = [DataSource(name="synthetic voices", licence="the voices'", clips=n)] * bool(n)
-    given = (request.recordings, *request.speech, *request.words, *request.noise)
-    return sources + [DataSource(name=one.name, licence="its own") for one in given if one]

@@ -13,7 +13,7 @@ from kws.errors import ConfigError
 
 __all__ = ["Request", "Workspace"]
 
-_LAYOUT = 2  # of the folder; 1 had no number, and other names of subfolders
+_LAYOUT = 3  # of the folder; 1 had no number, 2 no heads
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +39,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     budget : float
         False alarms per hour that the model's own threshold is set for.
     seed : int
+    small : bool
+        A small network of its own, in place of a head on the speech embedding.
     """
 
     phrases: tuple[str, ...]
@@ -52,6 +54,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     language: str = "en"
     budget: float = 0.5
     seed: int = 1
+    small: bool = False
 
 
 @dataclass(frozen=True)

@@ -7,4 +7,5 @@
 - `scenes`: scenes with a target for every output of the model.
 - `targets`: the labels that are right at each output of the model.
 - `word_draw`: random draws of isolated words, from clips and from continuous speech.
+- `word_scenes`: scenes around one word and disturbed utterances, as vectors of an embedding.
 """

@@ -1,0 +1,128 @@
+"""Export of a head on the speech embedding: a step of one vector, verified in a subprocess."""
+
+import logging
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from keras import ops
+
+from kws.errors import ModelError
+from kws.manifest import UNKNOWN, DataSource, DecisionDefaults, Manifest, StateTensor, pack
+from kws.model import open_model
+from kws_export.quantize import Quantization, convert
+from kws_export.verify import Agreement, verify
+from kws_train.atomic import replacing
+from kws_train.data.vector_cache import embedding_reference
+from kws_train.networks.architectures import Spotting
+from kws_train.networks.embedding_head import N_CONTEXT_VECTORS
+
+__all__ = ["MIN_AGREEMENT", "export_head", "head_manifest"]
+
+log = logging.getLogger("kws_export")
+
+MIN_AGREEMENT = 0.985
+"""Share of outputs at which the file has the trained head's most probable label."""
+
+
+def export_head(
+    model: Spotting,
+    out: Path,
+    *,
+    manifest: Manifest,
+    examples: npt.NDArray[np.float32],
+    temperature: float = 1.0,
+) -> Agreement:
+    """Write a trained head to a model file; its weights are divided by the temperature.
+
+    Parameters
+    ----------
+    model : Spotting
+        Of `embedding_head`; changed by the temperature.
+    out : Path
+    manifest : Manifest
+        Of `head_manifest`; its `quantization` decides the number format.
+    examples : float32 [shape=(n, k, size)]
+        Vectors of scenes, to calibrate on and to compare outputs on.
+    temperature : float
+        Divides the logits; posteriors near 1 then lie further apart (Guo et al. 2017).
+
+    Raises
+    ------
+    ModelError
+        If the file cannot be run, or disagrees with the trained head.
+    """
+    dense = model.stack[-1].dense
+    dense.set_weights([weights / temperature for weights in dense.get_weights()])
+    n_calibrate = len(examples) // 2
+    flatbuffer = convert(
+        model,
+        quantization=manifest.quantization,
+        n_frames=1,
+        examples=list(examples[:n_calibrate]),
+    )
+    posteriors = np.asarray(ops.softmax(model.predict(examples[n_calibrate:], verbose=0)))
+    with tempfile.TemporaryDirectory() as folder:
+        candidate, expected = Path(folder) / "head.tflite", Path(folder) / "expected.npz"
+        candidate.write_bytes(pack(flatbuffer, manifest))
+        np.savez(expected, frames=examples[n_calibrate:], posteriors=posteriors)
+        agreement = verify(candidate, expected)
+        if agreement.argmax < MIN_AGREEMENT:
+            raise ModelError(
+                f"An exported head must agree with the trained one at {MIN_AGREEMENT:.1%} of the "
+                f"outputs. Received: {agreement.argmax:.2%} over {agreement.n_outputs}. Train "
+                f"again with another `--seed`."
+            )
+        with replacing(out) as begun:
+            begun.write_bytes(candidate.read_bytes())
+    return agreement
+
+
+def head_manifest(
+    model: Spotting,
+    *,
+    name: str,
+    description: str,
+    keywords: tuple[str, ...],
+    decision: DecisionDefaults,
+    data: tuple[DataSource, ...] = (),
+    quantization: Quantization = "int8",
+) -> Manifest:
+    """Return the manifest of a head on the bundled speech embedding.
+
+    Parameters
+    ----------
+    model : Spotting
+        For the shapes of its states.
+    name, description : str
+    keywords : tuple of str
+        In the order of the head's outputs after `_unknown_`.
+    decision : DecisionDefaults
+    data : tuple of DataSource
+    quantization : "int8", "int16x8" or "float32"
+    """
+    takes = embedding_reference()
+    embedding = open_model(takes.name).manifest
+    n_context = embedding.context_frames + (N_CONTEXT_VECTORS - 1) * takes.hop_frames
+    return Manifest(
+        name=name,
+        description=description,
+        licence="as the data's",
+        labels=(UNKNOWN, *keywords),
+        kind="step",
+        features=embedding.features,
+        n_frames=1,
+        hop_frames=1,
+        input="frames",
+        output="Identity",
+        states=tuple(
+            StateTensor(input=f"state_{i}", output=f"Identity_{i + 1}", shape=shape)
+            for i, shape in enumerate(model.state_shapes())
+        ),
+        quantization=quantization,
+        decision=decision,
+        takes=takes,
+        context_frames=n_context,
+        data=(*embedding.data, *data),
+    )

@@ -1,0 +1,55 @@
+"""The head that tells keywords apart in vectors of the speech embedding.
+
+A 1x1 convolution, then three causal convolutions of three taps: 1.7 s of audio in all.
+"""
+
+from typing import Any
+
+import keras
+
+from kws_train.networks.architectures import Spotting
+from kws_train.networks.convolution import Causal
+from kws_train.networks.layers import Classify, Flatten
+from kws_train.networks.streaming import Streaming, Tensor
+
+__all__ = ["N_CONTEXT_VECTORS", "embedding_head"]
+
+N_CONTEXT_VECTORS = 13
+"""Vectors that an output depends on."""
+
+_DILATIONS = (1, 2, 3)
+
+
+class Dropout(Streaming):
+    """Zero a share of the inputs in training."""
+
+    def __init__(self, share: float, **options: Any) -> None:
+        super().__init__(**options)
+        self.dropout = keras.layers.Dropout(share)
+
+    def call(self, x: Tensor, training: bool = False) -> Tensor:
+        """Return the inputs, scaled up by as much as is zeroed."""
+        return self.dropout(x, training=training)
+
+
+def embedding_head(
+    n_labels: int, *, size: int = 96, channels: int = 64, dropout: float = 0.2
+) -> Spotting:
+    """Return an untrained head, vectors (batch, k, size) to logits (batch, k, labels).
+
+    Parameters
+    ----------
+    n_labels : int
+    size : int
+        Values of a vector.
+    channels : int
+        Of the convolutions in time.
+    dropout : float
+        Share, before each of them and the last layer.
+    """
+    layers: list[Streaming] = [Flatten(), Causal(size)]
+    for dilation in _DILATIONS:
+        layers += [Dropout(dropout), Causal(channels, kernel=(3, 1), dilation=dilation)]
+    model = Spotting([*layers, Classify(n_labels, dropout=dropout)])
+    model.build((None, None, size))
+    return model
