@@ -2,7 +2,9 @@
 
 import ast
 import importlib
+import importlib.util
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -83,6 +85,30 @@ def test_each_layer_imports_only_what_it_may():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_the_docstring_of_a_package_lists_its_modules():
+    for package in ("kws", "kws_train", "kws_export"):
+        for path in _package_folder(package).rglob("__init__.py"):
+            if path == _package_folder("kws") / "__init__.py":
+                continue  # the map of the API; docs/architecture.md lists the modules
+            described = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+            listed = re.findall(r"^- `(\w+)`: \S", described, re.MULTILINE)
+            assert sorted(listed) == _modules_in(path.parent), path.relative_to(ROOT)
+
+
+def test_the_page_of_the_architecture_names_every_package_and_module():
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(kws(?:_train|_export)?(?:\.\w+)*)`", page))
+    expected = {f"kws.{name}" for name in _modules_in(_package_folder("kws"))}
+    for package in ("kws_train", "kws_export"):
+        expected |= {
+            ".".join(path.parent.relative_to(_package_folder(package).parent).parts)
+            for path in _package_folder(package).rglob("__init__.py")
+        }
+    assert expected - named == set(), "Describe them in docs/architecture.md."
+    unknown = {name for name in named if importlib.util.find_spec(name) is None}
+    assert unknown == set(), "They do not exist."
+
+
 def test_the_runtime_holds_nothing_that_turns_data_into_code():
     for path in (ROOT / "kws").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -114,6 +140,16 @@ def test_no_weights_but_bundled_models_are_in_the_repository():
     hostile = set((ROOT / "tests/data/hostile").glob("*.tflite"))  # made by hand, without training
     assert all(path.stat().st_size < 5_000 for path in hostile)
     assert weights - bundled - hostile == set()
+
+
+def _package_folder(package: str) -> Path:
+    return Path(importlib.import_module(package).__path__[0])
+
+
+def _modules_in(folder: Path) -> list[str]:
+    """List the modules and packages of a folder, sorted."""
+    modules = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__"}
+    return sorted(modules | {path.parent.name for path in folder.glob("*/__init__.py")})
 
 
 def _turns_into_code(node: ast.AST) -> bool:

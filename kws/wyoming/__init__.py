@@ -1,5 +1,6 @@
 """A wake word service of the Wyoming protocol, for Home Assistant and its satellites.
 
+- `service`: settings of the command line to a running service.
 - `server`: addresses, clients and their limits.
 - `connection`: events in and out, with bounds on waiting.
 - `session`: one client: its requests, its audio, its detections.

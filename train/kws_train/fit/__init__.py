@@ -6,5 +6,6 @@
 - `checkpoints`: callbacks that save or stop a training, and resuming.
 - `hard_negatives`: places in speech and noise where a model gives false alarms.
 - `prefetch`: batches computed ahead by another process.
+- `head`: training of a head on vectors of the speech embedding.
 - `search`: hyper-parameter search.
 """

@@ -20,7 +20,7 @@ N_CONTEXT_VECTORS = 13
 _DILATIONS = (1, 2, 3)
 
 
-class Dropout(Streaming):
+class _Dropout(Streaming):
     """Zero a share of the inputs in training."""
 
     def __init__(self, share: float, **options: Any) -> None:
@@ -49,7 +49,7 @@ def embedding_head(
     """
     layers: list[Streaming] = [Flatten(), Causal(size)]
     for dilation in _DILATIONS:
-        layers += [Dropout(dropout), Causal(channels, kernel=(3, 1), dilation=dilation)]
+        layers += [_Dropout(dropout), Causal(channels, kernel=(3, 1), dilation=dilation)]
     model = Spotting([*layers, Classify(n_labels, dropout=dropout)])
     model.build((None, None, size))
     return model
