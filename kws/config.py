@@ -8,7 +8,7 @@ import logging
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args
 
 import msgspec
 from msgspec import Meta
@@ -33,6 +33,7 @@ __all__ = [
 
 Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
 Milliseconds = Annotated[int, Meta(ge=0, le=60_000)]
+Channel: TypeAlias = Annotated[int, Meta(ge=0, le=63)] | Literal["loudest"] | None
 SampleFormat = Literal["s16le", "s32le", "f32le"]
 HookEvent = Literal[
     "detection", "start", "listening", "silent", "stalled", "recovered", "error", "stop"
@@ -92,8 +93,8 @@ class SourceSettings(_Table, frozen=True, kw_only=True):
     """Interleaved channels of raw audio."""
     sample_format: SampleFormat = "s16le"
     """Samples of raw audio from a command, a port or standard input; full scale of floats is 1."""
-    channel: Annotated[int, Meta(ge=0, le=63)] | None = None
-    """The channel to use, counted from 0; None: the mean of all."""
+    channel: Channel = None
+    """The channel to use, counted from 0; `loudest`: that of most energy; None: the mean of all."""
     gain_db: Annotated[float, Meta(ge=-60.0, le=60.0)] = 0.0
     """Gain; samples beyond full scale are clipped."""
     high_pass_hz: Annotated[float, Meta(ge=10.0, le=2000.0)] | None = None
