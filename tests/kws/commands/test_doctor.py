@@ -289,7 +289,7 @@ def test_the_live_sources_of_the_settings_are_recorded_but_no_files_and_ports(
         ("[gaet]\n", "Received: `gaet` in the top level. Did you mean `gate`?"),
         ("[model]\nname = 'MODEL'\n[[hooks]]\nkeyword = 'stpo'\ncommand = 'true'\n", "`stop`"),
         ("[model]\nname = 'MODEL'\n[decision.thresholds]\nstpo = 0.5\n", "Received: `stpo`"),
-        ("[model]\nname = 'nowhere.tflite'\n", "Received: nowhere.tflite"),
+        ("[model]\nname = 'nowhere.tflite'\n", "/nowhere.tflite."),
     ],
 )
 def test_settings_that_break_a_rule_fail(tmp_path, model, text, said):
