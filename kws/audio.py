@@ -11,6 +11,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from kws.channels import ChannelChoice
+from kws.config import Channel
 from kws.errors import AudioError, FormatError
 
 __all__ = [
@@ -57,8 +59,8 @@ class Converter:
         Rate of what comes in.
     name : str
         Where it comes from, for messages.
-    channel : int or None
-        The one to hear, counted from 0; None is the mean of all.
+    channel : int, "loudest" or None
+        The one to use, counted from 0; `loudest` is that of most energy, None the mean of all.
 
     Raises
     ------
@@ -68,11 +70,12 @@ class Converter:
         If it is not 16 kHz and soxr is missing.
     """
 
-    def __init__(self, rate_hz: int, *, name: str, channel: int | None = None) -> None:
+    def __init__(self, rate_hz: int, *, name: str, channel: Channel = None) -> None:
         check_rate(rate_hz, name=name)
         self._rate_hz = rate_hz
         self._name = name
         self._channel = channel
+        self._choice = ChannelChoice(channel, rate_hz=rate_hz, name=name)
         self._resampler = None if rate_hz == SAMPLE_RATE_HZ else Resampler(rate_hz)
 
     def stream(self, blocks: Iterable[Frames]) -> Iterator[Samples]:
@@ -97,11 +100,13 @@ class Converter:
         failure: AudioError | None = None
         if self._resampler:
             self._resampler.reset()  # a signal before this one may have been left half-way
+        self._choice.reset()
         try:
             for mono in self._mix(blocks):
                 yield to_int16(self._resampler.process(mono) if self._resampler else mono)
         except AudioError as error:
             failure = error
+        self._choice.finish()
         if self._resampler:
             yield to_int16(self._resampler.flush())
         if failure:
@@ -110,7 +115,8 @@ class Converter:
     def _mix(self, blocks: Iterable[Frames]) -> Iterator[Frames]:
         n_before = 0
         for whole in blocks:
-            block = whole if self._channel is None else self._picked(whole, self._channel)
+            self._check_channel(whole)
+            block = self._choice.process(whole)
             finite = np.isfinite(block).all(axis=1)
             if not finite.all():
                 n_good = int(np.argmin(finite))
@@ -119,13 +125,13 @@ class Converter:
             yield down_mix(block)
             n_before += len(block)
 
-    def _picked(self, block: Frames, channel: int) -> Frames:
-        if channel < block.shape[1]:
-            return block[:, channel : channel + 1]
-        raise FormatError(
-            f"`channel` counts from 0 and must be one that the audio has. Received: {channel} of "
-            f"{block.shape[1]} in {self._name}. Choose another, or leave `channel` out."
-        )
+    def _check_channel(self, block: Frames) -> None:
+        if isinstance(self._channel, int) and self._channel >= block.shape[1]:
+            raise FormatError(
+                f"`channel` counts from 0 and must be one that the audio has. Received: "
+                f"{self._channel} of {block.shape[1]} in {self._name}. Choose another, or leave "
+                f"`channel` out."
+            )
 
     def _not_finite(self, frame: Frames, *, index: int) -> FormatError:
         value = frame[~np.isfinite(frame)][0]

@@ -661,9 +661,10 @@ def _daemon_socket(socket: Path | None, config: Path | None) -> Path:
     """Return the socket that the options name, or where one is usually found."""
     from kws.config import load_config
     from kws.daemon.status_client import find_socket
+    from kws.paths import expanded
 
     if socket and config:
         raise click.UsageError("Give --socket or --config, not both.")
     if config and (configured := load_config(config).daemon.socket):
-        return Path(configured).expanduser()
+        return expanded(configured, what="`[daemon] socket`")
     return socket or find_socket()

@@ -8,7 +8,7 @@ import logging
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar, get_args
 
 import msgspec
 from msgspec import Meta
@@ -17,6 +17,7 @@ from msgspec.structs import fields, force_setattr, replace
 from kws.command_lines import doubtful_words, shell_operator
 from kws.errors import ConfigError, HookError, did_you_mean
 from kws.names import nfc
+from kws.paths import relative_to_folder
 from kws.trusted_files import check_trusted
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
 
 Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
 Milliseconds = Annotated[int, Meta(ge=0, le=60_000)]
+Channel: TypeAlias = Annotated[int, Meta(ge=0, le=63)] | Literal["loudest"] | None
 SampleFormat = Literal["s16le", "s32le", "f32le"]
 HookEvent = Literal[
     "detection", "start", "listening", "silent", "stalled", "recovered", "error", "stop"
@@ -109,8 +111,8 @@ class SourceSettings(_Table, frozen=True, kw_only=True):
     """Interleaved channels of raw audio."""
     sample_format: SampleFormat = "s16le"
     """Samples of raw audio from a command, a port or standard input; full scale of floats is 1."""
-    channel: Annotated[int, Meta(ge=0, le=63)] | None = None
-    """The channel to use, counted from 0; None: the mean of all."""
+    channel: Channel = None
+    """The channel to use, counted from 0; `loudest`: that of most energy; None: the mean of all."""
     gain_db: Annotated[float, Meta(ge=-60.0, le=60.0)] = 0.0
     """Gain; samples beyond full scale are clipped."""
     high_pass_hz: Annotated[float, Meta(ge=10.0, le=2000.0)] | None = None
@@ -122,6 +124,13 @@ class SourceSettings(_Table, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if "://" in self.input and not self.input.startswith(("udp://", "tcp://")):
+            shown = re.sub(r"//[^/@]*@", "//…@", self.input)
+            raise ConfigError(
+                f"An `input` that is a URL must be udp://HOST:PORT or tcp://HOST:PORT. Received: "
+                f"{shown}. Decode it: `ffmpeg -i URL -f s16le -ar 16000 -ac 1 - | kws listen -`; "
+                f"in kws.toml, set that ffmpeg line as `command`."
+            )
         if isinstance(self.command, str) and (found := shell_operator(self.command)):
             raise ConfigError(
                 f"The `command` of a source is not run by a shell. Received: `{found}` in "
@@ -149,6 +158,9 @@ class GateSettings(_Table, frozen=True, kw_only=True):
     """How long the gate stays open after the last voiced block of 20 ms."""
     pre_roll_ms: Annotated[int, Meta(ge=0, le=2000)] = 500
     """Audio before the opening that is replayed, so that no onset is lost."""
+
+
+_Model = TypeVar("_Model", bound=ModelSettings)
 
 
 class DecisionSettings(_Table, frozen=True, kw_only=True):
@@ -322,7 +334,7 @@ class Config(_Table, frozen=True, kw_only=True):
 
 
 def load_config(path: Path) -> Config:
-    """Read kws.toml.
+    """Read kws.toml; relative paths of models start at its folder.
 
     Raises
     ------
@@ -345,7 +357,16 @@ def load_config(path: Path) -> Config:
             f"{path} must be UTF-8 text. Received: byte 0x{error.object[error.start]:02x} at "
             f"offset {error.start}. Save it as UTF-8."
         ) from error
-    return parse_config(text, name=str(path))
+    config = parse_config(text, name=str(path))
+    return replace(
+        config,
+        model=_from_folder(config.model, path.parent),
+        models=[_from_folder(model, path.parent) for model in config.models],
+    )
+
+
+def _from_folder(model: _Model, folder: Path) -> _Model:
+    return replace(model, name=relative_to_folder(model.name, folder))
 
 
 def parse_config(text: str, *, name: str = "kws.toml") -> Config:

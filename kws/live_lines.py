@@ -68,10 +68,16 @@ class LiveLines:
             self._cut(line, max(1, size.columns - 1)) for line in lines[: max(1, size.lines - 1)]
         ]
         drawn = [text for text, _ in cut]
-        if drawn == self._drawn and size.columns == self._columns:
+        is_in_place = len(drawn) == len(self._drawn) and size.columns == self._columns
+        if is_in_place and drawn == self._drawn:
             return
-        rows = f"{_ERASE_RIGHT}\n".join(drawn)
-        self._write(self._back(size.columns) + _HIDE + rows + _ERASE_BELOW)
+        if is_in_place:  # a line that has not changed is passed over
+            pairs = zip(drawn, self._drawn, strict=True)
+            rows = "\n".join("" if new == old else new + _ERASE_RIGHT for new, old in pairs)
+            self._write(self._back(size.columns) + rows)
+        else:
+            rows = f"{_ERASE_RIGHT}\n".join(drawn)
+            self._write(self._back(size.columns) + _HIDE + rows + _ERASE_BELOW)
         self._drawn, self._n_cells = drawn, [n for _, n in cut]
         self._columns = size.columns
 

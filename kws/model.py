@@ -23,6 +23,7 @@ import numpy.typing as npt
 from kws.cepstra import Cepstra
 from kws.errors import ModelError, did_you_mean
 from kws.manifest import EmbeddingReference, Head, Manifest, read_manifest
+from kws.paths import expanded
 from kws.stderr import quiet_stderr
 from kws.templates import TemplateHead
 
@@ -459,7 +460,7 @@ def model_path(name: str | os.PathLike[str]) -> Path:
         return bundled[name]
     if name in _EMBEDDINGS:
         return _folder() / f"{name}.tflite"
-    if not (path := Path(name).expanduser()).is_file():
+    if not (path := expanded(name, what="a model's path", error=ModelError)).is_file():
         raise ModelError(
             f"A model must be a bundled model's name or a file. Received: {name}."
             f"{did_you_mean(name, bundled)} Bundled: {', '.join(bundled) or 'none'}."

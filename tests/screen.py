@@ -47,7 +47,7 @@ class Screen:
             stdin=subprocess.PIPE,
             stdout=follower,
             stderr=follower,
-            env={**known, "TERM": "xterm-256color", "LANG": "C.UTF-8", **environment},
+            env={**known, "TERM": "xterm-256color", "LANG": "C.UTF-8"} | environment,
         )
         os.close(follower)
         self._screen = pyte.HistoryScreen(columns, lines, history=1000)

@@ -40,6 +40,7 @@ _INSTALL_RECORDER = (
     "sudo apt install alsa-utils, or sudo apt install portaudio19-dev && pip install 'kws[mic]'"
 )
 _MICROPHONE_CHECKS = frozenset(["recorder", "microphones", "permission", "sound"])
+_SET_CHANNEL = 'set `channel = "loudest"`, or the number of that channel, in [source]'
 _RECORD_LIMIT_S = 20.0
 _SILENCE_DBFS = -90.0
 
@@ -221,9 +222,30 @@ def check_sound(source: "SourceSettings") -> Check:
         remedy = "stop what uses it: fuser -v /dev/snd/*; or set `device`: kws devices lists them"
         return Check(name, False, _last_line(run), "" if source.command else remedy, needed=False)
     if float(level) <= _SILENCE_DBFS:
+        if hidden := _channels_that_cancel(source):
+            return Check(name, False, f"{what}: {hidden}", _SET_CHANNEL, needed=False)
         remedy = "unmute it: alsamixer, F6 for the card, F4 for capture, space bar"
         return Check(name, False, f"{what}: only silence", remedy, needed=False)
     return Check(name, True, f"{what}: {float(level):.0f} dBFS", needed=False)
+
+
+def _channels_that_cancel(source: "SourceSettings") -> str:
+    """Return what is wrong if the loudest channel of a silent source is not silent."""
+    import msgspec
+    from msgspec.structs import replace
+
+    if source.channel == "loudest":
+        return ""
+    text = msgspec.json.encode(replace(source, channel="loudest")).decode()
+    try:
+        run = run_probe("source", text, limit_s=_RECORD_LIMIT_S)
+    except subprocess.TimeoutExpired:
+        return ""
+    *_, level = ["", *run.stdout.splitlines()]
+    if run.returncode or not level or float(level) <= _SILENCE_DBFS:
+        return ""
+    used = "the mean of its channels" if source.channel is None else f"channel {source.channel}"
+    return f"{used} is silent, and another channel is not ({float(level):.0f} dBFS)"
 
 
 def check_config(path: Path) -> Check:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kws.audio import SAMPLE_RATE_HZ
@@ -26,6 +25,7 @@ from kws.daemon.status_server import StatusServer
 from kws.daemon.status_socket import default_socket
 from kws.errors import ConfigError
 from kws.events import Event
+from kws.paths import expanded
 from kws.sinks.clip_recorder import ClipCounts
 from kws.sinks.hooks import HookCounts
 
@@ -148,7 +148,10 @@ class Monitoring:
         )
 
     def _status_server(self, settings: DaemonSettings) -> StatusServer:
-        path = Path(settings.socket).expanduser() if settings.socket else default_socket()
+        if settings.socket:
+            path = expanded(settings.socket, what="`[daemon] socket`")
+        else:
+            path = default_socket()
         return StatusServer(path, self.snapshot)
 
     def _metrics_server(self, settings: DaemonSettings) -> "MetricsServer | None":

@@ -2,19 +2,27 @@
 
 A clip is a sound file and a JSON file of the same stem, which begins with its time: names sort by
 age. Other files are neither counted nor removed.
+
+A clock may be wrong, as on a board without a battery before it has the time from the network. So
+the age of a clip does not count from the wall time, but from the newest clip that was there at the
+start and is not of the future, plus the time since then.
 """
 
 import contextlib
+import logging
 import os
 import re
-from collections.abc import Mapping
-from datetime import datetime, timedelta
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 __all__ = ["ClipFolder"]
 
 _NAME = re.compile(r"(\d{8}T\d{6}\.\d{3}Z(?:-\d+)?_[^/]*)\.(wav|flac|json)")
 _PART = ".part"
+
+_log = logging.getLogger("kws.recording")
 
 
 class ClipFolder:
@@ -26,6 +34,8 @@ class ClipFolder:
         Created with the first clip, with access for its owner only.
     max_clips, max_bytes, max_days
         Limits for all clips in it, those of earlier runs included.
+    monotonic : callable
+        Returns seconds of a clock that nobody sets.
 
     Attributes
     ----------
@@ -33,12 +43,22 @@ class ClipFolder:
         Clips removed so far.
     """
 
-    def __init__(self, path: Path, *, max_clips: int, max_bytes: int, max_days: float) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        max_clips: int,
+        max_bytes: int,
+        max_days: float,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.path = path
         self.n_removed = 0
         self._max_clips = max_clips
         self._max_bytes = max_bytes
         self._max_days = max_days
+        self._monotonic = monotonic
+        self._begin: tuple[datetime, float] | None = None
 
     def write(self, name: str, files: Mapping[str, bytes], *, now: datetime) -> str:
         """Write a clip, after removing the oldest to make room.
@@ -95,17 +115,34 @@ class ClipFolder:
         """
         clips = self._read()
         total = sum(clips.values())
-        oldest = now - timedelta(days=self._max_days)
-        for stem in sorted(clips):
-            is_old = stem[:19] < f"{oldest:%Y%m%dT%H%M%S}.{oldest.microsecond // 1000:03d}"
-            n_too_many = len(clips) + for_clips - self._max_clips
-            if not is_old and n_too_many <= 0 and total + for_bytes <= self._max_bytes:
-                break
-            for ending in ("wav", "flac", "json"):
-                (self.path / f"{stem}.{ending}").unlink(missing_ok=True)
-            total -= clips.pop(stem)
-            self.n_removed += 1
+        oldest = self._trusted_time(now, clips) - timedelta(days=self._max_days)
+        removed: dict[str, list[str]] = {}
+        try:
+            for stem in sorted(clips):
+                if _time_of(stem) < oldest:
+                    reason = f"older than {self._max_days:g} days, `max_days`"
+                elif len(clips) + for_clips > self._max_clips:
+                    reason = f"more than {self._max_clips}, `max_clips`"
+                elif total + for_bytes > self._max_bytes:
+                    reason = f"more than {self._max_bytes / 1e6:g} MB, `max_mb`"
+                else:
+                    break
+                for ending in ("wav", "flac", "json"):
+                    (self.path / f"{stem}.{ending}").unlink(missing_ok=True)
+                total -= clips.pop(stem)
+                self.n_removed += 1
+                removed.setdefault(reason, []).append(stem)
+        finally:
+            _log_removed(removed)
         return set(clips)
+
+    def _trusted_time(self, now: datetime, stems: Iterable[str]) -> datetime:
+        """Return the time of the newest clip at the start, plus the time since then."""
+        if self._begin is None:
+            past = [time for time in map(_time_of, stems) if time <= now]
+            self._begin = max(past, default=now), self._monotonic()
+        begin, started_s = self._begin
+        return min(now, begin + timedelta(seconds=self._monotonic() - started_s))
 
     def _read(self) -> dict[str, int]:
         """Return the size of each clip in bytes; remove the partial files of a crash."""
@@ -119,6 +156,19 @@ class ClipFolder:
                     size = entry.stat(follow_symlinks=False).st_size
                     clips[found[1]] = clips.get(found[1], 0) + size
         return clips
+
+
+def _time_of(stem: str) -> datetime:
+    try:
+        return datetime.strptime(stem[:19], "%Y%m%dT%H%M%S.%f").replace(tzinfo=UTC)
+    except ValueError:  # no date, such as the 31st of June: not ours to remove for its age
+        return datetime.max.replace(tzinfo=UTC)
+
+
+def _log_removed(removed: Mapping[str, list[str]]) -> None:
+    for reason, stems in removed.items():
+        which = stems[0] if len(stems) == 1 else f"{len(stems)} clips, {stems[0]} to {stems[-1]}"
+        _log.info("Removed %s: %s.", which, reason)
 
 
 def _free_stem(time: str, name: str, taken: set[str]) -> str:

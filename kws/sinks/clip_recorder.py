@@ -22,6 +22,7 @@ from msgspec.structs import replace
 from kws.config import Config, RecordingSettings, SourceSettings
 from kws.errors import ConfigError
 from kws.events import Detection, Event, NearMiss, Peak, rfc3339
+from kws.paths import expanded
 from kws.sinks.clip_buffer import AudioBuffer, Clip, PendingClip
 from kws.sinks.clip_encoders import flac_encoder, wav_encoder
 from kws.sinks.clip_folder import ClipFolder
@@ -90,7 +91,7 @@ class ClipRecorder:
         self._encode = (
             flac_encoder(_RATE_HZ) if settings.format == "flac" else wav_encoder(_RATE_HZ)
         )
-        folder = Path(settings.folder).expanduser().absolute()
+        folder = expanded(settings.folder, what="`[recording] folder`").absolute()
         _check_private(folder)
         self._folder = ClipFolder(
             folder,

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from kws.command_lines import interpreter_problem
 from kws.config import HookSettings
 from kws.errors import HookError, did_you_mean
+from kws.paths import expanded
 from kws.trusted_files import check_trusted
 
 __all__ = [
@@ -105,7 +106,7 @@ def player_words(sound: str, *, place: str) -> list[str]:
     HookError
         If there is no such file, or no program that plays it; the message names the `place`.
     """
-    file = Path(sound).expanduser()
+    file = expanded(sound, what=f"a hook's `awake_wav` in {place}", error=HookError)
     if not file.is_file():
         raise HookError(
             f"A hook's `awake_wav` must be a sound file. Received: `{sound}` in {place}, which is "

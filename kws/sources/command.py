@@ -239,8 +239,7 @@ def _program(word: str) -> str:
 def _check_interpreter(program: str) -> None:
     if problem := interpreter_problem(program):
         raise DeviceError(
-            f"The program of `[source] command` must have its interpreter. Received: {program}; "
-            f"{problem}."
+            f"The program of a source must have its interpreter. Received: {program}; {problem}."
         )
 
 

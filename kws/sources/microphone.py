@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from kws.audio import Samples
+from kws.config import Channel
 from kws.errors import DeviceError, did_you_mean
 from kws.sources.pcm import Layout, samples_of
 from kws.sources.source import Source, chunk_samples, cut
@@ -96,14 +97,14 @@ class Microphone(Source):
         Length of a chunk.
     stall_s : float
         Without audio for so long, the device counts as broken: many stop without an error.
-    channel : int or None
-        The one to use, counted from 0; None is the mean of all.
+    channel : int, "loudest" or None
+        The one to use, counted from 0; `loudest` is that of most energy, None the mean of all.
     """
 
     live = True
 
     def __init__(
-        self, name: str, *, chunk_ms: int, stall_s: float, channel: int | None = None
+        self, name: str, *, chunk_ms: int, stall_s: float, channel: Channel = None
     ) -> None:
         self.name = name
         self._channel = channel

@@ -14,7 +14,7 @@ from kws.audio import (
     from_pcm,
     sample_bytes,
 )
-from kws.config import SampleFormat, SourceSettings
+from kws.config import Channel, SampleFormat, SourceSettings
 from kws.errors import ConfigError, FormatError
 from kws.sources.byte_formats import format_of
 from kws.sources.source import Readable
@@ -34,14 +34,14 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     rate_hz : int
     n_channels : int
         Interleaved.
-    channel : int or None
-        The one to use, counted from 0; None is the mean of all.
+    channel : int, "loudest" or None
+        The one to use, counted from 0; `loudest` is that of most energy, None the mean of all.
     sample_format : {"s16le", "s32le", "f32le"}
     """
 
     rate_hz: int = SAMPLE_RATE_HZ
     n_channels: int = 1
-    channel: int | None = None
+    channel: Channel = None
     sample_format: SampleFormat = "s16le"
 
     @classmethod
@@ -53,7 +53,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
         ConfigError
             If there is no such channel.
         """
-        if settings.channel is not None and settings.channel >= settings.n_channels:
+        if isinstance(settings.channel, int) and settings.channel >= settings.n_channels:
             raise ConfigError(
                 f"`channel` counts from 0 and must be less than `n_channels`. Received: "
                 f"{settings.channel} of {settings.n_channels}. Set `n_channels` to what the "

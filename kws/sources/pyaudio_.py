@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kws.audio import SAMPLE_RATE_HZ
+from kws.config import Channel
 from kws.errors import DeviceError
 from kws.sources.microphone import Device, Microphone, select_device, unknown_device
 from kws.sources.source import STALL_S
@@ -29,8 +30,9 @@ class PyAudioSource(Microphone):
         Length of a chunk.
     stall_s : float
         Without audio for so long, iteration raises DeviceError.
-    channel : int or None
-        The one to use, counted from 0; None opens the device in mono, or else takes the mean.
+    channel : int, "loudest" or None
+        The one to use, counted from 0, or the one of most energy; None opens the device in mono,
+        or else takes the mean.
 
     Raises
     ------
@@ -44,7 +46,7 @@ class PyAudioSource(Microphone):
         *,
         chunk_ms: int,
         stall_s: float = STALL_S,
-        channel: int | None = None,
+        channel: Channel = None,
     ) -> None:
         super().__init__("microphone", chunk_ms=chunk_ms, stall_s=stall_s, channel=channel)
         self._stream: Any = None

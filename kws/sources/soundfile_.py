@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from kws.audio import Converter, Frames, Samples
+from kws.config import Channel
 from kws.errors import AudioError, FormatError
 from kws.sources.byte_formats import sniff
 from kws.sources.source import Source, chunk_samples, cut, unreadable
@@ -30,7 +31,7 @@ class SoundFileSource(Source):
         If it cannot be opened, or soxr is needed and missing.
     """
 
-    def __init__(self, path: Path, *, chunk_ms: int, channel: int | None = None) -> None:
+    def __init__(self, path: Path, *, chunk_ms: int, channel: Channel = None) -> None:
         self.name = str(path)
         self._n_samples = chunk_samples(chunk_ms)
         self._soundfile = _import(path)

@@ -13,6 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from kws.audio import Converter, Encoding, Frames, Samples, check_rate, from_pcm, sample_bytes
+from kws.config import Channel
 from kws.errors import AudioError, FormatError
 from kws.sources.source import Readable, Source, chunk_samples, cut, unreadable
 
@@ -63,7 +64,7 @@ class WavSource(Source):
         If it cannot be opened, or soxr is needed and missing.
     """
 
-    def __init__(self, path: Path, *, chunk_ms: int, channel: int | None = None) -> None:
+    def __init__(self, path: Path, *, chunk_ms: int, channel: Channel = None) -> None:
         self.name = str(path)
         self._n_samples = chunk_samples(chunk_ms)
         try:

@@ -143,8 +143,7 @@ def test_hooks_and_sources_say_so_when_the_configuration_is_read(tmp_path):
     with pytest.raises(DeviceError) as refused:
         check_command([program])
     assert str(refused.value) == (
-        f"The program of `[source] command` must have its interpreter. Received: {program}; "
-        f"{problem}"
+        f"The program of a source must have its interpreter. Received: {program}; {problem}"
     )
     check_command([os.fspath(tmp_path / "to be installed later")])
 

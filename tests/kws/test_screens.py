@@ -13,7 +13,11 @@ from kws.spotter import Spotter
 
 RATE = 16_000
 CHUNK = 2 * 1280
-SEES = pytest.mark.parametrize("size", SIZES, ids=[f"{c}x{n}" for c, n in SIZES])
+SEES = pytest.mark.parametrize(
+    "size",
+    [SIZES[0], *(pytest.param(size, marks=pytest.mark.slow) for size in SIZES[1:])],
+    ids=[f"{columns}x{lines}" for columns, lines in SIZES],
+)
 METER = re.compile(r"level|gate|detected|[a-z]+ +[█░│]+")
 
 

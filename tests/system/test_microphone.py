@@ -27,6 +27,7 @@ threshold = 0.5
 name = "one"
 input = "mic"
 stall_s = 1.0
+silent_s = 0  # between the words a virtual microphone gives zeros
 """
 # Without a device PyAudio is used where it is installed; an ALSA string goes to arecord even there.
 SECOND = """
@@ -35,6 +36,7 @@ name = "two"
 input = "mic"
 device = "plug:kws"
 stall_s = 1.0
+silent_s = 0  # between the words a virtual microphone gives zeros
 """
 
 

@@ -3,6 +3,7 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -227,6 +228,28 @@ def test_a_source_is_recorded_for_a_second(tmp_path, audio, ok, detail, remedy):
     assert check.remedy.startswith(remedy)
 
 
+@pytest.mark.parametrize(
+    ("channel", "detail"),
+    [
+        (None, r"the mean of its channels is silent, and another channel is not \(-2\d dBFS\)"),
+        (2, r"channel 2 is silent, and another channel is not \(-2\d dBFS\)"),
+        (0, r"-2\d dBFS"),
+    ],
+)
+def test_channels_that_cancel_are_told_from_silence(tmp_path, channel, detail):
+    wave = np.random.default_rng(1).normal(0, 2000, 32_000)
+    path = tmp_path / "audio.raw"
+    path.write_bytes(np.stack([wave, -wave, 0 * wave], axis=1).astype("<i2").tobytes())
+    settings = SourceSettings(
+        name="desk", command=["cat", str(path)], n_channels=3, channel=channel
+    )
+    check = doctor.check_sound(settings)
+    assert check.ok == (channel == 0)
+    assert re.fullmatch(rf"`cat \S+`: {detail}", check.detail)
+    if not check.ok:
+        assert check.remedy.startswith('set `channel = "loudest"`, or the number of that channel')
+
+
 def test_a_microphone_that_hangs_is_given_up(monkeypatch, child):
     child("exec sleep 60")
     monkeypatch.setattr(doctor, "_RECORD_LIMIT_S", 0.2)
@@ -266,7 +289,7 @@ def test_the_live_sources_of_the_settings_are_recorded_but_no_files_and_ports(
         ("[gaet]\n", "Received: `gaet` in the top level. Did you mean `gate`?"),
         ("[model]\nname = 'MODEL'\n[[hooks]]\nkeyword = 'stpo'\ncommand = 'true'\n", "`stop`"),
         ("[model]\nname = 'MODEL'\n[decision.thresholds]\nstpo = 0.5\n", "Received: `stpo`"),
-        ("[model]\nname = 'nowhere.tflite'\n", "Received: nowhere.tflite"),
+        ("[model]\nname = 'nowhere.tflite'\n", "/nowhere.tflite."),
     ],
 )
 def test_settings_that_break_a_rule_fail(tmp_path, model, text, said):

@@ -60,7 +60,7 @@ def make_supervisor():
     def make(program, *, backlog_s=10.0, pause_s=0.01, **settings):
         changes = []
         supervisor = SourceSupervisor(
-            SourceSettings(**{"stall_s": 0.5} | settings),
+            SourceSettings(**{"stall_s": 0.5, "silent_s": 0.0} | settings),
             backlog_s=backlog_s,
             on_change=changes.append,
             on_audio=lambda: None,

@@ -1,5 +1,6 @@
 import errno
 import json
+import logging
 import os
 import re
 import stat
@@ -338,11 +339,60 @@ def test_bytes_are_never_more_than_allowed_not_even_while_writing(tmp_path, monk
     assert len(files(tmp_path, "wav")) == 8
 
 
+DAY_S = 86_400.0
+
+
 def test_old_clips_go_without_new_ones(tmp_path):
-    folder = folder_of(tmp_path, max_days=1.0)
+    clock = iter([0.0, 0.0, 0.0, 0.0, DAY_S + 1.5])
+    folder = folder_of(tmp_path, max_days=1.0, monotonic=lambda: next(clock))
     write(folder, 3)
     folder.sweep(now=NOON + timedelta(days=1, seconds=1.5))
     assert files(tmp_path, "wav") == ["20260102T120002.000Z_stop.wav"]
+
+
+@pytest.mark.parametrize("days", [-10_000, -40, 40, 10_000])
+def test_a_wrong_clock_removes_no_clip(tmp_path, days):
+    """At the start, or set while kws runs; clips are written at that time too."""
+    write(folder_of(tmp_path), 3)
+    for folder in (folder_of(tmp_path, max_days=30.0), folder_of(tmp_path, max_days=30.0)):
+        folder.sweep(now=NOON + timedelta(seconds=3))
+        folder.sweep(now=NOON + timedelta(days=days))
+    fresh = folder_of(tmp_path, max_days=30.0)
+    for hour in range(3):
+        fresh.write("go", {"wav": b"x"}, now=NOON + timedelta(days=days, hours=hour))
+    assert fresh.n_removed == 0
+    assert len(files(tmp_path, "wav")) == 6
+    fresh.sweep(now=NOON + timedelta(days=1))  # the time came from the network
+    assert fresh.n_removed == 0
+
+
+def test_age_counts_from_the_newest_clip_that_is_not_of_the_future(tmp_path):
+    folder = folder_of(tmp_path)
+    for days in (0, 20, 40, 9_999):
+        folder.write("stop", {"wav": b"x"}, now=NOON + timedelta(days=days))
+    folder_of(tmp_path, max_days=30.0).sweep(now=NOON + timedelta(days=45))
+    assert [name[:8] for name in files(tmp_path, "wav")] == ["20260122", "20260211", "20530519"]
+
+
+def test_what_is_removed_is_logged_with_its_reason(tmp_path, caplog):
+    write(folder_of(tmp_path), 4)
+    with caplog.at_level(logging.INFO, "kws.recording"):
+        folder_of(tmp_path, max_clips=2).sweep(now=NOON)
+        folder_of(tmp_path, max_bytes=150).sweep(now=NOON)
+        folder_of(tmp_path).write("go", {"wav": b"x"}, now=NOON + timedelta(days=2))
+        folder_of(tmp_path, max_days=1.0).sweep(now=NOON + timedelta(days=2))
+    assert caplog.messages == [
+        "Removed 2 clips, 20260102T120000.000Z_stop to 20260102T120001.000Z_stop: more than 2, "
+        "`max_clips`.",
+        "Removed 20260102T120002.000Z_stop: more than 0.00015 MB, `max_mb`.",
+        "Removed 20260102T120003.000Z_stop: older than 1 days, `max_days`.",
+    ]
+
+
+def test_a_name_without_a_date_is_never_too_old(tmp_path):
+    (tmp_path / "20260631T120000.000Z_stop.wav").write_bytes(b"x")
+    folder_of(tmp_path, max_days=1.0).sweep(now=NOON + timedelta(days=400))
+    assert len(files(tmp_path, "wav")) == 1
 
 
 def test_what_a_crash_left_half_written_is_removed(tmp_path):

@@ -158,8 +158,8 @@ def test_a_program_that_cannot_run_is_an_error(arecord):
     folder = arecord("")
     (folder / "arecord").write_text("#!/no/such/shell\n")
     message = (
-        f"The program of `[source] command` must have its interpreter. Received: {folder}/arecord; "
-        f"its first line, `#!/no/such/shell`, names no program"
+        f"The program of a source must have its interpreter. Received: {folder}/arecord; its first "
+        f"line, `#!/no/such/shell`, names no program: install it, or correct the line."
     )
     with pytest.raises(DeviceError, match=f"^{re.escape(message)}"):
         ArecordSource(None, chunk_ms=80)

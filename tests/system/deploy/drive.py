@@ -43,7 +43,9 @@ def until(condition, limit_s=60):
 
 
 def is_heard():
-    return show("ActiveState") == "active" and "listening since" in show("StatusText").lower()
+    return show("ActiveState") == "active" and any(
+        state in show("StatusText").lower() for state in ("listening since", "silent since")
+    )
 
 
 def pid():

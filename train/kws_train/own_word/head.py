@@ -38,7 +38,13 @@ from kws_train.scenes.word_scenes import (
     word_end_vector,
 )
 
-__all__ = ["collect_vectors", "export_word_head", "head_tuning_streams", "train_word_head"]
+__all__ = [
+    "WordVectors",
+    "collect_vectors",
+    "export_word_head",
+    "head_tuning_streams",
+    "train_word_head",
+]
 
 _SCENES_PER_MINUTE = 300
 _N_SCENES = (600, 6000)  # of keywords; fewest and most
