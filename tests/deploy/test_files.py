@@ -106,6 +106,15 @@ def test_what_cannot_run_kws_is_told_so(platform, message, installer):
     assert "Received: " in done.stderr
 
 
+@pytest.mark.parametrize(("scope", "expected"), [("--no-start", 0o022), ("--user", 0o077)])
+def test_what_root_installs_can_be_read_by_the_service_whatever_the_umask(
+    scope, expected, installer, tmp_path
+):
+    done = installer(*OS_RELEASES["Debian 12"], scope, umask=0o077)
+    assert done.returncode == 0, done.stderr
+    assert int((tmp_path / "umask").read_text(), 8) == expected
+
+
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="needs shellcheck")
 def test_shellcheck_finds_nothing():
     scripts = [DEPLOY / "install.sh", *(DEPLOY / "debian").glob("p*"), DEPLOY / "debian/build"]
@@ -117,13 +126,13 @@ def test_shellcheck_finds_nothing():
 def installer(tmp_path):
     """Dry-run the installer on a machine made of words."""
 
-    def run(name, like, architecture, machine, version):
+    def run(name, like, architecture, machine, version, *options, umask=0o022):
         (tmp_path / "os-release").write_text(f'ID={name}\nID_LIKE={like}\nPRETTY_NAME="{name}"\n')
         programs = {
             "uname": f'[ "$1" = -s ] && echo Linux || echo {machine}',
             "dpkg": f"echo {architecture}",
             "dpkg-query": "exit 1",
-            "python3": f'case "$2" in *print*) echo {version} ;; esac',
+            "python3": f'umask > {tmp_path}/umask; case "$2" in *print*) echo {version} ;; esac',
         }
         for program, line in programs.items():
             (tmp_path / program).write_text(f"#!/bin/sh\n{line}\n")
@@ -133,7 +142,9 @@ def installer(tmp_path):
             "HOME": str(tmp_path),
             "KWS_OS_RELEASE": str(tmp_path / "os-release"),
         }
-        command = ["sh", str(DEPLOY / "install.sh"), "--user", "--dry-run"]
-        return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        command = ["sh", str(DEPLOY / "install.sh"), *(options or ("--user",)), "--dry-run"]
+        return subprocess.run(
+            command, capture_output=True, text=True, env=environment, check=False, umask=umask
+        )
 
     return run
