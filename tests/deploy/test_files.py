@@ -1,5 +1,6 @@
 """What lies in deploy/ is complete and well-formed; tests/system/deploy runs it for real."""
 
+import json
 import os
 import re
 import shutil
@@ -76,6 +77,53 @@ def test_the_system_unit_is_hardly_exposed():
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     exposure = re.search(r"Overall exposure level for kws.service: ([\d.]+)", said)
     assert float(exposure.group(1)) <= 1.5
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd")
+def test_the_system_unit_gives_up_what_it_does_not_need():
+    """Each line that confines the service is seen by itself; the sum above hides a missing one."""
+    command = ["systemd-analyze", "security", "--offline=true", "--json=short"]
+    said = subprocess.run(
+        [*command, str(DEPLOY / "kws.service")], capture_output=True, text=True, check=True
+    ).stdout
+    exposed = {check["name"] for check in json.loads(said) if check["set"] is False}
+    assert exposed == {
+        "RootDirectory=/RootImage=",
+        "SupplementaryGroups=",  # audio
+        "PrivateDevices=",  # /dev/snd
+        "PrivateMounts=",  # implied
+        "RestrictAddressFamilies=~AF_UNIX",
+        "ProcSubset=",  # /proc/cpuinfo
+        "DeviceAllow=",
+    }
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "NoNewPrivileges=yes",
+        "PrivateNetwork=yes",
+        "RestrictAddressFamilies=AF_UNIX",
+        "IPAddressDeny=any",
+        "UMask=0077",
+        "DynamicUser=yes",
+        "ProtectSystem=strict",
+        "ProtectHome=yes",
+        "PrivateTmp=yes",
+        "CapabilityBoundingSet=",
+        "AmbientCapabilities=",
+        "MemoryDenyWriteExecute=yes",
+        "SystemCallFilter=@system-service",
+        "SystemCallFilter=~@privileged @resources",
+        "DevicePolicy=closed",
+        "StateDirectoryMode=0700",
+        "LimitCORE=0",
+        "MemoryMax=384M",
+        "TasksMax=256",
+    ],
+)
+def test_the_system_unit_has_each_line_that_confines_it(line):
+    assert (DEPLOY / "kws.service").read_text().splitlines().count(line) == 1
 
 
 @pytest.mark.parametrize("system", OS_RELEASES)
