@@ -1,6 +1,7 @@
 import fcntl
 import os
 import stat
+import threading
 import time
 
 import pytest
@@ -98,3 +99,15 @@ def test_a_file_of_somebody_else_in_place_of_the_lock_does_not_delay_it(path, ki
     assert not path.with_name("none").exists()
     if held:
         held.close()
+
+
+def test_a_daemon_that_starts_at_the_same_time_is_waited_for(path):
+    lock = path.with_name(".kws.sock.lock")
+    held = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    timer = threading.Timer(0.2, os.close, [held])
+    timer.start()
+    started_s = time.monotonic()
+    bind_socket(path).close()
+    assert time.monotonic() - started_s > 0.15
+    timer.join()
