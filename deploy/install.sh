@@ -67,6 +67,7 @@ choose_places() {
     else
         prefix=/opt/kws bin=/usr/local/bin etc=/etc/kws units=/etc/systemd/system
         unit=$here/$service.service runtime=/run state=/var/lib/kws
+        umask 022 # the service runs as another user, whatever root's umask is
     fi
     python=${PYTHON:-python3}
 }

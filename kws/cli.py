@@ -343,6 +343,8 @@ def daemon(ctx: click.Context, config: Path, as_json: bool) -> None:
     from kws.daemon.init import run_below_init
 
     run_below_init()
+    # The configuration is read later; a handler of Python, as children would inherit SIG_IGN.
+    signal.signal(signal.SIGHUP, lambda *_: None)
     from kws.config import load_config
     from kws.daemon.service import Daemon
     from kws.sinks.jsonl import JsonLines

@@ -5,12 +5,13 @@ The folder has the layout of a word corpus, `DIR/word/speaker_nohash_n.wav`, whi
 """
 
 import math
+import os
 import re
 import wave
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 
@@ -169,7 +170,7 @@ def write_take(folder: Path, samples: Samples, *, speaker: str) -> Path:
     while True:
         path = folder / f"{speaker}_nohash_{number}.wav"
         try:
-            with path.open("xb") as file, wave.open(file, "wb") as audio:
+            with _new_file(path) as file, wave.open(file, "wb") as audio:
                 audio.setnchannels(1)
                 audio.setsampwidth(2)
                 audio.setframerate(SAMPLE_RATE_HZ)
@@ -181,6 +182,11 @@ def write_take(folder: Path, samples: Samples, *, speaker: str) -> Path:
             raise
         else:
             return path
+
+
+def _new_file(path: Path) -> IO[bytes]:
+    """Open a new file for its owner alone: a voice is nobody else's."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
 
 
 def record(

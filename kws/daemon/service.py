@@ -5,6 +5,7 @@ detections to the sinks. Nothing in it waits for a source, a sink or a disk.
 """
 
 import asyncio
+import contextlib
 import functools
 import logging
 import signal
@@ -78,6 +79,9 @@ class Daemon:
         self._notifier = notifier or SystemdNotifier()
         self._capture_command = capture_command
         self._change_log = change_log
+        self._early_hangups: list[int] = []
+        with contextlib.suppress(ValueError):  # not in the main thread
+            signal.signal(signal.SIGHUP, lambda number, _: self._early_hangups.append(number))
         self._loaded = LoadedConfig.read(config)
         self._sources: list[SourceListeners] = []
         self._monitoring = Monitoring(
@@ -327,6 +331,8 @@ class Daemon:
         loop.add_signal_handler(signal.SIGTERM, self._finish, 0)
         loop.add_signal_handler(signal.SIGINT, self._finish, _INTERRUPTED)
         loop.add_signal_handler(signal.SIGHUP, self._is_reload_wanted.set)
+        if self._early_hangups:  # while the models were opened
+            self._is_reload_wanted.set()
 
     def _finish(self, code: int) -> None:
         self._code = code if self._code is None else self._code

@@ -47,7 +47,7 @@ def bind_socket(path: Path) -> socket.socket:
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _locked(path.parent):
+        with _locked(path):
             _clear(path)
             listening.bind(str(path))
             path.chmod(0o600)  # before listen() nobody can connect
@@ -91,10 +91,23 @@ def _clear(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Lock the folder, so that two daemons that start at once do not remove each other's socket."""
-    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _locked(path: Path) -> Iterator[None]:
+    """Lock a file of ours beside the socket, so that two daemons do not remove each other's.
+
+    Nobody else can lock it. Where somebody else has put one in its place there is no lock.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
+        opened = os.open(path.with_name(f".{path.name}.lock"), flags, 0o600)
+    except OSError:
+        if path.parent.is_dir() and os.access(path.parent, os.W_OK):
+            yield
+            return
+        raise
+    try:
+        if os.fstat(opened).st_uid != os.geteuid():
+            yield
+            return
         deadline_s = time.monotonic() + _LOCK_S
         while True:
             try:
@@ -102,7 +115,7 @@ def _locked(folder: Path) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline_s:
-                    raise OSError(errno.EBUSY, "another program holds the folder's lock") from None
+                    raise OSError(errno.EBUSY, "another daemon is starting here") from None
                 time.sleep(0.01)
         yield
     finally:

@@ -6,8 +6,10 @@ writes. If the disk is full or read-only, clips are lost and nothing else.
 
 import contextlib
 import logging
+import os
 import queue
 import re
+import stat
 import threading
 import time
 from collections.abc import Callable
@@ -71,7 +73,8 @@ class ClipRecorder:
     Raises
     ------
     ConfigError
-        If FLAC is set and soundfile is missing, or other users may enter the folder.
+        If FLAC is set and soundfile is missing, or the folder is a link, belongs to another user
+        or may be entered by others.
     """
 
     def __init__(
@@ -213,8 +216,9 @@ class ClipRecorder:
                 self._attempt(None)
                 continue
             if clip is None:
-                return
+                break
             self._attempt(clip)
+        self._folder.close()
 
     def _attempt(self, clip: Clip | None) -> None:
         try:
@@ -286,9 +290,16 @@ def _without_arguments(source: SourceSettings) -> SourceSettings:
 
 def _check_private(folder: Path) -> None:
     try:
-        mode = folder.stat().st_mode & 0o777
+        at = folder.lstat()
     except OSError:  # it will be created, or the error logged
         return
+    if stat.S_ISLNK(at.st_mode) or at.st_uid != os.geteuid():
+        what = "a link" if stat.S_ISLNK(at.st_mode) else f"which belongs to user {at.st_uid}"
+        raise ConfigError(
+            f"`[recording] folder` must be a folder of the user of kws, and no link. Received: "
+            f"{folder}, {what}. Name another."
+        )
+    mode = stat.S_IMODE(at.st_mode) & 0o777
     if mode & 0o077:
         raise ConfigError(
             f"`[recording] folder` must be one that only its owner may enter. Received: {folder} "

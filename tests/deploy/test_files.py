@@ -1,5 +1,6 @@
 """What lies in deploy/ is complete and well-formed; tests/system/deploy runs it for real."""
 
+import json
 import os
 import re
 import shutil
@@ -90,6 +91,53 @@ def test_the_options_of_the_wyoming_unit_are_those_that_the_file_shows():
     assert {word for word in shown.split() if word.startswith("--")} <= known
 
 
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd")
+def test_the_system_unit_gives_up_what_it_does_not_need():
+    """Each line that confines the service is seen by itself; the sum above hides a missing one."""
+    command = ["systemd-analyze", "security", "--offline=true", "--json=short"]
+    said = subprocess.run(
+        [*command, str(DEPLOY / "kws.service")], capture_output=True, text=True, check=True
+    ).stdout
+    exposed = {check["name"] for check in json.loads(said) if check["set"] is False}
+    assert exposed == {
+        "RootDirectory=/RootImage=",
+        "SupplementaryGroups=",  # audio
+        "PrivateDevices=",  # /dev/snd
+        "PrivateMounts=",  # implied
+        "RestrictAddressFamilies=~AF_UNIX",
+        "ProcSubset=",  # /proc/cpuinfo
+        "DeviceAllow=",
+    }
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "NoNewPrivileges=yes",
+        "PrivateNetwork=yes",
+        "RestrictAddressFamilies=AF_UNIX",
+        "IPAddressDeny=any",
+        "UMask=0077",
+        "DynamicUser=yes",
+        "ProtectSystem=strict",
+        "ProtectHome=yes",
+        "PrivateTmp=yes",
+        "CapabilityBoundingSet=",
+        "AmbientCapabilities=",
+        "MemoryDenyWriteExecute=yes",
+        "SystemCallFilter=@system-service",
+        "SystemCallFilter=~@privileged @resources",
+        "DevicePolicy=closed",
+        "StateDirectoryMode=0700",
+        "LimitCORE=0",
+        "MemoryMax=384M",
+        "TasksMax=256",
+    ],
+)
+def test_the_system_unit_has_each_line_that_confines_it(line):
+    assert (DEPLOY / "kws.service").read_text().splitlines().count(line) == 1
+
+
 @pytest.mark.parametrize("system", OS_RELEASES)
 def test_a_dry_run_plans_the_whole_installation(system, installer):
     done = installer(*OS_RELEASES[system])
@@ -129,6 +177,15 @@ def test_what_cannot_run_kws_is_told_so(platform, message, installer):
     assert "Received: " in done.stderr
 
 
+@pytest.mark.parametrize(("scope", "expected"), [("--no-start", 0o022), ("--user", 0o077)])
+def test_what_root_installs_can_be_read_by_the_service_whatever_the_umask(
+    scope, expected, installer, tmp_path
+):
+    done = installer(*OS_RELEASES["Debian 12"], options=[scope], umask=0o077)
+    assert done.returncode == 0, done.stderr
+    assert int((tmp_path / "umask").read_text(), 8) == expected
+
+
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="needs shellcheck")
 def test_shellcheck_finds_nothing():
     scripts = [DEPLOY / "install.sh", *(DEPLOY / "debian").glob("p*"), DEPLOY / "debian/build"]
@@ -140,13 +197,13 @@ def test_shellcheck_finds_nothing():
 def installer(tmp_path):
     """Dry-run the installer on a machine made of words."""
 
-    def run(name, like, architecture, machine, version, *, options=("--user",)):
+    def run(name, like, architecture, machine, version, *, options=("--user",), umask=0o022):
         (tmp_path / "os-release").write_text(f'ID={name}\nID_LIKE={like}\nPRETTY_NAME="{name}"\n')
         programs = {
             "uname": f'[ "$1" = -s ] && echo Linux || echo {machine}',
             "dpkg": f"echo {architecture}",
             "dpkg-query": "exit 1",
-            "python3": f'case "$2" in *print*) echo {version} ;; esac',
+            "python3": f'umask > {tmp_path}/umask; case "$2" in *print*) echo {version} ;; esac',
         }
         for program, line in programs.items():
             (tmp_path / program).write_text(f"#!/bin/sh\n{line}\n")
@@ -157,6 +214,8 @@ def installer(tmp_path):
             "KWS_OS_RELEASE": str(tmp_path / "os-release"),
         }
         command = ["sh", str(DEPLOY / "install.sh"), *options, "--dry-run"]
-        return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        return subprocess.run(
+            command, capture_output=True, text=True, env=environment, check=False, umask=umask
+        )
 
     return run

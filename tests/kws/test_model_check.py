@@ -194,6 +194,26 @@ def test_a_model_slower_than_real_time_is_refused(model, opened):
         open_bounded(model)
 
 
+@pytest.mark.parametrize(("needed_mb", "is_refused"), [(127, False), (130, True)])
+def test_a_model_that_takes_much_memory_is_refused(
+    model, opened, monkeypatch, needed_mb, is_refused
+):
+    opened()
+    peaks_mb = iter([40.0, 40.0 + needed_mb])
+    monkeypatch.setattr(model_check, "_peak_mb", lambda: next(peaks_mb))
+    message = rf"within 128 MiB of memory\. Received: .*, which takes {needed_mb} MiB\."
+    expected = pytest.raises(ModelError, match=message) if is_refused else contextlib.nullcontext()
+    with expected:
+        open_bounded(model)
+
+
+def test_the_peak_of_memory_is_that_of_this_process():
+    before_mb = model_check._peak_mb()
+    block = np.ones(300 << 17)  # 300 MiB, touched
+    assert model_check._peak_mb() >= min(before_mb, 300) > 10
+    assert len(block)
+
+
 def test_a_model_whose_memory_grows_is_refused(model, opened):
     opened(grows=True)
     with pytest.raises(ModelError, match=r"must keep their sizes\. Received: `loud`, whose memory"):

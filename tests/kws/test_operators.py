@@ -157,3 +157,105 @@ def test_a_network_without_graphs_is_refused():
     builder = flatbuffers.Builder(64)
     builder.Finish(schema.ModelT(version=3).Pack(builder), b"TFL3")
     assert "must be a whole flatbuffer. Received: x, " in refused(bytes(builder.Output()))
+
+
+# From the operators' definitions: which inputs decide how large an output is.
+SIZES = {
+    "RESHAPE": [1],
+    "RESIZE_BILINEAR": [1],
+    "SKIP_GRAM": [0],
+    "EMBEDDING_LOOKUP_SPARSE": [0, 1, 2],
+    "PAD": [1],
+    "BATCH_TO_SPACE_ND": [1, 2],
+    "SPACE_TO_BATCH_ND": [1, 2],
+    "TRANSPOSE": [1],
+    "MEAN": [1],
+    "STRIDED_SLICE": [1, 2, 3],
+    "TOPK_V2": [1],
+    "SPLIT": [0],
+    "ARG_MAX": [1],
+    "PADV2": [1],
+    "SLICE": [1, 2],
+    "TRANSPOSE_CONV": [0],
+    "SPARSE_TO_DENSE": [0, 1],
+    "TILE": [1],
+    "EXPAND_DIMS": [1],
+    "SUM": [1],
+    "ARG_MIN": [1],
+    "REDUCE_PROD": [1],
+    "REDUCE_MAX": [1],
+    "ONE_HOT": [1],
+    "REDUCE_MIN": [1],
+    "REDUCE_ANY": [1],
+    "FILL": [0],
+    "RANGE": [0, 1, 2],
+    "RESIZE_NEAREST_NEIGHBOR": [1],
+    "MIRROR_PAD": [1],
+    "SPLIT_V": [1, 2],
+    "UNIQUE": [0],
+    "WHERE": [0],
+    "NON_MAX_SUPPRESSION_V4": [0, 1, 2],
+    "NON_MAX_SUPPRESSION_V5": [0, 1, 2],
+    "SCATTER_ND": [2],
+    "SEGMENT_SUM": [1],
+    "BROADCAST_TO": [1],
+    "RFFT2D": [1],
+    "REDUCE_ALL": [1],
+    "CONV_3D_TRANSPOSE": [0],
+    "RANDOM_STANDARD_NORMAL": [0],
+    "RANDOM_UNIFORM": [0],
+    "MULTINOMIAL": [1],
+    "UNSORTED_SEGMENT_PROD": [2],
+    "UNSORTED_SEGMENT_MAX": [2],
+    "UNSORTED_SEGMENT_SUM": [2],
+    "UNSORTED_SEGMENT_MIN": [2],
+    "DILATE": [1, 2],
+    "REDUCE_WINDOW": [2, 3, 4],
+}
+NEVER = {"CALL", "IF", "WHILE", "DELEGATE", "CALL_ONCE"}
+
+
+def test_every_operator_of_the_schema_is_known_with_the_inputs_that_decide_sizes():
+    codes = {name: code for name, code in vars(OPERATOR).items() if not name.startswith("_")}
+    names = [one for one in codes if not one.startswith("STABLEHLO") and one not in NEVER]
+    assert set(SIZES) <= set(names)
+    assert len(names) > 150
+    for name in names:
+        refused_at = []
+        for position in range(5):
+            inputs = [1] * 5
+            inputs[position] = 0
+            try:
+                check_operators(network((codes[name], inputs, [2])), name="x")
+            except ModelError:
+                refused_at.append(position)
+        assert refused_at == SIZES.get(name, []), name
+
+
+@pytest.mark.parametrize("name", [one for one in vars(OPERATOR) if one.startswith("STABLEHLO")])
+def test_operators_of_stablehlo_are_refused(name):
+    assert "Received: the operator " in refused(network((getattr(OPERATOR, name), [1], [2])))
+
+
+def test_absent_lists_are_empty():
+    builder = flatbuffers.Builder(64)
+    model = schema.ModelT(version=3, subgraphs=[schema.SubGraphT()])
+    builder.Finish(model.Pack(builder), b"TFL3")
+    check_operators(bytes(builder.Output()), name="x")
+
+
+def test_what_an_operator_gives_of_constants_alone_is_constant_until_a_variable_is_read():
+    """Through several operators, and in the order in which they run."""
+    content = network(
+        (OPERATOR.READ_VARIABLE, [1], [2]),
+        (OPERATOR.ADD, [2, 1], [3]),
+        (OPERATOR.MUL, [3, 1], [4]),
+        (OPERATOR.FILL, [4, 1], [5]),
+    )
+    assert "operator 94 with a size computed from audio" in refused(content)
+    content = network(
+        (OPERATOR.RANK, [0], [2]),
+        (OPERATOR.ADD, [2, 1], [3]),
+        (OPERATOR.FILL, [3, 0], [4]),
+    )
+    check_operators(content, name="x")

@@ -38,6 +38,7 @@ pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(7200)]
 IS_LONG = os.environ.get("KWS_FUZZ") == "long"
 MOST_GROWTH_MB = 128
 MOST_S = 20.0
+MOST_HANG_S = 8.0  # 5 s of CPU time are the limit, on a machine with other work
 PEAK = Path("/proc/self/clear_refs")
 COMMANDS = bundled_models()["commands"]
 
@@ -276,7 +277,7 @@ while head := sys.stdin.buffer.read(4):
     into, out = os.pipe()
     if not (pid := os.fork()):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_CPU, (15, 15))
+        resource.setrlimit(resource.RLIMIT_CPU, (6, 7))
         resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         try:
@@ -321,7 +322,9 @@ def open_apart(tmp_path_factory):
     assert said == "Tok"
 
     def check(content):
+        started_s = time.monotonic()
         said, memory_mb = open_it(content)
+        assert time.monotonic() - started_s < MOST_HANG_S
         assert re.fullmatch(r"Tok|T?EModelError|T?EConfigError| signal \d+", said), said
         assert memory_mb < usual_mb + MOST_GROWTH_MB or said.startswith((" signal", "E"))
         return said

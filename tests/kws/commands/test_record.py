@@ -1,3 +1,5 @@
+import os
+import stat
 import wave
 
 import numpy as np
@@ -127,3 +129,12 @@ def test_a_microphone_that_gives_digital_silence_is_refused(tmp_path, monkeypatc
 def test_a_word_that_is_no_file_name_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"Received: '\.\./up'\. Write it without slashes"):
         record(None, "../up", tmp_path, n_takes=1, say=print)
+
+
+def test_a_take_is_for_its_owner_alone(tmp_path, speech):
+    mask = os.umask(0)
+    try:
+        path = write_take(tmp_path, speech, speaker="me")
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600

@@ -11,6 +11,8 @@ import pytest
 
 from kws.config import SourceSettings
 from kws.daemon.capture_process import CAPTURE_COMMAND, CaptureProcess
+from kws.model import bundled_models
+from kws.model_check import check_model
 from kws.sources import open_source
 
 from .conftest import is_alive, lines_of, said, until
@@ -166,3 +168,24 @@ def test_the_daemon_ends_one_that_is_stopped_in_its_tracks(microphone, tmp_path)
     assert not Path(f"/proc/{process.pid}").exists()
     pid = (tmp_path / "pid").read_text().strip()
     asyncio.run(until(lambda: not is_alive(pid)))
+
+
+@pytest.mark.parametrize("module", ["kws.daemon.capture", "kws.model_check"])
+def test_no_module_in_the_current_folder_is_imported(tmp_path, recording, module, monkeypatch):
+    """The folder of a service may hold files of others."""
+    for name in ("kws", "msgspec", "numpy", "signal"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'run')!r}, 'w')\n")
+    monkeypatch.chdir(tmp_path)
+    if module == "kws.daemon.capture":
+        settings = msgspec.json.encode(SourceSettings(input=str(recording))) + b"\n"
+        with subprocess.Popen(
+            CAPTURE_COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        ) as process:
+            process.stdin.write(settings)
+            process.stdin.flush()
+            assert len(process.stdout.read()) == 96_000
+    else:
+        copied = tmp_path / "copied.tflite"
+        copied.write_bytes(bundled_models()["commands"].read_bytes())
+        check_model(copied)
+    assert not (tmp_path / "run").exists()

@@ -244,3 +244,17 @@ def test_without_the_library_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     with pytest.raises(ConfigError, match=r"Run `pip install 'kws\[metrics\]'`, or remove the key"):
         MetricsServer(9100, lambda: STATE)
+
+
+@pytest.mark.parametrize(("n_silent", "status"), [(7, 200), (8, 503)])
+def test_8_clients_are_served_at_once(n_silent, status):
+    request = b"GET /metrics HTTP/1.1\r\n" + HOST + b"\r\n"
+
+    def client(port):
+        with contextlib.ExitStack() as stack:
+            for _ in range(n_silent):
+                stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+            time.sleep(0.2)
+            return fetch(port, request)
+
+    assert status_of(serve(client)) == status

@@ -793,3 +793,71 @@ def test_an_error_of_its_own_ends_the_daemon(write, capture_script, monkeypatch)
     monkeypatch.setattr(SourceSupervisor, "run", run)
     with pytest.raises(ZeroDivisionError):
         listen(write(""), capture_command=capture_script("exec sleep 60"))
+
+
+NOISY = "[source]\ncommand = ['sh', '-c', 'head -c 3200 /dev/zero; exec sleep 60']\n"
+
+
+def start_daemon(config, prelude=""):
+    """Start `kws daemon` in a process of its own, after some lines of Python."""
+    run = f"from kws.cli import main\nmain(['daemon', '--config', {str(config)!r}])"
+    code = f"import sys\n{prelude}\n{run}"
+    return subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_sighup_while_the_models_are_opened_does_not_end_the_daemon_but_reloads(write, tmp_path):
+    (tmp_path / "other").mkdir()
+    prelude = (
+        "import os, signal\n"
+        "from kws.daemon.loaded_config import LoadedConfig\n"
+        "usual = LoadedConfig.read\n"
+        "def read(*arguments, **options):\n"
+        "    loaded = usual(*arguments, **options)\n"
+        "    if not options:\n"
+        "        os.kill(os.getpid(), signal.SIGHUP)\n"
+        "    return loaded\n"
+        "LoadedConfig.read = read\n"
+    )
+    config = write(NOISY)
+    with start_daemon(config, prelude) as process:
+        for line in process.stderr:
+            if "The configuration was read again." in line:
+                break
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+
+
+def test_sighup_before_the_configuration_is_read_does_not_end_the_daemon(write):
+    prelude = (
+        "import os, signal\n"
+        "from kws import config\n"
+        "usual = config.load_config\n"
+        "def load_config(path):\n"
+        "    os.kill(os.getpid(), signal.SIGHUP)\n"
+        "    return usual(path)\n"
+        "config.load_config = load_config\n"
+    )
+    with start_daemon(write(NOISY), prelude) as process:
+        for line in process.stderr:
+            if "listening" in line:
+                break
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+
+
+def test_sigterm_ends_a_running_check(write, make_model, tmp_path):
+    pid = tmp_path / "pid"
+    (tmp_path / "untrusted.tflite").write_bytes(make_model())
+    (tmp_path / "python").write_text(f"#!/bin/sh\necho $$ > {pid}\nexec sleep 60\n")
+    (tmp_path / "python").chmod(0o755)
+    config = write("", models=f"[model]\nname = '{tmp_path}/untrusted.tflite'\n")
+    prelude = f"sys.executable = '{tmp_path}/python'"
+    with start_daemon(config, prelude) as process:
+        asyncio.run(until(lambda: said(pid)))
+        started_s = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 143
+    assert time.monotonic() - started_s < 3
+    assert not is_alive(pid.read_text().strip())

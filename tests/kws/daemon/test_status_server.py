@@ -357,3 +357,24 @@ def test_another_program_behind_the_socket_is_told(path):
 
 def test_a_snapshot_survives_json():
     assert msgspec.json.decode(msgspec.json.encode(STATE), type=Snapshot) == STATE
+
+
+@pytest.mark.parametrize(("n_bytes", "is_answered"), [(1_000, True), (1_100, False)])
+def test_a_request_has_1024_bytes(path, serve, n_bytes, is_answered):
+    line = b'{"request": "status"}'
+    line += b" " * (n_bytes - len(line) - 1) + b"\n"
+    answer = serve(lambda _: request(path, line))
+    assert (b'"pid":7' in answer) == is_answered
+    assert (b"A request must be one line of JSON" in answer) != is_answered
+
+
+def test_16_clients_are_served_and_the_17th_is_refused(path, serve):
+    async def client(server):
+        clients = [await following(path) for _ in range(16)]
+        await until(lambda: len(server._subscribers) == 16)
+        answer = await request(path, b'{"request": "status"}\n')
+        for _, writer in clients:
+            writer.close()
+        return answer
+
+    assert b"At most 16 clients may be connected." in serve(client)

@@ -219,9 +219,9 @@ def test_a_slow_disk_delays_nobody_and_what_is_too_much_is_dropped(recorder, mon
     recording = recorder(pre_roll_s=0.0, post_roll_s=0.0)
     write = clips_module._write_new
 
-    def slow(path, content):
+    def slow(name, content, *, folder):
         time.sleep(0.1)
-        write(path, content)
+        write(name, content, folder=folder)
 
     monkeypatch.setattr(clips_module, "_write_new", slow)
     play(recording, RAMP)
@@ -242,8 +242,8 @@ def test_a_disk_that_is_full_or_read_only_is_told_once_and_so_is_its_return(
     play(recording, RAMP)
     with monkeypatch.context() as patch:
 
-        def fail(path, content):
-            path.write_bytes(content[:10])
+        def fail(name, content, *, folder):
+            (tmp_path / "clips" / name).write_bytes(content[:10])
             raise OSError(number, os.strerror(number))
 
         patch.setattr(clips_module, "_write_new", fail)
@@ -287,6 +287,22 @@ def test_a_folder_that_others_may_enter_is_refused(tmp_path):
         ClipRecorder(RecordingSettings(folder=str(tmp_path / "open")))
 
 
+def test_a_link_and_a_folder_of_somebody_else_are_refused(tmp_path, monkeypatch):
+    (tmp_path / "folder").mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    start = "`[recording] folder` must be a folder of the user of kws, and no link. Received: "
+    with pytest.raises(ConfigError) as caught:
+        ClipRecorder(RecordingSettings(folder=str(tmp_path / "link")))
+    assert str(caught.value) == f"{start}{tmp_path}/link, a link. Name another."
+    owner = (tmp_path / "folder").stat().st_uid
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    with pytest.raises(ConfigError) as caught:
+        ClipRecorder(RecordingSettings(folder=str(tmp_path / "folder")))
+    assert str(caught.value) == (
+        f"{start}{tmp_path}/folder, which belongs to user {owner}. Name another."
+    )
+
+
 def test_flac_without_soundfile_names_its_package(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "soundfile", None)
     message = (
@@ -327,8 +343,8 @@ def test_bytes_are_never_more_than_allowed_not_even_while_writing(tmp_path, monk
     most = []
     write_new = clips_module._write_new
 
-    def watch(path, content):
-        write_new(path, content)
+    def watch(name, content, *, folder):
+        write_new(name, content, folder=folder)
         most.append(sum(file.stat().st_size for file in tmp_path.iterdir()))
 
     monkeypatch.setattr(clips_module, "_write_new", watch)
@@ -413,10 +429,96 @@ def test_clips_of_the_same_moment_are_all_kept(tmp_path):
 def test_room_that_cannot_be_made_keeps_a_clip_from_being_written(tmp_path, monkeypatch):
     write(folder_of(tmp_path), 3)
 
-    def refuse(self, missing_ok=False):
+    def refuse(name, *, dir_fd):
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(Path, "unlink", refuse)
+    monkeypatch.setattr(os, "unlink", refuse)
     with pytest.raises(OSError, match="Read-only"):
         write(folder_of(tmp_path, max_clips=3), 1)
     assert len(files(tmp_path, "wav")) == 3
+
+
+@pytest.fixture
+def clips(tmp_path):
+    folder = folder_of(tmp_path / "clips")
+    yield folder
+    folder.close()
+
+
+def test_the_folder_is_used_by_its_descriptor_whatever_is_put_in_its_place(clips, tmp_path):
+    write(clips, 1)
+    clips.path.rename(tmp_path / "moved")
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / files(tmp_path / "moved", "wav")[0]).write_bytes(b"precious")
+    clips.path.symlink_to(tmp_path / "theirs")
+    write(clips, 3)
+    clips.sweep(now=NOON, for_clips=1_000_000)  # room for more than may be kept
+    assert len(list((tmp_path / "theirs").iterdir())) == 1
+    assert list((tmp_path / "moved").iterdir()) == []
+
+
+@pytest.mark.parametrize("spoil", ["link", "mode", "owner"])
+def test_a_folder_that_is_not_ours_alone_is_never_written_to(clips, tmp_path, spoil, monkeypatch):
+    (tmp_path / "clips").mkdir(mode=0o700)
+    if spoil == "link":
+        (tmp_path / "clips").rename(tmp_path / "other")
+        (tmp_path / "clips").symlink_to(tmp_path / "other")
+    elif spoil == "mode":
+        (tmp_path / "clips").chmod(0o710)
+    else:
+        owner = (tmp_path / "clips").stat().st_uid
+        monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    with pytest.raises(OSError, match=r"not for the user of kws alone|Not a directory|symbolic"):
+        write(clips, 1)
+    assert list((tmp_path / "clips").iterdir()) == []
+
+
+def test_a_clip_is_new_never_through_a_link_and_on_the_disk(clips, monkeypatch):
+    write(clips, 0)
+    clips.path.mkdir(mode=0o700)
+    folder = os.open(clips.path, os.O_RDONLY)
+    (clips.path / "victim").write_bytes(b"precious")
+    (clips.path / "there").write_bytes(b"there")
+    (clips.path / "link").symlink_to("victim")
+    (clips.path / "dangling").symlink_to("none")
+    for name in ("there", "link", "dangling"):
+        with pytest.raises(FileExistsError):
+            clips_module._write_new(name, b"x", folder=folder)
+    assert (clips.path / "victim").read_bytes() == b"precious"
+    assert not (clips.path / "none").exists()
+    synced = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.fstat(fd).st_size), fsync(fd)))
+    mask = os.umask(0)
+    clips_module._write_new("new", b"123", folder=folder)
+    os.umask(mask)
+    assert synced == [3]
+    assert stat.S_IMODE((clips.path / "new").stat().st_mode) == 0o600
+    os.close(folder)
+
+
+def test_the_flags_hold_each_on_its_own(clips, monkeypatch):
+    """O_EXCL refuses links already; O_NOFOLLOW stands behind it."""
+    flags = []
+    usual = os.open
+
+    def keep(path, how, *arguments, **options):
+        flags.append(how)
+        return usual(path, how, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", keep)
+    write(clips, 1)
+    of_files = [how for how in flags if how & os.O_CREAT]
+    assert len(of_files) == 2
+    assert all(how & os.O_EXCL and how & os.O_NOFOLLOW for how in of_files)
+    (of_folder,) = [how for how in flags if how & os.O_DIRECTORY]
+    assert of_folder & os.O_NOFOLLOW
+
+
+def test_closing_leaves_no_descriptor(recorder):
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    recording = recorder()
+    play(recording, RAMP)
+    recording.send(detection(1.0, 1.1))
+    recording.close()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
