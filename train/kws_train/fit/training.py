@@ -192,6 +192,7 @@ def fit(
     start: Path | None = None,
     validate: Recipe | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    quiet: bool = False,
 ) -> architectures.Network:
     """Train what the recipe says; return the model with the weights it ends with.
 
@@ -212,6 +213,8 @@ def fit(
         What the scenes of validation are made by, where that is another.
     callbacks : sequence of keras.callbacks.Callback
         To be called besides those that every training has.
+    quiet : bool
+        Print no line for each epoch.
 
     Raises
     ------
@@ -275,7 +278,7 @@ def fit(
             initial_epoch=len(history),
             epochs=recipe.fit.epochs,
             callbacks=[stop, *_callbacks(run, recipe, history), *callbacks],
-            verbose=1 if sys.stdout.isatty() else 2,
+            verbose=0 if quiet else 1 if sys.stdout.isatty() else 2,
         )
     model.load_weights(_kept(run, recipe))
     if recipe.fit.start_share:
@@ -292,6 +295,7 @@ def fit_stages(
     run: Path,
     start: Path | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    quiet: bool = False,
 ) -> tuple[architectures.Network, Recipe]:
     """Train the stages of a recipe one after another, all but the last in folders of `run`.
 
@@ -307,9 +311,10 @@ def fit_stages(
     for i, stage in enumerate(before, start=1):
         folder = run / f"stage-{i}"
         if not is_finished(folder):
-            fit(stage, data=data, run=folder, start=start, callbacks=callbacks)
+            fit(stage, data=data, run=folder, start=start, callbacks=callbacks, quiet=quiet)
         start = folder
-    return fit(last, data=data, run=run, start=start, callbacks=callbacks), last
+    model = fit(last, data=data, run=run, start=start, callbacks=callbacks, quiet=quiet)
+    return model, last
 
 
 def restore(run: Path) -> tuple[architectures.Network, Recipe]:
