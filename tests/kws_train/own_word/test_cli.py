@@ -88,5 +88,6 @@ def test_a_model_that_is_not_usable_ends_with_exit_code_1(
         tmp_path / "a.tflite",
     )
     assert result.exit_code == code, result.output
+    assert ("in kws.toml:" in result.output) == (code == 0)
     last = result.output.splitlines()[-2:]
     assert any(line.startswith(("Not usable: ", "Works for these")) for line in last)

@@ -147,10 +147,13 @@ def new(
     except KeyboardInterrupt:
         click.echo("interrupted: run the same command again to continue", err=True)
         leave_at_once()
-    click.echo(describe_figures(result.figures, model=out, report=result.report))
     grounds = grounds_of(request, workspace, engines=[one.name for one in engines])
     verdict = judge(result.figures, grounds)
-    click.echo("\n".join(filter(None, ("", verdict.text, verdict.advice))))
+    figures = describe_figures(
+        result.figures, model=out, report=result.report, with_config=verdict.is_usable
+    )
+    click.echo(f"{figures}\n")
+    click.echo("\n".join(filter(None, (verdict.text, verdict.advice))))
     if not verdict.is_usable:
         click.get_current_context().exit(1)
 

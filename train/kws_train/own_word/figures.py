@@ -135,8 +135,10 @@ def confusions(
     return {text: one for text, one in ordered if one[0] >= max(1, _MIN_CONFUSION_RATE * one[1])}
 
 
-def describe_figures(figures: Figures, *, model: Path, report: Path) -> str:
-    """Return a summary of figures, with the lines for kws.toml."""
+def describe_figures(
+    figures: Figures, *, model: Path, report: Path, with_config: bool = True
+) -> str:
+    """Return a summary of figures, by default with the lines for kws.toml."""
     lines = [
         f"{model}: {figures.n_bytes / 1000:.1f} kB, {figures.cpu_ms:.1f} ms of CPU time per second "
         f"of audio on this machine",
@@ -150,6 +152,10 @@ def describe_figures(figures: Figures, *, model: Path, report: Path) -> str:
     lines += [
         f"confused with: {confused or 'none of the tested words'}",
         f"report: {report}",
+    ]
+    if not with_config:
+        return "\n".join(lines)
+    lines += [
         "in kws.toml:",
         "",
         "[model]",
