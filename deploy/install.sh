@@ -10,14 +10,14 @@ Install kws and start it as a service, on Raspberry Pi OS, Debian or Ubuntu. Run
 update kws; the configuration is kept.
 
   --user          Install for the desktop session of this user, with PipeWire or PulseAudio, in
-                  ~/.local/share/kws and ~/.config/kws; needs no root. The default is a system
+                  ~/.local/lib/kws and ~/.config/kws; needs no root. The default is a system
                   service, in /opt/kws and /etc/kws.
   --wyoming       Serve Home Assistant and its satellites instead of microphones: the service
                   kws-wyoming, with its options in /etc/kws/wyoming.env. Not with --user.
   --wheel FILE    Install this wheel of kws instead of the checkout.
   --no-start      Install only; neither enable nor start the service.
   --uninstall     Stop the service and remove the program; keep configuration and recordings.
-  --purge         With --uninstall: also remove configuration and recordings.
+  --purge         With --uninstall: also remove configuration and recordings, and list them.
   --dry-run       Print the steps without running them.
   --help          Show this help.
 
@@ -57,7 +57,8 @@ main() {
 choose_places() {
     if [ $scope = user ]; then
         [ -n "${HOME:-}" ] || fail "HOME must be set for --user. Received: nothing."
-        prefix=$HOME/.local/share/kws
+        prefix=$HOME/.local/lib/kws
+        former=$HOME/.local/share/kws  # of the program once, and of the voices of kws new
         bin=$HOME/.local/bin
         etc=${XDG_CONFIG_HOME:-$HOME/.config}/kws
         units=${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user
@@ -65,7 +66,7 @@ choose_places() {
         runtime=${XDG_RUNTIME_DIR:-/run/user/$(id -u)}
         state=''
     else
-        prefix=/opt/kws bin=/usr/local/bin etc=/etc/kws units=/etc/systemd/system
+        prefix=/opt/kws former='' bin=/usr/local/bin etc=/etc/kws units=/etc/systemd/system
         unit=$here/$service.service runtime=/run state=/var/lib/kws
         umask 022 # the service runs as another user, whatever root's umask is
     fi
@@ -80,6 +81,7 @@ install() {
     make_environment
     install_kws
     install_files
+    if has_former; then remove_program "$former"; fi
     if [ $start = yes ]; then start_service; fi
     finish
 }
@@ -94,16 +96,35 @@ uninstall() {
         if has_manager; then try systemctl_ daemon-reload; fi
     done
     if [ -L "$bin/kws" ]; then run rm -f "$bin/kws"; fi
-    if [ -e "$prefix" ]; then run rm -rf "$prefix"; fi
+    if [ -e "$prefix" ]; then remove_program "$prefix"; fi
+    if has_former; then remove_program "$former"; fi
     if [ $purge = yes ]; then
-        run rm -rf "$etc" "$units/kws.service.d" "$units/kws-wyoming.service.d"
-        if [ -n "$state" ]; then
-            run rm -rf "$state" /var/lib/private/kws "$state-wyoming" /var/lib/private/kws-wyoming
-        fi
+        remove_listed "$etc" "$units/kws.service.d" "$units/kws-wyoming.service.d" \
+            ${state:+"$state" /var/lib/private/kws "$state-wyoming" /var/lib/private/kws-wyoming}
         say "kws is removed, with its configuration and recordings."
     else
         say "kws is removed. Still there: $etc${state:+ and $state}; --purge removes them."
     fi
+}
+
+# Remove what this script made in a folder; files of the user stay.
+remove_program() {
+    for part in bin include lib lib64 share pyvenv.cfg kws.toml.example .gitignore; do
+        if [ -e "$1/$part" ] || [ -L "$1/$part" ]; then run rm -rf "$1/$part"; fi
+    done
+    if [ $dry = yes ]; then return 0; fi
+    left=$(cd "$1" && find . -mindepth 1 -maxdepth 1 | sed 's|^..||' | sort | tr '\n' ' ')
+    if [ -z "$left" ]; then rmdir "$1"; else say "Kept in $1: $left"; fi
+}
+
+# Remove folders, after a list of the files in them.
+remove_listed() {
+    for place in "$@"; do
+        [ -e "$place" ] || continue
+        say "Removing $place:"
+        find "$place" ! -type d -print | sort | sed 's/^/  /'
+        run rm -rf "$place"
+    done
 }
 
 # Checks before any change.
@@ -205,11 +226,12 @@ make_environment() {
             "%d.%d" % sys.version_info[:2] != sys.argv[1])' "$version" 2>/dev/null; then
         return 0
     fi
+    if [ -e "$prefix/pyvenv.cfg" ]; then remove_program "$prefix"; fi
     # 32-bit ARM uses Debian's numpy.
     if [ "$architecture" = armhf ]; then site=--system-site-packages; else site=''; fi
     run mkdir -p "$prefix"
     # shellcheck disable=SC2086  # none or one
-    run "$python" -m venv --clear $site "$prefix"
+    run "$python" -m venv $site "$prefix"
     # Debian 12's pip selects wrong wheels for a 32-bit system under a 64-bit kernel.
     if [ "$architecture" = armhf ]; then pip_ install --upgrade pip; fi
 }
@@ -277,6 +299,8 @@ finish() {
 }
 
 # Shorthands.
+
+has_former() { [ -n "$former" ] && [ -e "$former/pyvenv.cfg" ]; }
 
 has_manager() { [ -d "$runtime/systemd" ] && command -v systemctl >/dev/null; }
 

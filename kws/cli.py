@@ -475,7 +475,7 @@ def record(
 def enroll(
     word: str, recordings: tuple[Path, ...], *, out: Path, backbone: Path | None, name: str | None
 ) -> None:
-    """Make a model of WORD from 3 to 10 recordings of your voice.
+    """Make a model of WORD from 3 recordings or more of your voice.
 
     RECORDINGS are audio files, or folders of them, such as `kws record` makes.
     """

@@ -1,4 +1,4 @@
-"""Enrolment: a model of one speaker's word from 3 to 10 recordings, without training.
+"""Enrolment: a model of one speaker's word from 3 recordings or more, without training.
 
 The bundled backbone turns audio into embeddings; those of the recordings become the templates of a
 `kws.templates.TemplateHead` in the manifest of the new model.
@@ -25,9 +25,9 @@ from kws.names import nfc
 from kws.sources import open_source
 from kws.templates import TemplateHead, pack_vectors, unit_vectors
 
-__all__ = ["FEWEST", "MOST", "Enrolment", "enroll", "recordings_in", "word_span"]
+__all__ = ["FEWEST", "MOST_TEMPLATES", "Enrolment", "enroll", "recordings_in", "word_span"]
 
-FEWEST, MOST = 3, 10
+FEWEST, MOST_TEMPLATES = 3, 10
 _LONGEST_S = 5.0
 _PAD = np.zeros(SAMPLE_RATE_HZ * 2 // 5, np.int16)
 _FEWEST_STEPS = 6
@@ -68,7 +68,8 @@ def enroll(
     ----------
     word : str
     recordings : sequence of Path
-        3 to 10, each of the word alone.
+        Three or more, each of the word alone. Of more than ten, the ten that the others are most
+        alike become templates.
     out : Path
         The .tflite to write.
     backbone : Path, optional
@@ -79,8 +80,8 @@ def enroll(
     Raises
     ------
     ConfigError
-        If the word is no printable text, the backbone gives no embeddings, or fewer than 3 or more
-        than 10 recordings can be used.
+        If the word is no printable text, the backbone gives no embeddings, or fewer than three
+        recordings can be used.
     """
     _check_count(len(recordings), "")
     word = nfc(word)
@@ -91,12 +92,19 @@ def enroll(
     if refused:
         first, reason = next(iter(refused.items()))
         _check_count(len(takes), f" usable of {len(recordings)}: {first} is {reason}")
+    chosen = _most_typical(takes, manifest)
+    templates = {recording: takes[recording] for recording in chosen}
     enrolled = _with_offset(
-        _manifest(manifest, word, takes, name=name or out.stem), background=background_path(path)
+        _manifest(manifest, word, templates, name=name or out.stem),
+        background=background_path(path),
     )
     scores = {
-        recording: _score(take.embeddings, enrolled, without=i)
-        for i, (recording, take) in enumerate(takes.items())
+        recording: _score(
+            take.embeddings,
+            enrolled,
+            without=chosen.index(recording) if recording in templates else None,
+        )
+        for recording, take in takes.items()
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(repack(content, enrolled))
@@ -131,10 +139,10 @@ def word_span(levels: npt.NDArray[np.float32]) -> tuple[int, int]:
 
 
 def _check_count(n: int, which: str) -> None:
-    if not FEWEST <= n <= MOST:
+    if n < FEWEST:
         raise ConfigError(
-            f"A word must be enrolled from {FEWEST} to {MOST} recordings. Received: {n}{which}. "
-            f"Make more with `kws record`, or give fewer."
+            f"A word must be enrolled from {FEWEST} recordings or more. Received: {n}{which}. "
+            f"Make more with `kws record`."
         )
 
 
@@ -197,6 +205,30 @@ def _read(path: Path) -> Samples:
         return np.concatenate([np.zeros(0, np.int16), *source])
 
 
+def _most_typical(takes: dict[Path, _Take], backbone: Manifest) -> list[Path]:
+    """Return the recordings to make templates of: all, or the ten that the others match best."""
+    if len(takes) <= MOST_TEMPLATES:
+        return list(takes)
+    names = tuple(map(str, range(len(takes))))
+    templates = tuple(
+        Template(keyword=name, vectors=pack_vectors(take.template))
+        for name, take in zip(names, takes.values(), strict=True)
+    )
+    head = TemplateHead(
+        replace(backbone.head or Head(), templates=templates),
+        keywords=names,
+        n_values=backbone.embedding or 0,
+    )
+    matches = np.empty((len(takes), len(takes)), np.float32)
+    for i, take in enumerate(takes.values()):
+        head.reset()
+        matches[i] = np.max([head.score(one) for one in take.embeddings], axis=0)
+    np.fill_diagonal(matches, np.nan)
+    order = np.argsort(-np.nanmedian(matches, axis=0), kind="stable")
+    kept = set(order[:MOST_TEMPLATES].tolist())
+    return [recording for i, recording in enumerate(takes) if i in kept]
+
+
 def _levels(frames: npt.NDArray[Any], hop_frames: int) -> npt.NDArray[np.float32]:
     """Return the mean of the features of each step."""
     n = len(frames) // hop_frames
@@ -256,7 +288,9 @@ def _background_peaks(manifest: Manifest, background: Path) -> tuple[list[float]
     return peaks, len(codes) * manifest.call_samples / SAMPLE_RATE_HZ / 3600
 
 
-def _score(embeddings: npt.NDArray[np.float32], manifest: Manifest, *, without: int) -> float:
+def _score(
+    embeddings: npt.NDArray[np.float32], manifest: Manifest, *, without: int | None
+) -> float:
     """Return the highest posterior of a recording under the templates of the others."""
     head = manifest.head or Head()
     others = tuple(one for i, one in enumerate(head.templates) if i != without)

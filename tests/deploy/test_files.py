@@ -219,3 +219,61 @@ def installer(tmp_path):
         )
 
     return run
+
+
+def test_the_program_of_a_user_has_a_folder_apart_from_the_voices(installer):
+    """Voices blocked the installer, and `--uninstall` deleted them."""
+    said = installer("debian", "", "amd64", "x86_64", "3.13").stdout
+    assert "/.local/lib/kws" in said
+    assert "/.local/share/kws" not in said
+
+
+@pytest.fixture
+def uninstall(tmp_path):
+    """Uninstall from a home with a program of today's or of the former place, voices and notes."""
+
+    def run(*options, place):
+        home = tmp_path / "home"
+        program = home / place
+        for name in (
+            "bin/kws",
+            "lib/python3/kws.py",
+            "pyvenv.cfg",
+            "kws.toml.example",
+            "notes.txt",
+        ):
+            (program / name).parent.mkdir(parents=True, exist_ok=True)
+            (program / name).touch()
+        kept = [home / ".local/share/kws/voices/amy.onnx", home / ".config/kws/kws.toml"]
+        for path in kept:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        environment = {"PATH": os.environ["PATH"], "HOME": str(home)}
+        command = ["sh", str(DEPLOY / "install.sh"), "--user", "--uninstall", *options]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        assert done.returncode == 0, done.stderr
+        left = {str(one.relative_to(home)) for one in home.rglob("*") if one.is_file()}
+        return done.stdout, left
+
+    return run
+
+
+@pytest.mark.parametrize("place", [".local/lib/kws", ".local/share/kws"])
+def test_uninstalling_keeps_the_files_of_the_user(uninstall, place):
+    said, left = uninstall(place=place)
+    voices, settings = ".local/share/kws/voices/amy.onnx", ".config/kws/kws.toml"
+    assert left == {f"{place}/notes.txt", voices, settings}
+    assert "notes.txt" in said
+    assert "--purge removes them." in said
+
+
+def test_purging_lists_what_goes_and_keeps_the_voices(uninstall):
+    said, left = uninstall("--purge", place=".local/lib/kws")
+    assert left == {".local/lib/kws/notes.txt", ".local/share/kws/voices/amy.onnx"}
+    assert re.search(
+        r"^Removing \S+/\.config/kws:\n  \S+/\.config/kws/kws\.toml$", said, re.MULTILINE
+    )
+
+
+def test_a_new_environment_is_made_without_clearing_the_folder():
+    assert "--clear" not in (DEPLOY / "install.sh").read_text(encoding="utf-8")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sounds
 
 from kws.commands.demo import load_demo
 from kws.commands.enroll import enroll, recordings_in, word_span
@@ -93,7 +94,7 @@ def test_the_backbone_alone_is_no_bundled_word():
 
 def test_too_few_recordings_are_refused(recordings, tmp_path):
     paths = recordings_in([recordings[0]])
-    with pytest.raises(ConfigError, match=r"from 3 to 10 recordings. Received: 1\. Make more"):
+    with pytest.raises(ConfigError, match=r"from 3 recordings or more. Received: 1\. Make more"):
         enroll("word", paths[:1], tmp_path / "out.tflite")
     empty = write_take(tmp_path, np.zeros(RATE, np.int16), speaker="me")
     with pytest.raises(ConfigError, match=r"Received: 2 usable of 3: .* is empty"):
@@ -156,3 +157,23 @@ def test_the_model_is_named_after_its_file_unless_a_name_is_given(
     out = tmp_path / "anna's.tflite"
     enroll("my word", recordings_in([recordings[0]]), out, name=given)
     assert read_manifest(out)[0].name == name
+
+
+def test_of_many_recordings_the_ten_that_the_others_match_best_are_templates(recordings, tmp_path):
+    """Thirty recordings were refused."""
+    _, cut = recordings
+    many = tmp_path / "many"
+    for i in range(13):
+        at = np.arange(0, len(cut) - 1, 0.94 + 0.01 * i)
+        stretched = np.interp(at, np.arange(len(cut)), cut).astype(np.int16)
+        write_take(many, stretched, speaker=f"s{i:02d}")
+    write_take(many, sounds.voice(0.7), speaker="other")
+    out = tmp_path / "own.tflite"
+    done = enroll("my word", recordings_in([many]), out)
+    assert len(done.scores) + len(done.refused) == 14
+    head = read_manifest(out)[0].head
+    assert len(head.templates) == 10
+    others = [score for path, score in done.scores.items() if "other" not in path.name]
+    assert min(others) > 0.5
+    (other,) = (score for path, score in done.scores.items() if "other" in path.name)
+    assert other < 0.5

@@ -1,6 +1,7 @@
 """Options that `kws new` refuses before it does anything."""
 
 import pytest
+import sounds
 from click.testing import CliRunner
 
 from kws.cli import cli
@@ -63,3 +64,30 @@ def test_an_empty_folder_of_recordings_is_refused(tmp_path, no_programs):
     )
     assert isinstance(result.exception, ConfigError)
     assert "with none" in str(result.exception)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("n_missed", "code"), [(20, 1), (1, 0)])
+def test_a_model_that_is_not_usable_ends_with_exit_code_1(
+    tmp_path, monkeypatch, tensorflow, n_missed, code
+):
+    from kws_train.own_word import pipeline
+    from tests.kws_train.own_word.test_verdict import figures
+
+    (tmp_path / "takes").mkdir()
+    for i in range(3):
+        sounds.write(tmp_path / "takes" / f"{i}.wav", sounds.voice(0.5))
+    made = pipeline.WordModel(tmp_path / "a.tflite", figures(n_missed), tmp_path / "report.html")
+    monkeypatch.setattr(pipeline, "build_word_model", lambda *_, **__: made)
+    result = run(
+        "hey robot",
+        "--recordings",
+        tmp_path / "takes",
+        "--no-voices",
+        "--out",
+        tmp_path / "a.tflite",
+    )
+    assert result.exit_code == code, result.output
+    assert ("in kws.toml:" in result.output) == (code == 0)
+    last = result.output.splitlines()[-2:]
+    assert any(line.startswith(("Not usable: ", "Works for these")) for line in last)

@@ -123,3 +123,21 @@ def test_no_sentence_holds_the_phrase():
     assert held
     assert len(kept) == 200
     assert not any("the" in row.split() for row in kept)
+
+
+@pytest.mark.parametrize("n_voices", [4, 60])
+def test_every_split_has_the_phrase_even_of_few_clips(tmp_path, n_voices):
+    """`--clips 20`, the least, ended in a message of a later stage."""
+    for i in range(20):
+        write(tmp_path / "clips" / "robot" / f"voice{i % n_voices}_nohash_{i}.flac", silence(0.1))
+    for i in range(40):
+        name = f"voice{(i + 20) % n_voices}_nohash_{i}.flac"
+        write(tmp_path / "clips" / f"near_{i % 20}" / name, silence(0.1))
+    split_voices(tmp_path / "clips", tmp_path / "out", words=["robot"])
+    found = {
+        split: len(names(tmp_path / "out" / split / "robot"))
+        for split in ("train", "validation", "test")
+    }
+    assert sum(found.values()) == 20
+    assert min(found.values()) >= 1
+    assert found["train"] >= 14

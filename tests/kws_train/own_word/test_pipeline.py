@@ -72,7 +72,7 @@ def speech(tmp_path):
 
 
 @pytest.mark.slow
-def test_text_becomes_a_model_with_figures_and_a_report(tmp_path, shortened, speech):
+def test_text_becomes_a_model_with_figures_and_a_report(tmp_path, shortened, speech, capfd):
     said: list[str] = []
     request = Request(
         phrases=("hey robot", "Lights out"), speech=(speech,), minutes=1, n_clips=60, small=True
@@ -81,6 +81,8 @@ def test_text_becomes_a_model_with_figures_and_a_report(tmp_path, shortened, spe
     everything = {"out": tmp_path / "robot.tflite", "workspace": workspace}
     everything |= {"engines": [Buzzer()], "cache": tmp_path / "cache"}
     result = build_word_model(request, **everything)
+    assert "loss:" not in capfd.readouterr().out
+    assert any(line.startswith("  epoch 4 of 4: ") for line in said)
 
     manifest, _ = read_manifest(result.model)
     assert manifest.keywords == ("hey_robot", "lights_out")
@@ -114,7 +116,8 @@ def test_text_becomes_a_model_with_figures_and_a_report(tmp_path, shortened, spe
     assert (workspace.run / "model.weights.h5").stat().st_mtime_ns == weights
     assert list((tmp_path / "cache").rglob("*.flac")) == spoken
     assert workspace.exported.stat().st_mtime_ns == exported
-    assert said[-1] == "measuring on held-out words and speech"
+    assert "measuring on held-out words and speech" in said[n_messages:]
+    assert said[-1].startswith("7 of 7, report: ")
     assert not any("calibrating" in line for line in said[n_messages:])
     assert again.figures.points == figures.points
 

@@ -66,6 +66,7 @@ def fit(
     start: Path | None = None,
     validate: Recipe | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    quiet: bool = False,
 ) -> architectures.Network:
     """Train one stage of a recipe; return the model with its final weights.
 
@@ -86,6 +87,8 @@ def fit(
         The recipe of the validation scenes, if another than `recipe`.
     callbacks : sequence of keras.callbacks.Callback
         Called besides those of every training.
+    quiet : bool
+        Print no line for each epoch.
 
     Raises
     ------
@@ -108,7 +111,15 @@ def fit(
     if completed:
         resume(model, run, n_epochs=len(completed))
     own = _callbacks(run, recipe, training, validation, completed=completed)
-    _train(model, recipe, training, validation, completed=completed, callbacks=[*own, *callbacks])
+    _train(
+        model,
+        recipe,
+        training,
+        validation,
+        completed=completed,
+        callbacks=[*own, *callbacks],
+        quiet=quiet,
+    )
 
     _finish(model, recipe, run, initial_weights=initial_weights)
     return model
@@ -121,6 +132,7 @@ def fit_stages(
     run: Path,
     start: Path | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    quiet: bool = False,
 ) -> tuple[architectures.Network, Recipe]:
     """Train the stages of a recipe in turn, all but the last in subfolders of `run`.
 
@@ -136,9 +148,10 @@ def fit_stages(
     for i, stage in enumerate(earlier, start=1):
         folder = run / f"stage-{i}"
         if not is_finished(folder):
-            fit(stage, data=data, run=folder, start=start, callbacks=callbacks)
+            fit(stage, data=data, run=folder, start=start, callbacks=callbacks, quiet=quiet)
         start = folder
-    return fit(last, data=data, run=run, start=start, callbacks=callbacks), last
+    model = fit(last, data=data, run=run, start=start, callbacks=callbacks, quiet=quiet)
+    return model, last
 
 
 def restore(run: Path) -> tuple[architectures.Network, Recipe]:
@@ -366,6 +379,7 @@ def _train(
     *,
     completed: Sequence[float],
     callbacks: Sequence[keras.callbacks.Callback],
+    quiet: bool,
 ) -> None:
     """Run the epochs that are not completed; another process prepares the batches."""
     steps = itertools.count(len(completed) * len(training))
@@ -378,7 +392,7 @@ def _train(
             initial_epoch=len(completed),
             epochs=recipe.fit.epochs,
             callbacks=callbacks,
-            verbose=1 if sys.stdout.isatty() else 2,
+            verbose=0 if quiet else 1 if sys.stdout.isatty() else 2,
         )
 
 

@@ -12,4 +12,6 @@
 - `pretrained`: the network that training starts from.
 - `evaluation`: streams and clips that are held out for the evaluation.
 - `figures`: the figures of a model.
+- `verdict`: ready, for these speakers only or not usable, and what would help.
+- `stages`: which stage of how many, and the time left.
 """

@@ -107,8 +107,8 @@ def new(
     """Train a model of your own phrase from text, recordings or both.
 
     Synthetic voices speak PHRASE and similar phrases, a small network is trained to tell them
-    apart, and a report gives its miss rate and its false alarms per hour. Ctrl-C stops it; the same
-    command resumes.
+    apart, and a report gives its miss rate and its false alarms per hour. It ends in a verdict;
+    the exit code is 1 if the model is not usable. Ctrl-C stops it; the same command resumes.
     """
     from kws.stderr import quiet_stderr
     from kws_train.data.audio_files import audio_files
@@ -142,6 +142,7 @@ def new(
     with quiet_stderr():  # TensorFlow logs while it is imported
         from kws_train.own_word.figures import describe_figures
         from kws_train.own_word.pipeline import build_word_model
+        from kws_train.own_word.verdict import grounds_of, judge
 
     try:
         result = build_word_model(
@@ -157,7 +158,15 @@ def new(
     except KeyboardInterrupt:
         click.echo("interrupted: run the same command again to continue", err=True)
         leave_at_once()
-    click.echo(describe_figures(result.figures, model=out, report=result.report))
+    grounds = grounds_of(request, workspace, engines=[one.name for one in engines])
+    verdict = judge(result.figures, grounds)
+    figures = describe_figures(
+        result.figures, model=out, report=result.report, with_config=verdict.is_usable
+    )
+    click.echo(f"{figures}\n")
+    click.echo("\n".join(filter(None, (verdict.text, verdict.advice))))
+    if not verdict.is_usable:
+        click.get_current_context().exit(1)
 
 
 def _check(phrases: Sequence[str], *, out: Path, recordings: Path | None, no_voices: bool) -> None:
@@ -203,6 +212,7 @@ def _engines(
 
 def _print_plan(request: Any, workspace: Any, engines: Sequence[Any]) -> None:
     """Print what will be done, with which data, and how long it takes."""
+    from kws_train.own_word.verdict import weak_voices_warning
     from kws_train.synth.phrase_check import check_phrase
     from kws_train.synth.phrases import Phrase
     from kws_train.synth.synthesize import seconds_per_clip
@@ -219,6 +229,8 @@ def _print_plan(request: Any, workspace: Any, engines: Sequence[Any]) -> None:
     for kind in ("speech", "noise", "words"):
         folders = ", ".join(map(str, getattr(request, kind))) or "none"
         click.echo(f"{kind}: {folders}", err=True)
+    if warning := weak_voices_warning([one.name for one in engines]):
+        click.echo(f"warning: {warning}", err=True)
     if engines:
         seconds = seconds_per_clip(phrases[0], engines)
         n = round(1.6 * request.n_clips * len(phrases))

@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 _TEST_SHARE = 0.2  # of noise
+_HELD_OUT = ("test", "validation")
 _VOICE_SHARES = (0.1, 0.1)  # of voices, for testing and for validation
 _MIN_VOICES_TO_SPLIT = 20
 _MIN_FILES_TO_SPLIT = 10
@@ -39,21 +40,46 @@ _NOISE_EXPONENTS = {"white": 0.0, "pink": 0.5, "brown": 1.0}  # of 1/f on the am
 _CUT_S = (0.35, 1.1)
 
 
-def split_voices(clips: Path, out: Path) -> None:
+def split_voices(clips: Path, out: Path, *, words: Collection[str] = ()) -> None:
     """Link synthetic clips below `out/train`, `out/validation` and `out/test`, each voice in one.
 
-    With fewer than twenty voices, the clips are split instead of the voices.
+    With fewer than twenty voices, or where a split would lack one of `words`, the clips of each
+    word are split instead of the voices.
+
+    Parameters
+    ----------
+    clips, out : Path
+    words : collection of str
+        The phrases, which every split needs.
     """
     paths = audio_files(clips)
-    by_voice = len({speaker_of(path) for path in paths}) >= _MIN_VOICES_TO_SPLIT
-    names = [speaker_of(path) if by_voice else path.name for path in paths]
-    order = sorted(set(names), key=_hash)
-    n_test, n_validation = (math.ceil(share * len(order)) for share in _VOICE_SHARES)
+    voices = [speaker_of(path) for path in paths]
+    splits = _split_in_order(dict.fromkeys(voices))
+    given = [splits[voice] for voice in voices]
+    held = {(split, path.parent.name) for split, path in zip(given, paths, strict=True)}
+    is_whole = all((split, word) in held for split in ("train", *_HELD_OUT) for word in words)
+    if len(splits) < _MIN_VOICES_TO_SPLIT or not is_whole:
+        given = []
+        for _, clips_of_word in itertools.groupby(paths, key=lambda path: path.parent.name):
+            names = [path.name for path in clips_of_word]
+            of_clip = _split_in_order(names)
+            given += [of_clip[name] for name in names]
+    for split, path in zip(given, paths, strict=True):
+        link(path, out / split / path.parent.name / path.name)
+
+
+def _split_in_order(names: Iterable[str]) -> dict[str, str]:
+    """Return the split of each voice or clip, by hashes; the first are held out."""
+    order = sorted(names, key=_hash)
     splits = dict.fromkeys(order, "train")
-    splits |= dict.fromkeys(order[:n_test], "test")
-    splits |= dict.fromkeys(order[n_test : n_test + n_validation], "validation")
-    for name, path in zip(names, paths, strict=True):
-        link(path, out / splits[name] / path.parent.name / path.name)
+    if len(order) < len(_HELD_OUT) + 1:
+        return splits
+    at = 0
+    for split, share in zip(_HELD_OUT, _VOICE_SHARES, strict=True):
+        n = math.ceil(share * len(order))
+        splits |= dict.fromkeys(order[at : at + n], split)
+        at += n
+    return splits
 
 
 def import_speech(folder: Path, out: Path) -> None:

@@ -138,8 +138,10 @@ def _is_detected(model: Model, path: Path, thresholds: Mapping[str, float]) -> b
     return bool(posterior_trace(model, samples).detections(thresholds))
 
 
-def describe_figures(figures: Figures, *, model: Path, report: Path) -> str:
-    """Return a summary of figures, with the lines for kws.toml."""
+def describe_figures(
+    figures: Figures, *, model: Path, report: Path, with_config: bool = True
+) -> str:
+    """Return a summary of figures, by default with the lines for kws.toml."""
     lines = [
         f"{model}: {figures.n_bytes / 1000:.1f} kB, {figures.cpu_ms:.1f} ms of CPU time per second "
         f"of audio on this machine",
@@ -153,6 +155,10 @@ def describe_figures(figures: Figures, *, model: Path, report: Path) -> str:
     lines += [
         f"confused with: {confused or 'none of the tested words'}",
         f"report: {report}",
+    ]
+    if not with_config:
+        return "\n".join(lines)
+    lines += [
         "in kws.toml:",
         "",
         "[model]",

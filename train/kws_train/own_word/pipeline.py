@@ -41,6 +41,7 @@ from kws_train.own_word.head import (
 from kws_train.own_word.prepare import prepare_audio
 from kws_train.own_word.pretrained import unpack_run
 from kws_train.own_word.recipe import plan_recipe
+from kws_train.own_word.stages import EpochProgress, Stages
 from kws_train.own_word.workspace import Request, Workspace
 from kws_train.recipe import load_recipe
 from kws_train.synth.synthesize import synthesize
@@ -119,17 +120,26 @@ def build_word_model(
             n_jobs=n_jobs,
             seed=request.seed,
         )
+        stages = Stages(_stage_minutes(request), notify=workspace.notify)
+        stages.begin("audio")
         prepare_audio(request, workspace, speak=speak if engines else None)
+        stages.begin("training")
         if request.small:
             with workspace.count_training_time():
                 plan_recipe(request, workspace)
                 train_network(workspace)
+            stages.begin("export")
             export_network(workspace)
         else:
             make_head(request, workspace, vectors=vectors, n_jobs=n_jobs)
+            stages.begin("export")
+        stages.begin("thresholds")
         calibrate_thresholds(request, workspace)
+        stages.begin("evaluation")
         results = score_streams(request, workspace)
+        stages.begin("figures")
         figures = measure_figures(request, workspace, heard=results)
+        stages.begin("report")
         write_word_report(request, workspace, results=results, command=command)
         _write_figures(workspace, figures)  # last: it marks a finished workspace
     _copy_model(workspace.model, out)
@@ -154,7 +164,16 @@ def train_network(workspace: Workspace) -> None:
     """Train the stages of the recipe, from the pretrained network."""
     recipe = load_recipe(workspace.recipe)
     start = unpack_run(workspace.pretrained)
-    fit_stages(recipe, data=workspace.folder, run=workspace.run, start=start)
+    n_epochs = sum(stage.fit.epochs for stage in recipe.stages())
+    progress = EpochProgress(n_epochs, notify=workspace.notify)
+    fit_stages(
+        recipe,
+        data=workspace.folder,
+        run=workspace.run,
+        start=start,
+        callbacks=[progress],
+        quiet=True,
+    )
 
 
 def export_network(workspace: Workspace) -> None:
@@ -209,6 +228,20 @@ def write_word_report(
         results=results,
         command=command,
     )
+
+
+def _stage_minutes(request: Request) -> dict[str, float]:
+    """Return the stages and an estimate of each in minutes; thresholds need most but training."""
+    audio = request.n_clips * len(request.phrases) / 400
+    return {
+        "audio": audio,
+        "training": request.minutes,
+        "export": 0.5,
+        "thresholds": 3,
+        "evaluation": 1,
+        "figures": 0.5,
+        "report": 0.5,
+    }
 
 
 def _find_figures(workspace: Workspace) -> Figures | None:

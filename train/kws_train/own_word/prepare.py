@@ -221,7 +221,7 @@ def _synthesize_phrases(request: Request, workspace: Workspace, speak: Speak) ->
     report = speak(wanted, workspace.synthetic_all)
     workspace.notify(f"  {report.describe()}")
     report.require(texts)
-    split_voices(workspace.synthetic_all, workspace.synthetic)
+    split_voices(workspace.synthetic_all, workspace.synthetic, words=labels_of_request(request))
 
 
 def _synthesize_speech(request: Request, workspace: Workspace, speak: Speak) -> None:

@@ -52,7 +52,7 @@ def seconds_per_scene(recipe: Recipe, *, data: Path, run: Path, start: Path) -> 
         fit=replace(recipe.fit, epochs=3, scenes_per_epoch=n_scenes, validation_scenes=batch),
     )
     watch = _Stopwatch()
-    fit(short, data=data, run=run, start=start, callbacks=[watch])
+    fit(short, data=data, run=run, start=start, callbacks=[watch], quiet=True)
     return watch.last_s / n_scenes
 
 
