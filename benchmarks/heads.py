@@ -1,4 +1,4 @@
-"""CPU time and memory of one head and of ten on the speech embedding, with the gate open and closed.
+"""CPU time and memory of one head and of ten on the speech embedding, gate open and closed.
 
 python benchmarks/heads.py HEAD.tflite
 """
