@@ -185,6 +185,17 @@ def test_the_threshold_of_a_rare_rate_goes_on_from_the_scores_that_were_seen():
         assert np.log(threshold / (1 - threshold)) == pytest.approx(right, abs=0.08)
 
 
+def test_a_tail_that_falls_faster_is_fitted_where_it_falls():
+    mean, n, hours = 0.2, 2000, 100.0
+    odds = 1.5 + mean * -np.log((np.arange(n) + 0.5) / n)
+    many = np.linspace(0.31, 0.8, 20_000)  # of a level that scores hardly go beyond
+    curve = tail(np.concatenate((1 / (1 + np.exp(-odds)), many)), hours=hours)
+    right = 1.5 + mean * np.log(n / (0.5 * hours))
+    fitted = tail_threshold(curve, 0.5, n_tail=500)
+    assert np.log(fitted / (1 - fitted)) == pytest.approx(right, abs=0.05)
+    assert tail_threshold(curve, 0.5) > fitted + 0.02
+
+
 def test_few_false_alarms_say_little_and_none_still_something():
     few, none = tail([0.31, 0.33], hours=0.5), tail([], hours=0.5)
     assert 0.3 < tail_threshold(none, 0.5) < tail_threshold(few, 0.5) < 0.6

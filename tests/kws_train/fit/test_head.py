@@ -84,6 +84,15 @@ def test_of_a_keyword_the_best_output_counts_and_of_others_the_worst(head):
     assert loss == pytest.approx([-(0.2**2) * np.log(0.8), -(0.4**2) * np.log(0.6)], rel=1e-4)
 
 
+def test_averages_of_posteriors_count_as_the_decision_makes_them(head):
+    p = np.array([[0.9, 0.1, 0.5, 0.7]], np.float32)
+    logits = np.log(np.stack([1 - p, p], axis=-1))
+    wanted = np.zeros((1, 4, 2), np.float32)
+    wanted[0, 1:3, 1] = 1  # averages that end there: of 0.9 and 0.1, of 0.1 and 0.5
+    loss = np.asarray(head.pooled_focal_loss(wanted, logits, gamma=1.0, n_smoothing=2))
+    assert loss == pytest.approx([-0.5 * np.log(0.5)], rel=1e-4)
+
+
 def test_windows_hold_the_answer_and_only_it_counts(head):
     known = data(head, n=3)
     known.scenes[:] = np.arange(N_SCENE, dtype=np.float16)[:, None]
@@ -93,7 +102,7 @@ def test_windows_hold_the_answer_and_only_it_counts(head):
     for row, marks, label in zip(x[..., 0], wanted, (0, 1, 1), strict=True):
         assert marks[:, 1 - label].sum() == 0
         counted = row[marks[:, label] > 0].tolist()
-        expected = range(END - 1, END + 7) if label else row[9:].tolist()
+        expected = range(END + 1, END + 7) if label else row[13:].tolist()
         assert counted == list(expected)
 
 

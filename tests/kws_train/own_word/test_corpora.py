@@ -37,6 +37,26 @@ def test_of_many_recordings_whole_ones_are_for_testing(tmp_path):
     }
 
 
+def test_of_a_dozen_speakers_half_train_and_each_of_the_others_has_one_use(tmp_path):
+    for i in range(12):
+        for k in range(2):
+            write(tmp_path / "radio" / f"speaker{i:02d}" / f"{k}.flac", silence(3))
+    import_speech(tmp_path / "radio", tmp_path / "out")
+    speaker = {name: int(name.split("-")[1]) // 2 for name in names(tmp_path / "out")}
+    tested = {speaker[name] for name in names(tmp_path / "out" / "test")}
+    assert tested == {3, 7, 11}
+    validated, trained = (
+        {
+            speaker[name]
+            for name in names(tmp_path / "out" / "train")
+            if is_validation(name.removesuffix(".flac")) == wanted
+        }
+        for wanted in (True, False)
+    )
+    assert validated == {2, 6, 10}
+    assert trained == {0, 1, 4, 5, 8, 9}
+
+
 def test_words_are_linked_but_for_the_phrase_and_test_speakers(tmp_path):
     for word in ("robot", "happy", "_background_noise_"):
         for i in range(60):

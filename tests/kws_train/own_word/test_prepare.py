@@ -4,7 +4,12 @@ import pytest
 
 from kws.errors import ConfigError
 from kws_train.own_word import prepare as preparation
-from kws_train.own_word.prepare import find_speech, n_test_recordings, prepare_audio
+from kws_train.own_word.prepare import (
+    divide_speech,
+    find_speech,
+    n_test_recordings,
+    prepare_audio,
+)
 from kws_train.own_word.workspace import Request, Workspace
 from tests.kws_train.own_word.audio import names, silence, voice, write
 
@@ -51,3 +56,21 @@ def test_without_speech_there_must_be_voices(request_, tmp_path):
     without = Request(phrases=request_.phrases, recordings=request_.recordings)
     with pytest.raises(ConfigError, match="Received: none, and no voice to make it"):
         prepare_audio(without, workspace, speak=None)
+
+
+def test_speakers_of_librispeech_set_thresholds_or_train(tmp_path):
+    corpus = tmp_path / "libri"
+    for speaker in range(100, 116):
+        folder = corpus / str(speaker) / "1"
+        write(folder / f"{speaker}-1-0000.flac", voice(1.0))
+        write(folder / f"{speaker}-1-0001.flac", voice(1.0))
+        said = f"{speaker}-1-0000 GOOD DAY\n{speaker}-1-0001 THE ROBOT\n"
+        (folder / f"{speaker}-1.trans.txt").write_text(said, encoding="utf-8")
+    request = Request(phrases=("Robot",), speech=(corpus,))
+    workspace = Workspace(tmp_path / "work", notify=lambda _: None)
+    divided = divide_speech(request, workspace)
+    speakers = [{path.name[:3] for path in one} for one in (divided.training, divided.thresholds)]
+    assert speakers == [{"100", "101", "102", "104", "105", "106"}, {"103", "107"}]
+    assert all(path.stem.endswith("0000") for path in divided.training), "nobody says the phrase"
+    tested = {path.name[:3] for path in find_speech(request, workspace).test}
+    assert tested == {str(name) for name in range(108, 116)}

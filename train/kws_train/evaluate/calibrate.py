@@ -49,7 +49,11 @@ _PRICES, _N_PRICES = (20.0, 0.002), 180  # of one false alarm by `_false_alarms`
 
 
 def calibrate_manifest(
-    manifest: Manifest, results: StreamResults, *, beyond: bool = False
+    manifest: Manifest,
+    results: StreamResults,
+    *,
+    beyond: bool = False,
+    n_tail: int | None = None,
 ) -> Manifest:
     """Return the manifest with a calibration table measured on tuning streams, with the gate.
 
@@ -66,6 +70,9 @@ def calibrate_manifest(
         True: extrapolate rates that the streams are too short to measure, with an exponential fit
         to the tail of false-alarm scores over their log odds (peaks over threshold, Pickands 1975).
         A rate then holds in each condition, with noise and without, not on their mean.
+    n_tail : int, optional
+        False alarms of each condition that the fit is made to, those of the highest scores; by
+        default all.
 
     Raises
     ------
@@ -78,7 +85,9 @@ def calibrate_manifest(
     if beyond:
         found = [
             (rate, dict.fromkeys(manifest.keywords, round(threshold, 4)))
-            for rate, threshold in _extrapolated(results.by_condition(), streams=results.streams)
+            for rate, threshold in _extrapolated(
+                results.by_condition(), streams=results.streams, n_tail=n_tail
+            )
         ]
     else:
         found = list(_measured(results, hours=hours, n_words=n_words))
@@ -179,18 +188,21 @@ def _false_alarms(results: StreamResults, levels: Array) -> dict[str, Array]:
 
 
 def _extrapolated(
-    curves: Mapping[str, DetCurve], *, streams: Sequence[Stream]
+    curves: Mapping[str, DetCurve], *, streams: Sequence[Stream], n_tail: int | None
 ) -> Iterator[tuple[float, float]]:
     """Yield every rate, and the threshold that meets it in each condition."""
     n_draws = Counter(stream.name for stream in streams)
     for rate in RATES:
         estimates = (
-            tail_threshold(curve, rate, n_draws=n_draws[name]) for name, curve in curves.items()
+            tail_threshold(curve, rate, n_draws=n_draws[name], n_tail=n_tail)
+            for name, curve in curves.items()
         )
         yield rate, max(estimates)
 
 
-def tail_threshold(curve: DetCurve, rate: float, *, n_draws: int = 1) -> float:
+def tail_threshold(
+    curve: DetCurve, rate: float, *, n_draws: int = 1, n_tail: int | None = None
+) -> float:
     """Estimate the threshold of a rate from the scores of all false alarms of a curve.
 
     An exponential fit to the log odds of their scores above the lowest threshold, regularised by
@@ -205,15 +217,20 @@ def tail_threshold(curve: DetCurve, rate: float, *, n_draws: int = 1) -> float:
     n_draws : int
         How many times the curve's streams repeat the same speech in different noise: a false alarm
         in each repetition is one independent observation.
+    n_tail : int, optional
+        Independent false alarms that are fitted, those of the highest scores; by default all.
+        Averages of posteriors saturate: their tail falls faster than what lies below it.
     """
-    odds = np.log(curve.thresholds / np.maximum(1 - curve.thresholds, 1e-6))
     # A word that is detected twice at a high threshold and once at a low one is no false alarm.
     counts = np.minimum.accumulate(curve.n_false) / n_draws
+    first = 0 if n_tail is None else int(np.argmax(counts <= n_tail))
+    thresholds, counts = curve.thresholds[first:], counts[first:]
+    odds = np.log(thresholds / np.maximum(1 - thresholds, 1e-6))
     excess = float(np.sum(counts[1:] * np.diff(odds)))
     mean = (excess + _PRIOR_N_TAIL * _PRIOR_TAIL_MEAN) / (counts[0] + _PRIOR_N_TAIL)
     per_hour = (counts[0] + _PRIOR_N_FALSE) / (curve.hours / n_draws + _PRIOR_HOURS)
     above = mean * np.log(per_hour / rate)
-    return float(np.clip(1 / (1 + np.exp(-odds[0] - above)), curve.thresholds[0], _HIGHEST))
+    return float(np.clip(1 / (1 + np.exp(-odds[0] - above)), thresholds[0], _HIGHEST))
 
 
 def _speech_hours(streams: Sequence[Stream]) -> float:

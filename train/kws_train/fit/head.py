@@ -1,8 +1,8 @@
 """Training of a head on vectors of the speech embedding, in a minute or two on one core.
 
 Batches hold windows of scenes with a keyword, windows of other words, and windows of long speech
-and noise. Of a keyword's window the best output just after its end counts, of any other window the
-worst output (max-pooling, Sun et al. 2016), each with a focal loss. In the second half of the
+and noise. Of a keyword's window the best average just after its end counts, of any other window the
+worst average (max-pooling, Sun et al. 2016), each with a focal loss. In the second half of the
 training a third of the windows are around what the head takes for a keyword so far.
 """
 
@@ -26,7 +26,7 @@ __all__ = ["HeadData", "HeadFit", "pooled_focal_loss", "train_head", "worst_mome
 
 Array: TypeAlias = npt.NDArray[np.float32]
 
-_N_ANSWER = 8  # outputs, from one before the word's end on, of which one has to answer
+_FIRST_ANSWER, _N_ANSWER = 1, 6  # after the word's end; one of so many averages has to answer
 _PIECE = 512  # vectors scored at a time
 
 
@@ -51,6 +51,8 @@ class HeadFit(msgspec.Struct, frozen=True, kw_only=True):
         Moments that are drawn from.
     gamma : float
         Of the focal loss.
+    n_smoothing : int
+        Outputs whose mean posterior counts, as the decision averages them.
     """
 
     epochs: int = 9
@@ -60,10 +62,11 @@ class HeadFit(msgspec.Struct, frozen=True, kw_only=True):
     n_other: int = 192
     window: int = 27
     noise: float = 0.6
-    confusable_share: float = 0.15
+    confusable_share: float = 0.05
     hard_share: float = 1 / 3
     n_hard: int = 1500
     gamma: float = 2.0
+    n_smoothing: int = 4
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,9 @@ def train_head(
     )
     model.compile(
         optimizer=keras.optimizers.Adam(rate),
-        loss=lambda wanted, logits: pooled_focal_loss(wanted, logits, gamma=settings.gamma),
+        loss=lambda wanted, logits: pooled_focal_loss(
+            wanted, logits, gamma=settings.gamma, n_smoothing=settings.n_smoothing
+        ),
     )
     fixed = _validation_windows(validation, settings, n_labels=n_labels)
     result = model.fit(
@@ -137,7 +142,7 @@ def train_head(
     return model
 
 
-def pooled_focal_loss(wanted: Any, logits: Any, *, gamma: float) -> Any:
+def pooled_focal_loss(wanted: Any, logits: Any, *, gamma: float, n_smoothing: int = 1) -> Any:
     """Return the loss of each window.
 
     Parameters
@@ -147,8 +152,13 @@ def pooled_focal_loss(wanted: Any, logits: Any, *, gamma: float) -> Any:
     logits : float32 [shape=(batch, outputs, labels)]
     gamma : float
         A window of probability p has the loss -(1 - p)^gamma log p (Lin et al. 2017).
+    n_smoothing : int
+        Outputs, the one that counts and those before it, whose mean is its probability.
     """
-    log_p = ops.log_softmax(logits)
+    p = ops.softmax(logits)
+    p = sum(p[:, i : i + p.shape[1] - n_smoothing + 1] for i in range(n_smoothing)) / n_smoothing
+    log_p = ops.log(p + 1e-7)
+    wanted = wanted[:, n_smoothing - 1 :]
     label = ops.max(wanted, axis=1)
     counts = ops.max(wanted, axis=2)
     log_right = ops.sum(log_p * label[:, None, :], axis=2)
@@ -262,13 +272,13 @@ def _scene_windows(
     n_labels: int,
 ) -> tuple[Array, Array]:
     """Cut windows out of scenes; of a keyword, the outputs from its end on count, else all."""
-    first_answer = data.word_end - 1
+    first_answer = data.word_end + _FIRST_ANSWER
     starts = np.minimum(first_answer + _N_ANSWER - window + shifts, data.scenes.shape[1] - window)
     rows = starts[:, None] + np.arange(window)
     x = data.scenes[scenes[:, None], rows].astype(np.float32)
     labels = data.labels[scenes]
     answers = (rows >= first_answer) & (rows < first_answer + _N_ANSWER)
-    warm = np.arange(window)[None] >= N_CONTEXT_VECTORS - 4
+    warm = np.arange(window)[None] >= N_CONTEXT_VECTORS
     counts = np.where(labels[:, None] > 0, answers, warm)
     return x, counts[..., None] * np.eye(n_labels, dtype=np.float32)[labels][:, None]
 
@@ -278,7 +288,7 @@ def _background_windows(
 ) -> tuple[Array, Array]:
     rows = ends[:, None] - window + np.arange(window)
     wanted = np.zeros((len(ends), window, n_labels), np.float32)
-    wanted[:, N_CONTEXT_VECTORS - 4 :, 0] = 1
+    wanted[:, N_CONTEXT_VECTORS:, 0] = 1
     return background[rows].astype(np.float32), wanted
 
 

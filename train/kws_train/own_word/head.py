@@ -50,9 +50,11 @@ _SCENES_PER_MINUTE = 300
 _N_SCENES = (600, 6000)  # of keywords; fewest and most
 _MOST_VARIANTS = 20  # of one clip
 _SPEECH_VARIANTS, _NOISE_VARIANTS, _OTHER_VARIANTS = 3, 2, 2
+_WORD_SNR_DB = (-6.0, 25.0)
 _N_AROUND = 600  # utterances to put around words
 _TEMPERATURE = 1.0
 _SMOOTHING_MS, _REFRACTORY_MS = 320, 1000
+_DELAY_MS = 240  # an average over four outputs rises so much later than the last of them
 _N_EXAMPLES = 200
 _N_NOISY_STREAMS = 3
 _VECTORS_PER_NOISE = 375  # 30 s of each recording
@@ -80,10 +82,10 @@ def collect_vectors(
     speech = divide_speech(request, workspace)
     noise = tuple(audio_files(workspace.noise / "train"))
     recipe = _augmentation()
-    alone = Disturbance(recipe, noise)
+    alone = Disturbance(recipe, noise)  # not changed by words, so that it is kept for all of them
     n_around = min(_N_AROUND, len(speech.training))
     around = Disturbance(
-        recipe,
+        msgspec.structs.replace(recipe, snr_db=_WORD_SNR_DB),
         noise,
         tuple(speech.training[i * len(speech.training) // n_around] for i in range(n_around)),
     )
@@ -157,6 +159,7 @@ def export_word_head(request: Request, workspace: Workspace, vectors: WordVector
             threshold=0.8,
             smoothing_ms=_SMOOTHING_MS,
             refractory_ms=_REFRACTORY_MS,
+            delay_ms=_DELAY_MS,
             word_ms=median_word_ms(clips),
         ),
         data=tuple(data_sources(labels, request, workspace)),

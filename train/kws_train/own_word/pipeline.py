@@ -60,6 +60,7 @@ __all__ = [
 
 _N_FRAMES, _TEMPERATURE = 4, 3.0
 _N_NOISY_STREAMS, _TUNING_MINUTES = 6, 40.0
+_N_HEAD_TAIL = 20  # false alarms that the tail of a head is fitted to
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,9 @@ def calibrate_thresholds(request: Request, workspace: Workspace) -> None:
     else:
         streams = head_tuning_streams(request, workspace, snr_db=NOISY_SNR_DB, seed=1)
     results = process_streams(open_model(workspace.exported), streams)
-    manifest = calibrate_manifest(results.manifest, results, beyond=True)
+    manifest = calibrate_manifest(
+        results.manifest, results, beyond=True, n_tail=None if request.small else _N_HEAD_TAIL
+    )
     highest = max(thresholds_at(request.budget, manifest).values())
     decision = replace(manifest.decision, threshold=round(highest, 4))
     write_manifest(workspace.exported, replace(manifest, decision=decision), workspace.model)
