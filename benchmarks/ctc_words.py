@@ -10,11 +10,12 @@ from typing import TypeAlias
 import msgspec
 import numpy as np
 
+from kws.arrays import Samples
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.config import DecisionSettings, GateSettings
 from kws.ctc_decision import greedy, prefix_beam
 from kws.errors import ConfigError
-from kws.features import Features, Samples
+from kws.features import Features
 from kws.manifest import SILENCE
 from kws.model import Model
 from kws.spotter import Spotter

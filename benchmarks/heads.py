@@ -12,9 +12,9 @@ from pathlib import Path
 import click
 import numpy as np
 
+from kws.arrays import Samples
 from kws.commands.bench import recording
 from kws.config import GateSettings
-from kws.features import Samples
 from kws.model import open_model
 from kws.spotter import Spotter
 

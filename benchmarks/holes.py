@@ -24,8 +24,8 @@ import msgspec
 import numpy as np
 import soundfile
 
+from kws.arrays import Samples
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
-from kws.features import Samples
 from kws.manifest import UNKNOWN
 from kws_train.data.align import AlignedUtterance, read_alignment
 from kws_train.data.audio_files import audio_files, read_samples

@@ -19,7 +19,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from kws.audio import SAMPLE_RATE_HZ, Samples
+from kws.arrays import Samples
+from kws.audio import SAMPLE_RATE_HZ
 from kws.matching import LabelledRecording, Word
 from kws_train.data.audio_files import audio_files, read_samples
 from kws_train.data.librispeech import quiet_utterances, speaker_halves

@@ -6,23 +6,20 @@ On the way samples are float32 on the scale of int16, so that 16-bit audio stays
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal, TypeAlias
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from kws.arrays import AnySamples, PcmFrames, Samples
 from kws.channels import ChannelChoice
 from kws.config import Channel
 from kws.errors import AudioError, FormatError
 
 __all__ = [
     "SAMPLE_RATE_HZ",
-    "AnySamples",
     "Converter",
     "Encoding",
-    "Frames",
     "Resampler",
-    "Samples",
     "check_rate",
     "down_mix",
     "from_pcm",
@@ -36,12 +33,6 @@ SAMPLE_RATE_HZ = 16_000
 
 Encoding = Literal["u8", "s16", "s24", "s32", "f32", "f64"]
 """How a sample lies in bytes, little endian."""
-AnySamples: TypeAlias = npt.NDArray[Any] | bytes | bytearray | memoryview
-"""What `to_samples` takes: int16, floats in -1..1, or bytes of s16le [shape=(n,)]."""
-Samples = npt.NDArray[np.int16]
-"""Mono at 16 kHz [shape=(n,)]."""
-Frames = npt.NDArray[np.float32]
-"""On the scale of int16 [shape=(n, n_channels)], or [shape=(n,)] once mixed down."""
 
 _SAMPLE_BYTES: dict[Encoding, int] = {"u8": 1, "s16": 2, "s24": 3, "s32": 4, "f32": 4, "f64": 8}
 _RATES_HZ = range(1_000, 768_001)
@@ -78,7 +69,7 @@ class Converter:
         self._choice = ChannelChoice(channel, rate_hz=rate_hz, name=name)
         self._resampler = None if rate_hz == SAMPLE_RATE_HZ else Resampler(rate_hz)
 
-    def stream(self, blocks: Iterable[Frames]) -> Iterator[Samples]:
+    def stream(self, blocks: Iterable[PcmFrames]) -> Iterator[Samples]:
         """Convert a whole signal; the result does not depend on how it is cut into blocks.
 
         Parameters
@@ -112,7 +103,7 @@ class Converter:
         if failure:
             raise failure
 
-    def _mix(self, blocks: Iterable[Frames]) -> Iterator[Frames]:
+    def _mix(self, blocks: Iterable[PcmFrames]) -> Iterator[PcmFrames]:
         n_before = 0
         for whole in blocks:
             self._check_channel(whole)
@@ -125,7 +116,7 @@ class Converter:
             yield down_mix(block)
             n_before += len(block)
 
-    def _check_channel(self, block: Frames) -> None:
+    def _check_channel(self, block: PcmFrames) -> None:
         if isinstance(self._channel, int) and self._channel >= block.shape[1]:
             raise FormatError(
                 f"`channel` counts from 0 and must be one that the audio has. Received: "
@@ -133,7 +124,7 @@ class Converter:
                 f"`channel` out."
             )
 
-    def _not_finite(self, frame: Frames, *, index: int) -> FormatError:
+    def _not_finite(self, frame: PcmFrames, *, index: int) -> FormatError:
         value = frame[~np.isfinite(frame)][0]
         return FormatError(
             f"Every sample must be a finite number. Received: {value} in {self._name} at sample "
@@ -162,11 +153,11 @@ class Resampler:
             rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32", quality="HQ"
         )
 
-    def process(self, mono: Frames, /) -> Frames:
+    def process(self, mono: PcmFrames, /) -> PcmFrames:
         """Consume float32 [shape=(n,)]; return what is ready at 16 kHz [shape=(m,)]."""
         return self._resample(mono, last=False)
 
-    def flush(self) -> Frames:
+    def flush(self) -> PcmFrames:
         """Return the samples still inside [shape=(m,)] and be ready for another signal."""
         tail = self._resample(np.zeros(0, np.float32), last=True)
         self.reset()
@@ -176,8 +167,8 @@ class Resampler:
         """Forget the samples still inside."""
         self._stream.clear()
 
-    def _resample(self, mono: Frames, *, last: bool) -> Frames:
-        resampled: Frames = self._stream.resample_chunk(mono, last=last)
+    def _resample(self, mono: PcmFrames, *, last: bool) -> PcmFrames:
+        resampled: PcmFrames = self._stream.resample_chunk(mono, last=last)
         return resampled
 
 
@@ -195,7 +186,7 @@ def check_rate(rate_hz: int, *, name: str) -> None:
         )
 
 
-def from_pcm(data: bytes, *, encoding: Encoding, n_channels: int = 1) -> Frames:
+def from_pcm(data: bytes, *, encoding: Encoding, n_channels: int = 1) -> PcmFrames:
     """Decode bytes that hold whole frames.
 
     Parameters
@@ -229,14 +220,14 @@ def from_pcm(data: bytes, *, encoding: Encoding, n_channels: int = 1) -> Frames:
     return scaled.reshape(-1, n_channels)
 
 
-def down_mix(frames: Frames, /) -> Frames:
+def down_mix(frames: PcmFrames, /) -> PcmFrames:
     """Return the mean over channels: float32 [shape=(n, n_channels)] becomes [shape=(n,)]."""
     limited = np.clip(frames, -_LOUDEST, _LOUDEST)
-    mono: Frames = limited[:, 0] if frames.shape[1] == 1 else limited.mean(axis=1)
+    mono: PcmFrames = limited[:, 0] if frames.shape[1] == 1 else limited.mean(axis=1)
     return mono
 
 
-def to_int16(mono: Frames, /) -> Samples:
+def to_int16(mono: PcmFrames, /) -> Samples:
     """Round to the nearest int16, halves to even; what lies beyond full scale saturates."""
     return np.clip(np.rint(mono), -32_768, 32_767).astype(np.int16)
 

@@ -31,7 +31,7 @@ from kws.command_group import (
 from kws.errors import ConfigError, KwsError
 
 if TYPE_CHECKING:
-    from kws.audio import Samples
+    from kws.arrays import Samples
     from kws.logs import LogFormat
 
 __all__ = ["cli", "main"]

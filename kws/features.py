@@ -14,14 +14,13 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
+from kws.arrays import Frames, Samples
 from kws.cepstra import Cepstra, project
 from kws.errors import FormatError
 from kws.manifest import FeatureSettings
 
-__all__ = ["Features", "Frames", "Samples", "mel_filterbank"]
+__all__ = ["Features", "mel_filterbank"]
 
-Samples: TypeAlias = npt.NDArray[np.int16]
-Frames: TypeAlias = npt.NDArray[np.floating[Any]]
 Values: TypeAlias = npt.NDArray[np.float64]
 
 _FULL_SCALE = 32_768

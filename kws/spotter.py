@@ -16,7 +16,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from msgspec.structs import replace
 
-from kws.audio import SAMPLE_RATE_HZ, AnySamples, Samples, to_samples
+from kws.arrays import AnySamples, Samples
+from kws.audio import SAMPLE_RATE_HZ, to_samples
 from kws.config import DecisionSettings, GateSettings, ModelSettings, SourceSettings
 from kws.detector import Detector
 from kws.errors import AudioError, ConfigError, ModelError, did_you_mean

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from kws.live_lines import Part, live_lines
 
 if TYPE_CHECKING:
-    from kws.audio import Samples
+    from kws.arrays import Samples
     from kws.events import Detection
     from kws.spotter import Spotter
 

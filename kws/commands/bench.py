@@ -16,7 +16,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from kws.audio import SAMPLE_RATE_HZ, Samples
+from kws.arrays import Samples
+from kws.audio import SAMPLE_RATE_HZ
 from kws.commands.machine import interpreter_name, machine_name
 from kws.commands.probe import run_probe
 from kws.config import DecisionSettings, GateSettings, SourceSettings

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from kws.audio import SAMPLE_RATE_HZ, Samples
+from kws.arrays import Samples
+from kws.audio import SAMPLE_RATE_HZ
 from kws.config import SourceSettings
 from kws.errors import ConfigError
 from kws.events import NearMiss

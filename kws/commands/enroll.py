@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from msgspec.structs import replace
 
-from kws.audio import SAMPLE_RATE_HZ, Samples
+from kws.arrays import Samples
+from kws.audio import SAMPLE_RATE_HZ
 from kws.audio_files import audio_below, not_audio
 from kws.commands.record import check_take
 from kws.config import SourceSettings

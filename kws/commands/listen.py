@@ -5,7 +5,8 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 
-from kws.audio import SAMPLE_RATE_HZ, Samples
+from kws.arrays import Samples
+from kws.audio import SAMPLE_RATE_HZ
 from kws.errors import AudioError
 from kws.events import Detection, End, Event
 from kws.live_lines import is_live_terminal

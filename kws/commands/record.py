@@ -15,7 +15,8 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from kws.audio import SAMPLE_RATE_HZ, Samples
+from kws.arrays import Samples
+from kws.audio import SAMPLE_RATE_HZ
 from kws.config import GateSettings
 from kws.errors import ConfigError, DeviceError
 from kws.gate import BLOCK_MS, Gate

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import IO, cast
 
-from kws.audio import Samples
+from kws.arrays import Samples
 from kws.command_lines import interpreter_problem
 from kws.errors import ConfigError, DeviceError, FormatError, printable
 from kws.sources.pcm import Layout, read_pcm

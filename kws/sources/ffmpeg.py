@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from kws.audio import Samples
+from kws.arrays import Samples
 from kws.audio_files import ffmpeg_command, needs_ffmpeg, not_audio
 from kws.errors import DeviceError, FormatError
 from kws.sources.command import CommandSource

@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from kws.audio import Samples
+from kws.arrays import Samples
 from kws.config import Channel
 from kws.errors import DeviceError, did_you_mean
 from kws.sources.pcm import Layout, samples_of

@@ -15,7 +15,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from typing import ClassVar
 
-from kws.audio import Samples
+from kws.arrays import Samples
 from kws.errors import ConfigError, DeviceError
 from kws.sources.byte_formats import sniff
 from kws.sources.pcm import Layout, samples_of

@@ -6,11 +6,11 @@ import msgspec
 import numpy as np
 from msgspec.structs import replace
 
+from kws.arrays import Samples
 from kws.audio import (
     SAMPLE_RATE_HZ,
     Converter,
     Encoding,
-    Samples,
     from_pcm,
     sample_bytes,
 )

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kws.audio import SAMPLE_RATE_HZ, Samples, to_int16
+from kws.arrays import Samples
+from kws.audio import SAMPLE_RATE_HZ, to_int16
 from kws.config import SourceSettings
 from kws.errors import AudioError
 from kws.sources.source import Source, chunk_samples, cut

@@ -7,7 +7,8 @@ the noise of a microphone in the quietest room is above it.
 
 import numpy as np
 
-from kws.audio import SAMPLE_RATE_HZ, Samples
+from kws.arrays import Samples
+from kws.audio import SAMPLE_RATE_HZ
 
 __all__ = ["CHECK_MUTED", "SilenceWatch", "is_digital_silence"]
 

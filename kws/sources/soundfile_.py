@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from kws.audio import Converter, Frames, Samples
+from kws.arrays import PcmFrames, Samples
+from kws.audio import Converter
 from kws.config import Channel
 from kws.errors import AudioError, FormatError
 from kws.sources.byte_formats import sniff
@@ -65,7 +66,7 @@ class SoundFileSource(Source):
         self._file.close()
         self._bytes.close()
 
-    def _read_frames(self) -> Iterator[Frames]:
+    def _read_frames(self) -> Iterator[PcmFrames]:
         n_frames = 0
         block = np.empty((_BLOCK_FRAMES, self._file.channels), np.float32)
         reason = None
@@ -80,7 +81,7 @@ class SoundFileSource(Source):
         if reason or not n_frames:
             raise self._broken(reason or "it holds none", n_frames=n_frames)
 
-    def _read_into(self, block: Frames, *, rewind: bool) -> tuple[int, str | None]:
+    def _read_into(self, block: PcmFrames, *, rewind: bool) -> tuple[int, str | None]:
         """Return the number of frames read, and the reason of a failure or None."""
         # A failed read does not return how many frames it decoded: NaN marks the rest.
         block.fill(np.nan)

@@ -11,7 +11,8 @@ from typing import Protocol, Self
 
 import numpy as np
 
-from kws.audio import SAMPLE_RATE_HZ, Samples
+from kws.arrays import Samples
+from kws.audio import SAMPLE_RATE_HZ
 from kws.errors import AudioError
 
 __all__ = [

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import cast
 
-from kws.audio import Samples
+from kws.arrays import Samples
 from kws.errors import AudioError, ConfigError
 from kws.sources.pcm import Layout, read_pcm
 from kws.sources.source import Readable, Source, chunk_samples, cut

@@ -12,7 +12,14 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from kws.audio import Converter, Encoding, Frames, Samples, check_rate, from_pcm, sample_bytes
+from kws.arrays import PcmFrames, Samples
+from kws.audio import (
+    Converter,
+    Encoding,
+    check_rate,
+    from_pcm,
+    sample_bytes,
+)
 from kws.config import Channel
 from kws.errors import AudioError, FormatError
 from kws.sources.source import Readable, Source, chunk_samples, cut, unreadable
@@ -110,7 +117,7 @@ class WavSource(Source):
         is_marked = behind.startswith(b"ID3") or all(0x20 <= byte < 0x7F for byte in behind[:4])
         return len(behind) > _MOST_PADDING_BYTES and not is_marked and any(behind)
 
-    def _read_frames(self) -> Iterator[Frames]:
+    def _read_frames(self) -> Iterator[PcmFrames]:
         n_frames = 0
         for block in read_frames(self._file, self._header, name=self.name):
             n_frames += len(block)
@@ -187,7 +194,7 @@ def read_header(stream: Readable, *, name: str, n_file_bytes: int | None = None)
     return _parse_format(form, n_bytes=None if unknown else size, name=name)
 
 
-def read_frames(stream: Readable, header: WavHeader, *, name: str) -> Iterator[Frames]:
+def read_frames(stream: Readable, header: WavHeader, *, name: str) -> Iterator[PcmFrames]:
     """Yield the samples as float32 [shape=(n, n_channels)] on the scale of int16.
 
     Raises

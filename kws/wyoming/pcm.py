@@ -5,11 +5,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from kws.arrays import Samples
 from kws.audio import (
     SAMPLE_RATE_HZ,
     Encoding,
     Resampler,
-    Samples,
     down_mix,
     from_pcm,
     to_int16,

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kws.audio import SAMPLE_RATE_HZ, Samples
+from kws.arrays import Samples
+from kws.audio import SAMPLE_RATE_HZ
 from kws.sinks.clip_folder import ClipFolder
 
 __all__ = ["Recording", "Recordings"]

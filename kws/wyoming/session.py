@@ -10,7 +10,8 @@ from wyoming.ping import Pong
 from wyoming.wake import Detection as DetectionEvent
 from wyoming.wake import NotDetected
 
-from kws.audio import SAMPLE_RATE_HZ, Samples
+from kws.arrays import Samples
+from kws.audio import SAMPLE_RATE_HZ
 from kws.errors import ConfigError, FormatError, KwsError
 from kws.events import Detection
 from kws.wyoming.catalog import Catalog, Selection

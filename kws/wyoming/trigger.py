@@ -5,7 +5,8 @@ wyoming-openwakeword counts activations: blocks of 80 ms whose score reaches the
 
 import numpy as np
 
-from kws.audio import SAMPLE_RATE_HZ, Samples
+from kws.arrays import Samples
+from kws.audio import SAMPLE_RATE_HZ
 from kws.events import Detection
 from kws.spotter import Spotter
 

@@ -57,7 +57,7 @@ Speed = Annotated[float, Meta(ge=0.25, le=4.0)]
 Semitones = Annotated[float, Meta(ge=-12.0, le=12.0)]
 Voices = Annotated[int, Meta(ge=1, le=64)]
 Size = Annotated[int, Meta(ge=1, le=1024)]
-Frames = Annotated[int, Meta(ge=1, le=256)]
+FrameCount = Annotated[int, Meta(ge=1, le=256)]
 
 
 class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -152,7 +152,7 @@ class GruRecipe(_Architecture, frozen=True, kw_only=True, tag="gru"):
     """Stacked gated recurrent units."""
 
     units: tuple[Size, ...] = (80, 80)
-    stack_frames: Frames = 2
+    stack_frames: FrameCount = 2
     """Frames that are stacked before the first layer."""
 
 
@@ -160,7 +160,7 @@ class LstmRecipe(_Architecture, frozen=True, kw_only=True, tag="lstm"):
     """Stacked long short-term memory layers."""
 
     units: tuple[Size, ...] = (64, 64)
-    stack_frames: Frames = 2
+    stack_frames: FrameCount = 2
 
 
 class DsCnnRecipe(_Architecture, frozen=True, kw_only=True, tag="ds_cnn"):
@@ -168,7 +168,7 @@ class DsCnnRecipe(_Architecture, frozen=True, kw_only=True, tag="ds_cnn"):
 
     channels: Size = 64
     n_blocks: Annotated[int, Meta(ge=0, le=32)] = 4
-    pool_outputs: Frames = 30
+    pool_outputs: FrameCount = 30
     """Outputs of the running average."""
 
 
@@ -177,8 +177,8 @@ class TcResnetRecipe(_Architecture, frozen=True, kw_only=True, tag="tc_resnet"):
 
     channels: tuple[Size, ...] = (16, 24, 32, 48)
     """First layer and residual blocks; each block halves the frame rate."""
-    kernel_frames: Frames = 9
-    pool_outputs: Frames = 8
+    kernel_frames: FrameCount = 9
+    pool_outputs: FrameCount = 8
 
 
 class BcResnetRecipe(_Architecture, frozen=True, kw_only=True, tag="bc_resnet"):
@@ -186,19 +186,19 @@ class BcResnetRecipe(_Architecture, frozen=True, kw_only=True, tag="bc_resnet"):
 
     width: Annotated[float, Meta(gt=0.0, le=8.0)] = 1.0
     """Multiplies all numbers of channels: BC-ResNet-1, -1.5, -2 …"""
-    n_blocks: tuple[Frames, Frames, Frames, Frames] = (2, 2, 4, 4)
-    sub_bands: Frames = 5
+    n_blocks: tuple[FrameCount, FrameCount, FrameCount, FrameCount] = (2, 2, 4, 4)
+    sub_bands: FrameCount = 5
     """Groups of bands of the sub-spectral normalisation; divides the number of bands over 8."""
-    stride_frames: Frames = 2
+    stride_frames: FrameCount = 2
     """Of the first layer; 1 as published, 2 for half the work."""
-    pool_outputs: Frames = 30
+    pool_outputs: FrameCount = 30
 
 
 class _Window(_Architecture, frozen=True, kw_only=True):
     """An architecture that processes a whole window of frames at once."""
 
     window_frames: Annotated[int, Meta(ge=8, le=1024)] = 96
-    hop_frames: Frames = 16
+    hop_frames: FrameCount = 16
     """Frames from one window to the next."""
 
 
@@ -206,8 +206,8 @@ class Conv1dLstmRecipe(_Window, frozen=True, kw_only=True, tag="conv1d_lstm"):
     """1-D convolution, pooling, LSTM, dropout, dense."""
 
     channels: Size = 64
-    kernel_frames: Frames = 5
-    pool_frames: Frames = 4
+    kernel_frames: FrameCount = 5
+    pool_frames: FrameCount = 4
     lstm_units: Size = 64
 
 
@@ -229,7 +229,7 @@ class BilstmRecipe(_Window, frozen=True, kw_only=True, tag="bilstm"):
     """LSTM over the window in both directions."""
 
     units: Size = 48
-    stack_frames: Frames = 4
+    stack_frames: FrameCount = 4
 
 
 StepRecipe: TypeAlias = (

@@ -8,10 +8,10 @@ import numpy as np
 import soundfile
 import soxr
 
+from kws.arrays import Samples
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.audio_files import audio_below, decode, ffmpeg_command, is_for_ffmpeg, not_audio
 from kws.errors import ConfigError, FormatError
-from kws.features import Samples
 
 __all__ = [
     "audio_files",

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kws.arrays import Samples
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.errors import ConfigError
-from kws.features import Samples
 from kws.manifest import UNKNOWN
 from kws_train.data.align import AlignedUtterance, read_alignment
 from kws_train.data.audio_files import audio_files, audio_matching, log_left_out, read_samples

@@ -13,8 +13,8 @@ from typing import TypeAlias
 
 import numpy as np
 
+from kws.arrays import Samples
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
-from kws.features import Samples
 
 __all__ = ["Span", "speech_span"]
 

@@ -14,9 +14,9 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from kws.arrays import Samples
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.errors import ConfigError
-from kws.features import Samples
 from kws.matching import Word
 from kws_train.data.audio_files import audio_files, read_samples, readable
 from kws_train.data.speech_span import Span, speech_span

@@ -12,9 +12,9 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
+from kws.arrays import Samples
 from kws.audio import SAMPLE_RATE_HZ
 from kws.errors import ConfigError
-from kws.features import Samples
 from kws_train.evaluate.clips import Reliability
 from kws_train.evaluate.det import BUDGETS, DetCurve, wilson_interval
 

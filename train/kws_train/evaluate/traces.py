@@ -12,10 +12,10 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from kws.arrays import Samples
 from kws.config import GateSettings
 from kws.decision import Decision
 from kws.events import Detection
-from kws.features import Samples
 from kws.manifest import Manifest
 from kws.model import Model
 from kws.spotter import Spotter

@@ -7,8 +7,9 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from kws.arrays import Samples
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
-from kws.features import Features, Samples
+from kws.features import Features
 from kws_train.data.corpus import load_corpus
 from kws_train.evaluate.clips import classify
 from kws_train.evaluate.plots import draw_confusion, draw_learning, save

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kws.arrays import Samples
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
-from kws.features import Samples
 from kws.matching import TOLERANCE_S
 from kws_train.evaluate.build_stream import Stream
 from kws_train.evaluate.det import match_detections

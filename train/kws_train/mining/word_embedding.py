@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 from msgspec.structs import replace
 
+from kws.arrays import Samples
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
-from kws.features import Features, Samples
+from kws.features import Features
 from kws.manifest import Head
 from kws.model import Model, backbone_path, mean_embeddings, open_model
 from kws.templates import pack_vectors, unit_vectors

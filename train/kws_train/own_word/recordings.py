@@ -6,10 +6,10 @@ from pathlib import Path
 import msgspec
 import soundfile
 
+from kws.arrays import Samples
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.commands.record import TakeCutter, loudest_dbfs
 from kws.errors import ConfigError, FormatError
-from kws.features import Samples
 from kws.names import nfc
 from kws_train.data.audio_files import audio_files, read_samples
 from kws_train.data.speech_span import speech_span

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kws.features import Samples
+from kws.arrays import Samples
 from kws_train.data.corpus import Clip, Corpus, Spoken
 from kws_train.recipe import AugmentRecipe
 from kws_train.scenes import augment

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from kws.arrays import Samples
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
-from kws.features import Samples
 from kws.manifest import UNKNOWN
 from kws_train.data.corpus import Clip, Corpus, Spoken
 from kws_train.data.speech_span import Span, speech_span

@@ -8,9 +8,9 @@ import msgspec
 import numpy as np
 import soundfile
 
+from kws.arrays import Samples
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.errors import KwsError
-from kws.features import Samples
 from kws_train.atomic import replacing
 from kws_train.data.audio_files import read_samples
 from kws_train.synth.clip_checks import Transcriber, trim_silence

@@ -6,10 +6,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from kws.arrays import Samples
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.config import GateSettings
 from kws.errors import ConfigError
-from kws.features import Samples
 from kws.gate import BLOCK_MS, Gate
 from kws_train.optional import load_library
 

@@ -16,6 +16,7 @@ from pocketsphinx import Decoder
 from rich.console import Console
 from rich.progress import track
 
+from kws.arrays import Samples
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.errors import ConfigError
 from kws_train.data.audio_files import audio_files, read_samples, readable
@@ -24,7 +25,6 @@ from kws_train.scenes.augment import stretch as stretched
 
 __all__ = ["PhoneSource", "splice"]
 
-Samples = NDArray[np.int16]
 PhoneSource = tuple[str, str]
 """A word and one of its phones, in ARPAbet: ("stop", "AA")."""
 

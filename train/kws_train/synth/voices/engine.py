@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
+from kws.arrays import Samples
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
-from kws.features import Samples
 
 __all__ = ["Line", "VoiceEngine", "digest_files", "normalize_peak", "pitch_ratio", "raise_pitch"]
 

@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from kws.arrays import Samples
 from kws.errors import ConfigError
-from kws.features import Samples
 from kws_train.optional import load_library
 from kws_train.synth.voices.accents import apply_accent, draw_accent, split_accent
 from kws_train.synth.voices.engine import Line, digest_files, pitch_ratio, raise_pitch

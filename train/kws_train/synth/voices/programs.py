@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from kws.arrays import Samples
 from kws.errors import ConfigError
-from kws.features import Samples
 from kws_train.data.audio_files import read_samples
 from kws_train.synth.voices.engine import Line, normalize_peak, pitch_ratio
 
