@@ -401,7 +401,7 @@ def open_embedding(reference: EmbeddingReference) -> Model:
         raise ModelError(
             f"A head needs the embedding model that it was trained on. Received: a head for "
             f"`{reference.name}`, which does not come with this version of kws "
-            f"({error.strerror}). Update kws, or export the model with `kws export --whole`."
+            f"({error.strerror}). Update kws, or train the head again with this version."
         ) from error
     if digest != reference.sha256:
         raise ModelError(

@@ -168,7 +168,7 @@ def test_a_head_for_an_embedding_that_is_missing_or_another_is_refused(tmp_path,
     message = (
         "A head needs the embedding model that it was trained on. Received: a head for `fake`, "
         "which does not come with this version of kws (No such file or directory). Update kws, or "
-        "export the model with `kws export --whole`."
+        "train the head again with this version."
     )
     with pytest.raises(ModelError, match=f"^{re.escape(message)}$"):
         open_embedding(TAKES)
