@@ -76,7 +76,8 @@ def test_the_installed_command_listens_to_a_file(installed, tmp_path):
     recording = _run(installed / "python", "-c", code, cwd=tmp_path).strip()
     assert Path(recording).is_relative_to(installed.parent)
     printed = _run(installed / "kws", "listen", "--input", recording, "--json", cwd=tmp_path)
-    *detections, end = [json.loads(line) for line in printed.splitlines()]
+    *events, end = [json.loads(line) for line in printed.splitlines()]
+    detections = [event for event in events if event["event"] == "detection"]
     assert end["event"] == "end"
     assert end["detections"] == len(detections) > 0
     assert {event["model"] for event in detections} == {"commands"}

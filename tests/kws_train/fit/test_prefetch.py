@@ -1,7 +1,6 @@
 """Work done beforehand in another process: the same results, and no process that stays behind."""
 
 import itertools
-import multiprocessing
 import os
 import re
 import subprocess
@@ -10,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import forked_children
 
 from kws.errors import FormatError, KwsError
 from kws_train.fit.prefetch import prefetch
@@ -105,7 +105,7 @@ def test_a_process_that_was_killed_is_told_of():
     def use():
         with prefetch(lambda number: number, itertools.count()) as numbers:
             assert next(numbers) == 0
-            for child in multiprocessing.active_children():
+            for child in forked_children():
                 child.kill()
             list(itertools.islice(numbers, 100))
 
@@ -116,7 +116,7 @@ def test_a_process_that_was_killed_is_told_of():
 def test_the_process_ends_with_the_block():
     with prefetch(lambda number: number, itertools.count()) as numbers:
         assert next(numbers) == 0
-        (child,) = multiprocessing.active_children()
+        (child,) = forked_children()
         assert is_running(child.pid)
     assert not is_running(child.pid)
 

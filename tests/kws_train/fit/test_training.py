@@ -2,7 +2,6 @@
 
 import csv
 import json
-import multiprocessing
 import re
 import resource
 import shutil
@@ -11,6 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 import tiny
+from processes import forked_children
 from tiny import RECIPE
 
 from kws.errors import ConfigError, KwsError
@@ -111,9 +111,8 @@ def test_a_training_whose_scenes_cease_says_so_and_goes_on_later(training, data,
     class Cease(training.keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
             if epoch == 1:
-                for child in multiprocessing.active_children():
-                    if isinstance(child, multiprocessing.context.ForkProcess):  # not joblib's
-                        child.kill()
+                for child in forked_children():
+                    child.kill()
 
     with pytest.raises(KwsError, match=r"^The process that prepares batches was killed,"):
         training.fit(changed(epochs=99), data=data, run=tmp_path, callbacks=[Cease()])
