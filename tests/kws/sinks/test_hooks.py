@@ -320,7 +320,7 @@ def test_a_hook_of_another_user_inherits_nothing_from_kws(monkeypatch, tmp_path)
     monkeypatch.setenv("SECRET_TOKEN", "x")
     monkeypatch.setenv("LD_PRELOAD", "/x.so")
     (tmp_path / "awake.wav").write_bytes(b"RIFF")
-    script(tmp_path / "aplay", "#!/bin/sh\n")
+    script(tmp_path / "pw-play", "#!/bin/sh\n")
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     me = pwd.getpwuid(os.geteuid())
     settings = HookSettings(
@@ -348,7 +348,7 @@ def test_a_hook_of_another_user_inherits_nothing_from_kws(monkeypatch, tmp_path)
     monkeypatch.setattr(hooks_module, "ProcessGroup", keep)
     run(settings)
     (player, environment, account), (_, _, of_command) = started
-    assert (player, environment) == ("aplay", expected)
+    assert (player, environment) == ("pw-play", expected)
     assert account == of_command == hook.account
 
 
