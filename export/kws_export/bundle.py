@@ -13,21 +13,19 @@ import keras
 import numpy as np
 
 from kws.errors import ConfigError, ModelError
-from kws.manifest import Manifest, StateTensor, pack
+from kws.manifest import Manifest, pack
 from kws_export.quantize import Quantization, convert
-from kws_export.verify import Agreement, verify
+from kws_export.step import state_tensors
+from kws_export.verify import MIN_AGREEMENT, Agreement, verify
 from kws_train.fit.training import restore
 from kws_train.networks.architectures import Network
 from kws_train.networks.fake_quant import quant_mode
 from kws_train.networks.window_models import Windowed
 from kws_train.recipe import Recipe
 
-__all__ = ["MIN_AGREEMENT", "build_manifest", "export_model", "load_examples"]
+__all__ = ["build_manifest", "export_model", "load_examples"]
 
 log = logging.getLogger("kws_export")
-
-MIN_AGREEMENT = 0.985
-"""Share of outputs at which an exported model has the trained model's most probable label."""
 
 
 def export_model(
@@ -138,17 +136,13 @@ def build_manifest(
             n_frames=model.window_frames,
             **common,
         )
-    states = tuple(
-        StateTensor(input=f"state_{i}", output=f"Identity_{i + 1}", shape=shape)
-        for i, shape in enumerate(model.state_shapes())
-    )
     return Manifest(
         kind="step",
         labels=labels,
         n_frames=n_frames,
         input="frames",
         output="Identity",
-        states=states,
+        states=state_tensors(model),
         **common,
     )
 

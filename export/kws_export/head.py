@@ -9,21 +9,19 @@ import numpy.typing as npt
 from keras import ops
 
 from kws.errors import ModelError
-from kws.manifest import UNKNOWN, DataSource, DecisionDefaults, Manifest, StateTensor, pack
+from kws.manifest import UNKNOWN, DataSource, DecisionDefaults, Manifest, pack
 from kws.model import open_model
 from kws_export.quantize import Quantization, convert
-from kws_export.verify import Agreement, verify
+from kws_export.step import state_tensors
+from kws_export.verify import MIN_AGREEMENT, Agreement, verify
 from kws_train.atomic import replacing
 from kws_train.data.vector_cache import embedding_reference
 from kws_train.networks.architectures import Spotting
 from kws_train.networks.embedding_head import N_CONTEXT_VECTORS
 
-__all__ = ["MIN_AGREEMENT", "export_head", "head_manifest"]
+__all__ = ["export_head", "head_manifest"]
 
 log = logging.getLogger("kws_export")
-
-MIN_AGREEMENT = 0.985
-"""Share of outputs at which the file has the trained head's most probable label."""
 
 
 def export_head(
@@ -116,10 +114,7 @@ def head_manifest(
         hop_frames=1,
         input="frames",
         output="Identity",
-        states=tuple(
-            StateTensor(input=f"state_{i}", output=f"Identity_{i + 1}", shape=shape)
-            for i, shape in enumerate(model.state_shapes())
-        ),
+        states=state_tensors(model),
         quantization=quantization,
         decision=decision,
         takes=takes,

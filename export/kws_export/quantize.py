@@ -14,7 +14,13 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from kws_export.compact import compact
-from kws_export.step import cell_ranges, concrete_step, concrete_window, run_float
+from kws_export.step import (
+    cell_ranges,
+    concrete_step,
+    concrete_window,
+    run_float,
+    state_tensors,
+)
 from kws_train.networks.architectures import Network, Spotting
 from kws_train.networks.fake_quant import quant_ranges
 from kws_train.networks.window_models import Windowed
@@ -73,11 +79,11 @@ def convert(
         _set_quantization(converter, quantization, calls=None if has_ranges else calls)
     if not is_aware:
         return compact(converter.convert())
-    n_states = len(model.state_shapes())
+    states = state_tensors(model)
     return compact(
         converter.convert(),  # the quantiser renames tensors
-        inputs=["frames", *(f"state_{i}" for i in range(n_states))],
-        outputs=["Identity", *(f"Identity_{i + 1}" for i in range(n_states))],
+        inputs=["frames", *(one.input for one in states)],
+        outputs=["Identity", *(one.output for one in states)],
     )
 
 

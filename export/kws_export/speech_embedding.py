@@ -21,9 +21,10 @@ import numpy.typing as npt
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.errors import ConfigError, KwsError, ModelError
 from kws.features import Features
-from kws.manifest import DataSource, Head, Manifest, StateTensor, pack
+from kws.manifest import DataSource, Head, Manifest, pack
 from kws_export.quantize import Quantization, convert
 from kws_export.quantize_embedding import N_FRAMES, build_network, correlations, quantize_aware
+from kws_export.step import state_tensors
 from kws_train.data.audio_files import audio_files, audio_matching, read_samples
 from kws_train.data.librispeech import speaker_halves
 from kws_train.networks.architectures import Spotting
@@ -138,10 +139,7 @@ def step_file(model: Spotting, *, streams: Array, quantization: Quantization = "
         hop_frames=N_FRAMES,
         input="frames",
         output="Identity",
-        states=tuple(
-            StateTensor(input=f"state_{i}", output=f"Identity_{i + 1}", shape=shape)
-            for i, shape in enumerate(model.state_shapes())
-        ),
+        states=state_tensors(model),
         quantization=quantization,
         embedding=N_VALUES,
         context_frames=N_CONTEXT,

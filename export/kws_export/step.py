@@ -15,12 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from kws.manifest import StateTensor
 from kws_train.networks.architectures import Spotting
 from kws_train.networks.fake_quant import quant_mode, quant_ranges
 from kws_train.networks.recurrent import LSTM, Recurrent
 from kws_train.networks.window_models import Windowed
 
-__all__ = ["cell_ranges", "concrete_step", "concrete_window", "run_float"]
+__all__ = ["cell_ranges", "concrete_step", "concrete_window", "run_float", "state_tensors"]
 
 
 def concrete_step(
@@ -46,7 +47,6 @@ def concrete_step(
     """
     if not quant_ranges(model):
         _bound_recurrent_states(model, state_bits, cell_ranges)
-    shapes = model.state_shapes()
 
     def step(frames: Any, *states: Any) -> tuple[Any, ...]:
         posteriors, after = model.step(frames, list(states))
@@ -54,10 +54,21 @@ def concrete_step(
 
     signature = [tf.TensorSpec((1, n_frames, n_features), tf.float32, name="frames")]
     signature += [
-        tf.TensorSpec(shape, tf.float32, name=f"state_{i}") for i, shape in enumerate(shapes)
+        tf.TensorSpec(one.shape, tf.float32, name=one.input) for one in state_tensors(model)
     ]
     with quant_mode(model, "constant" if state_bits == 8 else "off"):
         return tf.function(step, autograph=False).get_concrete_function(*signature)
+
+
+def state_tensors(model: Spotting) -> tuple[StateTensor, ...]:
+    """Return the names and shapes of a step's states, in the order of `concrete_step`.
+
+    TensorFlow names the outputs: `Identity` is the posteriors, `Identity_1` the first state.
+    """
+    return tuple(
+        StateTensor(input=f"state_{i}", output=f"Identity_{i + 1}", shape=shape)
+        for i, shape in enumerate(model.state_shapes())
+    )
 
 
 def run_float(

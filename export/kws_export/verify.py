@@ -16,7 +16,10 @@ import numpy.typing as npt
 from kws.errors import KwsError, ModelError
 from kws.model import open_model
 
-__all__ = ["Agreement", "compare", "verify"]
+__all__ = ["MIN_AGREEMENT", "Agreement", "compare", "verify"]
+
+MIN_AGREEMENT = 0.985
+"""Share of outputs at which an exported model must have the trained model's most probable label."""
 
 _TIMEOUT_S = 600
 

@@ -81,7 +81,8 @@ def test_an_export_that_disagrees_is_refused_and_leaves_no_file(run: Path, tmp_p
 
 
 def test_an_export_that_disagrees_is_written_when_forced(run: Path, tmp_path: Path) -> None:
-    from kws_export.bundle import MIN_AGREEMENT, export_model
+    from kws_export.bundle import export_model
+    from kws_export.verify import MIN_AGREEMENT
 
     out = tmp_path / "tiny.tflite"
     agreement = export_model(run, out, quantization="int8", force=True)
