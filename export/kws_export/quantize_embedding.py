@@ -17,13 +17,13 @@ import tensorflow as tf
 
 from kws.model import open_model
 from kws_train.networks.architectures import Spotting
+from kws_train.networks.blocks import Block
 from kws_train.networks.fake_quant import quant_mode
 from kws_train.networks.speech_embedding import (
     FEATURES,
     LEAST,
     N_WARM_UP,
     SLOPE,
-    Block,
     FrameRange,
     LeakyConvolution,
     embed_whole,

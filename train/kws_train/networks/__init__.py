@@ -4,7 +4,7 @@
 - `layers`: normalisation, reshaping, averaging, classification.
 - `convolution`: causal convolution with batch normalisation and activation.
 - `recurrent`: GRU and LSTM.
-- `blocks`: residual and broadcasted residual blocks, sub-spectral normalisation.
+- `blocks`: layers in turn, residual and broadcasted residual blocks, sub-spectral normalisation.
 - `architectures`: streaming architectures by name, and the model around their layers.
 - `speech_embedding`: the whole speech embedding, for training, with the published weights.
 - `embedding_head`: the head that tells keywords apart in vectors of the speech embedding.

@@ -1,4 +1,4 @@
-"""Blocks of several layers with a sum around them: residual and broadcasted residual."""
+"""Blocks of several layers: in turn, or with a sum around them (residual, broadcasted residual)."""
 
 import math
 from collections.abc import Sequence
@@ -18,10 +18,46 @@ from kws_train.networks.streaming import (
     step_through,
 )
 
-__all__ = ["Broadcast", "Residual", "SubSpectral"]
+__all__ = ["Block", "Broadcast", "Residual", "SubSpectral"]
 
 
-class Residual(Streaming):
+class Block(Streaming):
+    """Layers in turn, which are trained or frozen together by `trainable`."""
+
+    def __init__(self, layers: Sequence[Streaming], **options: Any) -> None:
+        super().__init__(**options)
+        self.layers = list(layers)
+        self.time_stride = math.prod(layer.time_stride for layer in layers)
+
+    def build(self, shape: Shape) -> None:
+        """Build the layers in turn."""
+        for layer in self.layers:
+            layer.build(shape)
+            layer.built = True
+            shape = layer.compute_output_shape(shape)
+
+    def call(self, x: Tensor, training: bool = False) -> Tensor:
+        """Run the layers over (batch, time, bands, channels)."""
+        for layer in self.layers:
+            x = layer(x, training=training)
+        return x
+
+    def compute_output_shape(self, shape: Shape) -> Shape:
+        """Return the shape after the layers."""
+        for layer in self.layers:
+            shape = layer.compute_output_shape(shape)
+        return shape
+
+    def state_shapes(self) -> list[tuple[int, ...]]:
+        """Return the states of all layers."""
+        return [shape for layer in self.layers for shape in layer.state_shapes()]
+
+    def step(self, x: Tensor, states: States) -> tuple[Tensor, States]:
+        """Step through the layers."""
+        return step_through(self.layers, x, states)
+
+
+class Residual(Block):
     """relu(x + layers(x)), or relu(shortcut(x) + layers(x)) where the layers change the shape.
 
     Parameters
@@ -36,41 +72,24 @@ class Residual(Streaming):
     def __init__(
         self, layers: Sequence[Streaming], *, shortcut: Streaming | None = None, **options: Any
     ) -> None:
-        super().__init__(**options)
-        self.layers = list(layers)
+        super().__init__(layers, **options)
         self.shortcut = shortcut
-        self.time_stride = math.prod(layer.time_stride for layer in layers)
 
     def build(self, shape: Shape) -> None:
-        """Build the layers in turn."""
+        """Build the shortcut, then the layers in turn."""
         if self.shortcut:
             self.shortcut.build(shape)
             self.shortcut.built = True
-        for layer in self.layers:
-            layer.build(shape)
-            layer.built = True
-            shape = layer.compute_output_shape(shape)
+        super().build(shape)
 
     def call(self, x: Tensor, training: bool = False) -> Tensor:
         """Add the output of the layers to x."""
-        y = x
-        for layer in self.layers:
-            y = layer(y, training=training)
+        y = super().call(x, training=training)
         return self._add(y, self.shortcut(x, training=training) if self.shortcut else x)
 
-    def compute_output_shape(self, shape: Shape) -> Shape:
-        """Return the shape after the layers."""
-        for layer in self.layers:
-            shape = layer.compute_output_shape(shape)
-        return shape
-
-    def state_shapes(self) -> list[tuple[int, ...]]:
-        """Return the states of all layers."""
-        return [shape for layer in self.layers for shape in layer.state_shapes()]
-
     def step(self, x: Tensor, states: States) -> tuple[Tensor, States]:
-        """Step through the layers."""
-        y, states = step_through(self.layers, x, states)
+        """Step through the layers, and add."""
+        y, states = super().step(x, states)
         return self._add(y, self.shortcut.step(x, [])[0] if self.shortcut else x), states
 
     def _add(self, y: Tensor, x: Tensor) -> Tensor:

@@ -8,9 +8,8 @@ and the outputs, one every 8 frames, are those of the published network for the 
 there. Batch normalisation is folded into the weights.
 """
 
-import math
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,8 +21,9 @@ from keras import ops
 from kws.errors import ConfigError
 from kws.manifest import FeatureSettings
 from kws_train.networks.architectures import Spotting
+from kws_train.networks.blocks import Block
 from kws_train.networks.keras_backend import constants
-from kws_train.networks.streaming import Shape, States, Streaming, Tensor, step_through
+from kws_train.networks.streaming import Shape, States, Streaming, Tensor
 
 __all__ = [
     "FEATURES",
@@ -33,7 +33,6 @@ __all__ = [
     "N_WARM_UP",
     "SLOPE",
     "WEIGHTS",
-    "Block",
     "FrameRange",
     "LeakyConvolution",
     "MaxPool",
@@ -197,42 +196,6 @@ class MaxPool(Streaming):
         """Return the shape after pooling."""
         time = None if shape[1] is None else shape[1] // self.size[0]
         return (shape[0], time, shape[2] // self.size[1], shape[3])
-
-
-class Block(Streaming):
-    """Layers in turn, which are trained or frozen together by `trainable`."""
-
-    def __init__(self, layers: Sequence[Streaming], **options: Any) -> None:
-        super().__init__(**options)
-        self.layers = list(layers)
-        self.time_stride = math.prod(layer.time_stride for layer in layers)
-
-    def build(self, shape: Shape) -> None:
-        """Build the layers in turn."""
-        for layer in self.layers:
-            layer.build(shape)
-            layer.built = True
-            shape = layer.compute_output_shape(shape)
-
-    def call(self, x: Tensor, training: bool = False) -> Tensor:
-        """Run the layers over (batch, time, bands, channels)."""
-        for layer in self.layers:
-            x = layer(x, training=training)
-        return x
-
-    def compute_output_shape(self, shape: Shape) -> Shape:
-        """Return the shape after the layers."""
-        for layer in self.layers:
-            shape = layer.compute_output_shape(shape)
-        return shape
-
-    def state_shapes(self) -> list[tuple[int, ...]]:
-        """Return the states of all layers."""
-        return [shape for layer in self.layers for shape in layer.state_shapes()]
-
-    def step(self, x: Tensor, states: States) -> tuple[Tensor, States]:
-        """Step through the layers."""
-        return step_through(self.layers, x, states)
 
 
 def speech_embedding(
