@@ -2,17 +2,17 @@
 
 import asyncio
 import socket
-import uuid
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from kws.errors import ConfigError
+from kws.names import machine_name
 from kws.wyoming.addresses import Address
 
 if TYPE_CHECKING:
     from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
 
-__all__ = ["Announcement", "default_name"]
+__all__ = ["Announcement"]
 
 SERVICE = "_wyoming._tcp.local."
 _MDNS = ("224.0.0.251", 5353)
@@ -27,7 +27,7 @@ class Announcement:
     address : Address
         A port that other machines reach.
     name : str or None
-        Of this instance; None: `default_name()`.
+        Of this instance; None: that of this machine.
     interfaces : sequence of str or None
         Addresses of the network interfaces to announce on; None: all.
 
@@ -52,7 +52,7 @@ class Announcement:
                 f"Only an address that other machines reach can be announced. Received: {address}. "
                 f"Give --uri tcp://0.0.0.0:10400, or leave out --zeroconf."
             )
-        self.name = name or default_name()
+        self.name = name or machine_name()
         self._address = address
         self._options: dict[str, Any] = {"interfaces": list(interfaces)} if interfaces else {}
         self._zeroconf: AsyncZeroconf | None = None
@@ -95,15 +95,6 @@ class Announcement:
         await self._zeroconf.async_unregister_all_services()
         await self._zeroconf.async_close()
         self._zeroconf = None
-
-
-def default_name() -> str:
-    """Return a name of this machine.
-
-    wyoming-satellite on the same machine takes the bare hardware address, and names of one kind of
-    service must differ.
-    """
-    return f"kws-{uuid.getnode():012x}"
 
 
 def _reachable(host: str) -> str:

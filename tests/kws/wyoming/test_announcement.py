@@ -1,4 +1,5 @@
 import asyncio
+import socket
 import sys
 
 import pytest
@@ -6,8 +7,9 @@ from zeroconf import ServiceStateChange
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncZeroconf
 
 from kws.errors import ConfigError
+from kws.names import machine_name
 from kws.wyoming.addresses import Address
-from kws.wyoming.announcement import Announcement, default_name
+from kws.wyoming.announcement import Announcement
 
 ADDRESS = Address("127.0.0.1", 10_400)
 LOOPBACK = ["127.0.0.1"]
@@ -46,8 +48,13 @@ def test_a_browser_finds_the_service_where_home_assistant_looks():
 
 
 def test_the_default_name_differs_from_that_of_a_satellite_on_the_machine():
-    assert default_name().startswith("kws-")
-    assert len(default_name()) == 16
+    assert machine_name().startswith("kws-")
+    assert len(machine_name()) == 16
+
+
+def test_an_address_that_is_made_up_at_each_start_is_no_name(monkeypatch):
+    monkeypatch.setattr("uuid.getnode", lambda: 0x01_00_00_00_00_00)
+    assert machine_name() == f"kws-{socket.gethostname()}"
 
 
 @pytest.mark.parametrize("address", [Address("127.0.0.1", 1), Address(path="/run/kws.sock")])
