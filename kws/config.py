@@ -28,6 +28,7 @@ __all__ = [
     "HookSettings",
     "ListenerSettings",
     "ModelSettings",
+    "MqttSettings",
     "RecordingSettings",
     "SourceSettings",
     "WyomingSettings",
@@ -68,6 +69,11 @@ class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                     f"`{field.name}` of {type(self).__name__} must be free of NUL characters. "
                     f"Received: {value!r}. Take them out."
                 )
+
+
+def _without_login(url: str) -> str:
+    """Return a URL without the user and password in it."""
+    return re.sub(r"//[^/@]*@", "//…@", url)
 
 
 def _holds_nul(value: Any) -> bool:
@@ -125,11 +131,10 @@ class SourceSettings(_Table, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         super().__post_init__()
         if "://" in self.input and not self.input.startswith(("udp://", "tcp://")):
-            shown = re.sub(r"//[^/@]*@", "//…@", self.input)
             raise ConfigError(
                 f"An `input` that is a URL must be udp://HOST:PORT or tcp://HOST:PORT. Received: "
-                f"{shown}. Decode it: `ffmpeg -i URL -f s16le -ar 16000 -ac 1 - | kws listen -`; "
-                f"in kws.toml, set that ffmpeg line as `command`."
+                f"{_without_login(self.input)}. Decode it: `ffmpeg -i URL -f s16le -ar 16000 -ac 1 "
+                f"- | kws listen -`; in kws.toml, set that ffmpeg line as `command`."
             )
         if isinstance(self.command, str) and (found := shell_operator(self.command)):
             raise ConfigError(
@@ -301,6 +306,76 @@ class WyomingSettings(_Table, frozen=True, kw_only=True):
     """Name in the announcement; None: `kws-` and the hardware address."""
 
 
+class MqttSettings(_Table, frozen=True, kw_only=True):
+    """`[mqtt]`: detections for an MQTT broker, and commands from it."""
+
+    host: Annotated[str, Meta(min_length=1, max_length=253)] | None = None
+    """Name or address of the broker; None: no MQTT."""
+    port: Annotated[int, Meta(ge=1, le=65_535)] | None = None
+    """Port of the broker; None: 1883, or 8883 with TLS."""
+    username: Annotated[str, Meta(min_length=1, max_length=1000)] | None = None
+    """User name; None: no login."""
+    password_file: str | None = None
+    """File with the password; None: the systemd credential `mqtt-password`, if there is one."""
+    tls: bool = False
+    """True encrypts the connection and checks the broker's certificate."""
+    ca_file: str | None = None
+    """Certificates of the authorities that are trusted; None: those of the system."""
+    certificate_file: str | None = None
+    """Certificate of this client, PEM."""
+    key_file: str | None = None
+    """Private key of this client, PEM; None: it is in `certificate_file`."""
+    name: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    """Name of this device, in topics and in Home Assistant; None: `kws-` and the hardware
+    address."""
+    hermes: bool = True
+    """False leaves out the topics of Rhasspy's Hermes protocol."""
+    site_id: Annotated[str, Meta(min_length=1, max_length=64)] = "default"
+    """`siteId` of Hermes messages; each of several sources has its own name instead."""
+    home_assistant: bool = True
+    """False leaves out the discovery by Home Assistant."""
+    discovery_prefix: Annotated[str, Meta(min_length=1, max_length=200)] = "homeassistant"
+    """First part of the discovery topics."""
+    sensor_interval_s: Annotated[float, Meta(ge=1.0, le=86_400.0)] = 30.0
+    """Time between two values of a sensor."""
+    max_queued: Annotated[int, Meta(ge=1, le=100_000)] = 1000
+    """Messages that wait while the broker is away; beyond that new ones are dropped."""
+    max_age_s: Annotated[float, Meta(gt=0.0, le=31_536_000.0)] | None = None
+    """Detections that have waited longer are dropped; None: they are sent however old."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        changed = [one.name for one in fields(self) if getattr(self, one.name) != one.default]
+        if self.host is None and changed:
+            raise ConfigError(
+                f"`host` of [mqtt] must be set where `{changed[0]}` is. Received: none. Set it to "
+                f'the broker, such as `host = "localhost"`, or leave `{changed[0]}` out.'
+            )
+        if not re.fullmatch(r"[^\s/:@]+|[0-9A-Fa-f:.]+", self.host or "none"):
+            raise ConfigError(
+                f"`host` of [mqtt] must be a name or an address alone. Received: "
+                f"{_without_login(self.host or '')}. Set a port as `port`, and `tls = true` for "
+                f"mqtts."
+            )
+        if re.search(r"[+#\s]|^/|//|/$", self.discovery_prefix):
+            raise ConfigError(
+                f"`discovery_prefix` of [mqtt] must be a topic without wildcards, blanks and empty "
+                f"levels. Received: {self.discovery_prefix!r}. Leave it out, unless Home Assistant "
+                f"has another one."
+            )
+        for key, needed in (
+            ("password_file", "username"),
+            ("key_file", "certificate_file"),
+            ("ca_file", "tls"),
+            ("certificate_file", "tls"),
+        ):
+            if getattr(self, key) is not None and not getattr(self, needed):
+                raise ConfigError(
+                    f"`{key}` of [mqtt] needs `{needed}`. Received: `{key}` without it. Set "
+                    f"`{needed}`, or leave `{key}` out."
+                )
+
+
 class Config(_Table, frozen=True, kw_only=True):
     """All tables of kws.toml."""
 
@@ -314,6 +389,7 @@ class Config(_Table, frozen=True, kw_only=True):
     recording: RecordingSettings = RecordingSettings()
     daemon: DaemonSettings = DaemonSettings()
     wyoming: WyomingSettings = msgspec.field(default_factory=WyomingSettings)
+    mqtt: MqttSettings = MqttSettings()
 
     @property
     def every_source(self) -> list[SourceSettings]:

@@ -10,7 +10,7 @@ from kws.config import DecisionSettings
 from kws.errors import ConfigError, did_you_mean
 from kws.manifest import Manifest
 
-__all__ = ["Decision", "Hit", "thresholds_for"]
+__all__ = ["Decision", "Hit", "most_false_alarms_per_hour", "thresholds_for"]
 
 
 class Hit(NamedTuple):
@@ -184,6 +184,34 @@ def thresholds_for(settings: DecisionSettings, manifest: Manifest) -> dict[str, 
         value = manifest.decision.threshold if settings.threshold is None else settings.threshold
         chosen = dict.fromkeys(manifest.keywords, value)
     return chosen | settings.thresholds
+
+
+def most_false_alarms_per_hour(thresholds: Mapping[str, float], manifest: Manifest) -> float | None:
+    """Return the rate of the calibration table that some thresholds do not exceed.
+
+    Parameters
+    ----------
+    thresholds : mapping of str to float
+        For each keyword.
+    manifest : Manifest
+
+    Returns
+    -------
+    float or None
+        The lowest rate whose thresholds, interpolated, are nowhere above the given ones; at least
+        the lowest of the table. None if there is none, or no table.
+    """
+    points = sorted(manifest.calibration, key=lambda point: point.false_alarms_per_hour)
+    log_rates = np.log([point.false_alarms_per_hour for point in points])
+    most: list[float] = []
+    for word in manifest.keywords if points else ():
+        table = [point.thresholds.get(word, manifest.decision.threshold) for point in points]
+        # Where several rates have the same threshold, the lowest counts.
+        levels, first = np.unique(np.minimum.accumulate(table), return_index=True)
+        if thresholds[word] < levels[0]:
+            return None
+        most.append(float(np.interp(thresholds[word], levels, log_rates[first])))
+    return round(float(np.exp(max(most))), 6) if most else None
 
 
 def _chosen(setting: int | None, default: int) -> int:

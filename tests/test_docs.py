@@ -39,6 +39,7 @@ CONFIGURATION = {
     "[recording]": runtime.RecordingSettings,
     "[daemon]": runtime.DaemonSettings,
     "[wyoming]": runtime.WyomingSettings,
+    "[mqtt]": runtime.MqttSettings,
 }
 TRAINING = {
     "Top level": recipes.Recipe,
@@ -108,6 +109,14 @@ def test_links_in_the_docs_lead_somewhere(page):
     links = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
     files = [link for link in links if "://" not in link]
     assert [link for link in files if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_extras_in_the_docs_exist(page):
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    named = re.findall(r"(?:kws|\.)\[([a-z-]+(?:,[a-z-]+)*)\]'", page.read_text(encoding="utf-8"))
+    extras = {extra for one in named for extra in one.split(",")}
+    assert extras <= set(declared["optional-dependencies"])
 
 
 def test_configurations_in_the_docs_are_valid():
@@ -234,6 +243,24 @@ def test_every_service_on_the_page_of_home_assistant_serves_what_it_names(tmp_pa
             named = [rest[i + 1] for i, word in enumerate(rest) if word == "--model"]
             assert [model["name"] for model in models] == named
             service.terminate()
+
+
+@pytest.mark.slow
+def test_the_table_on_the_page_of_home_assistant_has_the_daemon_serve(tmp_path):
+    (text,) = _blocks(ROOT / "docs/home-assistant.md", "toml")
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        port = one.getsockname()[1]
+    (tmp_path / "kws.toml").write_text(
+        text.replace("0.0.0.0:10400", f"127.0.0.1:{port}")
+        + f"[source]\ncommand = 'sleep 60'\n[daemon]\nsocket = '{tmp_path}/kws.sock'\n"
+    )
+    command = [sys.executable, "-m", "kws", "-v", "daemon", "--config", "kws.toml"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as daemon:
+        assert f"The Wyoming service listens on tcp://127.0.0.1:{port}" in daemon.stderr.readline()
+        with socket.create_connection(("127.0.0.1", port), 10) as client:
+            client.sendall(b'{"type": "describe"}\n')
+            assert b'"info"' in client.makefile("rb").readline()
+        daemon.terminate()
 
 
 def test_the_page_of_home_assistant_knows_every_option_of_either_service():

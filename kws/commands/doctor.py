@@ -249,12 +249,13 @@ def _channels_that_cancel(source: "SourceSettings") -> str:
 
 
 def check_config(path: Path) -> Check:
-    """Check kws.toml, its models and its hooks."""
+    """Check kws.toml, its models, its hooks, and the files for its MQTT broker."""
     from kws.config import load_config
     from kws.ctc_decision import phrases_for
     from kws.decision import thresholds_for
     from kws.manifest import read_manifest
     from kws.model import model_path
+    from kws.mqtt.broker import open_broker
     from kws.sinks.hooks import Hooks
 
     names: list[str] = []
@@ -268,9 +269,11 @@ def check_config(path: Path) -> Check:
             keywords += phrases_for(decision, manifest) or manifest.keywords
             names.append(f"model `{manifest.name}`")
         Hooks(config.hooks, keywords=keywords)
+        broker = open_broker(config.mqtt)
     except KwsError as error:
         return Check(path.name, False, str(error), f"edit {path}")
-    return Check(path.name, True, f"{', '.join(names)}, hooks: {len(config.hooks)}")
+    mqtt = f", MQTT: {broker}" if broker else ""
+    return Check(path.name, True, f"{', '.join(names)}, hooks: {len(config.hooks)}{mqtt}")
 
 
 def _live_sources(path: Path) -> "list[SourceSettings]":

@@ -21,5 +21,8 @@
 - `metrics`: the metrics of a snapshot, for Prometheus.
 - `metrics_server`: the HTTP server of the metrics, on the loopback.
 - `wyoming_service`: the Wyoming service of the daemon.
+- `mqtt_service`: detections and sensors to an MQTT broker, requests to mute from it.
+- `muting`: which sources are muted, and by what.
+- `day_total`: the total of what was counted in the last 24 hours.
 - `threads`: long work in a daemon thread.
 """

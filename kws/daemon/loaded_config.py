@@ -6,9 +6,10 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from kws.config import Config, DaemonSettings, SourceSettings, load_config
+from kws.config import Config, DaemonSettings, MqttSettings, SourceSettings, load_config
 from kws.daemon.listeners import Listener, ListenerKey, SourceListeners, listener_keys
 from kws.errors import ConfigError
+from kws.mqtt.broker import Broker, open_broker
 from kws.sinks.clip_recorder import ClipRecorder
 from kws.sinks.hooks import Hooks
 from kws.sources.command import check_command
@@ -29,6 +30,8 @@ class LoadedConfig:
         For each source, by its label.
     hooks : Hooks
     clip_recorder : ClipRecorder
+    broker : Broker or None
+        None: no MQTT.
     """
 
     config: Config
@@ -36,6 +39,7 @@ class LoadedConfig:
     listeners: dict[str, list[Listener]]
     hooks: Hooks
     clip_recorder: ClipRecorder
+    broker: Broker | None = None
 
     @classmethod
     def read(
@@ -65,6 +69,7 @@ class LoadedConfig:
         for settings in config.every_source:
             if settings.command is not None:
                 check_command(settings.command)
+        broker = open_broker(config.mqtt)
         keys = listener_keys(config)
         listeners = {
             source.label: _listeners(source, keys, sources) for source in config.every_source
@@ -88,12 +93,13 @@ class LoadedConfig:
             listeners=listeners,
             hooks=hooks,
             clip_recorder=clip_recorder,
+            broker=broker,
         )
 
 
 def _clip_settings(config: Config) -> Config:
-    """Return the settings that a clip recorder depends on: all but hooks and daemon."""
-    return replace(config, hooks=[], daemon=DaemonSettings())
+    """Return the settings that a clip recorder depends on: all but hooks, daemon and MQTT."""
+    return replace(config, hooks=[], daemon=DaemonSettings(), mqtt=MqttSettings())
 
 
 def _listeners(

@@ -44,6 +44,7 @@ _SOURCE_METRICS: tuple[tuple[str, str, str, Callable[[SourceState], float | None
     ),
     ("gauge", "kws_level_dbfs", "Level of the last audio.", lambda s: s.level_dbfs),
     ("gauge", "kws_gate_open", "1 while a model runs.", lambda s: s.gate_open),
+    ("gauge", "kws_source_muted", "1 while a source is muted.", lambda s: bool(s.muted_by)),
 )
 
 
@@ -90,7 +91,24 @@ def families(snapshot: Snapshot) -> "Iterator[Metric]":
         clips.add_metric(["ok"], recording.n_clips)
         clips.add_metric(["failed"], recording.n_failed)
         yield clips
+    yield from _mqtt_families(snapshot)
     yield from _source_families(snapshot)
+
+
+def _mqtt_families(snapshot: Snapshot) -> "Iterator[Metric]":
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+    if mqtt := snapshot.mqtt:
+        text = "1 while the MQTT broker is connected."
+        yield GaugeMetricFamily("kws_mqtt_connected", text, mqtt.connected)
+        text = "Messages that wait for the MQTT broker."
+        yield GaugeMetricFamily("kws_mqtt_queued", text, mqtt.n_queued)
+        messages = CounterMetricFamily(
+            "kws_mqtt_messages", "MQTT messages of events.", labels=["outcome"]
+        )
+        messages.add_metric(["sent"], mqtt.n_sent)
+        messages.add_metric(["dropped"], mqtt.n_dropped)
+        yield messages
 
 
 def _source_families(snapshot: Snapshot) -> "Iterator[Metric]":

@@ -15,12 +15,14 @@ from kws.daemon.listeners import SourceListeners
 from kws.daemon.snapshot import (
     DetectionCounter,
     LogLine,
+    MqttState,
     RecordingState,
     Snapshot,
     SourceState,
     cpu_seconds,
     rss_mb,
 )
+from kws.daemon.source_supervisor import SourceSupervisor
 from kws.daemon.status_server import StatusServer
 from kws.daemon.status_socket import default_socket
 from kws.errors import ConfigError
@@ -52,6 +54,10 @@ class Monitoring:
         Returns the counts of hooks.
     clips : callable
         Returns the counts of clips; None while recording is off.
+    muted_by : callable
+        Returns what mutes a source.
+    mqtt : callable
+        Returns the state of the MQTT connection; None without a broker.
     """
 
     def __init__(
@@ -61,10 +67,13 @@ class Monitoring:
         sources: Callable[[], Sequence[SourceListeners]],
         hooks: Callable[[], HookCounts],
         clips: Callable[[], ClipCounts | None] = lambda: None,
+        muted_by: Callable[[SourceSupervisor], list[str]] = lambda _: [],
+        mqtt: Callable[[], MqttState | None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._version = version("kws")
         self._sources, self._hooks, self._clips = sources, hooks, clips
+        self._muted_by, self._mqtt = muted_by, mqtt
         self._counter = DetectionCounter()
         self._errors = LastErrors()
         self._status = self._status_server(settings)
@@ -138,12 +147,15 @@ class Monitoring:
             uptime_s=round(self._counter.uptime_s, 3),
             cpu_s=cpu_seconds(),
             rss_mb=rss_mb(),
-            sources=[_state(source) for source in sources],
+            sources=[
+                _state(source, muted_by=self._muted_by(source.supervisor)) for source in sources
+            ],
             models=list(models),
             detections=self._counter.counts(),
             last_detections=list(self._counter.last),
             hooks=asdict(self._hooks()),
             recording=_recording_state(clips) if clips else None,
+            mqtt=self._mqtt(),
             last_errors=self._errors.lines(),
         )
 
@@ -210,7 +222,7 @@ def _recording_state(clips: ClipCounts) -> RecordingState:
     return RecordingState(n_clips=clips.written, n_failed=clips.failed + clips.dropped)
 
 
-def _state(source: SourceListeners) -> SourceState:
+def _state(source: SourceListeners, *, muted_by: list[str]) -> SourceState:
     supervisor, backlog = source.supervisor, source.supervisor.backlog
     return SourceState(
         name=supervisor.label,
@@ -224,5 +236,6 @@ def _state(source: SourceListeners) -> SourceState:
         waiting_s=round(backlog.waiting_s, 3),
         n_overruns=supervisor.n_overruns,
         n_reopened=supervisor.n_reopened,
+        muted_by=muted_by,
         last_error=supervisor.last_error,
     )

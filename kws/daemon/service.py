@@ -24,6 +24,8 @@ from kws.daemon.listeners import SourceListeners
 from kws.daemon.loaded_config import LoadedConfig
 from kws.daemon.log_queue import log_in_thread
 from kws.daemon.monitoring import Monitoring
+from kws.daemon.mqtt_service import MqttService
+from kws.daemon.muting import Muting
 from kws.daemon.source_supervisor import SourceSupervisor, wall_time
 from kws.daemon.systemd import SystemdNotifier
 from kws.daemon.threads import in_thread
@@ -84,15 +86,21 @@ class Daemon:
             signal.signal(signal.SIGHUP, lambda number, _: self._early_hangups.append(number))
         self._loaded = LoadedConfig.read(config)
         self._sources: list[SourceListeners] = []
+        self._delivery = Delivery(self._loaded.hooks, printer=printer)
+        self._muting = Muting(lambda: self._delivery.is_muting)
+        self._mqtt = MqttService(
+            self._muting, sources=lambda: self._sources, on_failure=self._report_failure
+        )
         self._monitoring = Monitoring(
             self._loaded.config.daemon,
             sources=lambda: self._sources,
             hooks=lambda: self._loaded.hooks.counts,
             clips=self._clip_counts,
+            muted_by=self._muted_by,
+            mqtt=self._mqtt.state,
         )
         self._wyoming = WyomingService()
         self._tasks: dict[SourceSupervisor, asyncio.Task[None]] = {}
-        self._delivery = Delivery(self._loaded.hooks, printer=printer)
         self._code: int | None = None
         self._failure: BaseException | None = None
         self._file_failure: AudioError | None = None
@@ -120,7 +128,8 @@ class Daemon:
         await self._monitoring.start()
         await self._start_wyoming()
         self._handle_signals()
-        reloader = asyncio.create_task(self._reload_on_request())
+        tasks = [asyncio.create_task(one) for one in (self._reload_on_request(), self._mqtt.run())]
+        self._mqtt.change(self._loaded)
         for settings in self._loaded.config.every_source:
             self._open(settings, self._loaded)
         self._deliver(StateChange(event="start", time=wall_time()))
@@ -130,7 +139,8 @@ class Daemon:
             await self._process()
         except Exception as error:  # noqa: BLE001  raised again after the shutdown
             self._failure = error
-        reloader.cancel()
+        for task in tasks:
+            task.cancel()
         await self._shut_down()
 
     async def _start_wyoming(self) -> None:
@@ -162,8 +172,7 @@ class Daemon:
         supervisor = source.supervisor
         block = supervisor.take()
         if block is not None:
-            is_muted = self._delivery.is_muting and not supervisor.is_file
-            self._process_block(source, block, is_muted=is_muted)
+            self._process_block(source, block, is_muted=bool(self._muted_by(supervisor)))
         if supervisor.has_ended and not source.is_finished:
             source.is_finished = True
             if supervisor.last_error:
@@ -186,6 +195,12 @@ class Daemon:
         for peak in source.take_peaks():
             self._deliver(peak)
         self._report_failures(source)
+
+    def _muted_by(self, supervisor: SourceSupervisor) -> list[str]:
+        return self._muting.reasons(supervisor.label, is_file=supervisor.is_file)
+
+    def _report_failure(self, detail: str) -> None:
+        self._deliver(StateChange(event="error", time=wall_time(), detail=detail))
 
     def _report_failures(self, source: SourceListeners) -> None:
         """Report the models that have ended by an error of the interpreter."""
@@ -214,6 +229,7 @@ class Daemon:
             )
         self._monitoring.send(event)
         self._loaded.clip_recorder.send(event)
+        self._mqtt.send(event)
         self._delivery.send(event)
 
     def _deliver_change(self, change: StateChange) -> None:
@@ -303,6 +319,7 @@ class Daemon:
             threading.Thread(target=close, name="kws-recording", daemon=True).start()
         if loaded.hooks is not old.hooks:
             self._delivery.replace_hooks(loaded.hooks)
+        self._mqtt.change(loaded)
         await self._switch_sources(loaded)
 
     async def _switch_sources(self, loaded: LoadedConfig) -> None:
@@ -353,10 +370,11 @@ class Daemon:
         )
         reporting = asyncio.create_task(self._monitoring.close())
         leaving = asyncio.create_task(self._wyoming.close())
+        publishing = asyncio.create_task(self._mqtt.close())
         saving = asyncio.create_task(in_thread(self._loaded.clip_recorder.close))
         await asyncio.wait([saving], timeout=_SAVE_S)
-        await asyncio.wait([closing, reporting, leaving, *self._tasks.values()])
-        for task in (closing, reporting, leaving):
+        await asyncio.wait([closing, reporting, leaving, publishing, *self._tasks.values()])
+        for task in (closing, reporting, leaving, publishing):
             task.result()
         self._notifier.close()
 

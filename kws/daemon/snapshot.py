@@ -13,6 +13,7 @@ __all__ = [
     "DetectionCount",
     "DetectionCounter",
     "LogLine",
+    "MqttState",
     "RecordingState",
     "Snapshot",
     "SourceState",
@@ -49,6 +50,8 @@ class SourceState(_State, frozen=True, kw_only=True):
         Number of losses of audio before the daemon received it.
     n_reopened : int
         Number of recoveries after a stall.
+    muted_by : list of str
+        What mutes it now, for people.
     description : str
         Its name, for people.
     last_error : str or None
@@ -64,6 +67,7 @@ class SourceState(_State, frozen=True, kw_only=True):
     waiting_s: float = 0.0
     n_overruns: int = 0
     n_reopened: int = 0
+    muted_by: list[str] = []
     description: str = ""
     last_error: str | None = None
 
@@ -82,6 +86,16 @@ class RecordingState(_State, frozen=True, kw_only=True):
 
     n_clips: int = 0
     n_failed: int = 0
+
+
+class MqttState(_State, frozen=True, kw_only=True):
+    """The connection to the MQTT broker, and messages of events by what became of them."""
+
+    broker: str
+    connected: bool
+    n_sent: int = 0
+    n_queued: int = 0
+    n_dropped: int = 0
 
 
 class LogLine(_State, frozen=True, kw_only=True):
@@ -119,6 +133,8 @@ class Snapshot(_State, frozen=True, kw_only=True):
         Number of runs of hooks by outcome, as in `HookCounts`.
     recording : RecordingState or None
         None while recording is off.
+    mqtt : MqttState or None
+        None without a broker.
     last_errors : list of LogLine
         Warnings and errors, in order of time.
     """
@@ -135,6 +151,7 @@ class Snapshot(_State, frozen=True, kw_only=True):
     last_detections: list[Detection] = []
     hooks: dict[str, int] = {}
     recording: RecordingState | None = None
+    mqtt: MqttState | None = None
     last_errors: list[LogLine] = []
 
     @property

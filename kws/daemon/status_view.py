@@ -58,14 +58,17 @@ def _parts(snapshot: Snapshot, *, ascii_only: bool) -> "Iterator[RenderableType]
     yield ""
     yield _sources(snapshot, ascii_only=ascii_only)
     for source in snapshot.sources:
+        if source.muted_by:
+            yield Text(f"{source.name}: muted by {', '.join(source.muted_by)}", style="red")
         if losses := _losses(source):
             yield Text(f"{source.name}: {losses}")
     if snapshot.detections:
         yield ""
         yield from _detections(snapshot.detections, ascii_only=ascii_only)
-    if sinks := "; ".join(filter(None, (_hooks(snapshot), _recording(snapshot)))):
+    sinks = "; ".join(filter(None, (_hooks(snapshot), _recording(snapshot))))
+    if lines := [line for line in (sinks, _mqtt(snapshot)) if line]:
         yield ""
-        yield Text(sinks)
+        yield from map(Text, lines)
     if snapshot.last_errors:
         yield ""
         yield _errors(snapshot.last_errors[-_N_ERRORS:], now_s=snapshot.time_s)
@@ -131,6 +134,14 @@ def _recording(snapshot: Snapshot) -> str:
     if snapshot.recording is None:
         return ""
     return f"recording: {snapshot.recording.n_clips} clips, {snapshot.recording.n_failed} failed"
+
+
+def _mqtt(snapshot: Snapshot) -> str:
+    if (mqtt := snapshot.mqtt) is None:
+        return ""
+    dropped = f", {mqtt.n_dropped} dropped" if mqtt.n_dropped else ""
+    state = "connected to" if mqtt.connected else "no connection to"
+    return f"MQTT: {state} {mqtt.broker}, {mqtt.n_sent} sent, {mqtt.n_queued} waiting{dropped}"
 
 
 def _table(*columns: str) -> "Table":

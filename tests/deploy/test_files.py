@@ -17,12 +17,14 @@ from kws.config import (
     GateSettings,
     HookSettings,
     ModelSettings,
+    MqttSettings,
     RecordingSettings,
     SourceSettings,
     WyomingSettings,
     load_config,
     parse_config,
 )
+from kws.mqtt.broker import CREDENTIAL
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 EXAMPLE = DEPLOY / "kws.toml"
@@ -35,6 +37,7 @@ TABLES = {
     "recording": RecordingSettings,
     "daemon": DaemonSettings,
     "wyoming": WyomingSettings,
+    "mqtt": MqttSettings,
 }
 OS_RELEASES = {
     "Raspberry Pi OS Bookworm, arm64": ("debian", "", "arm64", "aarch64", "3.11"),
@@ -72,6 +75,21 @@ def test_systemd_knows_every_key_of_a_unit(unit, tmp_path):
     environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd")
+@pytest.mark.parametrize("unknown", ["", "LoadCredentials"])
+def test_systemd_knows_every_key_of_the_drop_ins(unknown, tmp_path):
+    text = (DEPLOY / "kws.service").read_text()
+    path = tmp_path / "kws.service"
+    path.write_text(re.sub(r"^ExecStart=\S+", "ExecStart=/bin/true", text, flags=re.MULTILINE))
+    shutil.copytree(DEPLOY / "dropins", tmp_path / "kws.service.d")
+    with (tmp_path / "kws.service.d/mqtt.conf").open("a") as file:
+        file.write(f"{unknown}=a:b\n" if unknown else "")
+    done = subprocess.run(
+        ["systemd-analyze", "verify", str(path)], capture_output=True, text=True, check=False
+    )
+    assert (unknown in done.stderr) if unknown else (done.stderr == "")
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd")
@@ -158,6 +176,28 @@ def test_a_dry_run_with_wyoming_plans_the_other_service(installer):
     both = installer(*OS_RELEASES["Debian 12"], options=["--wyoming", "--user"])
     assert (both.returncode, both.stdout) == (2, "")
     assert "--wyoming excludes --user. Received: both." in both.stderr
+
+
+def test_a_dry_run_with_mqtt_plans_the_extra_and_the_network(installer):
+    done = installer(*OS_RELEASES["Debian 12"], options=["--mqtt"])
+    assert done.returncode == 0, done.stderr
+    for step in (
+        "kws.whl[mqtt]",
+        "dropins/network.conf /etc/systemd/system/kws.service.d/network.conf",
+        "For a broker with a password, write it to /etc/kws/mqtt-password, and run this again.",
+    ):
+        assert step in done.stdout
+    own = installer(*OS_RELEASES["Debian 12"], options=["--mqtt", "--user"])
+    assert "kws.whl[mqtt]" in own.stdout
+    assert "dropins" not in own.stdout
+    both = installer(*OS_RELEASES["Debian 12"], options=["--mqtt", "--wyoming"])
+    assert (both.returncode, both.stdout) == (2, "")
+    assert "--mqtt excludes --wyoming. Received: both." in both.stderr
+
+
+def test_the_credential_of_the_drop_in_is_that_which_kws_reads():
+    text = (DEPLOY / "dropins/mqtt.conf").read_text()
+    assert re.search(r"^LoadCredential=(.+):", text, re.MULTILINE)[1] == CREDENTIAL
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from kws.config import DecisionSettings
-from kws.decision import Decision, Hit, thresholds_for
+from kws.decision import Decision, Hit, most_false_alarms_per_hour, thresholds_for
 from kws.errors import ConfigError
 from kws.manifest import CalibrationPoint, DecisionDefaults, FeatureSettings, Manifest
+from kws.model import open_model
 
 LABELS = ("_silence_", "_unknown_", "yes", "no")
 
@@ -209,3 +210,36 @@ def test_a_threshold_for_a_word_the_model_does_not_know_is_refused(manifest, nam
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         thresholds_for(DecisionSettings(thresholds={name: 0.5}), manifest)
+
+
+@pytest.mark.parametrize(
+    ("yes", "no", "rate"),
+    [
+        (0.8, 0.6, None),  # `no` is below its threshold at every rate
+        (0.4, 0.7, 1.0),
+        (0.8, 0.7, 0.1),
+        (0.6, 0.9, 10**-0.5),
+        (0.9, 0.9, 0.1),  # at most the lowest rate of the table
+        (0.3, 0.9, None),
+    ],
+)
+def test_the_rate_at_some_thresholds_is_that_which_no_keyword_exceeds(manifest, yes, no, rate):
+    points = (
+        manifest.calibration[0],
+        CalibrationPoint(false_alarms_per_hour=0.1, thresholds={"yes": 0.8, "no": 0.7}),
+    )
+    manifest = msgspec.structs.replace(manifest, calibration=points)
+    found = most_false_alarms_per_hour({"yes": yes, "no": no}, manifest)
+    assert found == (None if rate is None else pytest.approx(rate, rel=1e-4))
+
+
+@pytest.mark.parametrize("budget", [0.1, 0.2, 1.0])
+def test_the_thresholds_of_a_budget_have_its_rate(budget):
+    manifest = open_model("computer").manifest
+    thresholds = thresholds_for(DecisionSettings(false_alarms_per_hour=budget), manifest)
+    assert most_false_alarms_per_hour(thresholds, manifest) == pytest.approx(budget, rel=1e-4)
+
+
+def test_a_model_without_a_table_has_no_rate(manifest):
+    without = msgspec.structs.replace(manifest, calibration=())
+    assert most_false_alarms_per_hour({"yes": 0.5, "no": 0.5}, without) is None

@@ -210,6 +210,15 @@ def test_several_models_are_checked_each_with_its_decision(tmp_path, model):
     assert "Received: `nope`" in doctor.check_config(path).detail
 
 
+def test_the_files_for_a_broker_are_checked(tmp_path, model):
+    path = tmp_path / "kws.toml"
+    text = f"[model]\nname = '{model}'\n[mqtt]\nhost = 'broker'\n"
+    path.write_text(text)
+    assert doctor.check_config(path).detail == "model `small`, hooks: 0, MQTT: broker:1883"
+    path.write_text(f"{text}username = 'kws'\npassword_file = '/none'\n")
+    assert "The password file of [mqtt] must be readable" in doctor.check_config(path).detail
+
+
 @pytest.mark.parametrize(
     ("audio", "ok", "detail", "remedy"),
     [

@@ -2,7 +2,13 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from kws.daemon.metrics import Collector
-from kws.daemon.snapshot import DetectionCount, RecordingState, Snapshot, SourceState
+from kws.daemon.snapshot import (
+    DetectionCount,
+    MqttState,
+    RecordingState,
+    Snapshot,
+    SourceState,
+)
 
 STATE = Snapshot(
     version="1.2",
@@ -24,11 +30,12 @@ STATE = Snapshot(
             n_overruns=7,
             n_reopened=2,
         ),
-        SourceState(name="b", state="stalled", since_s=50.0),
+        SourceState(name="b", state="stalled", since_s=50.0, muted_by=["a hook"]),
     ],
     detections=[DetectionCount(keyword="go", model="a", source="b", n=3)],
     hooks={"ok": 4, "timed_out": 1},
     recording=RecordingState(n_clips=6, n_failed=1),
+    mqtt=MqttState(broker="b:1883", connected=True, n_sent=7, n_queued=2, n_dropped=1),
 )
 
 
@@ -53,6 +60,12 @@ def test_every_figure_of_a_snapshot_is_a_metric():
         ("kws_hook_runs_total", "timed_out"): 1.0,
         ("kws_clips_total", "ok"): 6.0,
         ("kws_clips_total", "failed"): 1.0,
+        ("kws_mqtt_connected",): 1.0,
+        ("kws_mqtt_queued",): 2.0,
+        ("kws_mqtt_messages_total", "sent"): 7.0,
+        ("kws_mqtt_messages_total", "dropped"): 1.0,
+        ("kws_source_muted", 'the "mic"\n'): 0.0,
+        ("kws_source_muted", "b"): 1.0,
         ("kws_audio_seconds_total", 'the "mic"\n'): 30.0,
         ("kws_audio_seconds_total", "b"): 0.0,
         ("kws_audio_dropped_seconds_total", 'the "mic"\n'): 1.5,

@@ -4,7 +4,14 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from kws.daemon.snapshot import DetectionCount, LogLine, RecordingState, Snapshot, SourceState
+from kws.daemon.snapshot import (
+    DetectionCount,
+    LogLine,
+    MqttState,
+    RecordingState,
+    Snapshot,
+    SourceState,
+)
 from kws.daemon.status_view import duration, status_tables
 
 STATE = Snapshot(
@@ -27,6 +34,7 @@ STATE = Snapshot(
             gate_open=False,
             n_reopened=2,
             dropped_s=1.5,
+            muted_by=["a hook", "the switch"],
         ),
     ],
     detections=[
@@ -35,6 +43,7 @@ STATE = Snapshot(
     ],
     hooks={"ok": 4, "timed_out": 1, "failed": 0},
     recording=RecordingState(n_clips=6, n_failed=1),
+    mqtt=MqttState(broker="b:1883", connected=False, n_sent=7, n_queued=2, n_dropped=1),
     last_errors=[LogLine(time_s=40.0, level="error", logger="kws", message="[bold]it broke", n=5)],
 )
 
@@ -57,7 +66,9 @@ def test_all_of_a_snapshot_is_shown():
         "██░░░ -30",
         "\n[red]mic: 1234 overruns\n",
         "\ndoor: reopened 2 times, 1.5 s dropped\n",
+        "\ndoor: muted by a hook, the switch\n",
         "\nhooks: 4 ok, 1 timed out; recording: 6 clips, 1 failed\n",
+        "\nMQTT: no connection to b:1883, 7 sent, 2 waiting, 1 dropped\n",
         "[bold]it broke",
         "1 m ago",
     ):
