@@ -14,6 +14,8 @@ update kws; the configuration is kept.
                   service, in /opt/kws and /etc/kws.
   --wyoming       Serve Home Assistant and its satellites instead of microphones: the service
                   kws-wyoming, with its options in /etc/kws/wyoming.env. Not with --user.
+  --mqtt          Install what [mqtt] in kws.toml needs too, let the system service use the network,
+                  and pass it the password in /etc/kws/mqtt-password, if there is that file.
   --wheel FILE    Install this wheel of kws instead of the checkout.
   --no-start      Install only; neither enable nor start the service.
   --uninstall     Stop the service and remove the program; keep configuration and recordings.
@@ -28,11 +30,12 @@ EOF
 main() {
     here=$(cd "$(dirname "$0")" && pwd)
     scope=system action=install wheel='' start=yes purge=no dry=no
-    service=kws extras=''
+    service=kws extras='' mqtt=no
     while [ $# -gt 0 ]; do
         case $1 in
             --user) scope=user ;;
             --wyoming) service=kws-wyoming extras='[wyoming,zeroconf]' ;;
+            --mqtt) mqtt=yes ;;
             --wheel)
                 [ $# -gt 1 ] || fail "--wheel must be followed by a file. Received: nothing."
                 wheel=$2
@@ -50,6 +53,9 @@ main() {
         fail "--purge needs --uninstall. Received: --purge alone."
     [ $scope = system ] || [ $service = kws ] ||
         fail "--wyoming excludes --user. Received: both. For one user, run 'kws wyoming'."
+    [ $mqtt = no ] || [ $service = kws ] ||
+        fail "--mqtt excludes --wyoming. Received: both. Install one after the other."
+    if [ $mqtt = yes ]; then extras='[mqtt]'; fi
     choose_places
     $action
 }
@@ -266,8 +272,20 @@ install_files() {
     if [ $service = kws-wyoming ] && [ ! -e "$etc/wyoming.env" ]; then
         run cp "$here/wyoming.env" "$etc/wyoming.env"
     fi
+    if [ $mqtt = yes ] && [ $scope = system ]; then install_dropins; fi
     run cp "$unit" "$units/$service.service"
     if [ $dry = no ]; then chmod 644 "$units/$service.service"; fi
+}
+
+# Without the password's file, the service would not start.
+install_dropins() {
+    run mkdir -p "$units/kws.service.d"
+    run cp "$here/dropins/network.conf" "$units/kws.service.d/network.conf"
+    if [ -e "$etc/mqtt-password" ]; then
+        run cp "$here/dropins/mqtt.conf" "$units/kws.service.d/mqtt.conf"
+    else
+        say "For a broker with a password, write it to $etc/mqtt-password, and run this again."
+    fi
 }
 
 start_service() {
