@@ -46,6 +46,7 @@ QEMU = {"arm64": "aarch64", "armhf": "arm"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Markers tell 32-bit ARM apart from this machine, whose choice is that of 64-bit ARM too.
 WHEELS = [one for one in PROJECT["dependencies"] if "platform_machine ==" not in one]
+WHEELS += PROJECT["optional-dependencies"]["mqtt"]
 STATE = f"{zlib.crc32(repr(WHEELS).encode()):08x}"
 TOOLS = ("pip", "setuptools>=77", "wheel")
 
@@ -285,7 +286,8 @@ def _download(folder, architecture, root):
         _pip("download", "--dest", folder, *chosen, *WHEELS)
         return
     _pip("download", "--no-deps", "--dest", folder, *chosen, "tflite-runtime")
-    _pip("download", "--dest", folder, *chosen, "click", "rich")
+    extras = PROJECT["optional-dependencies"]["mqtt"]
+    _pip("download", "--dest", folder, *chosen, "click", "rich", *extras)
     _cross_compile(folder, root, "msgspec", "webrtcvad-wheels")
 
 
