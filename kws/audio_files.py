@@ -15,6 +15,7 @@ __all__ = [
     "audio_below",
     "decode",
     "ffmpeg_command",
+    "ffmpeg_reads",
     "is_for_ffmpeg",
     "needs_ffmpeg",
     "not_audio",
@@ -29,6 +30,7 @@ FFMPEG_SUFFIXES = (
     ".webm", ".wma",
 )  # fmt: skip
 """Files with these endings need ffmpeg."""
+_PROBE_S = 0.1
 AUDIO_SUFFIXES = tuple(sorted(_SNDFILE_SUFFIXES + FFMPEG_SUFFIXES))
 """Files with these endings, in upper or lower case, are audio."""
 
@@ -65,29 +67,28 @@ def ffmpeg_command(
     *,
     start_s: float = 0.0,
     length_s: float | None = None,
-    channel: int | None = None,
+    keep_channels: bool = False,
 ) -> list[str] | None:
-    """Return the command that decodes a file to s16le, mono, 16 kHz; None if ffmpeg is missing.
+    """Return the command that decodes a file to 16 kHz s16le; None if ffmpeg is missing.
 
     Parameters
     ----------
     path : Path
     start_s, length_s : float
         The part to decode; None is to the end.
-    channel : int or None
-        The one to use, counted from 0; None is the mean of all.
+    keep_channels : bool
+        Write a WAV of all channels in place of the raw mean of them.
     """
     program = shutil.which("ffmpeg")
     if program is None:
         return None
     part = [] if length_s is None else ["-t", f"{length_s:.6f}"]
-    mix = [] if channel is None else ["-af", f"pan=mono|c0=c{channel}"]
+    form = ["-f", "wav", "-c:a", "pcm_s16le"] if keep_channels else ["-f", "s16le", "-ac", "1"]
     # A file may name others, on the network, too: only files are followed.
     return [
         program, "-v", "error", "-nostdin", "-protocol_whitelist", "file,pipe",
         *(["-ss", f"{start_s:.6f}"] if start_s else []),
-        "-i", f"file:{path.absolute()}", *part, "-vn", *mix,
-        "-f", "s16le", "-ar", "16000", "-ac", "1", "-",
+        "-i", f"file:{path.absolute()}", *part, "-vn", *form, "-ar", "16000", "-",
     ]  # fmt: skip
 
 
@@ -109,6 +110,19 @@ def decode(path: Path, *, start_s: float = 0.0, length_s: float | None = None) -
     if done.returncode:
         raise not_audio(path, _last_line(done.stderr))
     return done.stdout
+
+
+def ffmpeg_reads(path: Path) -> bool:
+    """Return whether ffmpeg reads a file that libsndfile fails on, such as an M4A named .wav.
+
+    Every command decides it here.
+    """
+    if not path.is_file() or not path.stat().st_size:
+        return False
+    try:
+        return bool(decode(path, length_s=_PROBE_S))
+    except FormatError:
+        return False
 
 
 def needs_ffmpeg(path: Path) -> FormatError:

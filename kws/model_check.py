@@ -3,18 +3,15 @@
 Interpreters are C++ and trust the numbers in a file: of 12,000 files with some bytes changed, 26
 ended LiteRT 2.3 with SIGABRT or SIGSEGV in `allocate_tensors`. No check in Python finds them all.
 The subprocess reads the operators, builds the features and runs both on noise, full scale and
-silence within limits of memory and time. The model needs no more memory afterwards: the size of
-its tensors does not depend on audio.
+silence within limits of memory and time, which the kernel enforces. The model needs no more memory
+afterwards: the size of its tensors does not depend on audio.
 
 `python -m kws.model_check MODEL N_THREADS PARENT` is the subprocess; it prints the error in the
 file, and ends with the process of number PARENT.
 """
 
-import contextlib
-import ctypes
 import functools
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -30,19 +27,18 @@ from kws.features import Features
 from kws.manifest import FeatureSettings, Manifest, read_manifest
 from kws.model import Model, bundled_models, model_path, open_embedding, open_model
 from kws.operators import check_operators
+from kws.process_limits import end_with, limit_cpu, limit_memory, no_core, peak_mb
 
-__all__ = ["check_features", "check_model", "main", "open_bounded"]
+__all__ = ["check_features", "check_model", "limit_check", "main", "open_bounded"]
 
-_MOST_MB = 128.0
+_MOST_MB = 80.0  # 150 MB with the interpreter's libraries
 _MOST_PRODUCTS = 1 << 20  # of a frame
 _MOST_PRODUCTS_PER_S = 100_000_000
 _MOST_CALL_S = 10.0
-_MEMORY_BYTES = 2 << 30
 _CPU_S, _WALL_S = 5, 60
 _START_CPU_S = 30
 _TRIAL_S = 1.0  # of each signal
 _FULL_SCALE = 32_767
-_SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
 
 _Samples = npt.NDArray[np.int16]
 
@@ -55,7 +51,7 @@ def check_model(path: Path, *, n_threads: int = 1) -> None:
     Raises
     ------
     ModelError
-        If the model is invalid, crashes the subprocess, needs more than 128 MiB of memory or 5 s of
+        If the model is invalid, crashes the subprocess, needs more than 80 MiB of memory or 5 s of
         CPU time, is slower than real time, or has a step whose cost depends on the audio.
     """
     if path in bundled_models().values():
@@ -69,38 +65,46 @@ def check_model(path: Path, *, n_threads: int = 1) -> None:
 
 def main() -> int:
     """Run the model that the command line names; return 0, or the exit code of the error."""
-    _end_with(int(sys.argv[3]))
-    _limit_resources()
-    for path in list(bundled_models().values())[:1]:
-        _run(open_model(path))  # the memory of the libraries themselves does not count
-    _limit(resource.RLIMIT_CPU, int(time.process_time()) + 1 + _CPU_S)
+    path, n_threads, parent = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    end_with(parent)
+    no_core()
+    limit_cpu(_START_CPU_S)
+    for bundled in list(bundled_models().values())[:1]:
+        _run(open_model(bundled))  # the memory of the libraries themselves does not count
+    limit_check(n_threads=n_threads)
     try:
-        open_bounded(Path(sys.argv[1]), n_threads=int(sys.argv[2]))
+        open_bounded(path, n_threads=n_threads)
+    except MemoryError:
+        print(_takes_too_much(path, f"more than {_MOST_MB:g} MiB"))
+        return ModelError.exit_code
     except ModelError as error:
-        print(error)
+        print(_takes_too_much(path, f"more than {_MOST_MB:g} MiB") if _is_memory(error) else error)
         return error.exit_code
     return 0
 
 
+def limit_check(*, n_threads: int = 1) -> None:
+    """Let the kernel hold this process to the memory and the time that a check may take more."""
+    limit_memory(_MOST_MB, n_threads=n_threads)
+    limit_cpu(_CPU_S)
+
+
 def open_bounded(path: Path, *, n_threads: int = 1) -> Model:
-    """Open a model and run it, within 128 MiB; without /proc, memory is not limited.
+    """Open a model and run it, within 80 MiB; without /proc, memory is not limited.
 
     Raises
     ------
     ModelError
         As in `open_model`, or if it breaks a bound of `check_model`.
     """
-    before_mb = _peak_mb()
+    before_mb = peak_mb()
     manifest, content = read_manifest(model_path(path))
     check_features(manifest, name=str(path))
     check_operators(content, name=str(path))
     model = open_model(path, n_threads=n_threads)
     cpu_s = _run(model)
-    if (needed_mb := _peak_mb() - before_mb) > _MOST_MB:
-        raise ModelError(
-            f"A model must run within {_MOST_MB:g} MiB of memory. Received: {path}, which takes "
-            f"{needed_mb:.0f} MiB. Train a smaller one; if it is small, it is damaged or malicious."
-        )
+    if (needed_mb := peak_mb() - before_mb) > _MOST_MB:
+        raise _takes_too_much(path, f"{needed_mb:.0f} MiB")
     if cpu_s >= 1:
         raise ModelError(
             f"A model must be faster than real time. Received: {path}, which takes {cpu_s:.1f} s "
@@ -179,6 +183,12 @@ def _run(model: Model) -> float:
     return (time.process_time() - started_s) / audio_s
 
 
+def _is_memory(error: ModelError) -> bool:
+    """Return whether an interpreter got no more memory, of which LiteRT says nothing."""
+    cause = error.__cause__
+    return isinstance(cause, MemoryError) or (isinstance(cause, RuntimeError) and not str(cause))
+
+
 def _signals(manifest: Manifest) -> Iterator[_Samples]:
     """Yield noise, a square wave of full scale, and silence: a second, or two calls, of each."""
     rate_hz, window = manifest.features.sample_rate_hz, manifest.features.window_samples
@@ -188,39 +198,6 @@ def _signals(manifest: Manifest) -> Iterator[_Samples]:
     square = np.where(np.arange(n) // 20 % 2, _FULL_SCALE, -_FULL_SCALE - 1)
     yield square.astype(np.int16)
     yield np.zeros(n, np.int16)
-
-
-def _limit_resources() -> None:
-    _limit(resource.RLIMIT_CORE, 0)
-    _limit(resource.RLIMIT_CPU, _START_CPU_S)
-    _limit(resource.RLIMIT_AS, _MEMORY_BYTES)
-
-
-def _limit(what: int, limit: int) -> None:
-    """Lower a limit; a lower one that holds already stays."""
-    with contextlib.suppress(ValueError, OSError):
-        _, most = resource.getrlimit(what)
-        if what == resource.RLIMIT_CPU:
-            resource.setrlimit(what, (limit, most))  # SIGXCPU names the reason
-        else:
-            resource.setrlimit(what, (limit, limit))
-
-
-def _end_with(parent: int) -> None:
-    """Let the kernel kill this process when its parent ends, whatever the interpreter is doing."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, int(signal.SIGKILL))
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _peak_mb() -> float:
-    """Return the peak memory of this program [MiB]; rusage would include its parent's."""
-    try:
-        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return 0.0
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 @functools.lru_cache(maxsize=64)
@@ -241,19 +218,28 @@ def _check_file(path: Path, n_threads: int, _state: tuple[int, ...]) -> None:
         raise _refused(path, f"a subprocess that does not start ({error.strerror})") from error
     if ended.returncode == ModelError.exit_code:
         raise ModelError(ended.stdout.decode(errors="replace").strip())
+    if b"bad_alloc" in ended.stderr:
+        raise _takes_too_much(path, f"more than {_MOST_MB:g} MiB")
     if ended.returncode:
         last_line = ended.stderr.decode(errors="replace").strip().splitlines()[-1:]
         raise _refused(path, _outcome(ended.returncode) + "".join(f": {it}" for it in last_line))
 
 
 def _outcome(status: int) -> str:
-    if status == -signal.SIGXCPU:
-        return f"more than {_CPU_S} s of CPU time"
     if status >= 0:
         return f"exit status {status}"
-    with contextlib.suppress(ValueError):
-        return signal.Signals(-status).name
-    return f"signal {-status}"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        return f"signal {-status}"
+    return f"more than {_CPU_S} s of CPU time" if name == "SIGXCPU" else name
+
+
+def _takes_too_much(path: Path, taken: str) -> ModelError:
+    return ModelError(
+        f"A model must run within {_MOST_MB:g} MiB of memory. Received: {path}, which takes "
+        f"{taken}. Train a smaller one; if it is small, it is damaged or malicious."
+    )
 
 
 def _refused(path: Path, received: str) -> ModelError:

@@ -23,7 +23,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from kws.audio_files import is_for_ffmpeg
+from kws.audio_files import ffmpeg_reads, is_for_ffmpeg
 from kws.config import SourceSettings
 from kws.errors import AudioError, ConfigError, FormatError, did_you_mean
 from kws.sources import arecord, pyaudio_
@@ -164,11 +164,21 @@ def _open_file(settings: SourceSettings) -> Source:
     if is_for_ffmpeg(path):
         return FfmpegSource(path, **options)
     if head != b"RIFF":
-        return SoundFileSource(path, **options)
+        return _open_other(path, options)
     try:
         return WavSource(path, **options)
     except CodecError as error:
         try:
-            return SoundFileSource(path, **options)
+            return _open_other(path, options)
         except FormatError:  # no soundfile, or a codec that libsndfile lacks
             raise error from None
+
+
+def _open_other(path: Path, options: Any) -> Source:
+    """Open a file that is no WAV of PCM: by libsndfile, or else by ffmpeg."""
+    try:
+        return SoundFileSource(path, **options)
+    except FormatError:
+        if ffmpeg_reads(path):
+            return FfmpegSource(path, **options)
+        raise

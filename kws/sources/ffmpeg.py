@@ -5,8 +5,10 @@ from pathlib import Path
 
 from kws.arrays import Samples
 from kws.audio_files import ffmpeg_command, needs_ffmpeg, not_audio
+from kws.config import Channel
 from kws.errors import DeviceError, FormatError
 from kws.sources.command import CommandSource
+from kws.sources.pcm import Layout
 from kws.sources.source import Source
 
 __all__ = ["FfmpegSource"]
@@ -15,23 +17,32 @@ __all__ = ["FfmpegSource"]
 class FfmpegSource(Source):
     """An audio file decoded by ffmpeg; every iteration begins at its start.
 
+    Parameters
+    ----------
+    path : Path
+    chunk_ms : int
+    channel : int, "loudest" or None
+
     Raises
     ------
     FormatError
         If ffmpeg is missing. Iteration raises it if ffmpeg cannot read the file, or finds no audio.
     """
 
-    def __init__(self, path: Path, *, chunk_ms: int, channel: int | None = None) -> None:
-        command = ffmpeg_command(path, channel=channel)
+    def __init__(self, path: Path, *, chunk_ms: int, channel: Channel = None) -> None:
+        command = ffmpeg_command(path, keep_channels=True)
         if command is None:
             raise needs_ffmpeg(path)
         self.name = str(path)
         self._path, self._chunk_ms, self._command = path, chunk_ms, command
+        self._layout = Layout(channel=channel)
         self._decoder: CommandSource | None = None
 
     def __iter__(self) -> Iterator[Samples]:
         self.close()
-        with CommandSource(self._command, chunk_ms=self._chunk_ms, stall_s=None) as decoder:
+        with CommandSource(
+            self._command, chunk_ms=self._chunk_ms, layout=self._layout, stall_s=None
+        ) as decoder:
             self._decoder = decoder
             try:
                 yield from decoder

@@ -39,11 +39,11 @@ def test_a_name_that_is_not_utf8_is_left_out_with_the_reason(tmp_path):
 
 
 def test_ffmpeg_decodes_a_file_or_a_part_and_follows_no_address(tmp_path, fake_ffmpeg):
-    command = ffmpeg_command(tmp_path / "a.m4a", start_s=1.5, length_s=2, channel=1)
+    command = ffmpeg_command(tmp_path / "a.m4a", start_s=1.5, length_s=2)
     assert command[1:] == [
         "-v", "error", "-nostdin", "-protocol_whitelist", "file,pipe", "-ss", "1.500000",
-        "-i", f"file:{tmp_path}/a.m4a", "-t", "2.000000", "-vn", "-af", "pan=mono|c0=c1",
-        "-f", "s16le", "-ar", "16000", "-ac", "1", "-",
+        "-i", f"file:{tmp_path}/a.m4a", "-t", "2.000000", "-vn",
+        "-f", "s16le", "-ac", "1", "-ar", "16000", "-",
     ]  # fmt: skip
 
 

@@ -95,3 +95,32 @@ def test_without_ffmpeg_such_a_file_is_refused_at_once(tmp_path, no_ffmpeg):
     path.write_bytes(b"AUDI")
     with pytest.raises(FormatError, match=r"and \.m4a needs ffmpeg, which is not installed\."):
         open_source(SourceSettings(input=str(path)))
+
+
+def test_another_format_under_the_name_of_a_wav_is_decoded_by_ffmpeg(tmp_path, fake_ffmpeg):
+    wave = sounds.tone(440, 0.5)
+    path = fake_ffmpeg(tmp_path / "m4a_inside.wav", wave)
+    with open_source(SourceSettings(input=str(path))) as source:
+        assert np.array_equal(np.concatenate(list(source)), wave)
+
+
+def test_what_neither_library_nor_ffmpeg_reads_has_the_error_of_the_library(tmp_path, fake_ffmpeg):
+    path = tmp_path / "text.wav"
+    path.write_bytes(b"no audio")
+    with pytest.raises(FormatError, match=r"^The input must be a whole audio file \(WAV, FLAC"):
+        open_source(SourceSettings(input=str(path)))
+
+
+@pytest.mark.parametrize(
+    ("channel", "peak"), [(None, 3500), (0, 1000), (1, 6000), ("loudest", 6000)]
+)
+def test_a_channel_of_what_ffmpeg_decodes_can_be_chosen(
+    tmp_path, fake_ffmpeg, make_wav, channel, peak
+):
+    """ffmpeg writes a WAV with all channels."""
+    left, right = sounds.tone(440, 0.5, peak=1000), sounds.tone(440, 0.5, peak=6000)
+    frames = np.stack([left, right], axis=1).tobytes()
+    path = tmp_path / "stereo.m4a"
+    path.write_bytes(b"AUDI" + make_wav(frames, n_channels=2))
+    with open_source(SourceSettings(input=str(path), channel=channel)) as source:
+        assert np.abs(np.concatenate(list(source))).max() == pytest.approx(peak, rel=0.01)

@@ -122,7 +122,7 @@ def test_nan_is_an_error_after_the_samples_before_it():
     assert hear_until(settings, message).tolist() == [16_384]
 
 
-def test_without_soundfile_the_remedy_is_named(monkeypatch):
+def test_without_soundfile_the_remedy_is_named(monkeypatch, no_ffmpeg):
     settings = save("a.flac", encoded(NOISE, "a.flac", samplerate=16_000))
     monkeypatch.setitem(sys.modules, "soundfile", None)
     message = (
@@ -152,7 +152,7 @@ def test_compressed_wavs_are_read(subtype):
     assert spectrum[500] == pytest.approx(8_000, rel=0.1)
 
 
-def test_without_soundfile_a_compressed_wav_names_the_remedy(monkeypatch):
+def test_without_soundfile_a_compressed_wav_names_the_remedy(monkeypatch, no_ffmpeg):
     soundfile.write("a.wav", tone(16_000), 16_000, subtype="ULAW")
     monkeypatch.setitem(sys.modules, "soundfile", None)
     message = (

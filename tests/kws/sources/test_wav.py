@@ -233,7 +233,7 @@ def test_samples_before_their_format_are_refused(save):
         (0x1234, "an unknown codec (0x1234)"),
     ],
 )
-def test_an_unsupported_codec_is_named(save, make_wav, monkeypatch, codec, shown):
+def test_an_unsupported_codec_is_named(save, make_wav, monkeypatch, codec, shown, no_ffmpeg):
     """Without soundfile, which reads some of them."""
     monkeypatch.setitem(sys.modules, "soundfile", None)
     is_readable = codec in {0x02, 0x06, 0x07, 0x11, 0x31}

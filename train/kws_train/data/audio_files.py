@@ -10,7 +10,7 @@ import soxr
 
 from kws.arrays import Samples
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
-from kws.audio_files import audio_below, decode, ffmpeg_command, is_for_ffmpeg, not_audio
+from kws.audio_files import audio_below, decode, ffmpeg_reads, is_for_ffmpeg, not_audio
 from kws.errors import ConfigError, FormatError
 
 __all__ = [
@@ -199,15 +199,10 @@ def _by_ffmpeg(
 ) -> Samples:
     """Decode by ffmpeg; `after` is libsndfile's error for a file that it should have read."""
     start_s, end_s = max(0.0, part[0]), part[1]
-    if after and (not path.is_file() or not path.stat().st_size or ffmpeg_command(path) is None):
+    if after and not ffmpeg_reads(path):
         raise not_audio(path, str(after)) from after
     length_s = None if end_s is None else max(0.0, end_s - start_s)
-    try:
-        decoded = decode(path, start_s=start_s, length_s=length_s)
-    except FormatError:
-        if after is None:
-            raise
-        raise not_audio(path, str(after)) from after
+    decoded = decode(path, start_s=start_s, length_s=length_s)
     samples = np.frombuffer(decoded, "<i2").astype(np.int16)
     if part == (0.0, None):
         _check_length(path, len(samples) / RATE_HZ, **(limits or {}))
