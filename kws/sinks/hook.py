@@ -139,6 +139,7 @@ def _environment(event: Detection | StateChange, *, wall_s: float) -> dict[bytes
             "KWS_SCORE": str(event.score),
             "KWS_START_S": "" if event.start_s is None else str(event.start_s),
             "KWS_END_S": str(event.end_s),
+            "KWS_MODEL": event.model,
             "KWS_TIME": rfc3339(datetime.fromtimestamp(wall_s, UTC)),
         }
     values["KWS_SOURCE"] = event.source

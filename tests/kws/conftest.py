@@ -3,11 +3,10 @@
 import signal
 import wave
 
-import flatbuffers
 import numpy as np
 import pytest
 import sounds
-from ai_edge_litert import schema_py_generated as schema
+from linear_network import linear_network
 
 from kws.cli import main
 from kws.manifest import DecisionDefaults, FeatureSettings, Manifest, pack
@@ -71,49 +70,4 @@ def _loudness_detector():
     """A softmax over one linear layer: `stop` fires when a frame's log energy rises over 18."""
     weights, bias = np.zeros((3, 13)), np.array([0, -36, -100])
     weights[1, 0] = 2
-
-    def tensor(name, shape, *, buffer=0):
-        kind = schema.TensorType.FLOAT32
-        return schema.TensorT(name=name, shape=list(shape), type=kind, buffer=buffer)
-
-    def buffer(values):
-        return schema.BufferT(data=np.frombuffer(values.astype("<f4").tobytes(), np.uint8))
-
-    def code(operator):
-        return schema.OperatorCodeT(deprecatedBuiltinCode=operator, builtinCode=operator)
-
-    linear = schema.OperatorT(
-        opcodeIndex=0,
-        inputs=[0, 1, 2],
-        outputs=[3],
-        builtinOptionsType=schema.BuiltinOptions.FullyConnectedOptions,
-        builtinOptions=schema.FullyConnectedOptionsT(),
-    )
-    softmax = schema.OperatorT(
-        opcodeIndex=1,
-        inputs=[3],
-        outputs=[4],
-        builtinOptionsType=schema.BuiltinOptions.SoftmaxOptions,
-        builtinOptions=schema.SoftmaxOptionsT(beta=1.0),
-    )
-    tensors = [
-        tensor("frames", (1, 13)),
-        tensor("weights", (3, 13), buffer=1),
-        tensor("bias", (3,), buffer=2),
-        tensor("logits", (1, 3)),
-        tensor("posteriors", (1, 3)),
-    ]
-    network = schema.ModelT(
-        version=3,
-        buffers=[schema.BufferT(), buffer(weights), buffer(bias)],
-        operatorCodes=[
-            code(schema.BuiltinOperator.FULLY_CONNECTED),
-            code(schema.BuiltinOperator.SOFTMAX),
-        ],
-        subgraphs=[
-            schema.SubGraphT(tensors=tensors, inputs=[0], outputs=[4], operators=[linear, softmax])
-        ],
-    )
-    builder = flatbuffers.Builder(1024)
-    builder.Finish(network.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+    return linear_network(weights, bias)

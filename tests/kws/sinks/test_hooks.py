@@ -48,6 +48,7 @@ def test_a_hook_gets_the_event_in_its_environment_and_on_standard_input(tmp_path
         "KWS_END_S=12.81\n"
         "KWS_EVENT=detection\n"
         "KWS_KEYWORD=stop\n"
+        "KWS_MODEL=commands\n"
         "KWS_SCORE=0.97\n"
         "KWS_START_S=12.34\n"
         "KWS_TIME=2026-01-02T03:04:05.678Z\n"
