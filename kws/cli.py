@@ -23,6 +23,7 @@ from kws.command_group import (
     LISTEN,
     MODEL,
     OWN_WORD,
+    Group,
     NameOrFile,
     RootGroup,
     configure_logs,
@@ -275,6 +276,46 @@ def calibrate(
     if out:
         out.write_text(text, encoding="utf-8")
     click.echo(text, nl=False)
+
+
+@cli.group(cls=Group, section=LISTEN)
+def config() -> None:
+    """Check a kws.toml, show what is in force, or print its schema."""
+
+
+@config.command("check")
+@click.argument("file", type=_PATH, default=Path("kws.toml"))
+def check_config(file: Path) -> None:
+    """Check FILE, its models, hooks and commands; default: kws.toml.
+
+    The exit code is 0, or that of the error: 2 for a setting, 4 for a model, 5 for a hook.
+    """
+    from kws.commands.config_report import check
+
+    click.echo(f"{file} is valid: {check(file)}.")
+
+
+@config.command("show")
+@click.argument("file", type=_PATH, default=Path("kws.toml"))
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object per key.")
+def show_config(file: Path, as_json: bool) -> None:
+    """Print every setting in force and where it is set.
+
+    Drop-ins, FILE.d/*.toml, are read after FILE, in the order of their names.
+    """
+    from kws.commands.config_report import render, render_json, settings_of
+
+    click.echo((render_json if as_json else render)(settings_of(file)))
+
+
+@config.command("schema")
+def print_schema() -> None:
+    """Print the JSON Schema of kws.toml, for editors."""
+    import json
+
+    from kws.commands.config_report import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=1, ensure_ascii=False))
 
 
 @cli.command(section=LISTEN)

@@ -6,7 +6,6 @@ Command-line options override the file.
 
 import logging
 import re
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar, get_args
 
@@ -15,10 +14,10 @@ from msgspec import Meta
 from msgspec.structs import fields, force_setattr, replace
 
 from kws.command_lines import doubtful_words, shell_operator
+from kws.config_files import merged, parse_toml, read_config_files
 from kws.errors import ConfigError, HookError, did_you_mean
 from kws.names import nfc
 from kws.paths import relative_to_folder
-from kws.trusted_files import check_trusted
 
 __all__ = [
     "Config",
@@ -410,30 +409,20 @@ class Config(_Table, frozen=True, kw_only=True):
 
 
 def load_config(path: Path) -> Config:
-    """Read kws.toml; relative paths of models start at its folder.
+    """Read kws.toml and its drop-ins; relative paths of models start at its folder.
 
     Raises
     ------
     ConfigError
-        If the file is missing, not UTF-8 TOML, or breaks a rule; the message names the key. As
+        If a file is missing, not UTF-8 TOML, or breaks a rule; the message names file and key. As
         root, also if every user may change the file.
     HookError
         If a `[[hooks]]` entry breaks a rule.
     """
-    check_trusted(path, what="The configuration", error=ConfigError)
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise ConfigError(
-            f"The configuration file must be readable. Received: {path} ({error.strerror}). "
-            f"Give its path with --config."
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"{path} must be UTF-8 text. Received: byte 0x{error.object[error.start]:02x} at "
-            f"offset {error.start}. Save it as UTF-8."
-        ) from error
-    config = parse_config(text, name=str(path))
+    files = read_config_files(path)
+    for file in files[1:]:  # so that a message names the file that breaks a rule
+        _converted(file.tables, name=str(file.path))
+    config = _checked(merged(files), name=str(path))
     return replace(
         config,
         model=_from_folder(config.model, path.parent),
@@ -447,17 +436,21 @@ def _from_folder(model: _Model, folder: Path) -> _Model:
 
 def parse_config(text: str, *, name: str = "kws.toml") -> Config:
     """Read settings out of TOML text; errors as in `load_config`."""
-    try:
-        tables = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # also numbers and nesting beyond all bounds
-        raise ConfigError(f"{name} must be TOML. Received: {error}. Correct that line.") from error
-    try:
-        config = msgspec.convert(tables, Config)
-    except msgspec.ValidationError as error:
-        raise _explain(error, tables, name=name) from None
+    return _checked(parse_toml(text, name=name), name=name)
+
+
+def _checked(tables: dict[str, Any], *, name: str) -> Config:
+    config = _converted(tables, name=name)
     _check_lists(tables, config, name=name)
     _warn_of_commands(config, name=name)
     return config
+
+
+def _converted(tables: dict[str, Any], *, name: str) -> Config:
+    try:
+        return msgspec.convert(tables, Config)
+    except msgspec.ValidationError as error:
+        raise _explain(error, tables, name=name) from None
 
 
 def _warn_of_commands(config: Config, *, name: str) -> None:

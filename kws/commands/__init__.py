@@ -5,6 +5,7 @@
 - `demo`: `kws demo`: the bundled recordings, explained.
 - `info`: `kws info`: a model's manifest in plain words.
 - `doctor`: `kws doctor`: checks of the installation, each with its fix.
+- `config_report`: `kws config`: checks, origins and the JSON Schema of a kws.toml.
 - `bench`: `kws bench`: CPU by stage, memory, start-up time.
 - `probe`: measurements in a fresh process, for `bench` and `doctor`.
 - `machine`: names of this machine and its interpreter.

@@ -250,30 +250,12 @@ def _channels_that_cancel(source: "SourceSettings") -> str:
 
 def check_config(path: Path) -> Check:
     """Check kws.toml, its models, its hooks, and the files for its MQTT broker."""
-    from kws.config import load_config
-    from kws.ctc_decision import phrases_for
-    from kws.decision import thresholds_for
-    from kws.manifest import read_manifest
-    from kws.model import model_path
-    from kws.mqtt.broker import open_broker
-    from kws.sinks.hooks import Hooks
+    from kws.commands.config_report import check
 
-    names: list[str] = []
-    keywords: list[str] = []
     try:
-        config = load_config(path)
-        for model in config.every_model:
-            manifest, _ = read_manifest(model_path(model.name))
-            decision = model.decision or config.decision
-            thresholds_for(decision, manifest)
-            keywords += phrases_for(decision, manifest) or manifest.keywords
-            names.append(f"model `{manifest.name}`")
-        Hooks(config.hooks, keywords=keywords)
-        broker = open_broker(config.mqtt)
+        return Check(path.name, True, check(path))
     except KwsError as error:
         return Check(path.name, False, str(error), f"edit {path}")
-    mqtt = f", MQTT: {broker}" if broker else ""
-    return Check(path.name, True, f"{', '.join(names)}, hooks: {len(config.hooks)}{mqtt}")
 
 
 def _live_sources(path: Path) -> "list[SourceSettings]":

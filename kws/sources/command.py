@@ -194,17 +194,26 @@ class CommandSource(PolledSource):
         return "".join(self.stderr_lines(1)).rstrip(".") or "none"
 
 
-def check_command(command: list[str] | str) -> None:
-    """Check a command before it is needed; a program that is missing may be installed until then.
+def check_command(command: list[str] | str, *, must_exist: bool = False) -> None:
+    """Check a command before it is needed.
+
+    Parameters
+    ----------
+    command : list of str, or str
+    must_exist : bool
+        False: a program that is missing may be installed until then.
 
     Raises
     ------
     ConfigError
         If the command is empty or ill-quoted.
     DeviceError
-        If the interpreter of its program is missing.
+        If the interpreter of its program is missing, or the program, and it must exist.
     """
-    if program := shutil.which(_words(command)[0]):
+    words = _words(command)
+    if must_exist:
+        _program(words[0])
+    elif program := shutil.which(words[0]):
         _check_interpreter(program)
 
 
