@@ -381,6 +381,7 @@ def daemon(ctx: click.Context, config: Path, as_json: bool) -> None:
     """
     import asyncio
 
+    _require_linux("`kws daemon`")
     from kws.daemon.init import run_below_init
 
     run_below_init()
@@ -616,6 +617,10 @@ def wyoming(ctx: click.Context, /, **options: Any) -> None:
     """
     import asyncio
 
+    from kws.platforms import require_posix
+
+    remedy = "Run it on Linux, on a Raspberry Pi or in a container."
+    require_posix("`kws wyoming`", error=KwsError, remedy=remedy)
     try:
         from kws.wyoming.service import serve, settings_of
     except ImportError as error:
@@ -700,8 +705,16 @@ def _progress(name: str, total_s: float) -> Iterator[Callable[[float], None]]:
         yield show
 
 
+def _require_linux(what: str) -> None:
+    from kws.platforms import require_linux
+
+    remedy = "Run `kws listen` here, and the daemon on Linux, on a Raspberry Pi or in a container."
+    require_linux(what, error=KwsError, remedy=remedy)
+
+
 def _daemon_socket(socket: Path | None, config: Path | None) -> Path:
     """Return the socket that the options name, or where one is usually found."""
+    _require_linux("The daemon's socket")
     from kws.config import load_config
     from kws.daemon.status_client import find_socket
     from kws.paths import expanded

@@ -18,7 +18,7 @@ _STATUS = Path("/proc/self/status")
 
 def end_with(parent: int) -> None:
     """Let the kernel kill this process when its parent ends, whatever it is doing."""
-    if not hasattr(signal, "SIGKILL"):
+    if not hasattr(signal, "SIGKILL"):  # Windows
         return
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, int(signal.SIGKILL))

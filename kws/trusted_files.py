@@ -5,6 +5,7 @@ import stat
 from pathlib import Path
 
 from kws.errors import KwsError
+from kws.platforms import is_root
 
 __all__ = ["check_trusted"]
 
@@ -23,7 +24,7 @@ def check_trusted(path: str | os.PathLike[str], *, what: str, error: type[KwsErr
     error : type
         Raised if the file, or a folder above it, is writable by everybody.
     """
-    if os.geteuid() != 0:
+    if not is_root():
         return
     named = Path(os.path.abspath(path))  # noqa: PTH100  `resolve` follows links
     real = named.resolve()

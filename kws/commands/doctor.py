@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from kws.commands.machine import interpreter_name
 from kws.commands.probe import run_probe
 from kws.errors import DeviceError, KwsError
+from kws.platforms import is_linux
 
 if TYPE_CHECKING:
     from kws.config import SourceSettings
@@ -89,7 +90,7 @@ def run_checks(config: Path) -> Iterator[Check]:
     microphones = check_microphones()
     # Without a recorder, the remedy stands above already.
     yield microphones if recorder.ok else microphones._replace(detail="unknown", remedy="")
-    if sys.platform == "linux":
+    if is_linux():
         yield check_permission()
     yield from (check_sound(one) for one in _live_sources(config) if microphones.ok or one.command)
     yield check_package("soundfile", package="soundfile", purpose="FLAC, Ogg and MP3 files")
@@ -161,11 +162,15 @@ def check_interpreter() -> Check:
 
 
 def check_recorder() -> Check:
-    """Check that PyAudio or arecord is installed."""
-    from kws.sources import pyaudio_
+    """Check that PyAudio or arecord is installed, or sounddevice on other systems than Linux."""
+    from kws.sources import pyaudio_, sounddevice_
 
     if pyaudio_.is_installed():
         return Check("recorder", True, "PyAudio", needed=False)
+    if not is_linux():
+        found = sounddevice_.is_installed()
+        detail = "sounddevice" if found else "no sounddevice"
+        return Check("recorder", found, detail, "pip install 'kws[mic]'", needed=False)
     if program := shutil.which("arecord"):
         return Check("recorder", True, program, needed=False)
     return Check("recorder", False, "neither PyAudio nor arecord", _INSTALL_RECORDER, needed=False)

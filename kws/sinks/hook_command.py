@@ -1,7 +1,6 @@
 """The command, sound player and user of a hook, checked when kws starts."""
 
 import os
-import pwd
 import shlex
 import shutil
 from pathlib import Path
@@ -133,6 +132,8 @@ def account_of(user: str, *, place: str) -> Account:
     HookError
         If there is no such user, or kws may not switch to it; the message names the `place`.
     """
+    import pwd  # not on Windows, where `Hooks` says so
+
     try:
         entry = pwd.getpwnam(user)
     except (KeyError, ValueError):

@@ -19,7 +19,9 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from kws.config import HookSettings
+from kws.errors import HookError
 from kws.events import End, Event, NearMiss, Peak
+from kws.platforms import require_posix
 from kws.sinks.hook import Hook, Run
 from kws.sinks.process_group import ProcessGroup
 
@@ -80,6 +82,9 @@ class Hooks:
         keywords: Collection[str],
         clock: Callable[[], float] = time.time,
     ) -> None:
+        if settings:
+            remedy = "Leave [[hooks]] out; `kws listen --json` prints events for another program."
+            require_posix("A hook", error=HookError, remedy=remedy)
         self.counts = HookCounts()
         self._clock = clock
         self._hooks = [

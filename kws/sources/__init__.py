@@ -11,6 +11,7 @@
 - `microphone`: the base of both kinds of microphone, and device selection.
 - `arecord`: a microphone through ALSA's `arecord`.
 - `pyaudio_`: a microphone through PyAudio.
+- `sounddevice_`: a microphone through sounddevice, on macOS and Windows.
 - `network`: raw PCM received over UDP or TCP.
 - `silence`: digital silence, as a muted microphone gives it.
 - `preprocessing`: gain, high-pass, automatic gain and noise suppression.
@@ -26,7 +27,8 @@ from typing import Any
 from kws.audio_files import ffmpeg_reads, is_for_ffmpeg
 from kws.config import SourceSettings
 from kws.errors import AudioError, ConfigError, FormatError, did_you_mean
-from kws.sources import arecord, pyaudio_
+from kws.platforms import is_linux
+from kws.sources import arecord, pyaudio_, sounddevice_
 from kws.sources.arecord import ArecordSource
 from kws.sources.command import CommandSource
 from kws.sources.ffmpeg import FfmpegSource
@@ -35,6 +37,7 @@ from kws.sources.network import TcpSource, UdpSource, is_address
 from kws.sources.pcm import Layout
 from kws.sources.preprocessing import PreprocessedSource, needs_preprocessing
 from kws.sources.pyaudio_ import PyAudioSource
+from kws.sources.sounddevice_ import SoundDeviceSource
 from kws.sources.soundfile_ import SoundFileSource
 from kws.sources.source import Source
 from kws.sources.stdin import StdinSource
@@ -80,11 +83,15 @@ def open_source(settings: SourceSettings) -> Source:
 def list_devices() -> list[Device]:
     """Return the microphones, from PyAudio where it is installed, else from ALSA.
 
+    On macOS and Windows they are those of sounddevice.
+
     Raises
     ------
     DeviceError
-        If neither PyAudio nor arecord is installed, or the sound system fails.
+        If no library or program for them is installed, or the sound system fails.
     """
+    if not is_linux() and not pyaudio_.is_installed():
+        return sounddevice_.list_devices()
     return pyaudio_.list_devices() if pyaudio_.is_installed() else arecord.list_devices()
 
 
@@ -121,6 +128,13 @@ def _open_command(settings: SourceSettings, command: list[str] | str) -> Source:
 
 
 def _open_microphone(settings: SourceSettings) -> Source:
+    if not is_linux() and not pyaudio_.is_installed():
+        return SoundDeviceSource(
+            settings.device,
+            chunk_ms=settings.chunk_ms,
+            stall_s=settings.stall_s,
+            channel=settings.channel,
+        )
     # PortAudio knows cards by name and number only; a string such as plughw:1,0 is for ALSA.
     is_alsa_string = re.fullmatch(r"[a-z][a-z0-9_]*:\S+", settings.device or "")
     if not pyaudio_.is_installed() or (is_alsa_string and shutil.which("arecord")):

@@ -16,7 +16,7 @@ from kws.arrays import Samples
 from kws.command_lines import interpreter_problem
 from kws.errors import ConfigError, DeviceError, FormatError, printable
 from kws.sources.pcm import Layout, read_pcm
-from kws.sources.source import STALL_S, PolledSource
+from kws.sources.source import STALL_S, PolledSource, require_pipes
 from kws.trusted_files import check_trusted
 
 __all__ = ["CommandSource", "check_command"]
@@ -62,6 +62,7 @@ class CommandSource(PolledSource):
         stall_s: float | None = STALL_S,
         environment: Mapping[str, str] | None = None,
     ) -> None:
+        require_pipes("A command as a source")
         words = _words(command)
         program = _program(words[0])
         self._layout = layout or Layout()

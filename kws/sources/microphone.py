@@ -11,12 +11,23 @@ from typing import Literal
 import msgspec
 
 from kws.arrays import Samples
+from kws.audio import SAMPLE_RATE_HZ
 from kws.config import Channel
 from kws.errors import DeviceError, did_you_mean
 from kws.sources.pcm import Layout, samples_of
 from kws.sources.source import Source, chunk_samples, cut
 
-__all__ = ["ChunkQueue", "Device", "Microphone", "select_device", "unknown_device"]
+__all__ = [
+    "ChunkQueue",
+    "Device",
+    "Microphone",
+    "cannot_open",
+    "find_device",
+    "select_device",
+    "stopped",
+    "stream_layouts",
+    "unknown_device",
+]
 
 QUEUED_S = 10.0
 """Seconds of audio that may wait for a busy reader before the oldest is dropped."""
@@ -29,19 +40,19 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     Attributes
     ----------
     id : str
-        What `--device` takes: a number (PyAudio) or an ALSA string.
+        What `--device` takes: a number (PortAudio) or an ALSA string.
     name : str
         Name for people.
     default : bool
         True for the one used when none is named.
-    source : {"pyaudio", "alsa"}
+    source : {"pyaudio", "sounddevice", "alsa"}
         Which library found it.
     """
 
     id: str
     name: str
     default: bool
-    source: Literal["pyaudio", "alsa"]
+    source: Literal["pyaudio", "sounddevice", "alsa"]
 
 
 class ChunkQueue:
@@ -194,6 +205,49 @@ def select_device(wanted: str, devices: Sequence[Device]) -> Device | None:
             f"{_listed(fits)}. Give its number or more of its name."
         )
     return fits[0] if fits else None
+
+
+def find_device(wanted: str | None, devices: Sequence[Device]) -> Device:
+    """Return the device that `wanted` names, or the default one.
+
+    Raises
+    ------
+    DeviceError
+        If there is none, or several fit.
+    """
+    if not devices:
+        raise DeviceError(
+            "No microphone is connected. Plug one in; `kws devices` lists the microphones."
+        )
+    if wanted is None:
+        return next((one for one in devices if one.default), devices[0])
+    if (found := select_device(wanted, devices)) is None:
+        raise unknown_device(wanted, devices)
+    return found
+
+
+def stream_layouts(channel: Channel, *, native_hz: int, n_channels: int) -> list[tuple[int, int]]:
+    """Return the rates [Hz] and channels in which to try to open a PortAudio device, best first."""
+    attempts = [(SAMPLE_RATE_HZ, 1), (native_hz, 1), (native_hz, n_channels)]
+    if channel is not None:
+        attempts = [(SAMPLE_RATE_HZ, n_channels), (native_hz, n_channels)]
+    return list(dict.fromkeys(attempts))
+
+
+def cannot_open(name: str, reason: Exception | None) -> DeviceError:
+    """Return the error for a device that opens in no layout."""
+    return DeviceError(
+        f"The microphone {name} cannot be opened for 16-bit audio: {reason}. Close the "
+        f"program that uses it, or choose another with `--device`; `kws devices` lists them."
+    )
+
+
+def stopped(name: str) -> DeviceError:
+    """Return the error for a PortAudio stream that ended although nobody closed it."""
+    return DeviceError(
+        f"The microphone {name} stopped: it was unplugged, or the sound system ended. "
+        f"Check its plug; `kws devices` lists the microphones."
+    )
 
 
 def unknown_device(wanted: str, devices: Sequence[Device]) -> DeviceError:

@@ -19,7 +19,7 @@ from kws.arrays import Samples
 from kws.errors import ConfigError, DeviceError
 from kws.sources.byte_formats import sniff
 from kws.sources.pcm import Layout, samples_of
-from kws.sources.source import STALL_S, PolledSource
+from kws.sources.source import STALL_S, PolledSource, require_pipes
 
 __all__ = ["TcpSource", "UdpSource", "is_address"]
 
@@ -72,6 +72,7 @@ class _NetworkSource(PolledSource):
         layout: Layout | None = None,
         stall_s: float = STALL_S,
     ) -> None:
+        require_pipes(f"The source {address}")
         self._layout = layout or Layout()
         self._stall_s = stall_s
         self._n_lost = 0

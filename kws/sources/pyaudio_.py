@@ -5,10 +5,16 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from kws.audio import SAMPLE_RATE_HZ
 from kws.config import Channel
 from kws.errors import DeviceError
-from kws.sources.microphone import Device, Microphone, select_device, unknown_device
+from kws.sources.microphone import (
+    Device,
+    Microphone,
+    cannot_open,
+    find_device,
+    stopped,
+    stream_layouts,
+)
 from kws.sources.source import STALL_S
 from kws.stderr import quiet_stderr
 
@@ -94,13 +100,13 @@ class PyAudioSource(Microphone):
 
     def _open(self, info: _Info) -> tuple[int, int]:
         """Open the stream; return its rate in Hz and its channels."""
-        native_hz = round(info["defaultSampleRate"])
-        n_most = int(info["maxInputChannels"])
+        layouts = stream_layouts(
+            self._channel,
+            native_hz=round(info["defaultSampleRate"]),
+            n_channels=int(info["maxInputChannels"]),
+        )
         reason: Exception | None = None
-        attempts = [(SAMPLE_RATE_HZ, 1), (native_hz, 1), (native_hz, n_most)]
-        if self._channel is not None:
-            attempts = [(SAMPLE_RATE_HZ, n_most), (native_hz, n_most)]
-        for rate_hz, n_channels in dict.fromkeys(attempts):
+        for rate_hz, n_channels in layouts:
             try:
                 with quiet_stderr():
                     self._stream = self._audio.open(
@@ -116,10 +122,7 @@ class PyAudioSource(Microphone):
                 reason = error
             else:
                 return rate_hz, n_channels
-        raise DeviceError(
-            f"The microphone {self.name} cannot be opened for 16-bit audio: {reason}. Close the "
-            f"program that uses it, or choose another with `--device`; `kws devices` lists them."
-        ) from reason
+        raise cannot_open(self.name, reason) from reason
 
     def _on_audio(
         self, data: bytes, _n_frames: int, _time: Mapping[str, float], status: int
@@ -130,10 +133,7 @@ class PyAudioSource(Microphone):
         return None, self._pyaudio.paContinue
 
     def _ended(self) -> DeviceError:
-        return DeviceError(
-            f"The microphone {self.name} stopped: it was unplugged, or the sound system ended. "
-            f"Check its plug; `kws devices` lists the microphones."
-        )
+        return stopped(self.name)
 
 
 def is_installed() -> bool:
@@ -183,17 +183,7 @@ def _start(pyaudio: Any) -> Any:
 
 
 def _find(audio: Any, wanted: str | None) -> _Info:
-    devices = _devices(audio)
-    if not devices:
-        raise DeviceError(
-            "No microphone is connected. Plug one in; `kws devices` lists the microphones."
-        )
-    if wanted is None:
-        device = next((one for one in devices if one.default), devices[0])
-    elif (found := select_device(wanted, devices)) is not None:
-        device = found
-    else:
-        raise unknown_device(wanted, devices)
+    device = find_device(wanted, _devices(audio))
     info: _Info = audio.get_device_info_by_index(int(device.id))
     return info
 

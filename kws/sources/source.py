@@ -13,7 +13,8 @@ import numpy as np
 
 from kws.arrays import Samples
 from kws.audio import SAMPLE_RATE_HZ
-from kws.errors import AudioError
+from kws.errors import AudioError, DeviceError
+from kws.platforms import require_posix
 
 __all__ = [
     "STALL_S",
@@ -22,6 +23,7 @@ __all__ = [
     "Source",
     "chunk_samples",
     "cut",
+    "require_pipes",
     "unreadable",
 ]
 
@@ -146,6 +148,18 @@ class PolledSource(Source):
     @abstractmethod
     def _release(self) -> None:
         """Close what was opened; no other thread uses it."""
+
+
+def require_pipes(what: str) -> None:
+    """Check that this system can wait for audio from other programs.
+
+    Raises
+    ------
+    DeviceError
+        On Windows, which waits for no pipe.
+    """
+    remedy = "Give a microphone, or a file in WAV, FLAC, Ogg or MP3."
+    require_posix(what, error=DeviceError, remedy=remedy)
 
 
 def chunk_samples(chunk_ms: int) -> int:

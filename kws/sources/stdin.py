@@ -40,7 +40,7 @@ class StdinSource(Source):
         self._n_samples = chunk_samples(chunk_ms)
         self._stream = _Stream(cast(Readable, stdin.buffer))
         # A pipe left non-blocking by the process before us would look as if it had ended.
-        with contextlib.suppress(io.UnsupportedOperation):
+        with contextlib.suppress(io.UnsupportedOperation, AttributeError):  # not on Windows
             os.set_blocking(stdin.fileno(), True)
 
     def __iter__(self) -> Iterator[Samples]:

@@ -43,12 +43,13 @@ PACKAGES = {
 }
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64", "armhf": "armv7l"}
 QEMU = {"arm64": "aarch64", "armhf": "arm"}
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+DECLARED = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = DECLARED["project"]
+TOOLS = ("pip", *DECLARED["build-system"]["requires"])  # of a build without a network
 # Markers tell 32-bit ARM apart from this machine, whose choice is that of 64-bit ARM too.
 WHEELS = [one for one in PROJECT["dependencies"] if "platform_machine ==" not in one]
 WHEELS += PROJECT["optional-dependencies"]["mqtt"]
-STATE = f"{zlib.crc32(repr(WHEELS).encode()):08x}"
-TOOLS = ("pip", "setuptools>=77", "wheel")
+STATE = f"{zlib.crc32(repr((WHEELS, TOOLS)).encode()):08x}"
 
 
 class Box:
@@ -281,7 +282,7 @@ def _download(folder, architecture, root):
     tags = ("linux", "manylinux2014", *(f"manylinux_2_{minor}" for minor in range(17, 36)))
     platforms = [option for tag in tags for option in ("--platform", f"{tag}_{machine}")]
     chosen = ("--only-binary", ":all:", "--python-version", "3.11", *platforms)
-    _pip("download", "--no-deps", "--dest", folder, *TOOLS)
+    _pip("download", "--dest", folder, *TOOLS)
     if architecture != "armhf":
         _pip("download", "--dest", folder, *chosen, *WHEELS)
         return

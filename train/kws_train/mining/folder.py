@@ -11,7 +11,6 @@ speech/           whole clips without a keyword: a corpus of `[[data.speech]]`
 """
 
 import contextlib
-import fcntl
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +21,7 @@ import msgspec
 
 from kws.errors import ConfigError
 from kws.manifest import UNKNOWN, Manifest
+from kws.platforms import require_posix
 from kws_train.data.audio_files import read_samples
 from kws_train.mining.label_log import LabelLog, read_labels, read_lines
 from kws_train.mining.word_clips import cut_word, write_clip
@@ -137,8 +137,12 @@ class MinedFolder:
         Raises
         ------
         ConfigError
-            If another process has it open.
+            If another process has it open, or this is Windows.
         """
+        remedy = "Label there; the other steps of `kws mine` run here."
+        require_posix("Labelling", error=ConfigError, remedy=remedy)
+        import fcntl
+
         with self._labels.open("ab+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

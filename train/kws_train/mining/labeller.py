@@ -4,8 +4,6 @@ import contextlib
 import os
 import signal
 import tempfile
-import termios
-import tty
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
@@ -38,6 +36,9 @@ def read_keys(stream: TextIO) -> Iterator[Callable[[], str]]:
     stream : text stream
         Of a terminal; its settings are restored at the end.
     """
+    import termios  # not on Windows, where `MinedFolder.open_label_log` says so
+    import tty
+
     descriptor = stream.fileno()
     waits = is_interrupted = False
 
