@@ -3,7 +3,7 @@ PYTHON ?= python3
 DATA ?= data
 PROOFS ?= tests/system
 .DEFAULT_GOAL := help
-.PHONY: help run test test-system fast lint format docs train-commands speech-embedding zoo bench wheel deb clean
+.PHONY: help run test test-system fast lint format docs train-commands speech-embedding zoo bench wheel lock deb clean
 
 # List the targets.
 help:
@@ -62,6 +62,10 @@ bench: .venv/runtime
 # Build the wheel into dist/.
 wheel: .venv/bin/python
 	.venv/bin/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+# Choose the releases, with hashes, that the Debian package and the container install.
+lock: .venv/workbench
+	.venv/bin/python deploy/lock.py
 
 # Build a Debian package into dist/, for this machine or ARCHITECTURE=arm64.
 deb: .venv/bin/python

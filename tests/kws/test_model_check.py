@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from kws import model_check
 from kws.errors import ModelError
@@ -64,6 +65,7 @@ def test_a_good_model_passes_and_a_bad_one_has_the_error_of_open_model(file):
         ("kill -SEGV $$", "SIGSEGV"),
         ("kill -ABRT $$", "SIGABRT"),
         ("kill -XCPU $$", "more than 5 s of CPU time"),
+        ("kill -40 $$", "signal 40"),
         ("echo terminate called >&2; exit 3", "exit status 3: terminate called"),
     ],
 )
@@ -91,6 +93,14 @@ def test_a_model_is_checked_once_until_its_file_changes(file, checks):
     file.write_bytes(file.read_bytes() + b"\0")
     check_model(file)
     assert n_runs() == 2
+
+
+def test_ctrl_c_is_for_kws_and_not_for_the_check(file, checks, tmp_path):
+    end_with, _ = checks
+    end_with(f"exec cat /proc/self/stat > {tmp_path / 'stat'}")
+    check_model(file)
+    session = (tmp_path / "stat").read_text().rpartition(")")[2].split()[3]
+    assert int(session) != os.getsid(0)
 
 
 def test_the_bundled_models_are_trusted(checks):
@@ -172,7 +182,12 @@ def opened(model, monkeypatch):
 
     def make(**behaviour):
         steps = Steps(read_manifest(model)[0], **behaviour)
-        monkeypatch.setattr(model_check, "open_model", lambda path, n_threads: steps)
+
+        def open_steps(path, n_threads):
+            assert n_threads == 1
+            return steps
+
+        monkeypatch.setattr(model_check, "open_model", open_steps)
         return steps
 
     return make
@@ -186,6 +201,16 @@ def test_the_trial_is_noise_full_scale_and_silence(model, opened):
     thirds = energy[:100], energy[105:200], energy[-95:]
     assert [round(float(one.mean())) for one in thirds] == [26, 24, -36]
     assert thirds[0].std() > 10 * thirds[1].std()
+
+
+@pytest.mark.parametrize(("hop_frames", "n_of_each"), [(1, 16_000 + 400), (100, 32_000 + 400)])
+def test_each_signal_lasts_a_second_or_two_calls_and_a_window(model, hop_frames, n_of_each):
+    manifest = replace(read_manifest(model)[0], n_frames=hop_frames, hop_frames=hop_frames)
+    noise, square, silence = model_check._signals(manifest)
+    assert [len(one) for one in (noise, square, silence)] == [n_of_each] * 3
+    assert (noise.min() < -32_000, noise.max() > 32_000) == (True, True)
+    assert set(square.tolist()) == {-32_768, 32_767}
+    assert not silence.any()
 
 
 def test_a_model_slower_than_real_time_is_refused(model, opened):

@@ -46,10 +46,8 @@ QEMU = {"arm64": "aarch64", "armhf": "arm"}
 DECLARED = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = DECLARED["project"]
 TOOLS = ("pip", *DECLARED["build-system"]["requires"])  # of a build without a network
-# Markers tell 32-bit ARM apart from this machine, whose choice is that of 64-bit ARM too.
-WHEELS = [one for one in PROJECT["dependencies"] if "platform_machine ==" not in one]
-WHEELS += PROJECT["optional-dependencies"]["mqtt"]
-STATE = f"{zlib.crc32(repr((WHEELS, TOOLS)).encode()):08x}"
+LOCK = ROOT / "deploy" / "requirements.txt"  # of 64-bit processors
+STATE = f"{zlib.crc32(repr((LOCK.read_text(), PROJECT, TOOLS)).encode()):08x}"
 
 
 class Box:
@@ -284,7 +282,7 @@ def _download(folder, architecture, root):
     chosen = ("--only-binary", ":all:", "--python-version", "3.11", *platforms)
     _pip("download", "--dest", folder, *TOOLS)
     if architecture != "armhf":
-        _pip("download", "--dest", folder, *chosen, *WHEELS)
+        _pip("download", "--dest", folder, *chosen, "--require-hashes", "--requirement", LOCK)
         return
     _pip("download", "--no-deps", "--dest", folder, *chosen, "tflite-runtime")
     extras = PROJECT["optional-dependencies"]["mqtt"]
