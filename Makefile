@@ -3,7 +3,7 @@ PYTHON ?= python3
 DATA ?= data
 PROOFS ?= tests/system
 .DEFAULT_GOAL := help
-.PHONY: help run test test-system fast lint format docs train-commands speech-embedding zoo bench wheel lock deb clean
+.PHONY: help run test test-system fast lint format docs train-commands speech-embedding zoo bench wheel lock deb release clean
 
 # List the targets.
 help:
@@ -70,6 +70,10 @@ lock: .venv/workbench
 # Build a Debian package into dist/, for this machine or ARCHITECTURE=arm64.
 deb: .venv/bin/python
 	PYTHON=.venv/bin/python deploy/debian/build
+
+# Make a release, into dist/, with a commit and a tag: make release VERSION=1.2.3 [DRY=--dry-run].
+release: .venv/workbench
+	.venv/bin/python deploy/release.py "$(VERSION)" $(DRY)
 
 # Remove the products of the other targets, except runs/ and data/.
 clean:

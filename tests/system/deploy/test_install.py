@@ -42,7 +42,7 @@ def test_a_foreign_folder_is_not_touched(machine):
     foreign.mkdir()
     (foreign / "mine").touch()
     said = machine.run("sh", "/checkout/deploy/install.sh", code=2)
-    assert "/opt/kws must be kws's own or absent" in said
+    assert "/opt/kws must be an installation of kws or absent" in said
     assert (foreign / "mine").exists()
 
 
