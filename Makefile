@@ -39,7 +39,7 @@ lint: .venv/workbench
 format: .venv/workbench
 	.venv/bin/ruff check --fix . && .venv/bin/ruff format .
 
-# Regenerate docs/commands.md from the commands.
+# Regenerate docs/commands.md, man pages and completion from the commands.
 docs: .venv/workbench
 	.venv/bin/python docs/regenerate.py
 

@@ -28,6 +28,7 @@ from kws.events import Detection, Peak, to_json
 from kws.manifest import DataSource, DecisionDefaults, FeatureSettings
 
 ROOT = Path(__file__).parents[1]
+DEBIAN = ROOT / "deploy" / "debian"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 CONFIGURATION = {
     "[model]": runtime.ModelSettings,
@@ -76,6 +77,18 @@ def test_the_page_of_commands_is_what_the_commands_say():
     )
     page = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
     assert page.split() == done.stdout.split(), "Run `make docs`."
+
+
+def test_man_pages_and_completion_are_what_the_commands_say():
+    code = "import json, regenerate as r; print(json.dumps([r.man_pages(), r.completions()]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT / "docs", capture_output=True, text=True, check=True
+    )
+    for folder, files in zip(("man", "completion"), json.loads(done.stdout), strict=True):
+        there = {one.name: one.read_text("utf-8") for one in (DEBIAN / folder).iterdir()}
+        assert there == files, "Run `make docs`."
+    pages = {page.stem for page in (DEBIAN / "man").iterdir()}
+    assert {"kws", "kws-listen", "kws-new", "kws-config-check", "kws-eval-stream"} <= pages
 
 
 def test_every_command_of_the_workbench_is_installed():
