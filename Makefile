@@ -3,7 +3,7 @@ PYTHON ?= python3
 DATA ?= data
 PROOFS ?= tests/system
 .DEFAULT_GOAL := help
-.PHONY: help run test test-system fast lint format docs train-commands speech-embedding zoo bench wheel lock deb release clean
+.PHONY: help run test test-system fast lint format docs docs-site train-commands speech-embedding zoo bench wheel lock deb release clean
 
 # List the targets.
 help:
@@ -42,6 +42,10 @@ format: .venv/workbench
 # Regenerate docs/commands.md, man pages and completion from the commands.
 docs: .venv/workbench
 	.venv/bin/python docs/regenerate.py
+
+# Build the documentation as a site in build/site/html, for a browser without a network.
+docs-site: .venv/workbench
+	.venv/bin/python docs/build_site.py
 
 # Train the bundled model again, or resume that: make train-commands DATA=folder.
 train-commands: .venv/workbench

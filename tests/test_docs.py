@@ -29,7 +29,8 @@ from kws.manifest import DataSource, DecisionDefaults, FeatureSettings
 
 ROOT = Path(__file__).parents[1]
 DEBIAN = ROOT / "deploy" / "debian"
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+OF_PROJECT = ("README", "CONTRIBUTING", "SECURITY", "GOVERNANCE", "CODE_OF_CONDUCT")
+PAGES = [*(ROOT / f"{name}.md" for name in OF_PROJECT), *sorted((ROOT / "docs").rglob("*.md"))]
 CONFIGURATION = {
     "[model]": runtime.ModelSettings,
     "[[models]]": runtime.ListenerSettings,
