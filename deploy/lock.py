@@ -23,7 +23,17 @@ def main() -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as bounds:
         bounds.write(BOUNDS)
         bounds.flush()
-        command = [sys.executable, "-m", "uv", "pip", "compile", *EXTRAS, *TARGET, *PLAIN, "--upgrade"]
+        command = [
+            sys.executable,
+            "-m",
+            "uv",
+            "pip",
+            "compile",
+            *EXTRAS,
+            *TARGET,
+            *PLAIN,
+            "--upgrade",
+        ]
         words = [*command, "--constraints", bounds.name, str(HERE.parent / "pyproject.toml")]
         done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
     (HERE / "requirements.txt").write_text(HEAD + done.stdout, encoding="utf-8")
