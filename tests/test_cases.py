@@ -413,7 +413,7 @@ def two_foreign_models_one_folder(place):
 
 @case(
     before="each model must have a name of its own; no option sets it",
-    now="models anna, bert; the hook runs once for each of 2 utterances, told by bert and anna",
+    now="models anna, bert; the hook runs once for each of 2 utterances, told by anna and bert",
 )
 def two_people_one_word(place):
     takes_of_computer(place, "anna", (0, 1, 2))
@@ -431,7 +431,7 @@ def two_people_one_word(place):
     )
     log = place.kws("daemon", "--config", "kws.toml")
     path = place.path / "told"
-    told = path.read_text().split() if path.exists() else [log]
+    told = sorted(path.read_text().split()) if path.exists() else [log]
     return (
         f"models anna, bert; the hook runs once for each of {len(told)} utterances, told by "
         f"{' and '.join(told)}"
