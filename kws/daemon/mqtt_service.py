@@ -23,7 +23,7 @@ from kws.events import Detection, Event
 from kws.mqtt.broker import Broker
 from kws.mqtt.discovery import Device, Word
 from kws.mqtt.hermes import Toggle
-from kws.names import machine_name
+from kws.mqtt.outbox import Message
 
 if TYPE_CHECKING:
     from kws.mqtt.publisher import Publisher
@@ -59,7 +59,7 @@ class MqttService:
         self._muting, self._sources, self._on_failure = muting, sources, on_failure
         self._publisher: Publisher | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._device: Device | None = None
+        self._version = version("kws")
         self._sites: dict[str, str] = {}
         self._interval_s = 0.0
         self._rate_per_hour: float | None = None
@@ -83,26 +83,22 @@ class MqttService:
         cleared there, and what could not be sent to it is sent to the new one.
         """
         self._loop = asyncio.get_running_loop()
-        settings = loaded.config.mqtt
-        labels = [source.label for source in loaded.config.every_source]
-        self._sites = {label: settings.site_id if len(labels) == 1 else label for label in labels}
-        self._interval_s = settings.sensor_interval_s
-        listeners = next(iter(loaded.listeners.values()))
-        self._rate_per_hour = _rate_per_hour(listeners)
-        device = Device(
-            name=settings.name or machine_name(),
-            version=version("kws"),
-            words=tuple(_words(listeners)),
-            sources=tuple(labels),
-            has_expectation=self._rate_per_hour is not None,
-        )
-        former, self._device = self._publisher, device
-        if former and former.broker == loaded.broker:
-            former.describe(device)
-        elif former or loaded.broker:
-            self._publisher = self._replace(former, loaded.broker, device)
-        if loaded.broker is None:
+        former, broker = self._publisher, loaded.broker
+        self._publisher = None
+        if broker:
+            device = self._describe(loaded, broker)
+            if former and former.broker == broker:
+                former.describe(device)
+                self._publisher = former
+                return
+            self._publisher = self._opened(broker, device)
+        else:
             self._muting.end_all()  # nothing could take it back any more
+        if former:
+            hand_over = functools.partial(_hand_over, former, self._publisher)
+            threading.Thread(target=hand_over, name="kws-mqtt-change", daemon=True).start()
+        elif self._publisher:
+            self._publisher.start()
 
     def send(self, event: Event) -> None:
         """Count and publish a detection, without waiting."""
@@ -120,13 +116,7 @@ class MqttService:
     async def close(self) -> None:
         """Send what waits, for up to 0.6 s, and disconnect."""
         if self._publisher:
-            unsent = await in_thread(functools.partial(self._publisher.close, _CLOSE_S))
-            if unsent:
-                _log.warning(
-                    "MQTT: %d messages were not sent, as the broker did not take them before the "
-                    "end of kws.",
-                    len(unsent),
-                )
+            _log_unsent(await in_thread(functools.partial(self._publisher.close, _CLOSE_S)))
 
     def switch(self, *, is_muted: bool) -> None:
         """Mute or unmute all sources; called by any thread."""
@@ -162,23 +152,26 @@ class MqttService:
             if toggle.site_id == site_id:
                 change(label, toggle.reason)
 
-    def _replace(
-        self, former: "Publisher | None", broker: Broker | None, device: Device
-    ) -> "Publisher | None":
-        """Return a new publisher, which connects once the former one has disconnected."""
-        publisher = None
-        if broker:
-            from kws.mqtt.publisher import Publisher
+    def _describe(self, loaded: LoadedConfig, broker: Broker) -> Device:
+        """Take over what sensors and sites depend on; return the description of the device."""
+        settings = loaded.config.mqtt
+        labels = [source.label for source in loaded.config.every_source]
+        self._sites = {label: settings.site_id if len(labels) == 1 else label for label in labels}
+        self._interval_s = settings.sensor_interval_s
+        listeners = next(iter(loaded.listeners.values()))
+        self._rate_per_hour = _rate_per_hour(listeners)
+        return Device(
+            name=broker.name,
+            version=self._version,
+            words=tuple(_words(listeners)),
+            sources=tuple(labels),
+            has_expectation=self._rate_per_hour is not None,
+        )
 
-            publisher = Publisher(
-                broker, device, self, is_muted=self._muting.switch, pause_s=backoff_s
-            )
-        if former:
-            hand_over = functools.partial(_hand_over, former, publisher)
-            threading.Thread(target=hand_over, name="kws-mqtt-change", daemon=True).start()
-        elif publisher:
-            publisher.start()
-        return publisher
+    def _opened(self, broker: Broker, device: Device) -> "Publisher":
+        from kws.mqtt.publisher import Publisher  # needs paho-mqtt
+
+        return Publisher(broker, device, self, is_muted=self._muting.switch, pause_s=backoff_s)
 
     def _count_expected(self) -> None:
         """Add what the models are expected to detect for nothing in the last second of speech."""
@@ -214,6 +207,16 @@ def _hand_over(former: "Publisher", publisher: "Publisher | None") -> None:
     if publisher:
         publisher.requeue(unsent)
         publisher.start()
+    else:
+        _log_unsent(unsent)
+
+
+def _log_unsent(messages: list[Message]) -> None:
+    if messages:
+        _log.warning(
+            "MQTT: %d messages were not sent, as the broker did not take them in time.",
+            len(messages),
+        )
 
 
 def _words(listeners: Sequence[Listener]) -> list[Word]:

@@ -4,11 +4,11 @@ import logging
 import os
 import ssl
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 
 from kws.config import MqttSettings
 from kws.errors import ConfigError
+from kws.names import machine_name
 from kws.paths import expanded
 from kws.trusted_files import check_trusted
 
@@ -32,12 +32,15 @@ class Broker:
     ----------
     settings : MqttSettings
         With a host.
+    name : str
+        Of this device.
     password : str or None
     tls : ssl.SSLContext or None
         None: the connection is not encrypted.
     """
 
     settings: MqttSettings
+    name: str
     password: str | None = field(default=None, repr=False)
     tls: ssl.SSLContext | None = field(default=None, repr=False, compare=False)
     _files: tuple[int, ...] = ()
@@ -59,7 +62,7 @@ class Broker:
 
 
 def open_broker(settings: MqttSettings) -> Broker | None:
-    """Read the password and the certificates of a broker.
+    """Read the password and the certificates of a broker; takes a moment, for a thread.
 
     Returns
     -------
@@ -73,11 +76,13 @@ def open_broker(settings: MqttSettings) -> Broker | None:
     """
     if settings.host is None:
         return None
-    if find_spec("paho") is None:
+    try:
+        import paho.mqtt.client  # noqa: F401  here, as the loop of the daemon must not wait for it
+    except ImportError as error:
         raise ConfigError(
-            "`[mqtt]` needs the package paho-mqtt. Received: it is not installed. Run "
-            "`pip install 'kws[mqtt]'`, or leave `host` out."
-        )
+            f"`[mqtt]` needs the package paho-mqtt. Received: {error}. Run "
+            f"`pip install 'kws[mqtt]'`, or leave `host` out."
+        ) from error
     files = [
         expanded(path, what=f"`{key}` of [mqtt]")
         for key in ("ca_file", "certificate_file", "key_file")
@@ -85,7 +90,8 @@ def open_broker(settings: MqttSettings) -> Broker | None:
     ]
     tls = _tls(settings) if settings.tls else None
     changed_ns = tuple(path.stat().st_mtime_ns for path in files)
-    return Broker(settings, _password(settings), tls, changed_ns)
+    name = settings.name or machine_name()
+    return Broker(settings, name, _password(settings), tls, changed_ns)
 
 
 def _password(settings: MqttSettings) -> str | None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 
 import pytest
@@ -218,7 +219,7 @@ def test_a_lost_connection_ends_what_a_dialogue_had_muted(write, run, mosquitto,
 
 @pytest.mark.parametrize("kind", ["wrong password", "no broker"])
 def test_audio_goes_on_without_the_broker_and_an_event_says_why(
-    kind, write, run, mosquitto, tmp_path, free_port
+    kind, write, run, mosquitto, tmp_path, free_port, caplog
 ):
     if kind == "wrong password":
         (tmp_path / "accounts").touch(mode=0o600)
@@ -234,6 +235,7 @@ def test_audio_goes_on_without_the_broker_and_an_event_says_why(
         assert [one.level for one in state.last_errors] == ["warning"]
 
     printer = run(write(), drive)
+    assert re.search(r"MQTT: \d+ messages were not sent, as the broker did not", caplog.text)
     (error,) = printer.errors()
     assert f"The MQTT broker 127.0.0.1:{free_port} " in error
     assert ("refused the login: Not authorized." in error) == (kind == "wrong password")

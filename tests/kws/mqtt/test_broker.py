@@ -1,6 +1,7 @@
 """Passwords and certificates that are read at the start, or are an error then."""
 
 import logging
+import sys
 
 import pytest
 import trustme
@@ -9,6 +10,7 @@ from cryptography.hazmat.primitives import serialization
 from kws.config import MqttSettings
 from kws.errors import ConfigError
 from kws.mqtt.broker import open_broker
+from kws.names import machine_name
 
 
 def opened(**settings):
@@ -133,11 +135,12 @@ def test_a_certificate_of_another_key_is_an_error(certificates):
         )
 
 
+def test_a_device_without_a_name_has_that_of_the_machine():
+    assert opened(name="kitchen").name == "kitchen"
+    assert opened().name == machine_name()
+
+
 def test_without_its_package_the_table_is_an_error(monkeypatch):
-    monkeypatch.setattr("kws.mqtt.broker.find_spec", lambda name: None)
-    with pytest.raises(ConfigError) as caught:
+    monkeypatch.setitem(sys.modules, "paho.mqtt.client", None)
+    with pytest.raises(ConfigError, match=r"needs the package paho-mqtt\. Received: .*kws\[mqtt\]"):
         opened()
-    assert str(caught.value) == (
-        "`[mqtt]` needs the package paho-mqtt. Received: it is not installed. Run "
-        "`pip install 'kws[mqtt]'`, or leave `host` out."
-    )
