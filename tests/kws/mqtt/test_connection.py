@@ -89,7 +89,7 @@ def test_a_broker_that_is_restarted_under_load_loses_nothing(
 
 
 def test_a_full_queue_drops_what_is_new_and_counts_it(mosquitto, subscribe, publish, caplog):
-    publisher = publish(hermes=False, max_queued=10)
+    publisher = publish(hermes=False, max_queued=10, starts=False)
     with caplog.at_level(logging.WARNING):
         for i in range(25):
             publisher.send(heard(i), "default")
@@ -101,20 +101,26 @@ def test_a_full_queue_drops_what_is_new_and_counts_it(mosquitto, subscribe, publ
     )
     mosquitto()
     subscriber = subscribe()
+    publisher.start()
     until(lambda: publisher.counts().n_sent == 10)
     until(lambda: ends_of(subscriber) == list(map(float, range(10))))
 
 
 def test_detections_that_have_waited_too_long_are_dropped(mosquitto, subscribe, publish, caplog):
-    publisher = publish(hermes=False, max_age_s=0.4)
+    publisher = publish(hermes=False, max_age_s=5.0, starts=False)
     publisher.send(heard(1), "default")
-    time.sleep(0.5)
+    publisher._outbox._events[0] = (time.monotonic() - 6, publisher._outbox._events[0][1])
     publisher.send(heard(2), "default")
+    mosquitto()
+    subscriber = subscribe()
     with caplog.at_level(logging.WARNING):
-        mosquitto()
-        until(lambda: publisher.counts().n_dropped)
-    assert publisher.counts().n_queued == publisher.counts().n_sent == 0 or subscribe()
-    assert "MQTT: 1 messages were dropped, as they had waited for the broker longer" in caplog.text
+        publisher.start()
+        until(lambda: ends_of(subscriber) == [2.0])
+    assert publisher.counts().n_dropped == 1
+    assert caplog.messages == [
+        "MQTT: 1 messages were dropped, as they had waited for the broker longer than 5 s, "
+        "`max_age_s`; 1 so far."
+    ]
 
 
 @pytest.mark.parametrize(
