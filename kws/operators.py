@@ -1,25 +1,46 @@
 """Operators of an untrusted network, read from its flatbuffer before an interpreter runs it.
 
 A network may take part in a pipeline only if a step has a bounded cost whatever the audio is: no
-control flow, and no tensor whose size depends on audio. Interpreters do not report either before
-the first step, and never report the subgraphs, so the file itself is read, following
-tensorflow/compiler/mlir/lite/schema/schema.fbs.
+control flow, and no tensor whose size depends on audio. The one exception is IF with two branches
+that are cheap by the sizes of their tensors: verifiers of openWakeWord's models use it.
 """
 
-import struct
+import math
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from kws.errors import ModelError
+from kws.flatbuffer import Graph, Operator, read_graphs
 
 __all__ = ["check_operators"]
 
-_CONTROL_FLOW = {31: "CALL", 118: "IF", 119: "WHILE", 51: "DELEGATE"}
+_IF = 118
+_CONTROL_FLOW = {31: "CALL", 119: "WHILE", 51: "DELEGATE"}
 _CALL_ONCE = 129
 _INITIALISATION = frozenset((136, 138, 142, 144))  # hash tables, VAR_HANDLE, ASSIGN_VARIABLE
 _RESHAPE = 22
 _FIRST_STABLEHLO, _LAST_KNOWN = 162, 208
 _KNOWN_LATER = frozenset((203, 205))  # DILATE, REDUCE_WINDOW
+
+# Operators of a branch: what they cost follows from the sizes of their tensors.
+_FULLY_CONNECTED = 9
+_PLAIN = frozenset(
+    {
+        0,  # ADD
+        _FULLY_CONNECTED,
+        14,  # LOGISTIC
+        18,  # MUL
+        19,  # RELU
+        _RESHAPE,
+        25,  # SOFTMAX
+        40,  # MEAN
+        41,  # SUB
+        42,  # DIV
+        75,  # SQRT
+        76,  # RSQRT
+        78,  # POW
+    }
+)
+_MOST_PRODUCTS = 10_000_000  # of a branch
 
 # Inputs of operators that decide the size of an output: position by operator code.
 _SIZES: dict[int, tuple[int, ...]] = {
@@ -92,37 +113,46 @@ def check_operators(content: bytes, *, name: str) -> None:
     Raises
     ------
     ModelError
-        If the network has control flow, operators that are unknown or run other graphs, or a tensor
-        whose size depends on its inputs; or if the flatbuffer is damaged.
+        If the network has control flow other than IF between two cheap branches, operators that are
+        unknown or run other graphs, or a tensor whose size depends on its inputs; or if the
+        flatbuffer is damaged.
     """
-    try:
-        graphs = _graphs(content)
-    except (struct.error, IndexError, ValueError) as error:
-        raise ModelError(
-            f"The model must be a whole flatbuffer. Received: {name}, in which an offset leads "
-            f"outside the file. Copy or export it again."
-        ) from error
+    graphs = read_graphs(content, name=name)
     for graph in graphs:
         for operator in graph.operators:
             if problem := _problem(operator.code):
                 raise _refused(name, problem)
+            if operator.code == _IF and (graph is not graphs[0] or not operator.branches):
+                raise _refused(name, "the operator IF")
     if any(operator.code == _CALL_ONCE for operator in graphs[0].operators):
         others = {operator.code for graph in graphs[1:] for operator in graph.operators}
         if others - _INITIALISATION:
             raise _refused(name, "CALL_ONCE of more than the initial values of variables")
     _check_sizes(graphs[0], name)
+    for operator in graphs[0].operators:
+        for branch in operator.branches:
+            _check_branch(graphs[branch], name)
 
 
-class _Operator(NamedTuple):
-    code: int
-    inputs: list[int]
-    outputs: list[int]
+def _check_branch(graph: Graph, name: str) -> None:
+    """Refuse a branch that may cost much: audio decides when it is run, not the first seconds."""
+    _check_sizes(graph, name)
+    for operator in graph.operators:
+        if operator.code not in _PLAIN:
+            raise _refused(name, f"the operator {operator.code} in a branch of IF")
+    if (products := sum(_products(one, graph) for one in graph.operators)) > _MOST_PRODUCTS:
+        raise _refused(name, f"a branch of IF with {products:,} products")
 
 
-class _Graph(NamedTuple):
-    inputs: list[int]
-    variables: list[int]
-    operators: list[_Operator]
+def _products(operator: Operator, graph: Graph) -> int:
+    """Return the multiplications of an operator, or the values that it reads and writes."""
+    sizes = [
+        math.prod(graph.tensors[i].shape) for i in (*operator.inputs, *operator.outputs) if i >= 0
+    ]
+    if operator.code == _FULLY_CONNECTED:
+        n_inputs = graph.tensors[operator.inputs[1]].shape[-1:]
+        return math.prod((sizes[-1], *n_inputs))
+    return sum(sizes)
 
 
 def _problem(code: int) -> str | None:
@@ -134,9 +164,9 @@ def _problem(code: int) -> str | None:
     return None
 
 
-def _check_sizes(graph: _Graph, name: str) -> None:
+def _check_sizes(graph: Graph, name: str) -> None:
     """Follow from operator to operator what depends on the inputs; sizes must not."""
-    varying = {*graph.inputs, *graph.variables}
+    varying = {*graph.inputs, *(i for i, one in enumerate(graph.tensors) if one.is_variable)}
     for operator in graph.operators:
         positions = _SIZES.get(operator.code, ())
         if any(one in varying for one in _at(operator.inputs, positions)):
@@ -156,76 +186,3 @@ def _refused(name: str, received: str) -> ModelError:
         f"size depends on audio. Received: {received} in {name}. Export the model without it; if "
         f"the file is not yours, do not use it."
     )
-
-
-def _graphs(content: bytes) -> list[_Graph]:
-    """Read the subgraphs of a flatbuffer; the first one is the network."""
-    model = _Table(content, _unsigned(content, 0))
-    codes = [max(code.int8(0), code.int32(3)) for code in model.tables(1)]
-    graphs = [_graph(one, codes) for one in model.tables(2)]
-    if not graphs:
-        raise ValueError
-    return graphs
-
-
-def _graph(table: "_Table", codes: list[int]) -> _Graph:
-    operators = [
-        _Operator(codes[one.uint32(0)], one.integers(1), one.integers(2)) for one in table.tables(3)
-    ]
-    variables = [i for i, one in enumerate(table.tables(0)) if one.int8(5)]
-    return _Graph(table.integers(1), variables, operators)
-
-
-class _Table:
-    """A table of a flatbuffer; fields by number, absent ones are 0 or empty."""
-
-    def __init__(self, content: bytes, at: int) -> None:
-        self._content, self._at = content, at
-        self._fields_at = at - struct.unpack_from("<i", content, at)[0]
-        if self._fields_at < 0:
-            raise ValueError
-        self._n_bytes = struct.unpack_from("<H", content, self._fields_at)[0]
-
-    def int8(self, number: int) -> int:
-        return self._number(number, "<b")
-
-    def int32(self, number: int) -> int:
-        return self._number(number, "<i")
-
-    def uint32(self, number: int) -> int:
-        return self._number(number, "<I")
-
-    def integers(self, number: int) -> list[int]:
-        start, n = self._vector(number)
-        return list(struct.unpack_from(f"<{n}i", self._content, start))
-
-    def tables(self, number: int) -> "list[_Table]":
-        start, n = self._vector(number)
-        offsets = struct.unpack_from(f"<{n}I", self._content, start)
-        return [_Table(self._content, start + 4 * i + one) for i, one in enumerate(offsets)]
-
-    def _number(self, number: int, kind: str) -> int:
-        at = self._field(number)
-        return int(struct.unpack_from(kind, self._content, at)[0]) if at else 0
-
-    def _vector(self, number: int) -> tuple[int, int]:
-        """Return where the vector's items begin, and their number."""
-        if not (at := self._field(number)):
-            return 0, 0
-        start = at + _unsigned(self._content, at)
-        n = _unsigned(self._content, start)
-        if n > len(self._content):
-            raise ValueError
-        return start + 4, n
-
-    def _field(self, number: int) -> int:
-        """Return where a field is; 0 if it is absent."""
-        entry = 4 + 2 * number
-        if entry + 2 > self._n_bytes:
-            return 0
-        offset = int(struct.unpack_from("<H", self._content, self._fields_at + entry)[0])
-        return self._at + offset if offset else 0
-
-
-def _unsigned(content: bytes, at: int) -> int:
-    return int(struct.unpack_from("<I", content, at)[0])

@@ -72,6 +72,58 @@ def test_control_flow_is_refused_in_every_subgraph(code, inner):
     )
 
 
+def _branching(*, operator=OPERATOR.FULLY_CONNECTED, shape=(1, 8), n=2, nested=False):
+    """Return a network whose IF chooses between two branches of one operator each."""
+    codes = [OPERATOR.IF, operator]
+
+    def graph(flow):
+        options = schema.IfOptionsT(thenSubgraphIndex=1, elseSubgraphIndex=n)
+        call = schema.OperatorT(
+            opcodeIndex=0 if flow else 1,
+            inputs=[0, 1],
+            outputs=[2],
+            builtinOptionsType=schema.BuiltinOptions.IfOptions if flow else 0,
+            builtinOptions=options if flow else None,
+        )
+        tensors = [schema.TensorT(shape=list(shape), name=str(i)) for i in range(3)]
+        return schema.SubGraphT(tensors=tensors, inputs=[0], outputs=[2], operators=[call])
+
+    model = schema.ModelT(
+        version=3,
+        operatorCodes=[
+            schema.OperatorCodeT(deprecatedBuiltinCode=min(code, 127), builtinCode=code)
+            for code in codes
+        ],
+        subgraphs=[graph(True), graph(nested), graph(False)],
+        buffers=[schema.BufferT()],
+    )
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def test_a_choice_between_two_cheap_branches_passes():
+    check_operators(_branching(), name="x")
+
+
+@pytest.mark.parametrize(
+    ("changes", "received"),
+    [
+        ({"operator": OPERATOR.CONV_2D}, "the operator 3 in a branch of IF"),
+        ({"operator": OPERATOR.WHILE}, "the operator WHILE"),
+        ({"nested": True}, "the operator IF"),
+        ({"shape": (1, 4000)}, "a branch of IF with 16,000,000 products"),
+        ({"operator": OPERATOR.ADD, "shape": (4_000_000,)}, "a branch of IF with 12,000,000"),
+    ],
+)
+def test_a_branch_that_may_cost_much_is_refused(changes, received):
+    assert received in refused(_branching(**changes))
+
+
+def test_a_branch_that_there_is_not_is_refused():
+    assert "an offset leads outside the file" in refused(_branching(n=3))
+
+
 @pytest.mark.parametrize("code", [-1, 162, 200, 206, 209, 1000])
 def test_operators_that_are_unknown_or_run_other_graphs_are_refused(code):
     assert f"Received: the operator {code} in x." in refused(network((code, [0], [2])))
