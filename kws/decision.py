@@ -42,11 +42,13 @@ class Decision:
         Length of the moving average, in steps; 1 is none.
     n_refractory : int
         Steps after a hit in which nothing fires.
+    patience : int
+        Averages in a row that must reach the threshold; 1 fires on the first.
 
     Attributes
     ----------
     smoothed : float32 [shape=(labels,)]
-        The moving average after the last step.
+        The moving average after the last step; with a patience, the least of so many averages.
     n_refractory : int
     peaks : list of (str, float)
         Keyword and peak of each hit whose rise has ended; the caller removes them.
@@ -59,12 +61,14 @@ class Decision:
         thresholds: Mapping[str, float],
         n_smoothing: int,
         n_refractory: int,
+        patience: int = 1,
     ) -> None:
         self._labels = labels
         # Labels that are no keywords never rise above their threshold.
         self._thresholds = np.array([thresholds.get(one, np.inf) for one in labels], np.float32)
         self._n_smoothing = max(1, n_smoothing)
         self.n_refractory = n_refractory
+        self._patience = patience
         self._weight = np.float32(1 / self._n_smoothing)
         self.reset()
 
@@ -87,6 +91,7 @@ class Decision:
             thresholds=thresholds,
             n_smoothing=round(smoothing_ms * n_outputs / manifest.call_ms),
             n_refractory=round(refractory_ms * n_outputs / manifest.call_ms),
+            patience=settings.patience,
         )
 
     def reset(self) -> None:
@@ -101,6 +106,7 @@ class Decision:
         self.end_rises()
         self._recent = np.zeros((self._n_smoothing, len(self._labels)), np.float32)
         self._at = 0
+        self._averages = np.zeros((self._patience, len(self._labels)), np.float32)
         self._armed = np.ones(len(self._labels), bool)
         self._all_armed = True
         self.smoothed = np.zeros(len(self._labels), np.float32)
@@ -123,6 +129,10 @@ class Decision:
         self._recent[self._at] = posteriors
         self._at = (self._at + 1) % self._n_smoothing
         self.smoothed = np.add.reduce(self._recent) * self._weight
+        if self._patience > 1:
+            self._averages[:-1] = self._averages[1:]
+            self._averages[-1] = self.smoothed
+            self.smoothed = np.minimum.reduce(self._averages)
         resting = self._refractory > 0
         self._refractory -= resting
         above = self.smoothed - self._thresholds

@@ -13,12 +13,13 @@ from kws.model import open_model
 LABELS = ("_silence_", "_unknown_", "yes", "no")
 
 
-def decision(*, thresholds=None, n_smoothing=1, n_refractory=0):
+def decision(*, thresholds=None, n_smoothing=1, n_refractory=0, patience=1):
     return Decision(
         LABELS,
         thresholds=thresholds or {"yes": 0.5, "no": 0.5},
         n_smoothing=n_smoothing,
         n_refractory=n_refractory,
+        patience=patience,
     )
 
 
@@ -33,6 +34,34 @@ def run(machine, *, yes=(), no=()):
 
 def test_a_rising_edge_fires_once():
     assert run(decision(), yes=[0.1, 0.4, 0.6, 0.9, 0.9, 0.9, 0.6]) == [(2, "yes", 0.6)]
+
+
+def test_with_a_patience_so_many_outputs_in_a_row_must_reach_the_threshold():
+    yes = [0.9, 0.9, 0.2, 0.8, 0.6, 0.7, 0.9, 0.1]
+    assert run(decision(patience=3), yes=yes) == [(5, "yes", 0.6)]
+    assert run(decision(patience=2), yes=yes) == [(1, "yes", 0.9), (4, "yes", 0.6)]
+
+
+def test_a_patience_starts_anew_after_a_gap():
+    machine = decision(patience=2)
+    assert run(machine, yes=[0.9]) == []
+    machine.restart()
+    assert run(machine, yes=[0.9, 0.9]) == [(1, "yes", 0.9)]
+
+
+def test_the_patience_is_a_setting():
+    manifest = Manifest(
+        name="x",
+        labels=("yes",),
+        kind="step",
+        features=FeatureSettings(),
+        n_frames=1,
+        hop_frames=1,
+        decision=DecisionDefaults(smoothing_ms=0),
+    )
+    machine = Decision.of(manifest, thresholds={"yes": 0.5}, settings=DecisionSettings(patience=2))
+    assert machine.step(np.array([0.9])) is None
+    assert machine.step(np.array([0.9])) == Hit("yes", pytest.approx(0.9))
 
 
 def test_a_posterior_equal_to_its_threshold_fires():
