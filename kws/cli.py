@@ -114,7 +114,7 @@ def demo() -> None:
     multiple=True,
     type=MODEL,
     metavar="NAME|FILE",
-    help="A bundled model or a .tflite; repeat it for several models.",
+    help="A bundled model or a file; repeat it for several models.",
 )
 @click.option(
     "--input",
@@ -222,13 +222,13 @@ def models() -> None:
 def info(model: str, as_json: bool) -> None:
     """Show the keywords, features, thresholds and data of a model.
 
-    MODEL is a bundled name or a .tflite.
+    MODEL is a bundled name or a file.
     """
     from kws.commands.info import facts, manifest_json
-    from kws.manifest import read_manifest
     from kws.model import model_path
+    from kws.model_file import read_model
 
-    manifest, content = read_manifest(model_path(model))
+    manifest, content = read_model(model_path(model))
     if as_json:
         click.echo(manifest_json(manifest, n_bytes=len(content)))
         return
@@ -347,7 +347,7 @@ def doctor(ctx: click.Context, config: Path) -> None:
     show_default=True,
     type=MODEL,
     metavar="NAME|FILE",
-    help="A bundled model or a .tflite; repeat it to measure several.",
+    help="A bundled model or a file; repeat it to measure several.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per model.")
 def bench(models: tuple[str, ...], as_json: bool) -> None:
@@ -547,7 +547,7 @@ def enroll(
     multiple=True,
     type=MODEL,
     metavar="NAME|FILE",
-    help="A bundled model or a .tflite; repeat it for several. Default: computer.",
+    help="A bundled model or a file; repeat it for several. Default: computer.",
 )
 @click.option(
     "--preload-model",
@@ -559,7 +559,7 @@ def enroll(
     "--custom-model-dir",
     multiple=True,
     metavar="DIR",
-    help="Folder of more .tflite files; new ones are found while it runs.",
+    help="Folder of more models; new ones are found while it runs.",
 )
 @click.option(
     "--threshold",

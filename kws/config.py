@@ -87,7 +87,7 @@ class ModelSettings(_Table, frozen=True, kw_only=True):
     """`[model]`: the model, and how it is run."""
 
     name: str = "commands"
-    """A bundled model's name (`kws models` lists them) or the path of a .tflite file."""
+    """A bundled model's name (`kws models` lists them) or the path of a .tflite or .onnx file."""
     n_threads: Annotated[int, Meta(ge=1, le=64)] = 1
     """Threads of the interpreter; one is fastest for models of this size."""
 
@@ -180,6 +180,8 @@ class DecisionSettings(_Table, frozen=True, kw_only=True):
     """Length of the moving average over posteriors."""
     refractory_ms: Milliseconds | None = None
     """Time after a detection without another one."""
+    patience: Annotated[int, Meta(ge=1, le=100)] = 1
+    """Outputs of the model in a row whose average must reach the threshold, as openWakeWord's."""
     phrases: list[str] = []
     """Sequences of keywords to detect, for a CTC model; empty: those of the model."""
 
@@ -286,7 +288,7 @@ class WyomingSettings(_Table, frozen=True, kw_only=True):
     models: list[str] = []
     """Bundled names or paths of the models that are served."""
     custom_model_dir: list[str] = []
-    """Folders whose .tflite files are served too; new files are found when a client asks."""
+    """Folders of more models, .tflite and .onnx; new files are found when a client asks."""
     threshold: Probability | None = None
     """Smoothed posterior at which any keyword fires; None: as each model says."""
     trigger_level: Annotated[int, Meta(ge=1, le=100)] = 1

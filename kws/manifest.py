@@ -22,7 +22,9 @@ from kws.names import nfc
 
 __all__ = [
     "SILENCE",
+    "TFLITE_MARK",
     "UNKNOWN",
+    "Affine",
     "CalibrationBasis",
     "CalibrationPoint",
     "DataSource",
@@ -33,6 +35,7 @@ __all__ = [
     "Manifest",
     "StateTensor",
     "Template",
+    "has_manifest",
     "pack",
     "read_manifest",
     "repack",
@@ -41,6 +44,9 @@ __all__ = [
 
 SILENCE = "_silence_"
 UNKNOWN = "_unknown_"
+
+TFLITE_MARK = b"TFL3"
+"""Bytes 4 to 8 of a TFLite file."""
 
 _FILE_NAME = "kws.json"
 _MAX_JSON_BYTES = 1 << 20
@@ -240,6 +246,13 @@ class EmbeddingReference(_Part, frozen=True, kw_only=True):
     """Feature frames of each vector."""
 
 
+class Affine(_Part, frozen=True, kw_only=True):
+    """What each value of an input is multiplied by, and what is added to it then."""
+
+    scale: tuple[float, ...]
+    offset: tuple[float, ...]
+
+
 class Manifest(_Part, frozen=True, kw_only=True):
     """The model's self-description."""
 
@@ -270,6 +283,8 @@ class Manifest(_Part, frozen=True, kw_only=True):
     """Makes posteriors of an embedding."""
     takes: EmbeddingReference | None = None
     """A head: the embedding model whose vectors are its frames; `features` are those of that."""
+    input_affine: Affine | None = None
+    """Applied to each frame or vector before the network, such as to undo a standardisation."""
     context_frames: Annotated[int, Meta(ge=0, le=4096)] = 0
     """Frames that an output depends on; the gate's pre-roll reaches at least so far back."""
     data: tuple[DataSource, ...] = ()
@@ -289,6 +304,7 @@ class Manifest(_Part, frozen=True, kw_only=True):
             raise ValueError("a step model must have hop_frames equal to n_frames")
         if self.hop_frames > self.n_frames:
             raise ValueError("hop_frames must be <= n_frames")
+        self._check_affine()
         if self.kind != "window" and self.features.normalization != "none":
             raise ValueError("features.normalization must be of a window model")
         if self.decision.kind == "ctc" and SILENCE not in self.labels:
@@ -299,6 +315,12 @@ class Manifest(_Part, frozen=True, kw_only=True):
         for point in self.calibration:
             if set(point.thresholds) - set(self.keywords):
                 raise ValueError("calibration must name only keywords of the model")
+
+    def _check_affine(self) -> None:
+        if affine := self.input_affine:
+            n_values = self.takes.size if self.takes else self.features.n_values
+            if {len(affine.scale), len(affine.offset)} != {n_values}:
+                raise ValueError(f"input_affine must have {n_values} values, one for each input")
 
     def _is_backbone(self) -> bool:
         """Check the head; say whether it is without templates, as what `kws enroll` builds on."""
@@ -358,7 +380,7 @@ def read_manifest(path: Path) -> tuple[Manifest, bytes]:
             f"The model must be a readable file. Received: {path} ({error.strerror}). "
             f"`kws models` lists the bundled ones."
         ) from error
-    if content[4:8] != b"TFL3":
+    if content[4:8] != TFLITE_MARK:
         raise ModelError(
             f"The model must be a whole .tflite file. Received: {path}, {len(content)} bytes "
             f"without its mark TFL3. Copy it again, or make one with `kws export`."
@@ -368,6 +390,17 @@ def read_manifest(path: Path) -> tuple[Manifest, bytes]:
     if is_beside and manifest.kind == "window":
         _check_features_stated(text, manifest, path)
     return manifest, content
+
+
+def has_manifest(path: Path, content: bytes) -> bool:
+    """Return whether a model file has a manifest, inside or beside it, readable or not."""
+    if sidecar(path) or path.with_name(_FILE_NAME).is_file():
+        return True
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return _FILE_NAME in archive.namelist()
+    except _NO_ARCHIVE:
+        return False
 
 
 def pack(flatbuffer: bytes, manifest: Manifest) -> bytes:

@@ -22,7 +22,9 @@ import numpy.typing as npt
 
 from kws.cepstra import Cepstra
 from kws.errors import ModelError, did_you_mean
-from kws.manifest import EmbeddingReference, Head, Manifest, read_manifest
+from kws.manifest import TFLITE_MARK, EmbeddingReference, Head, Manifest
+from kws.model_file import read_model
+from kws.onnx_interpreter import OnnxInterpreter
 from kws.paths import expanded
 from kws.stderr import quiet_stderr
 from kws.templates import TemplateHead
@@ -39,6 +41,7 @@ __all__ = [
     "model_path",
     "open_embedding",
     "open_model",
+    "start_after_silence",
     "with_embedding",
 ]
 
@@ -109,6 +112,7 @@ class Model(ABC):
             raise _disagrees(manifest, f"{expected} labels", f"{n_labels} outputs")
         self.n_outputs = math.prod(shape) // n_labels
         self._inputs, self._outputs = inputs, outputs
+        self._affine = _affine(manifest)
         self._input_scale, self._output_scale = _Scale(self._input), _Scale(self._output)
         self._frames_in = self._input["index"]
         self._posteriors_out = self._output["index"]
@@ -173,6 +177,8 @@ class Model(ABC):
         return [tensor["shape"].tolist() for tensor in self._interpreter.get_tensor_details()]
 
     def _invoke(self, frames: Array, /) -> Posteriors:
+        if self._affine:
+            frames = frames * self._affine[0] + self._affine[1]
         try:
             quantised = self._input_scale.to_integers(frames).reshape(self._input["shape"])
             self._is_fresh = False
@@ -180,7 +186,7 @@ class Model(ABC):
             self._interpreter.invoke()
             raw = self._interpreter.get_tensor(self._posteriors_out)
         except _INTERPRETER_ERRORS as error:
-            raise _cannot_run(error) from error
+            raise _cannot_run(error, self._made_of[0]) from error
         return self._output_scale.to_values(raw).reshape(-1, raw.shape[-1])
 
 
@@ -296,7 +302,7 @@ class WindowModel(Model):
 
 
 class _JoinedModel(Model):
-    """A head and its embedding; no keyword is likely until a vector has whole context."""
+    """A head and its embedding."""
 
     def __init__(self, head: Model) -> None:
         takes = head.manifest.takes
@@ -306,27 +312,18 @@ class _JoinedModel(Model):
         self.n_outputs = head.n_outputs
         n_frames = takes.hop_frames * head.manifest.hop_frames
         self.manifest = msgspec.structs.replace(
-            head.manifest, takes=None, n_frames=n_frames, hop_frames=n_frames
+            head.manifest, takes=None, input_affine=None, n_frames=n_frames, hop_frames=n_frames
         )
-        is_keyword = [label in head.manifest.keywords for label in head.manifest.labels]
-        self._unlikely = np.where(is_keyword, 0, 1).astype(np.float32)[None]
-        context = self._embedding.manifest.context_frames
-        self._n_cold = -(-context // takes.hop_frames) - 1
         self.reset()
 
     def reset(self) -> None:
         """Forget all frames."""
-        self._embedding.reset()
+        start_after_silence(self._embedding)
         self._head.reset()
-        self._n_until_warm = self._n_cold
 
     def step(self, frames: Array, /) -> Posteriors:
         """Embed the next frames, and give what the head says of the vectors."""
-        vectors = self._embedding.step(frames)
-        if self._n_until_warm:
-            self._n_until_warm -= 1
-            return np.repeat(self._unlikely, self.n_outputs, axis=0)
-        return self._head.step(vectors)
+        return self._head.step(self._embedding.step(frames))
 
 
 def open_model(
@@ -349,7 +346,7 @@ def open_model(
         If the file is not a model, contradicts its manifest or fails in a step, or if no
         interpreter is installed.
     """
-    manifest, content = read_manifest(model_path(path))
+    manifest, content = read_model(model_path(path))
     kind: type[Model] = StepModel if manifest.kind == "step" else WindowModel
     if manifest.head and manifest.head.templates:
         kind = EnrolledModel
@@ -357,7 +354,7 @@ def open_model(
         model = kind(manifest, content, n_threads=n_threads, reference=reference)
         model.try_step()
     except _INTERPRETER_ERRORS as error:
-        raise _cannot_run(error) from error
+        raise _cannot_run(error, content) from error
     return model
 
 
@@ -410,6 +407,19 @@ def open_embedding(reference: EmbeddingReference) -> Model:
             f"has {digest[:12]}.... Train the head again, or install the version it was made with."
         )
     return open_model(path)
+
+
+def start_after_silence(embedding: Model) -> None:
+    """Reset an embedding, and let its first vector depend on silence before the stream.
+
+    Frames of zeros are the least that the bundled speech embedding tells apart. Without them a
+    recording that begins with its word would have no vector of the word's beginning.
+    """
+    manifest = embedding.manifest
+    embedding.reset()
+    silence = np.zeros((manifest.hop_frames, manifest.n_inputs), np.float32)
+    for _ in range(-(-manifest.context_frames // manifest.hop_frames)):
+        embedding.step(silence)
 
 
 def with_embedding(model: Model) -> Model:
@@ -472,7 +482,16 @@ def _folder() -> Path:
     return Path(str(files("kws.models")))
 
 
+def _affine(manifest: Manifest) -> tuple[Array, Array] | None:
+    if manifest.input_affine is None:
+        return None
+    scale, offset = manifest.input_affine.scale, manifest.input_affine.offset
+    return np.array(scale, np.float32), np.array(offset, np.float32)
+
+
 def _interpreter(content: bytes, *, n_threads: int, reference: bool) -> Any:
+    if content[4:8] != TFLITE_MARK:
+        return OnnxInterpreter(content, n_threads=n_threads)
     module = _runtime()
     options: dict[str, Any] = {"num_threads": n_threads}
     if reference:
@@ -505,10 +524,12 @@ def _runtime() -> ModuleType:
             ) from error
 
 
-def _cannot_run(error: Exception) -> ModelError:
+def _cannot_run(error: Exception, content: bytes) -> ModelError:
     reason = " ".join(str(error).split()) or type(error).__name__
+    is_tflite = content[4:8] == TFLITE_MARK
+    runtime = _runtime().__name__.split(".")[0] if is_tflite else "onnxruntime"
     return ModelError(
-        f"The model must be one that {_runtime().__name__.split('.')[0]} can run. Received: "
+        f"The model must be one that {runtime} can run. Received: "
         f"{reason}. Copy or export it again, or update the interpreter."
     )
 

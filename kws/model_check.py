@@ -24,8 +24,10 @@ import numpy.typing as npt
 
 from kws.errors import ModelError
 from kws.features import Features
-from kws.manifest import FeatureSettings, Manifest, read_manifest
+from kws.manifest import TFLITE_MARK, FeatureSettings, Manifest
 from kws.model import Model, bundled_models, model_path, open_embedding, open_model
+from kws.model_file import read_model
+from kws.onnx_file import check_onnx_operators
 from kws.operators import check_operators
 from kws.process_limits import end_with, limit_cpu, limit_memory, no_core, peak_mb
 
@@ -98,9 +100,10 @@ def open_bounded(path: Path, *, n_threads: int = 1) -> Model:
         As in `open_model`, or if it breaks a bound of `check_model`.
     """
     before_mb = peak_mb()
-    manifest, content = read_manifest(model_path(path))
+    manifest, content = read_model(model_path(path))
     check_features(manifest, name=str(path))
-    check_operators(content, name=str(path))
+    check = check_operators if content[4:8] == TFLITE_MARK else check_onnx_operators
+    check(content, name=str(path))
     model = open_model(path, n_threads=n_threads)
     cpu_s = _run(model)
     if (needed_mb := peak_mb() - before_mb) > _MOST_MB:

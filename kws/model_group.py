@@ -10,7 +10,7 @@ from kws.detector import Detector, Spotted
 from kws.gate import Gate
 from kws.gated_steps import GatedSteps, Step
 from kws.manifest import FeatureSettings
-from kws.model import Model, open_embedding
+from kws.model import Model, open_embedding, start_after_silence
 
 __all__ = ["ModelGroup", "grouped", "merged"]
 
@@ -49,8 +49,8 @@ class ModelGroup:
         """Start a new stream."""
         self.steps.reset()
         if self._embedding:
-            self._embedding.reset()
-        self._n_until_warm, self._n_lost = self._n_cold, 0
+            start_after_silence(self._embedding)
+        self._n_until_warm = self._n_lost = 0
         for detector in self._detectors:
             detector.reset()
 
@@ -72,7 +72,7 @@ class ModelGroup:
             yield from detector.step(step)
 
     def _embed(self, embedding: Model, step: Step) -> Step | None:
-        """Return the step's vectors; None until all frames that they depend on were there."""
+        """Return the step's vectors; None after a gap until none depends on frames before it."""
         if step.n_lost:
             embedding.reset()
             self._n_until_warm = self._n_cold

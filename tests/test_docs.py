@@ -232,6 +232,23 @@ def test_the_python_of_the_readme_runs(tmp_path):
 
 
 @pytest.mark.slow
+def test_the_commands_of_the_page_of_other_models_run(tmp_path):
+    package = Path(pytest.importorskip("pyopen_wakeword").__file__).parent / "models"
+    shutil.copy(package / "alexa.tflite", tmp_path / "alexa_v0.1.tflite")
+    clip, rate_hz = soundfile.read(ROOT / "tests/data/wake_words/alexa.flac", dtype="int16")
+    soundfile.write(tmp_path / "recording.wav", np.pad(clip, (0, rate_hz)), rate_hz)
+    (first, *_) = _blocks(ROOT / "docs/other-models.md", "sh")
+    outputs = []
+    for line in first.splitlines():
+        done = _run(line, cwd=tmp_path)
+        assert done.returncode == 0, line + done.stderr
+        outputs.append(done.stdout)
+    heard, described = outputs
+    assert re.search(r" s  alexa  \d", heard), heard
+    assert "keywords      alexa\n" in described
+
+
+@pytest.mark.slow
 def test_every_service_on_the_page_of_home_assistant_serves_what_it_names(tmp_path):
     (tmp_path / "models").mkdir()
     lines = [

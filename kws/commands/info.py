@@ -45,9 +45,10 @@ def _facts(manifest: Manifest, *, n_bytes: int) -> Iterator[tuple[str, str]]:
         f"{features.n_features} {features.kind} values from {window_ms:g} ms every {hop_ms:g} ms "
         f"at {features.sample_rate_hz} Hz",
     )
+    unit = f"vector of {manifest.takes.name}" if manifest.takes else "frame"
     yield (
         "kind",
-        f"{manifest.kind}: {_count(manifest.n_frames, 'frame')} per call, "
+        f"{manifest.kind}: {_count(manifest.n_frames, unit)} per call, "
         + (
             f"{_count(len(manifest.states), 'state')} kept between calls"
             if manifest.kind == "step"
@@ -57,7 +58,7 @@ def _facts(manifest: Manifest, *, n_bytes: int) -> Iterator[tuple[str, str]]:
     if manifest.labels:
         yield (
             "latency",
-            f"a call every {manifest.hop_frames * hop_ms:g} ms; trained for "
+            f"a call every {manifest.call_ms:g} ms; trained for "
             f"{decision.delay_ms} ms after the end of a word",
         )
         yield (
@@ -66,7 +67,7 @@ def _facts(manifest: Manifest, *, n_bytes: int) -> Iterator[tuple[str, str]]:
             f"refractory {decision.refractory_ms} ms",
         )
     else:
-        yield "latency", f"a call every {manifest.hop_frames * hop_ms:g} ms"
+        yield "latency", f"a call every {manifest.call_ms:g} ms"
     for point in manifest.calibration:
         thresholds = ", ".join(f"{word} {value:g}" for word, value in point.thresholds.items())
         yield "calibration", f"{point.false_alarms_per_hour:g} false alarms/h: {thresholds}"
@@ -87,5 +88,6 @@ def _facts(manifest: Manifest, *, n_bytes: int) -> Iterator[tuple[str, str]]:
 
 
 def _count(n: int, noun: str) -> str:
-    """Return "1 word", "2 words"."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+    """Return "1 word", "2 words", "2 words of speech"."""
+    word, *rest = noun.split(" ", 1)
+    return " ".join((str(n), word if n == 1 else f"{word}s", *rest))

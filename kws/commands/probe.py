@@ -79,7 +79,7 @@ def _run_model(name: str) -> None:
     from kws.model import model_path, open_model
 
     manifest = (model := open_model(model_path(name))).manifest
-    model.step(np.zeros((manifest.hop_frames, manifest.features.n_features), np.float32))
+    model.step(np.zeros((manifest.hop_frames, manifest.n_inputs), np.float32))
 
 
 def _record_source(settings: str) -> None:

@@ -43,8 +43,8 @@ class Catalog:
     models : sequence of str or path
         Bundled names or files.
     folders : sequence of path
-        Folders of further .tflite files, read again when a client asks what there is. Files in
-        them that cannot be used are left out and logged.
+        Folders of further .tflite and .onnx files, read again when a client asks what there is.
+        Files in them that cannot be used are left out and logged.
     decision : DecisionSettings
         For all models.
     gate : GateSettings
@@ -237,7 +237,13 @@ def _info(by_keyword: "Mapping[str, _Served]") -> Event:
 
 
 def _files(folders: Iterable[Path]) -> list[Path]:
-    return [path for folder in folders for path in sorted(folder.glob("*.tflite"))]
+    """Return the models of folders; an .onnx beside a .tflite of its name is the same model."""
+    return [
+        path
+        for folder in folders
+        for path in sorted((*folder.glob("*.tflite"), *folder.glob("*.onnx")))
+        if path.suffix == ".tflite" or not path.with_suffix(".tflite").is_file()
+    ]
 
 
 def _normal(name: str) -> str:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from kws.config import GateSettings
 from kws.errors import ModelError
+from kws.features import Features
 from kws.manifest import DecisionDefaults, EmbeddingReference, FeatureSettings, Head, Manifest
 from kws.model import open_embedding
 from kws.spotter import Spotter
@@ -18,6 +19,7 @@ RATE_HZ = 16_000
 FEATURES = FeatureSettings(kind="logmel", n_mels=8, floor=1.0)
 TAKES = EmbeddingReference(name="fake", sha256=64 * "0", size=2, hop_frames=4)
 CONTEXT = 30  # frames: with 4 to a step, the eighth vector is the first that depends on none before
+N_SILENT = 8  # steps of silence before a stream
 
 
 class Embedding:
@@ -111,9 +113,9 @@ def test_two_heads_share_the_steps_of_one_embedding(embeddings):
     spotter = Spotter([low, high], gate=False)
     spotter.process(SOUND)
     (embedding,) = embeddings
-    assert embedding.n_steps == (len(SOUND) - 400 + 160) // (4 * 160)
+    assert embedding.n_steps == N_SILENT + (len(SOUND) - 400 + 160) // (4 * 160)
     assert np.array_equal(low.vectors, high.vectors)
-    assert len(low.vectors) == embedding.n_steps - 7, "not before the context was there"
+    assert len(low.vectors) == embedding.n_steps - N_SILENT
 
 
 def test_a_head_gives_the_events_that_it_gives_alone(embeddings):
@@ -147,11 +149,25 @@ def test_after_a_long_closure_embedding_and_head_start_anew_from_the_context(emb
     n_resets = head.n_resets
     spotter.process(second)
     assert head.n_resets == n_resets + 1
-    assert len(head.vectors) < embeddings[0].n_steps - 7, "vectors without context count not"
+    assert len(head.vectors) == embeddings[0].n_steps - N_SILENT - 7, (
+        "vectors without context count not"
+    )
     continued = Spotter(HeadOf("low", 0), gate=False)
     continued.process(np.concatenate((first, second)))
     gated, ungated = embeddings
     assert gated.n_steps < ungated.n_steps - 20, "the closure was skipped"
+
+
+def test_the_first_vector_of_a_stream_depends_on_silence_before_it(embeddings):
+    head = HeadOf("low", 0)
+    spotter = Spotter(head, gate=False)
+    embeddings[0].memory[:] = 9  # forgotten
+    spotter.reset()
+    spotter.process(SOUND[: 400 + 3 * 160])
+    known = Embedding()
+    known.step(np.zeros((4, 8), np.float32))
+    silent = Features(FEATURES).whole(SOUND[: 400 + 3 * 160])
+    np.testing.assert_allclose(head.vectors, known.step(silent))
 
 
 def test_the_pre_roll_reaches_as_far_back_as_a_head_depends_on(embeddings):
@@ -159,7 +175,7 @@ def test_the_pre_roll_reaches_as_far_back_as_a_head_depends_on(embeddings):
     for context_frames, least_s in ((CONTEXT, 0.3), (150, 1.5)):
         head = HeadOf("low", 0, context_frames=context_frames)
         Spotter(head, gate=GateSettings(hangover_ms=0, pre_roll_ms=0)).process(sound)
-        n_steps = embeddings[-1].n_steps
+        n_steps = embeddings[-1].n_steps - N_SILENT
         assert n_steps * 0.04 == pytest.approx(1.0 + least_s, abs=0.2)
 
 
