@@ -61,8 +61,8 @@ def main(data: Path, recordings: Path, interpreter: Path, hours: float) -> None:
     """Print tables of agreement on recordings and on speech of held-out speakers."""
     words = sorted(one.name for one in recordings.iterdir() if one.is_dir())
     random = np.random.default_rng(1)
-    speech = _speech(data / "librispeech", words, hours=hours, random=random)
-    said, spans = _recordings(recordings, words, data / "noise/esc10", random)
+    speech = speech_stream(data / "librispeech", words, hours=hours, random=random)
+    said, spans = recordings_stream(recordings, words, data / "noise/esc10", random)
     results = {}
     for name, stream in (("recordings", said), ("speech", speech)):
         theirs, models = _theirs(stream, words, interpreter)
@@ -76,7 +76,7 @@ def main(data: Path, recordings: Path, interpreter: Path, hours: float) -> None:
     )
 
 
-def _speech(
+def speech_stream(
     corpus: Path, words: list[str], *, hours: float, random: np.random.Generator
 ) -> Samples:
     """Return speech of held-out speakers without the words."""
@@ -91,7 +91,7 @@ def _speech(
     return np.concatenate(parts)
 
 
-def _recordings(
+def recordings_stream(
     folder: Path, words: list[str], noise: Path, random: np.random.Generator
 ) -> tuple[Samples, list[Recording]]:
     """Return a stream of all recordings, every second one in noise, and where they are."""

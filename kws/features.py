@@ -16,10 +16,11 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from kws.arrays import Frames, Samples
 from kws.cepstra import Cepstra, project
-from kws.errors import FormatError
+from kws.errors import ConfigError, FormatError, ModelError
 from kws.manifest import FeatureSettings
+from kws.micro_features import MICRO_FEATURES, MicroFeatures
 
-__all__ = ["Features", "mel_filterbank"]
+__all__ = ["Features", "mel_filterbank", "open_features"]
 
 Values: TypeAlias = npt.NDArray[np.float64]
 
@@ -36,6 +37,11 @@ class Features:
     dtype : float32 or float64
         Arithmetic and output. The device uses float32; float64 equals the oracle to 1e-9.
 
+    Raises
+    ------
+    ConfigError
+        If the settings are those of the micro frontend, which only models of microWakeWord take.
+
     Attributes
     ----------
     latency_samples : int
@@ -43,6 +49,11 @@ class Features:
     """
 
     def __init__(self, settings: FeatureSettings, *, dtype: npt.DTypeLike = np.float32) -> None:
+        if settings.kind == "micro":
+            raise ConfigError(
+                "`features.kind` must be mfcc, logmel or spectrogram, but for models of "
+                "microWakeWord. Received: micro. Choose another kind."
+            )
         self.settings = settings
         self.latency_samples = settings.window_samples
         self._dtype = np.dtype(dtype)
@@ -162,6 +173,24 @@ class Features:
             return self._cepstra.of_bands(bands)
         largest = frames.max(axis=-1, keepdims=True, initial=0.0) / np.float32(_FULL_SCALE)
         return np.concatenate((bands, largest), axis=-1)
+
+
+def open_features(settings: FeatureSettings) -> Features | MicroFeatures:
+    """Return what computes the frames that a manifest states.
+
+    Raises
+    ------
+    ModelError
+        If the settings are of the micro frontend but not its only ones, or its library is missing.
+    """
+    if settings.kind != "micro":
+        return Features(settings)
+    if settings != MICRO_FEATURES:
+        raise ModelError(
+            f"`features` of kind micro must be those of the micro frontend. Received: {settings}. "
+            f"Leave the manifest out, or write those of `kws.micro_features`."
+        )
+    return MicroFeatures()
 
 
 def mel_filterbank(settings: FeatureSettings) -> npt.NDArray[np.float64]:

@@ -71,7 +71,8 @@ class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class FeatureSettings(_Part, frozen=True, kw_only=True):
     """How audio becomes frames; defaults as in `python_speech_features.mfcc`, unless noted."""
 
-    kind: Literal["mfcc", "logmel", "spectrogram"] = "mfcc"
+    kind: Literal["mfcc", "logmel", "spectrogram", "micro"] = "mfcc"
+    """`micro`: those of the micro frontend (`kws.micro_features`), which has no other settings."""
     sample_rate_hz: Annotated[int, Meta(ge=8000, le=48_000)] = 16_000
     window_samples: Annotated[int, Meta(ge=16, le=8192)] = 400
     hop_samples: Annotated[int, Meta(ge=16, le=8192)] = 160
@@ -140,9 +141,9 @@ class FeatureSettings(_Part, frozen=True, kw_only=True):
     @property
     def n_values(self) -> int:
         """Values of a frame that a network takes."""
-        return {"mfcc": self.n_mfcc, "logmel": self.n_mels, "spectrogram": self.n_fft // 2 + 1}[
-            self.kind
-        ]
+        if self.kind == "spectrogram":
+            return self.n_fft // 2 + 1
+        return self.n_mfcc if self.kind == "mfcc" else self.n_mels
 
 
 class StateTensor(_Part, frozen=True, kw_only=True):
@@ -274,6 +275,8 @@ class Manifest(_Part, frozen=True, kw_only=True):
     """Name of the tensor that gives posteriors; empty where the model has only one output."""
     states: tuple[StateTensor, ...] = ()
     quantization: Literal["int8", "int16x8", "float32"] = "int8"
+    kernels: Literal["fastest", "reference"] = "fastest"
+    """`reference`: the interpreter's own, with the results of microcontrollers to the bit."""
     decision: DecisionDefaults = DecisionDefaults()
     calibration: tuple[CalibrationPoint, ...] = ()
     calibrated_on: CalibrationBasis | None = None

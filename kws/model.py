@@ -347,6 +347,7 @@ def open_model(
         interpreter is installed.
     """
     manifest, content = read_model(model_path(path))
+    reference = reference or manifest.kernels == "reference"
     kind: type[Model] = StepModel if manifest.kind == "step" else WindowModel
     if manifest.head and manifest.head.templates:
         kind = EnrolledModel

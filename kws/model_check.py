@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kws.errors import ModelError
-from kws.features import Features
+from kws.features import open_features
 from kws.manifest import TFLITE_MARK, FeatureSettings, Manifest
 from kws.model import Model, bundled_models, model_path, open_embedding, open_model
 from kws.model_file import read_model
@@ -163,7 +163,7 @@ def _run(model: Model) -> float:
         If it fails, or its tensors grow from call to call.
     """
     manifest = model.manifest
-    features = Features(manifest.features)
+    features = open_features(manifest.features)
     embedding = open_embedding(manifest.takes) if manifest.takes else None
     hop = (manifest.takes or manifest).hop_frames
     started_s, n_samples = time.process_time(), 0

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+from kws.foreign.microwakeword import microwakeword_manifest, microwakeword_model
 from kws.foreign.openwakeword import openwakeword_manifest
 from kws.manifest import Manifest, has_manifest, read_manifest
 
 __all__ = ["read_model"]
 
-_FORMATS = (openwakeword_manifest,)
+_FORMATS = (microwakeword_manifest, openwakeword_manifest)
 
 
 def read_model(path: Path) -> tuple[Manifest, bytes]:
@@ -16,6 +17,7 @@ def read_model(path: Path) -> tuple[Manifest, bytes]:
     Parameters
     ----------
     path : Path
+        The model, or the JSON of a microWakeWord model beside it.
 
     Returns
     -------
@@ -27,6 +29,7 @@ def read_model(path: Path) -> tuple[Manifest, bytes]:
     ModelError
         As `read_manifest`, or if the file breaks the rules of its format.
     """
+    path = microwakeword_model(path)
     try:
         content = path.read_bytes()
     except OSError:

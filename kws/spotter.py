@@ -22,7 +22,7 @@ from kws.config import DecisionSettings, GateSettings, ModelSettings, SourceSett
 from kws.detector import Detector
 from kws.errors import AudioError, ConfigError, ModelError, did_you_mean
 from kws.events import Detection, NearMiss, Peak
-from kws.features import Features
+from kws.features import open_features
 from kws.gate import Gate
 from kws.manifest import Manifest
 from kws.model import Model, model_path, open_model
@@ -110,7 +110,7 @@ class Spotter:
         self.sample_rate_hz = _common_rate_hz(self.manifests)
         self._gate = Gate(gate, sample_rate_hz=self.sample_rate_hz) if gate.enabled else None
         self._features = {
-            manifest.features: Features(manifest.features) for manifest in self.manifests
+            manifest.features: open_features(manifest.features) for manifest in self.manifests
         }
         self._detectors = [
             Detector(

@@ -23,7 +23,7 @@ from kws.commands.probe import run_probe
 from kws.config import DecisionSettings, GateSettings, SourceSettings
 from kws.decision import Decision, thresholds_for
 from kws.errors import KwsError
-from kws.features import Features
+from kws.features import open_features
 from kws.gate import Gate
 from kws.model import Model, with_embedding
 from kws.sources import open_source
@@ -122,7 +122,7 @@ def cpu_by_stage(model: Model, samples: Samples, *, chunk_ms: int) -> dict[str, 
     rate_hz = manifest.features.sample_rate_hz
     chunks = _cut(samples, rate_hz * chunk_ms // 1000)
     silence = _cut(np.zeros_like(samples), rate_hz * chunk_ms // 1000)
-    gate, features = Gate(_OPEN, sample_rate_hz=rate_hz), Features(manifest.features)
+    gate, features = Gate(_OPEN, sample_rate_hz=rate_hz), open_features(manifest.features)
     steps = _cut(features.process(samples), manifest.hop_frames)
     posteriors = [row for step in steps for row in model.step(step)]
     decision = Decision(

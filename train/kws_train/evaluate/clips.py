@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kws.errors import ConfigError, FormatError, ModelError
-from kws.features import Features
+from kws.features import open_features
 from kws.manifest import SILENCE, UNKNOWN
 from kws.model import Model, with_embedding
 from kws_train.data.audio_files import audio_files, log_left_out, read_samples
@@ -116,7 +116,7 @@ def evaluate_clips(
             f"A model must have the label `{UNKNOWN}` to classify clips. "
             f"Received: {', '.join(labels)}. Measure it with `kws eval stream`."
         )
-    features = Features(model.manifest.features)
+    features = open_features(model.manifest.features)
     before = silence_before(model.manifest)
     output_ms = model.manifest.call_ms / model.n_outputs
     confusion = np.zeros((len(labels), len(labels)), int)
