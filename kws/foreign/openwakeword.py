@@ -26,6 +26,7 @@ __all__ = ["openwakeword_manifest"]
 
 _EMBEDDING = "speech_embedding"
 _VALUES = 96
+_RANK = 3
 _MOST_VECTORS, _MOST_SCORES = 512, 64
 _VERSION_SUFFIX = re.compile(r"[_-]v[0-9][0-9.]*\Z")
 _DECISION = DecisionDefaults(threshold=0.5, smoothing_ms=0, refractory_ms=2000, word_ms=800)
@@ -45,8 +46,8 @@ def openwakeword_manifest(path: Path, content: bytes) -> Manifest | None:
     Raises
     ------
     ModelError
-        If the file is an ONNX model, or a TFLite model with one floating-point input, of other
-        shapes than a head's.
+        If the file is an ONNX model, or a TFLite model with one floating-point input of three
+        dimensions or more, of other shapes than a head's.
     """
     is_onnx = path.suffix == ".onnx"
     if is_onnx:
@@ -54,7 +55,7 @@ def openwakeword_manifest(path: Path, content: bytes) -> Manifest | None:
         inputs, outputs = network.inputs, network.outputs
     else:
         inputs, outputs = _ends(content, path)
-        if [one.type for one in inputs] != [FLOAT32]:
+        if [one.type for one in inputs] != [FLOAT32] or len(inputs[0].shape) < _RANK:
             return None
     if not _is_head(inputs, outputs):
         raise _other_shapes(path, inputs, outputs)
@@ -93,7 +94,7 @@ def _is_head(inputs: list[Tensor], outputs: list[Tensor]) -> bool:
     if len(inputs) != 1 or len(outputs) != 1 or inputs[0].type != FLOAT32:
         return False
     taken, given = inputs[0].shape, outputs[0].shape
-    if len(taken) != 3 or len(given) != 2 or (taken[0], taken[2], given[0]) != (1, _VALUES, 1):
+    if len(taken) != _RANK or len(given) != 2 or (taken[0], taken[2], given[0]) != (1, _VALUES, 1):
         return False
     return 1 <= taken[1] <= _MOST_VECTORS and 1 <= given[1] <= _MOST_SCORES
 

@@ -422,7 +422,7 @@ BAD_SETTINGS = {
         "[decision]\ntreshold = 0.5",
         "Every key in kws.toml must be one that kws knows. Received: `treshold` in `decision`. "
         "Did you mean `threshold`? Known there: threshold, thresholds, false_alarms_per_hour, "
-        "smoothing_ms, refractory_ms, phrases.",
+        "smoothing_ms, refractory_ms, patience, phrases.",
     ),
     "a table misspelt": (
         "[desicion]\nthreshold = 0.5",
