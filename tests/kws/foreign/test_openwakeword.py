@@ -134,9 +134,7 @@ OTHER_SHAPES = (
 )
 
 
-@pytest.mark.parametrize(
-    "taken", [(1, 16, 40), (1, 76, 32, 1), (2, 16, 96), (1, 600, 96)]
-)
+@pytest.mark.parametrize("taken", [(1, 16, 40), (1, 76, 32, 1), (2, 16, 96), (1, 600, 96)])
 def test_other_shapes_are_refused(taken, write, head_of):
     weights = np.zeros((1, int(np.prod(taken)), 1))
     path = write("other.tflite", head_of(weights, taken=taken))
