@@ -46,8 +46,8 @@ def check(path: Path) -> str:
     """
     from kws.ctc_decision import phrases_for
     from kws.decision import thresholds_for
-    from kws.manifest import read_manifest
     from kws.model import model_path
+    from kws.model_file import read_model
     from kws.mqtt.broker import open_broker
     from kws.sinks.hooks import Hooks
     from kws.sources.command import check_command
@@ -56,7 +56,7 @@ def check(path: Path) -> str:
     names: list[str] = []
     keywords: list[str] = []
     for model in config.every_model:
-        manifest, _ = read_manifest(model_path(model.name))
+        manifest, _ = read_model(model_path(model.name))
         decision = model.decision or config.decision
         thresholds_for(decision, manifest)
         keywords += phrases_for(decision, manifest) or manifest.keywords
