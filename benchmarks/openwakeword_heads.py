@@ -20,8 +20,10 @@ import numpy.typing as npt
 
 from kws.arrays import Samples
 from kws.audio import SAMPLE_RATE_HZ
+from kws.errors import ModelError
 from kws.features import Features
 from kws.model import open_model, with_embedding
+from kws.onnx_file import check_onnx_operators
 from kws.spotter import Spotter
 from kws_train.data.audio_files import audio_files, read_samples
 from kws_train.data.librispeech import quiet_utterances, speaker_halves
@@ -125,7 +127,7 @@ def _theirs(stream: Samples, words: list[str], interpreter: Path) -> tuple[Outco
         subprocess.run([interpreter, script, audio, out, *words], check=True)
         with np.load(out) as stored:
             scores, cpu_s = stored["scores"], float(stored["cpu_s"])
-            models = [Path(one).with_suffix(".tflite") for one in stored["files"].tolist()]
+            models = [_same_in_kws(Path(one)) for one in stored["files"].tolist()]
     detections: dict[str, list[float]] = {word: [] for word in words}
     for column, word in enumerate(words):
         for step in np.flatnonzero(scores[:, column] >= _THRESHOLD):
@@ -133,6 +135,18 @@ def _theirs(stream: Samples, words: list[str], interpreter: Path) -> tuple[Outco
             if not detections[word] or end_s - detections[word][-1] >= _REFRACTORY_S:
                 detections[word].append(end_s)
     return Outcome(scores, detections, cpu_s), models
+
+
+def _same_in_kws(path: Path) -> Path:
+    """Return the .onnx itself, or the .tflite where kws refuses its control flow.
+
+    The package's .onnx and .tflite of hey_rhasspy are different networks.
+    """
+    try:
+        check_onnx_operators(path.read_bytes(), name=path.name)
+    except ModelError:
+        return path.with_suffix(".tflite")
+    return path
 
 
 def _ours(stream: Samples, words: list[str], models: list[Path]) -> Outcome:
@@ -170,7 +184,7 @@ def _print_table(
         )
         own = [one for one in spans if one.word == word]
         theirs, ours = (
-            [_is_in(one, it.detections[word]) for one in own] for it in results["recordings"]
+            [is_in(one, it.detections[word]) for one in own] for it in results["recordings"]
         )
         agreed = sum(x == y for x, y in zip(theirs, ours, strict=True))
         n_agreed += agreed
@@ -183,7 +197,7 @@ def _print_table(
     click.echo(f"\n{n_agreed / len(spans):.1%} of {len(spans)} recordings agree.")
 
 
-def _is_in(recording: Recording, ends_s: list[float]) -> bool:
+def is_in(recording: Recording, ends_s: list[float]) -> bool:
     return any(recording.start_s <= one <= recording.end_s + _SAME_S for one in ends_s)
 
 

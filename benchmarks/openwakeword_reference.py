@@ -1,6 +1,6 @@
 """Scores of openwakeword 0.5.1 on a stream, in a virtual environment of its own.
 
-python openwakeword_reference.py STREAM.npy SCORES.npz NAME...
+python openwakeword_reference.py STREAM.npy SCORES.npz NAME|FILE.onnx...
 """
 
 import sys
@@ -18,7 +18,10 @@ def main() -> None:
     """Write the scores of each model, one row every 80 ms, and the CPU time of it all."""
     stream, out, *names = sys.argv[1:]
     folder = Path(openwakeword.__file__).parent / "resources/models"
-    files = [str(next(folder.glob(f"{name}_v*.onnx"))) for name in names]
+    files = [
+        name if name.endswith(".onnx") else str(next(folder.glob(f"{name}_v*.onnx")))
+        for name in names
+    ]
     model = Model(wakeword_models=files, inference_framework="onnx")
     samples = np.load(stream)
     started_s = time.process_time()

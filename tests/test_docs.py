@@ -231,25 +231,38 @@ def test_the_python_of_the_readme_runs(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.slow
-def test_the_commands_of_the_page_of_other_models_run(tmp_path):
-    package = Path(pytest.importorskip("pyopen_wakeword").__file__).parent / "models"
-    shutil.copy(package / "alexa.tflite", tmp_path / "alexa_v0.1.tflite")
-    clip, rate_hz = soundfile.read(ROOT / "tests/data/wake_words/alexa.flac", dtype="int16")
-    soundfile.write(tmp_path / "recording.wav", np.pad(clip, (0, rate_hz)), rate_hz)
+@pytest.fixture
+def foreign_models(tmp_path):
+    """Files of other tools under the names of the docs, a recording of alexa, and words."""
+    openwakeword = Path(pytest.importorskip("pyopen_wakeword").__file__).parent / "models"
     micro = Path(pytest.importorskip("pymicro_wakeword").__file__).parent / "models"
+    shutil.copy(openwakeword / "alexa.tflite", tmp_path / "alexa_v0.1.tflite")
     for suffix in ("json", "tflite"):
         shutil.copy(micro / f"hey_jarvis.{suffix}", tmp_path)
-    blocks = _blocks(ROOT / "docs/other-models.md", "sh")
+    data = ROOT / "tests/data"
+    clip, rate_hz = soundfile.read(data / "wake_words/alexa.flac", dtype="int16")
+    soundfile.write(tmp_path / "recording.wav", np.pad(clip, (0, rate_hz)), rate_hz)
+    (tmp_path / "words/hey_jarvis").mkdir(parents=True)
+    shutil.copy(data / "wake_words/hey_jarvis.flac", tmp_path / "words/hey_jarvis")
+    shutil.copytree(data / "librispeech", tmp_path / "librispeech")
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_pages_of_other_models_run(foreign_models):
     outputs = []
-    for line in [line for block in blocks for line in block.splitlines() if line[:4] == "kws "]:
-        done = _run(line, cwd=tmp_path)
-        assert done.returncode == 0, line + done.stderr
-        outputs.append(done.stdout)
-    heard, described, unheard = outputs
+    for page in ("other-models.md", "esphome.md"):
+        lines = [line for part in _blocks(ROOT / "docs" / page, "sh") for line in part.splitlines()]
+        for line in [one for one in lines if one.split()[1] in {"listen", "info", "eval"}]:
+            done = _run(line, cwd=foreign_models)
+            assert done.returncode == 0, line + done.stderr
+            outputs.append(done.stdout)
+    heard, described, unheard, unheard_too, measured = outputs
     assert re.search(r" s  alexa  \d", heard), heard
     assert "keywords      alexa\n" in described
     assert ", 0 detections, " in unheard
+    assert ", 0 detections, " in unheard_too
+    assert re.search(r"^ +hey_jarvis +0.0% ", measured, re.MULTILINE), measured
 
 
 @pytest.mark.slow

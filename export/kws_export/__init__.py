@@ -3,6 +3,7 @@
 - `cli`: the command `kws export`.
 - `bundle`: export a run folder as one model file with its manifest.
 - `head`: export a head on the speech embedding.
+- `openwakeword`: export of a head for programs on openWakeWord.
 - `backbone`: export the embedding network and background speech that `kws enroll` uses.
 - `step`: the trained model as a TensorFlow function of one call.
 - `quantize`: conversion to TensorFlow Lite in int8, 16-bit activations or float32.

@@ -13,6 +13,14 @@ __all__ = ["export"]
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The .tflite to write.")
 @click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(["kws", "openwakeword"]),
+    default="kws",
+    show_default=True,
+    help="openwakeword: .tflite and .onnx of a head, for programs on openWakeWord.",
+)
+@click.option(
     "--quantize",
     type=click.Choice(["int8", "int16x8", "float32"]),
     default="int8",
@@ -47,6 +55,7 @@ def export(
     run: Path,
     *,
     out: Path,
+    file_format: str,
     quantize: str,
     frames: int | None,
     temperature: float,
@@ -55,8 +64,12 @@ def export(
 ) -> None:
     """Write a trained model as one .tflite and verify it.
 
-    RUN is a folder of `kws train`. The file holds the manifest.
+    RUN is a folder of `kws train`. The file holds the manifest. With `--format openwakeword`, RUN
+    is a head's .tflite or the working folder of `kws new`.
     """
+    if file_format == "openwakeword":
+        _export_openwakeword(run, out)
+        return
     from kws_export.backbone import export_backbone
     from kws_export.bundle import export_model
 
@@ -78,3 +91,16 @@ def export(
         f"{agreement.argmax:.2%} of {agreement.n_outputs} outputs, "
         f"largest difference {agreement.largest_difference:.3f}"
     )
+
+
+def _export_openwakeword(source: Path, out: Path) -> None:
+    from kws.stderr import quiet_stderr
+
+    with quiet_stderr():  # TensorFlow logs while it is imported
+        from kws_export.openwakeword import export_openwakeword
+
+    for one in export_openwakeword(source, out):
+        click.echo(
+            f"{one.keyword}: {', '.join(path.name for path in one.files)}; "
+            f"averages {one.n_averaged} scores, largest difference {one.largest_difference:.3f}"
+        )
