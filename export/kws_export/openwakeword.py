@@ -27,7 +27,14 @@ from kws_train.data.vector_cache import embed
 from kws_train.networks.speech_embedding import load_weights
 from kws_train.optional import load_library
 
-__all__ = ["N_VECTORS", "ExportedHead", "HeadWeights", "export_openwakeword", "read_head"]
+__all__ = [
+    "N_VECTORS",
+    "Convolution",
+    "ExportedHead",
+    "HeadWeights",
+    "export_openwakeword",
+    "read_head",
+]
 
 log = logging.getLogger("kws_export")
 
