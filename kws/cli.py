@@ -404,6 +404,39 @@ def daemon(ctx: click.Context, config: Path, as_json: bool) -> None:
 
 
 @cli.command(section=LISTEN)
+@click.option(
+    "--config",
+    type=_PATH,
+    default=Path("kws.toml"),
+    show_default=True,
+    help="The kws.toml; SIGHUP reloads it.",
+)
+@click.option(
+    "--port", type=click.IntRange(1, 65_535), help="Port of the page; default: 8420, or [ui] port."
+)
+@_LOG_FORMAT
+@click.pass_context
+def ui(ctx: click.Context, config: Path, port: int | None) -> None:
+    """Look, listen and label in a browser; prints the page's link.
+
+    Runs what `kws daemon` runs, and goes on after the end of files. Needs the extra kws[ui].
+    """
+    import asyncio
+
+    from kws.commands.ui_settings import with_page
+    from kws.daemon.capture_process import REAL_TIME_CAPTURE
+    from kws.daemon.service import Daemon
+
+    daemon = Daemon(
+        config,
+        capture_command=REAL_TIME_CAPTURE,
+        override=functools.partial(with_page, port=port),
+        announce_page=lambda link: click.echo(f"Open {link}"),
+    )
+    ctx.exit(asyncio.run(daemon.run()))
+
+
+@cli.command(section=LISTEN)
 @_SOCKET
 @_DAEMON_CONFIG
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

@@ -6,6 +6,7 @@ Command-line options override the file.
 
 import logging
 import re
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar, get_args
 
@@ -30,6 +31,7 @@ __all__ = [
     "MqttSettings",
     "RecordingSettings",
     "SourceSettings",
+    "UiSettings",
     "WyomingSettings",
     "load_config",
     "parse_config",
@@ -377,6 +379,45 @@ class MqttSettings(_Table, frozen=True, kw_only=True):
                 )
 
 
+class UiSettings(_Table, frozen=True, kw_only=True):
+    """`[ui]`: a page for the browser, served by `kws daemon`; `kws ui` serves it in any case."""
+
+    port: Annotated[int, Meta(ge=1, le=65_535)] | None = None
+    """Port of the page; None: `kws daemon` serves none, `kws ui` port 8420."""
+    address: Annotated[str, Meta(min_length=1)] = "127.0.0.1"
+    """IP address that the page is served at; one beyond this machine needs `token`."""
+    token: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{16,128}\Z")] | None = None
+    """The secret in the page's link; None: another random one at each start."""
+    hosts: list[str] = []
+    """Further names of this machine, by which browsers may call it."""
+    folder: Annotated[str, Meta(min_length=1)] | None = None
+    """Folder of takes, enrolled models and labels; None: that of kws.toml."""
+    runs: list[str] = []
+    """Folders whose working folders of `kws new` are shown; empty: `folder`."""
+    max_pages: Annotated[int, Meta(ge=1, le=1000)] = 32
+    """Pages that show the live scope at once; a further one is told to wait."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.is_local and self.token is None:
+            raise ConfigError(
+                f"An `address` of `[ui]` beyond this machine needs a `token`. Received: "
+                f"{self.address} without one. Set `token` to 16 letters and digits or more, or "
+                f'`address = "127.0.0.1"`.'
+            )
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can reach the address."""
+        try:
+            return ip_address(self.address).is_loopback
+        except ValueError:
+            raise ConfigError(
+                f"The `address` of `[ui]` must be an IP address of this machine. Received: "
+                f'{self.address!r}. Set `address = "127.0.0.1"`, for example.'
+            ) from None
+
+
 class Config(_Table, frozen=True, kw_only=True):
     """All tables of kws.toml."""
 
@@ -391,6 +432,7 @@ class Config(_Table, frozen=True, kw_only=True):
     daemon: DaemonSettings = DaemonSettings()
     wyoming: WyomingSettings = msgspec.field(default_factory=WyomingSettings)
     mqtt: MqttSettings = MqttSettings()
+    ui: UiSettings = msgspec.field(default_factory=UiSettings)
 
     @property
     def every_source(self) -> list[SourceSettings]:

@@ -13,7 +13,7 @@ from kws.gated_steps import Step
 from kws.model import Model
 from kws.near_misses import near_misses_of
 
-__all__ = ["Detector", "Spotted"]
+__all__ = ["Detector", "Posteriors", "Spotted"]
 
 _MOST_KEPT = 256
 
@@ -24,6 +24,15 @@ class Spotted(NamedTuple):
     known_sample: int
     detection: Detection
     detector: "Detector"
+
+
+class Posteriors(NamedTuple):
+    """The smoothed posteriors of one output of a model, at the time of the events that it gives."""
+
+    model: str
+    end_s: float
+    scores: list[float]
+    """One for each keyword of the model, in its order."""
 
 
 class Detector:
@@ -50,6 +59,10 @@ class Detector:
     near_misses : deque of NearMiss
         Oldest first, 256 at most; the caller removes them.
     peaks : deque of Peak
+        Likewise.
+    keeps_posteriors : bool
+        Whether `posteriors_of_outputs` is filled; off at first.
+    posteriors_of_outputs : deque of Posteriors
         Likewise.
 
     Raises
@@ -81,6 +94,9 @@ class Detector:
         self._near_misses = near_misses_of(manifest, least=near_miss_score)
         self.near_misses: deque[NearMiss] = deque(maxlen=_MOST_KEPT)
         self.peaks: deque[Peak] = deque(maxlen=_MOST_KEPT)
+        self.keeps_posteriors = False
+        self.posteriors_of_outputs: deque[Posteriors] = deque(maxlen=_MOST_KEPT)
+        self._keyword_at = [manifest.labels.index(one) for one in manifest.keywords]
         self.reset()
 
     def reset(self) -> None:
@@ -110,6 +126,8 @@ class Detector:
         for output, posteriors in enumerate(self._model.step(step.frames)):
             hit = decision.step(posteriors)
             self._now_sample = self._end_sample(step, output)
+            if self.keeps_posteriors:
+                self._keep_posteriors()
             if near_misses:
                 for missed in near_misses.step(decision, has_fired=hit is not None):
                     self.near_misses.append(NearMiss(**self._fields(missed)))
@@ -137,6 +155,12 @@ class Detector:
             fields = self._rising.pop(keyword).fields()
             self.peaks.append(Peak(**fields, peak=round(peak, 3)))
         self._decision.peaks.clear()
+
+    def _keep_posteriors(self) -> None:
+        defaults, rate_hz = self.manifest.decision, self.manifest.features.sample_rate_hz
+        end_s = max(0.0, self._now_sample / rate_hz - defaults.delay_ms / 1000)
+        scores = self._decision.smoothed[self._keyword_at].tolist()
+        self.posteriors_of_outputs.append(Posteriors(self.manifest.name, round(end_s, 3), scores))
 
     def _end_sample(self, step: Step, output: int) -> int:
         """Return the end of the last frame behind an output."""

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from kws.arrays import AnySamples, Samples
 from kws.audio import SAMPLE_RATE_HZ, to_samples
 from kws.config import DecisionSettings, GateSettings, ModelSettings, SourceSettings
-from kws.detector import Detector
+from kws.detector import Detector, Posteriors
 from kws.errors import AudioError, ConfigError, ModelError, did_you_mean
 from kws.events import Detection, NearMiss, Peak
 from kws.features import open_features
@@ -236,6 +236,20 @@ class Spotter:
         peaks = self._surest.peaks(_taken([one.peaks for one in self._detectors]))
         ended, self._peaks = self._peaks, []
         return ended + peaks
+
+    def keep_posteriors(self, keep: bool, /) -> None:
+        """Keep the smoothed posteriors of every output for `take_posteriors`, or no longer."""
+        for detector in self._detectors:
+            detector.keeps_posteriors = keep
+            if not keep:
+                detector.posteriors_of_outputs.clear()
+
+    def take_posteriors(self) -> list[Posteriors]:
+        """Return the posteriors of all outputs since the last call, oldest first.
+
+        At most 256 of each model are kept, and none while the gate is closed.
+        """
+        return _taken([one.posteriors_of_outputs for one in self._detectors])
 
     def _listen(self, chunks: Iterable[AnySamples]) -> Iterator[Detection]:
         failure = None

@@ -42,6 +42,7 @@ CONFIGURATION = {
     "[daemon]": runtime.DaemonSettings,
     "[wyoming]": runtime.WyomingSettings,
     "[mqtt]": runtime.MqttSettings,
+    "[ui]": runtime.UiSettings,
 }
 TRAINING = {
     "Top level": recipes.Recipe,

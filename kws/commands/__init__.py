@@ -11,5 +11,6 @@
 - `machine`: names of this machine and its interpreter.
 - `record`: `kws record`: takes of a word, cut and checked.
 - `enroll`: `kws enroll`: a word from a few recordings, without training.
+- `ui_settings`: the settings of `kws ui`.
 - `calibrate_room`: `kws calibrate`: thresholds and gain for a room.
 """

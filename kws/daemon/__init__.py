@@ -24,5 +24,7 @@
 - `mqtt_service`: detections and sensors to an MQTT broker, requests to mute from it.
 - `muting`: which sources are muted, and by what.
 - `day_total`: the total of what was counted in the last 24 hours.
+- `ui_service`: the page of the daemon in the browser.
+- `page_state`: the state of the daemon as pages show it.
 - `threads`: long work in a daemon thread.
 """

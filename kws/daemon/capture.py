@@ -3,7 +3,7 @@
 `python -m kws.daemon.capture` reads the settings of a source as one line of JSON from standard
 input. It writes audio to standard output as raw s16le, 16 kHz, mono, and reports to standard error,
 each a line of JSON. At the end of standard input, when the daemon has ended, it kills its process
-group.
+group. With `--real-time`, a file is read no faster than it would be spoken.
 """
 
 import logging
@@ -11,10 +11,12 @@ import os
 import signal
 import sys
 import threading
+import time
 from typing import NoReturn
 
 import msgspec
 
+from kws.audio import SAMPLE_RATE_HZ
 from kws.config import SourceSettings
 from kws.errors import ConfigError, KwsError
 from kws.sources import Source, open_source
@@ -65,7 +67,7 @@ def main() -> int:
     settings = msgspec.json.decode(_first_line(), type=SourceSettings)
     threading.Thread(target=_kill_at_end_of_input, daemon=True).start()
     try:
-        _record(settings, out)
+        _record(settings, out, is_paced="--real-time" in sys.argv[1:])
     except KwsError as error:
         _report(Failed(message=str(error)))
         return error.exit_code
@@ -81,17 +83,21 @@ class _LogReports(logging.Handler):
         _report(Logged(level=record.levelno, message=record.getMessage()))
 
 
-def _record(settings: SourceSettings, out: int) -> None:
+def _record(settings: SourceSettings, out: int, *, is_paced: bool) -> None:
     if settings.input == "-" and not settings.command:
         raise ConfigError(
             "A source of the daemon must be a microphone, a file, a command or a port. Received: "
             "`-`, standard input. Use `kws listen --input -`."
         )
-    n_reported = 0
+    n_reported = n_samples = 0
     with open_source(settings) as source:
         _report(Opened(name=source.name))
+        started_s = time.monotonic()
         try:
             for chunk in source:
+                n_samples += len(chunk)
+                if is_paced and not source.live:
+                    time.sleep(max(0.0, started_s + n_samples / SAMPLE_RATE_HZ - time.monotonic()))
                 _write(out, chunk.astype("<i2", copy=False).tobytes())
                 n_reported = _report_losses(source, n_reported)
         finally:

@@ -18,9 +18,11 @@ from kws.daemon.capture import Failed, Logged, Lost, Opened, Report
 from kws.errors import printable
 from kws.logs import last_words
 
-__all__ = ["CAPTURE_COMMAND", "CaptureProcess"]
+__all__ = ["CAPTURE_COMMAND", "REAL_TIME_CAPTURE", "CaptureProcess"]
 
 CAPTURE_COMMAND = (sys.executable, "-P", "-m", "kws.daemon.capture")
+REAL_TIME_CAPTURE = (*CAPTURE_COMMAND, "--real-time")
+"""The same, which reads a file no faster than it would be spoken."""
 _READ_BYTES = 16_384  # half a second: no source occupies the loop for long
 _MAX_LINE_BYTES = 65_536
 _STDERR_LINES = 3

@@ -13,6 +13,7 @@ from kws.audio import SAMPLE_RATE_HZ, level_dbfs
 from kws.config import Config, GateSettings, ListenerSettings
 from kws.daemon.backlog import AudioBlock
 from kws.daemon.source_supervisor import SourceSupervisor
+from kws.detector import Posteriors
 from kws.errors import ModelError
 from kws.events import Detection, End, NearMiss, Peak
 from kws.model import model_path
@@ -28,6 +29,9 @@ _SAME_WORD_S = 0.5
 
 _SLICE_S = 0.1
 """Audio that a new model gets at once: short, as the loop waits for it."""
+
+_SHOWN_SCORE = 0.3
+"""Least score of the near misses on the page of `[ui]`."""
 
 _Event = TypeVar("_Event", Detection, NearMiss, Peak)
 
@@ -105,6 +109,12 @@ class Listener:
         """Return the peaks of detections whose rise has ended since the last call."""
         ended, self._peaks = self._peaks, []
         return ended + self._in_source_time(self.spotter.take_peaks())
+
+    def take_posteriors(self) -> list[Posteriors]:
+        """Return the posteriors of all outputs since the last call."""
+        offset_s = self._start_sample / SAMPLE_RATE_HZ
+        found = self.spotter.take_posteriors()
+        return [one._replace(end_s=round(one.end_s + offset_s, 3)) for one in found]
 
     def _in_source_time(self, events: list[_Event]) -> list[_Event]:
         offset_s = self._start_sample / SAMPLE_RATE_HZ
@@ -189,6 +199,20 @@ class SourceListeners:
         ended, self._peaks = self._peaks, []
         found = ended + self._surest.peaks(found)
         return [replace(peak, source=self.supervisor.label) for peak in found]
+
+    def keep_posteriors(self, keep: bool, /) -> None:
+        """Keep the posteriors of all listeners for `take_posteriors`, or no longer."""
+        for listener in self.listeners:
+            listener.spotter.keep_posteriors(keep)
+
+    def take_posteriors(self) -> list[Posteriors]:
+        """Return the posteriors of all listeners since the last call."""
+        return [one for listener in self.listeners for one in listener.take_posteriors()]
+
+    @property
+    def gate_open(self) -> bool:
+        """Whether a model runs on the source now."""
+        return any(one.spotter.gate_open for one in self.listeners)
 
     async def warm_up(self, listeners: list[Listener]) -> None:
         """Run new listeners on the last 2 s of audio, in slices between which the loop runs.
@@ -309,7 +333,11 @@ def listener_keys(config: Config) -> list[ListenerKey]:
         If there is no such model.
     """
     recording = config.recording
-    near_miss_score = recording.min_score if recording.folder else None
+    least = [
+        recording.min_score if recording.folder else None,
+        _SHOWN_SCORE if config.ui.port else None,
+    ]
+    near_miss_score = min((one for one in least if one is not None), default=None)
     keys = []
     for settings in config.every_model:
         at = model_path(settings.name).stat()

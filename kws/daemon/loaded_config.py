@@ -1,12 +1,19 @@
 """A configuration with its models open and its hooks checked, before it takes effect."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from msgspec.structs import replace
 
-from kws.config import Config, DaemonSettings, MqttSettings, SourceSettings, load_config
+from kws.config import (
+    Config,
+    DaemonSettings,
+    MqttSettings,
+    SourceSettings,
+    UiSettings,
+    load_config,
+)
 from kws.daemon.listeners import Listener, ListenerKey, SourceListeners, listener_keys
 from kws.errors import ConfigError
 from kws.mqtt.broker import Broker, open_broker
@@ -48,6 +55,7 @@ class LoadedConfig:
         *,
         old: "LoadedConfig | None" = None,
         sources: Sequence[SourceListeners] = (),
+        override: Callable[[Config], Config] = lambda config: config,
     ) -> "LoadedConfig":
         """Read kws.toml; open its models and check its hooks.
 
@@ -59,13 +67,15 @@ class LoadedConfig:
             The one in effect; its unchanged parts are kept.
         sources : sequence of SourceListeners
             Those of `old`; their listeners with the same key are kept.
+        override : callable
+            Returns the settings to use in place of those of the file.
 
         Raises
         ------
         KwsError
             If a setting, model or hook cannot be used; nothing has changed then.
         """
-        config = load_config(path)
+        config = override(load_config(path))
         for settings in config.every_source:
             if settings.command is not None:
                 check_command(settings.command)
@@ -98,8 +108,9 @@ class LoadedConfig:
 
 
 def _clip_settings(config: Config) -> Config:
-    """Return the settings that a clip recorder depends on: all but hooks, daemon and MQTT."""
-    return replace(config, hooks=[], daemon=DaemonSettings(), mqtt=MqttSettings())
+    """Return the settings that a clip recorder depends on: all but hooks, daemon, MQTT and ui."""
+    others = {"daemon": DaemonSettings(), "mqtt": MqttSettings(), "ui": UiSettings()}
+    return replace(config, hooks=[], **others)
 
 
 def _listeners(

@@ -58,6 +58,8 @@ class Monitoring:
         Returns what mutes a source.
     mqtt : callable
         Returns the state of the MQTT connection; None without a broker.
+    page : callable
+        Returns the link of the page; None while there is none.
     """
 
     def __init__(
@@ -69,11 +71,12 @@ class Monitoring:
         clips: Callable[[], ClipCounts | None] = lambda: None,
         muted_by: Callable[[SourceSupervisor], list[str]] = lambda _: [],
         mqtt: Callable[[], MqttState | None] = lambda: None,
+        page: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._version = version("kws")
         self._sources, self._hooks, self._clips = sources, hooks, clips
-        self._muted_by, self._mqtt = muted_by, mqtt
+        self._muted_by, self._mqtt, self._page = muted_by, mqtt, page
         self._counter = DetectionCounter()
         self._errors = LastErrors()
         self._status = self._status_server(settings)
@@ -157,6 +160,7 @@ class Monitoring:
             recording=_recording_state(clips) if clips else None,
             mqtt=self._mqtt(),
             last_errors=self._errors.lines(),
+            page=self._page(),
         )
 
     def _status_server(self, settings: DaemonSettings) -> StatusServer:
@@ -230,7 +234,7 @@ def _state(source: SourceListeners, *, muted_by: list[str]) -> SourceState:
         state=supervisor.state,
         since_s=supervisor.since_s,
         level_dbfs=source.level_dbfs,
-        gate_open=any(one.spotter.gate_open for one in source.listeners),
+        gate_open=source.gate_open,
         audio_s=round(backlog.n_received / SAMPLE_RATE_HZ, 3),
         dropped_s=round(backlog.n_dropped / SAMPLE_RATE_HZ, 3),
         waiting_s=round(backlog.waiting_s, 3),

@@ -13,10 +13,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from kws.config import SourceSettings
+from kws.config import Config, SourceSettings
 from kws.daemon.backlog import AudioBlock
 from kws.daemon.capture_process import CAPTURE_COMMAND
 from kws.daemon.delivery import Delivery
@@ -29,12 +30,16 @@ from kws.daemon.muting import Muting
 from kws.daemon.source_supervisor import SourceSupervisor, wall_time
 from kws.daemon.systemd import SystemdNotifier
 from kws.daemon.threads import in_thread
+from kws.daemon.ui_service import UiService
 from kws.daemon.wyoming_service import WyomingService
 from kws.errors import AudioError, KwsError
 from kws.events import Detection, Event, StateChange
 from kws.logs import LogFormat
 from kws.sinks import Sink
 from kws.sinks.clip_recorder import ClipCounts
+
+if TYPE_CHECKING:
+    from kws.ui.host import PageState
 
 __all__ = ["Daemon"]
 
@@ -61,6 +66,10 @@ class Daemon:
         Command of the capture processes.
     change_log : callable or None
         Called at a reload with `[daemon] log_format`; None leaves the log as it is.
+    override : callable
+        Returns the settings to use in place of those of kws.toml.
+    announce_page : callable or None
+        Takes the link of the page of `[ui]`; then the daemon goes on after the end of all files.
 
     Raises
     ------
@@ -76,15 +85,19 @@ class Daemon:
         notifier: SystemdNotifier | None = None,
         capture_command: Sequence[str] = CAPTURE_COMMAND,
         change_log: Callable[[LogFormat], None] | None = None,
+        override: Callable[[Config], Config] = lambda config: config,
+        announce_page: Callable[[str], None] | None = None,
     ) -> None:
-        self._path = config
+        self.config_path = config
+        self._override = override
+        self._stays = announce_page is not None
         self._notifier = notifier or SystemdNotifier()
         self._capture_command = capture_command
         self._change_log = change_log
         self._early_hangups: list[int] = []
         with contextlib.suppress(ValueError):  # not in the main thread
             signal.signal(signal.SIGHUP, lambda number, _: self._early_hangups.append(number))
-        self._loaded = LoadedConfig.read(config)
+        self._loaded = LoadedConfig.read(config, override=override)
         self._sources: list[SourceListeners] = []
         self._delivery = Delivery(self._loaded.hooks, printer=printer)
         self._muting = Muting(lambda: self._delivery.is_muting)
@@ -98,8 +111,10 @@ class Daemon:
             clips=self._clip_counts,
             muted_by=self._muted_by,
             mqtt=self._mqtt.state,
+            page=lambda: self._ui.link,
         )
         self._wyoming = WyomingService()
+        self._ui = UiService(self, announce=announce_page)
         self._tasks: dict[SourceSupervisor, asyncio.Task[None]] = {}
         self._code: int | None = None
         self._failure: BaseException | None = None
@@ -126,7 +141,7 @@ class Daemon:
         self._wake = asyncio.Event()
         self._is_reload_wanted = asyncio.Event()
         await self._monitoring.start()
-        await self._start_wyoming()
+        await self._start_services()
         self._handle_signals()
         tasks = [asyncio.create_task(one) for one in (self._reload_on_request(), self._mqtt.run())]
         self._mqtt.change(self._loaded)
@@ -143,10 +158,26 @@ class Daemon:
             task.cancel()
         await self._shut_down()
 
-    async def _start_wyoming(self) -> None:
+    def page_state(self) -> "PageState":
+        """Return the state for the page of `[ui]`; as of `kws.ui.host.Host`."""
+        from kws.daemon.page_state import page_state
+
+        return page_state(self._loaded, self._sources, path=self.config_path)
+
+    def page_config(self) -> Config:
+        """Return the configuration in effect."""
+        return self._loaded.config
+
+    def request_reload(self) -> None:
+        """Have kws.toml read again soon, as SIGHUP does."""
+        self._is_reload_wanted.set()
+
+    async def _start_services(self) -> None:
         try:
             await self._wyoming.change(self._loaded.config)
+            await self._ui.change(self._loaded.config)
         except KwsError:
+            await self._wyoming.close()
             await self._monitoring.close()
             raise
 
@@ -158,10 +189,15 @@ class Daemon:
             self._notifier.ping_watchdog()
             if was_busy:
                 await asyncio.sleep(0)
-            elif all(source.is_finished for source in self._sources) and not self._is_switching:
+            elif self._has_ended():
                 return
             else:
                 await self._wait(self._notifier.watchdog_interval_s or _IDLE_S)
+
+    def _has_ended(self) -> bool:
+        """Return whether all sources were files and have ended, and nothing else is to be done."""
+        is_idle = not (self._stays or self._is_switching)
+        return is_idle and all(source.is_finished for source in self._sources)
 
     def _process_each_source(self) -> bool:
         """Process one block of each source; return whether there was any."""
@@ -188,10 +224,13 @@ class Daemon:
         if not is_muted:
             label = source.supervisor.label
             clip_recorder.feed(label, block.audio, start_sample=block.start_sample)
+        self._ui.prepare(source)
         for detection in source.process(block, is_muted=is_muted):
             self._deliver(detection)
         for near_miss in source.take_near_misses():
             clip_recorder.send(near_miss)
+            self._ui.send(near_miss)
+        self._ui.put(source, block)
         for peak in source.take_peaks():
             self._deliver(peak)
         self._report_failures(source)
@@ -228,6 +267,7 @@ class Daemon:
                 extra=msgspec.structs.asdict(event),
             )
         self._monitoring.send(event)
+        self._ui.send(event)
         self._loaded.clip_recorder.send(event)
         self._mqtt.send(event)
         self._delivery.send(event)
@@ -286,12 +326,17 @@ class Daemon:
         """Read kws.toml again; switch to it once all models, hooks and ports are open."""
         old = self._loaded
         read = functools.partial(
-            LoadedConfig.read, self._path, old=old, sources=list(self._sources)
+            LoadedConfig.read,
+            self.config_path,
+            old=old,
+            sources=list(self._sources),
+            override=self._override,
         )
         try:
             loaded = await in_thread(read)
             try:
                 await self._wyoming.change(loaded.config)
+                await self._ui.change(loaded.config)
                 await self._monitoring.change(loaded.config.daemon)
             except KwsError:
                 if loaded.clip_recorder is not old.clip_recorder:
@@ -371,10 +416,12 @@ class Daemon:
         reporting = asyncio.create_task(self._monitoring.close())
         leaving = asyncio.create_task(self._wyoming.close())
         publishing = asyncio.create_task(self._mqtt.close())
+        hiding = asyncio.create_task(self._ui.close())
         saving = asyncio.create_task(in_thread(self._loaded.clip_recorder.close))
         await asyncio.wait([saving], timeout=_SAVE_S)
-        await asyncio.wait([closing, reporting, leaving, publishing, *self._tasks.values()])
-        for task in (closing, reporting, leaving, publishing):
+        services = (closing, reporting, leaving, publishing, hiding)
+        await asyncio.wait([*services, *self._tasks.values()])
+        for task in services:
             task.result()
         self._notifier.close()
 

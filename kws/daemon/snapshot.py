@@ -137,6 +137,8 @@ class Snapshot(_State, frozen=True, kw_only=True):
         None without a broker.
     last_errors : list of LogLine
         Warnings and errors, in order of time.
+    page : str or None
+        Link of the page of `[ui]`.
     """
 
     version: str
@@ -153,6 +155,7 @@ class Snapshot(_State, frozen=True, kw_only=True):
     recording: RecordingState | None = None
     mqtt: MqttState | None = None
     last_errors: list[LogLine] = []
+    page: str | None = None
 
     @property
     def cpu_share(self) -> float:

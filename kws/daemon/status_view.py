@@ -55,6 +55,8 @@ def _parts(snapshot: Snapshot, *, ascii_only: bool) -> "Iterator[RenderableType]
         f"CPU {100 * snapshot.cpu_share:.1f} %, memory {snapshot.rss_mb:.0f} MB"
     )
     yield Text(f"{'model' if len(snapshot.models) == 1 else 'models'} {', '.join(snapshot.models)}")
+    if snapshot.page:
+        yield Text(f"page {snapshot.page}", no_wrap=True, overflow="fold")
     yield ""
     yield _sources(snapshot, ascii_only=ascii_only)
     for source in snapshot.sources:

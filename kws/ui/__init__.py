@@ -1,0 +1,10 @@
+"""The page in the browser: what is heard now, thresholds, recordings and their labels, takes.
+
+- `host`: what a page needs of the process that spots keywords.
+- `feed`: levels, posteriors and events, handed from the thread of the audio to that of the pages.
+- `live_pages`: the open pages; each gets frames through a bounded queue of its own.
+- `access`: who may use the page: token, Host, Origin, headers of every answer.
+- `requests`: bodies of requests as settings, errors as answers.
+- `app`: the routes of the page.
+- `server`: the server in a thread of its own.
+"""

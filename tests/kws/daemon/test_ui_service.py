@@ -1,0 +1,138 @@
+"""The page that the daemon itself serves: by `[ui]`, changed at a reload, gone with the daemon."""
+
+import asyncio
+import http.client
+import json
+import os
+import signal
+import socket
+import sys
+
+import pytest
+
+from kws.daemon.service import Daemon
+from kws.daemon.status_client import ask
+from kws.errors import ConfigError
+
+from .conftest import until
+
+TOKEN = "0123456789abcdef"
+
+
+def state(port, token=TOKEN):
+    """Return the status of the answer, and the state that the page gets."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", "/api/state", headers={"Authorization": f"Bearer {token}"})
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+    finally:
+        connection.close()
+
+
+def is_open(port):
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def run_daemon(path, capture, driver, **options):
+    """Run a daemon while a driver runs; return what that returns."""
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    async def run():
+        daemon = Daemon(path, capture_command=capture, **options)
+        running = asyncio.create_task(daemon.run())
+        try:
+            return await driver(daemon)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert await asyncio.wait_for(running, 10) == 0
+
+    try:
+        return asyncio.run(run())
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_the_daemon_serves_the_page_that_its_configuration_asks_for(
+    tmp_path, capture_script, free_port
+):
+    path = tmp_path / "kws.toml"
+    path.write_text(f"[ui]\nport = {free_port}\ntoken = '{TOKEN}'\n")
+
+    async def driver(daemon):
+        await until(lambda: daemon._ui.link)
+        found = await asyncio.to_thread(state, free_port)
+        snapshot = await asyncio.to_thread(ask, tmp_path / "kws.sock")
+        path.write_text("[decision.thresholds]\nstop = 0.4\n")
+        daemon.request_reload()
+        await until(lambda: not is_open(free_port))
+        assert daemon._ui.link is None
+        path.write_text(
+            f"[ui]\nport = {free_port}\ntoken = '{TOKEN}x'\n[decision]\nthreshold = 0.3"
+        )
+        daemon.request_reload()
+        await until(lambda: daemon._ui.link)
+        later = await asyncio.to_thread(state, free_port, TOKEN + "x")
+        refused = await asyncio.to_thread(state, free_port)
+        return found, snapshot, later, refused
+
+    found, snapshot, later, refused = run_daemon(path, capture_script("sleep 60"), driver)
+    assert found[0] == 200
+    assert found[1]["models"][0]["keywords"][0] == "yes"
+    assert found[1]["sources"][0]["name"] == "mic"
+    assert snapshot.page == f"http://127.0.0.1:{free_port}/#token={TOKEN}"
+    assert later[1]["models"][0]["thresholds"]["yes"] == 0.3
+    assert refused[0] == 401
+
+
+def test_a_port_in_use_ends_the_daemon_at_its_start(tmp_path, capture_script):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        path = tmp_path / "kws.toml"
+        path.write_text(f"[ui]\nport = {taken.getsockname()[1]}\n")
+        with pytest.raises(ConfigError, match="The page needs a free port"):
+            asyncio.run(Daemon(path, capture_command=capture_script("sleep 60")).run())
+    assert not (tmp_path / "kws.sock").exists()
+
+
+def test_a_port_in_use_at_a_reload_leaves_the_old_page(tmp_path, capture_script, free_port):
+    path = tmp_path / "kws.toml"
+    path.write_text(f"[ui]\nport = {free_port}\ntoken = '{TOKEN}'\n")
+
+    async def driver(daemon):
+        await until(lambda: daemon._ui.link)
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            path.write_text(f"[ui]\nport = {taken.getsockname()[1]}\ntoken = '{TOKEN}'\n")
+            daemon.request_reload()
+            await until(lambda: "free port" in str(daemon._monitoring.snapshot().last_errors))
+        return await asyncio.to_thread(state, free_port)
+
+    assert run_daemon(path, capture_script("sleep 60"), driver)[0] == 200
+
+
+def test_without_the_extra_the_error_says_what_to_install(tmp_path, capture_script, monkeypatch):
+    monkeypatch.setitem(sys.modules, "kws.ui.server", None)  # as if its imports failed
+    path = tmp_path / "kws.toml"
+    path.write_text("[ui]\nport = 8420\n")
+    with pytest.raises(ConfigError, match=r"The page needs packages for the web.*kws\[ui\]"):
+        asyncio.run(Daemon(path, capture_command=capture_script("sleep 60")).run())
+
+
+def test_with_an_announced_page_the_end_of_all_files_is_not_the_end(tmp_path, recording, free_port):
+    path = tmp_path / "kws.toml"
+    path.write_text(f"[source]\ninput = '{recording}'\n[ui]\nport = {free_port}\n")
+    announced = []
+
+    async def driver(daemon):
+        await until(lambda: daemon._sources and daemon._sources[0].is_finished)
+        await asyncio.sleep(0.2)
+        token = announced[0].partition("token=")[2]
+        return await asyncio.to_thread(state, free_port, token)
+
+    from kws.daemon.capture_process import CAPTURE_COMMAND
+
+    status, found = run_daemon(path, CAPTURE_COMMAND, driver, announce_page=announced.append)
+    assert status == 200
+    assert found["sources"][0]["state"] == "ended"
