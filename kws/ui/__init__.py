@@ -5,6 +5,11 @@
 - `live_pages`: the open pages; each gets frames through a bounded queue of its own.
 - `access`: who may use the page: token, Host, Origin, headers of every answer.
 - `requests`: bodies of requests as settings, errors as answers.
+- `folders`: the folders of takes, enrolled models, labels and runs.
+- `clips`: the recorded clips of the daemon.
+- `config_file`: thresholds in kws.toml, changed with comments and order kept.
+- `tuning`: what thresholds mean, and their change.
+- `labelling`: clips to listen to and label.
 - `app`: the routes of the page.
 - `server`: the server in a thread of its own.
 """

@@ -11,9 +11,12 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from kws.ui.access import SUBPROTOCOL
+from kws.ui.clips import ClipLibrary
 from kws.ui.host import Host, HostLoop
+from kws.ui.labelling import labelling_routes
 from kws.ui.live_pages import LivePages
 from kws.ui.requests import ERROR_HANDLERS, NotThereError, json_answer
+from kws.ui.tuning import tuning_routes
 
 __all__ = ["build_app"]
 
@@ -28,6 +31,7 @@ _TYPES = {
 def build_app(host: Host, loop: HostLoop, pages: LivePages) -> Starlette:
     """Return the application; `Guard` must stand before it."""
     static = _StaticFiles()
+    library = ClipLibrary()
 
     async def state(_request: Request) -> Response:
         return await json_answer(loop.run(host.page_state))
@@ -40,6 +44,8 @@ def build_app(host: Host, loop: HostLoop, pages: LivePages) -> Starlette:
         routes=[
             Route("/api/state", state),
             WebSocketRoute("/api/live", live),
+            *tuning_routes(host, loop, library),
+            *labelling_routes(host, loop, library),
             Route("/{name:path}", static.answer),
         ],
         exception_handlers=ERROR_HANDLERS,

@@ -14,7 +14,15 @@ from starlette.responses import JSONResponse, Response
 from kws.errors import KwsError
 from kws.ui.host import HostBusyError
 
-__all__ = ["ERROR_HANDLERS", "NotThereError", "OutdatedError", "body_of", "json_answer", "query_of"]
+__all__ = [
+    "ERROR_HANDLERS",
+    "NotThereError",
+    "OutdatedError",
+    "body_of",
+    "in_thread",
+    "json_answer",
+    "query_of",
+]
 
 _MAX_BODY_BYTES = 65_536
 
@@ -73,8 +81,13 @@ def query_of(request: Request, kind: type[_T]) -> _T:
 
 async def json_answer(work: Callable[[], Any] | Awaitable[Any]) -> Response:
     """Return what a function returns, called in a thread, or what can be awaited, as JSON."""
-    result = await (asyncio.to_thread(work) if callable(work) else work)
+    result = await (in_thread(work) if callable(work) else work)
     return Response(msgspec.json.encode(result), media_type="application/json")
+
+
+async def in_thread(work: Callable[[], _T]) -> _T:
+    """Return what a function returns, called in a thread."""
+    return await asyncio.to_thread(work)
 
 
 async def _on_error(_request: Request, error: Exception) -> Response:

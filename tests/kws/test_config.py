@@ -210,7 +210,7 @@ def test_two_configurations_share_no_thresholds():
             "modell = 1",
             "Every key in kws.toml must be one that kws knows. Received: `modell` in the top "
             "level. Did you mean `model`? Known there: model, models, source, "
-            "sources, gate, decision, hooks, recording, daemon, wyoming, mqtt.",
+            "sources, gate, decision, hooks, recording, daemon, wyoming, mqtt, ui.",
         ),
         (
             "[gate]\nagressiveness = 2",

@@ -3,9 +3,11 @@
 import { get, takeToken } from "./api.js";
 import { el, empty } from "./dom.js";
 import { connect, subscribe } from "./live_stream.js";
+import * as label from "./label.js";
 import * as live from "./live.js";
+import * as tune from "./tune.js";
 
-const VIEWS = { live: ["Live", live] };
+const VIEWS = { live: ["Live", live], tune: ["Tune", tune], label: ["Label", label] };
 const CONNECTION = { on: "connected", off: "not connected", refused: "too many pages" };
 
 const main = document.getElementById("main");

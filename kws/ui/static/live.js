@@ -2,7 +2,7 @@
 
 import { get } from "./api.js";
 import { chip, clock, el, empty, number, shortName } from "./dom.js";
-import { N_RECENT, recentEvents, subscribe } from "./live_stream.js";
+import { N_RECENT, recentEvents, recentFrames, subscribe } from "./live_stream.js";
 import { Scope, rowsOf } from "./scope.js";
 
 const STATES = {
@@ -57,6 +57,7 @@ class Panel {
       el("div", { className: "level" }, this.track, this.level, this.gate),
       this.error, this.scope.element);
     this.tell(source);
+    recentFrames(source.name).forEach((frame) => this.push(frame));
   }
 
   tell(source) {

@@ -4,6 +4,8 @@ import { openSocket } from "./api.js";
 
 const listeners = new Set();
 const recent = [];
+const frames = new Map();
+const N_FRAMES = 200;
 let socket = null;
 let retry = 0;
 
@@ -15,6 +17,16 @@ export function subscribe(listener) {
 }
 
 export const recentEvents = () => recent;
+
+// What a scope that opens now shows of the seconds before.
+export const recentFrames = (source) => frames.get(source) ?? [];
+
+function keep(frame) {
+  const kept = frames.get(frame.name) ?? [];
+  kept.push(frame);
+  if (kept.length > N_FRAMES) kept.shift();
+  frames.set(frame.name, kept);
+}
 
 const tell = (name, value) => listeners.forEach((one) => one[name]?.(value));
 
@@ -43,7 +55,10 @@ export function connect() {
         remember(shown);
         tell("onEvent", shown);
       }
-      for (const frame of message.sources) tell("onFrame", frame);
+      for (const frame of message.sources) {
+        keep(frame);
+        tell("onFrame", frame);
+      }
     }
   };
   socket.onclose = () => {

@@ -74,6 +74,12 @@ export class Scope {
     row?.marks.push(event);
   }
 
+  // The posterior at a height in the picture of a scope with one row; null outside of it.
+  valueAt(offset) {
+    if (offset < LEVEL_HEIGHT) return null;
+    return Math.min(1, Math.max(0, (LEVEL_HEIGHT + this.height - 5 - offset) / (this.height - 11)));
+  }
+
   tick(now) {
     this.raf = requestAnimationFrame((next) => this.tick(next));
     if (this.newest === null || (this.isSlow && now - this.drawnAt < 250)) {
@@ -130,6 +136,12 @@ export class Scope {
     const at = Math.round(y(row.threshold)) + 0.5;
     line(pen, 0, at, width, at);
     pen.setLineDash([]);
+    if (this.canvas.classList.contains("drag")) {
+      pen.fillStyle = c.warn;
+      pen.beginPath();
+      pen.roundRect(width - 26, at - 7, 24, 14, 7);
+      pen.fill();
+    }
     trace(pen, row.points, x, y, c.accent);
     for (const mark of row.marks) {
       const found = mark.event === "detection";

@@ -14,10 +14,10 @@ from kws.cli import cli
 from kws.commands.demo import load_demo
 from kws.errors import ConfigError, FormatError, ModelError
 from kws.manifest import UNKNOWN, read_manifest, repack
+from kws.mined.folder import MinedFolder
 from kws.model import backbone_path, bundled_models
 from kws_train.mining import scan
 from kws_train.mining.collect import collect_candidates
-from kws_train.mining.folder import MinedFolder
 
 RATE_HZ = 16_000
 

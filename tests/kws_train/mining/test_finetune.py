@@ -14,8 +14,9 @@ from click.testing import CliRunner
 from kws.errors import ConfigError
 from kws.features import Features
 from kws.manifest import UNKNOWN, FeatureSettings, Manifest
-from kws_train.mining.folder import Candidate, MinedFolder
-from kws_train.mining.word_clips import write_clip
+from kws.mined.clip_file import write_clip
+from kws.mined.folder import Candidate, MinedFolder
+from kws_train.mining.training_clips import write_training_clips
 from kws_train.recipe import (
     AugmentRecipe,
     CrnnRecipe,
@@ -215,7 +216,7 @@ def test_neither_a_recipe_nor_a_fine_tuning_is_a_usage_error(arguments, tensorfl
 
 def test_the_cut_word_is_where_the_tone_is(tmp_path):
     folder = labelled(tmp_path, [("high", beep(2500, seed=1))])
-    MinedFolder(folder).write_training_clips()
+    write_training_clips(MinedFolder(folder))
     (path,) = (folder / "words" / "high").glob("*.flac")
     sound, _ = soundfile.read(path, dtype="int16")
     loud = np.flatnonzero(np.abs(sound) > 3000)

@@ -8,9 +8,10 @@ import soundfile
 
 from kws.errors import ConfigError
 from kws.manifest import UNKNOWN
+from kws.mined.clip_file import write_clip
+from kws.mined.folder import UNSURE, Candidate, MinedFolder
 from kws_train.data.splits import official_split
-from kws_train.mining.folder import UNSURE, Candidate, MinedFolder
-from kws_train.mining.word_clips import write_clip
+from kws_train.mining.training_clips import write_training_clips
 
 RATE_HZ = 16_000
 
@@ -98,34 +99,34 @@ def test_two_cannot_label_at_once(folder):
 
 def test_clips_of_words_follow_the_labels(folder):
     answer(folder, (0, "go"), (1, UNKNOWN), (2, UNSURE))
-    assert folder.write_training_clips() == {UNKNOWN: 1, "go": 1}
+    assert write_training_clips(folder) == {UNKNOWN: 1, "go": 1}
     assert files(folder.words) == [
         "_unknown_/000000000002_nohash_00001502-go.flac",
         "go/000000000001_nohash_00001501-go.flac",
     ]
     assert files(folder.speech) == ["000000000002-00001502-go.flac"]
     answer(folder, (0, "stop"), (1, None))
-    assert folder.write_training_clips() == {"stop": 1}
+    assert write_training_clips(folder) == {"stop": 1}
     assert files(folder.words) == ["stop/000000000001_nohash_00001501-go.flac"]
     assert files(folder.speech) == []
 
 
 def test_what_others_put_among_the_words_stays(folder):
     answer(folder, (0, "go"))
-    folder.write_training_clips()
+    write_training_clips(folder)
     own = folder.words / "go" / "me_nohash_0.flac"
     write_clip(own, sound())
     answer(folder, (0, None))
-    folder.write_training_clips()
+    write_training_clips(folder)
     assert files(folder.words) == ["go/me_nohash_0.flac"]
 
 
 def test_words_are_written_once(folder):
     answer(folder, (0, "go"))
-    folder.write_training_clips()
+    write_training_clips(folder)
     (path,) = folder.words.rglob("*.flac")
     before = path.stat().st_mtime_ns
-    folder.write_training_clips()
+    write_training_clips(folder)
     assert path.stat().st_mtime_ns == before
 
 
@@ -133,7 +134,7 @@ def test_a_word_is_cut_in_the_pauses_around_it(folder):
     clip = folder.path / folder.candidates()[0].clip
     write_clip(clip, sound(word_s=(0.9, 1.6)))  # longer than it usually is
     answer(folder, (0, "go"))
-    folder.write_training_clips()
+    write_training_clips(folder)
     (path,) = folder.words.rglob("*.flac")
     samples, rate_hz = soundfile.read(path, dtype="int16")
     loud = np.flatnonzero(np.abs(samples) > 500)
@@ -148,21 +149,21 @@ def test_a_word_at_the_very_ends_of_its_clip_is_cut_there(tmp_path, manifest):
     write_clip(tmp_path / one.clip, sound(word_s=(0.0, 0.5), seconds=0.5))
     mined.write_candidates([one], manifest=manifest)
     answer(mined, (0, "go"))
-    assert mined.write_training_clips() == {"go": 1}
+    assert write_training_clips(mined) == {"go": 1}
     (path,) = mined.words.rglob("*.flac")
     assert len(soundfile.read(path)[0]) == RATE_HZ // 2
 
 
 def test_whole_clips_without_a_keyword_are_speech(folder):
     answer(folder, (0, UNKNOWN), (1, "go"))
-    folder.write_training_clips()
+    write_training_clips(folder)
     (path,) = folder.speech.glob("*.flac")
     assert path.read_bytes() == (folder.path / folder.candidates()[0].clip).read_bytes()
 
 
 def test_clips_of_one_file_are_in_one_split(folder):
     answer(folder, (0, "go"), (1, "go"), (2, "go"))
-    folder.write_training_clips()
+    write_training_clips(folder)
     paths = list(folder.words.rglob("*.flac"))
     assert {official_split(path) for path in paths} == {
         official_split(folder.words / f"{path.name[:12]}_nohash_7.flac") for path in paths
@@ -182,7 +183,7 @@ def test_a_label_that_is_no_folders_name_is_refused(folder, label):
         f"Train the model with another keyword."
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
-        folder.write_training_clips()
+        write_training_clips(folder)
 
 
 def test_a_folder_that_was_never_mined_is_said(tmp_path):
@@ -202,5 +203,5 @@ def test_a_full_disk_leaves_no_half_clip(folder, monkeypatch):
     monkeypatch.setattr(soundfile, "write", full)
     answer(folder, (0, "go"))
     with pytest.raises(OSError, match="could not be written"):
-        folder.write_training_clips()
+        write_training_clips(folder)
     assert [path for path in folder.words.rglob("*") if path.is_file()] == []

@@ -17,11 +17,11 @@ from rich.console import Console
 
 from kws.errors import ConfigError
 from kws.manifest import UNKNOWN
+from kws.mined.clip_file import write_clip
+from kws.mined.folder import UNSURE, Candidate, MinedFolder
 from kws_train.mining import clip_player
 from kws_train.mining.clip_player import ClipPlayer, player_command
-from kws_train.mining.folder import UNSURE, Candidate, MinedFolder
 from kws_train.mining.labeller import label_candidates, read_keys
-from kws_train.mining.word_clips import write_clip
 
 FAKE_PLAYER = """
 import shutil, sys

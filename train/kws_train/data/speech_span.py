@@ -3,7 +3,7 @@
 Other modules that locate speech answer other questions and therefore do not use this one:
 `kws_train.synth.clip_checks.trimmed` keeps everything audible of a clip without background noise,
 `kws_train.synth.splice` and `kws_train.data.align` need the boundaries of phones and of words in
-sentences, which only forced alignment gives, `kws_train.mining.folder` knows the times of a
+sentences, which only forced alignment gives, `kws.mined.folder` knows the times of a
 detection and moves its cuts to quiet moments, `kws.commands.record` splits a live recording into
 takes by voice activity, and `kws.commands.enroll` works on the model's own features, since the
 runtime does not import this package.

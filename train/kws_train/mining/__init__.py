@@ -3,11 +3,9 @@
 - `cli`: the command `kws mine`.
 - `scan`: run a model over recordings and keep the peaks of its scores.
 - `peaks`: peaks of smoothed posteriors.
-- `word_embedding`: embeddings of peaks, to compare how they sound.
 - `select`: active learning, which peaks to label first.
 - `collect`: scan, select and cut the candidates' clips.
-- `folder`: the folder of candidates, labels and training clips.
-- `label_log`: the log of labels.
+- `training_clips`: clips to train on, of labelled candidates.
 - `word_clips`: clips cut to labelled words.
 - `labeller`: labelling by ear in a terminal.
 - `clip_player`: playback of clips by an external program.

@@ -11,7 +11,7 @@ import click
 from kws.command_group import MODEL, Command
 
 if TYPE_CHECKING:
-    from kws_train.mining.folder import MinedFolder
+    from kws.mined.folder import MinedFolder
 
 __all__ = ["mine"]
 
@@ -57,8 +57,9 @@ def mine(
     command resumes; without MODEL and DIR, the clips in --out are labelled. `kws train --fine-tune`
     trains on the labels.
     """
+    from kws.mined.folder import MinedFolder
     from kws_train.mining.collect import collect_candidates
-    from kws_train.mining.folder import MinedFolder
+    from kws_train.mining.training_clips import write_training_clips
 
     in_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     if label and not in_terminal:
@@ -88,7 +89,7 @@ def mine(
         label = in_terminal
     if label and any(one.id not in folder.labels() for one in folder.candidates()):
         _label(folder, player)
-    counts = folder.write_training_clips()
+    counts = write_training_clips(folder)
     summary = ", ".join(f"{word} {count}" for word, count in counts.items())
     click.echo(f"{folder.words}: {summary or 'no clips, nothing is labelled yet'}")
     if counts:

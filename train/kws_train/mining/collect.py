@@ -13,23 +13,21 @@ from kws.config import DecisionSettings
 from kws.decision import thresholds_for
 from kws.errors import ConfigError, FormatError, ModelError, did_you_mean
 from kws.manifest import Manifest
+from kws.mined.clip_file import clip_span_s, write_clip
+from kws.mined.folder import Candidate, MinedFolder, candidate_id
 from kws.model import model_path, open_model
 from kws.model_check import check_model
 from kws.names import nfc
 from kws_train.data.audio_files import log_left_out, read_samples
 from kws_train.data.corpus import write_left_out
-from kws_train.mining.folder import Candidate, MinedFolder
 from kws_train.mining.peaks import MIN_SCORE, MIN_SEPARATION_S, Peak
 from kws_train.mining.scan import FileScan, recordings_in, scan_files
 from kws_train.mining.select import select
-from kws_train.mining.word_clips import write_clip
 from kws_train.parallel import Failure
 
 __all__ = ["CandidateSet", "collect_candidates"]
 
 log = logging.getLogger("kws.mine")
-
-_BEFORE_S, _AFTER_S = 1.5, 1.0
 
 
 class CandidateSet(NamedTuple):
@@ -205,12 +203,11 @@ def _cut_all(
 
 def _cut(out: Path, scan: FileScan, peak: Peak, *, rank: int) -> Candidate:
     """Write the clip of a peak, unless it exists, and return its candidate."""
-    start_s = max(0.0, peak.start_s - _BEFORE_S)
-    word = re.sub(r"\W+", "_", peak.keyword, flags=re.ASCII)[:32]
-    name = f"{scan.content_digest}-{round(1000 * peak.end_s):08d}-{word}"
+    start_s, end_s = clip_span_s((peak.start_s, peak.end_s))
+    name = candidate_id(scan.content_digest, end_s=peak.end_s, keyword=peak.keyword)
     clip = Path("clips") / f"{name}.flac"
     if not (out / clip).is_file():
-        samples = read_samples(Path(scan.path), start_s=start_s, end_s=peak.end_s + _AFTER_S)
+        samples = read_samples(Path(scan.path), start_s=start_s, end_s=end_s)
         write_clip(out / clip, samples)
     return Candidate(
         id=name,

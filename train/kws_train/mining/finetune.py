@@ -6,8 +6,9 @@ from msgspec.structs import replace
 
 from kws.errors import ConfigError
 from kws.manifest import UNKNOWN, DataSource
+from kws.mined.folder import MinedFolder
 from kws_train.fit.training import restore
-from kws_train.mining.folder import MinedFolder
+from kws_train.mining.training_clips import write_training_clips
 from kws_train.recipe import CtcRecipe, DataRecipe, Recipe, SpeechCorpus, WordCorpus
 
 __all__ = ["fine_tuning_recipe"]
@@ -40,7 +41,7 @@ def fine_tuning_recipe(run: Path, folder: Path) -> Recipe:
     """
     recipe = restore(run)[1]
     mined = MinedFolder(folder.absolute())
-    counts = mined.write_training_clips()
+    counts = write_training_clips(mined)
     if not counts:
         raise ConfigError(
             f"A fine-tuning must have labelled clips. Received: {folder} without any. Run "

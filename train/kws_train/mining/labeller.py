@@ -15,9 +15,9 @@ from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from kws.manifest import UNKNOWN
+from kws.mined.folder import UNSURE, Candidate, MinedFolder
+from kws.mined.label_log import LabelLog
 from kws_train.mining.clip_player import ClipPlayer
-from kws_train.mining.folder import UNSURE, Candidate, MinedFolder
-from kws_train.mining.label_log import LabelLog
 
 __all__ = ["label_candidates", "read_keys"]
 

@@ -4,25 +4,24 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from kws.clip_sidecar import WORD_S
 from kws.events import Detection, NearMiss
+from kws.mined.folder import Kind
 from kws_train.evaluate.traces import Trace
-from kws_train.mining.folder import Kind
 
-__all__ = ["MIN_SCORE", "MIN_SEPARATION_S", "WORD_S", "Peak", "find_peaks", "merge_recorded_event"]
+__all__ = ["MIN_SCORE", "MIN_SEPARATION_S", "Peak", "find_peaks", "merge_recorded_event"]
 
 MIN_SEPARATION_S = 0.8
 """Minimum distance of two peaks."""
 MIN_SCORE = 0.1
 """Minimum smoothed posterior of a peak."""
-WORD_S = 0.6
-"""Length of a word whose start is unknown."""
 _NEAR_MISS_SHARE = 0.5  # of the threshold
 
 
 class Peak(msgspec.Struct, frozen=True, kw_only=True):
     """A maximum of a keyword's smoothed posterior within `MIN_SEPARATION_S`.
 
-    Attributes are as in `kws_train.mining.folder.Candidate`.
+    Attributes are as in `kws.mined.folder.Candidate`.
     """
 
     keyword: str

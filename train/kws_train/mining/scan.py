@@ -14,14 +14,16 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from kws.errors import ConfigError
+from kws.arrays import Samples
+from kws.clip_sidecar import read_sidecar
+from kws.errors import ConfigError, FormatError
 from kws.events import Detection, NearMiss
+from kws.mined.label_log import read_lines
+from kws.mined.word_embedding import word_embedding
 from kws.model import Model, backbone_path, open_model
 from kws_train.data.audio_files import audio_files, duration_s, read_samples
 from kws_train.evaluate.traces import posterior_trace
-from kws_train.mining.label_log import read_lines
-from kws_train.mining.peaks import WORD_S, Peak, find_peaks, merge_recorded_event
-from kws_train.mining.word_embedding import with_embedding
+from kws_train.mining.peaks import Peak, find_peaks, merge_recorded_event
 from kws_train.parallel import Failure, map_corpus
 
 __all__ = ["FileScan", "recordings_in", "scan_files"]
@@ -71,17 +73,6 @@ class FileScan(
     highest_score: float
     peaks: list[Peak]
     remark: str = ""
-
-
-class _Clip(msgspec.Struct, frozen=True):
-    start_s: float
-
-
-class _Sidecar(msgspec.Struct, frozen=True):
-    """The JSON file that the daemon writes beside a recording; only these keys are read."""
-
-    event: Detection | NearMiss
-    clip: _Clip
 
 
 class _Task(NamedTuple):
@@ -183,7 +174,7 @@ def _scan_file(task: _Task) -> FileScan:
         if recorded and recorded.keyword in task.thresholds and not start_s:
             found = merge_recorded_event(found, recorded, trace)
         peaks += [
-            _shift(with_embedding(peak, samples), by_s=start_s - lead_s)
+            _shift(_with_embedding(peak, samples), by_s=start_s - lead_s)
             for peak in found
             if lead_s <= peak.end_s < lead_s + _SEGMENT_S
         ]
@@ -204,13 +195,16 @@ def _recorded_event(path: Path) -> tuple[Detection | NearMiss | None, str]:
     if not sidecar.is_file():
         return None, ""
     try:
-        about = msgspec.json.decode(sidecar.read_bytes(), type=_Sidecar)
-    except msgspec.DecodeError as error:
+        about = read_sidecar(sidecar.read_bytes())
+    except FormatError as error:
         return None, f"processed without {sidecar.name}, which is not of the daemon: {error}"
-    event, shift_s = about.event, about.clip.start_s
-    start_s = event.end_s - WORD_S if event.start_s is None else event.start_s
-    start_s, end_s = max(0.0, start_s - shift_s), max(0.1, event.end_s - shift_s)
-    return msgspec.structs.replace(event, start_s=start_s, end_s=end_s), ""
+    start_s, end_s = about.word_s
+    return msgspec.structs.replace(about.event, start_s=start_s, end_s=end_s), ""
+
+
+def _with_embedding(peak: Peak, samples: Samples) -> Peak:
+    embedding = word_embedding(samples, (peak.start_s, peak.end_s))
+    return msgspec.structs.replace(peak, embedding=embedding)
 
 
 def _shift(peak: Peak, *, by_s: float) -> Peak:

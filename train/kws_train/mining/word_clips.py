@@ -1,30 +1,14 @@
-"""Clips of labelled words: cut at pauses, written atomically."""
-
-from pathlib import Path
+"""Clips of labelled words, cut at pauses."""
 
 import numpy as np
-import soundfile
 
 from kws.arrays import Samples
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 
-__all__ = ["cut_word", "write_clip"]
+__all__ = ["cut_word"]
 
 _BEFORE_S, _AFTER_S = 0.25, 0.3
 _BLOCK_S = 0.02
-
-
-def write_clip(path: Path, samples: Samples) -> None:
-    """Write int16 samples as FLAC, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
-    try:
-        soundfile.write(unfinished, samples, RATE_HZ, format="FLAC", subtype="PCM_16")
-        unfinished.replace(path)
-    except soundfile.SoundFileError as error:  # such as a full disk
-        raise OSError(f"{path} could not be written: {error}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def cut_word(samples: Samples, word_s: tuple[float, float]) -> Samples:

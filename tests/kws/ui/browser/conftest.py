@@ -121,3 +121,12 @@ def open_page(chromium):
     for context in contexts:
         context.close()
     assert errors == []
+
+
+def until(page, condition, argument=None):
+    """Wait until a condition holds in the page, whose policy forbids what Playwright would use."""
+    for _ in range(LIMIT_MS // 50):
+        if page.evaluate(condition, argument):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(condition)

@@ -4,7 +4,7 @@ model.json        name and keywords of the model that found the candidates
 candidates.jsonl  one candidate per line, labelled ones first, then by rank
 clips/            their audio with context, FLAC, 16 kHz
 labels.jsonl      all labels in the order they were given; the last one of a candidate is valid
-heard.jsonl       results of `kws_train.mining.scan`, one file per line
+heard.jsonl       results of the scan of `kws mine`, one file per line
 left_out.csv      files that could not be used, and why
 words/            clips cut to the words, `word/clip.flac`: a corpus of `[[data.words]]`
 speech/           whole clips without a keyword: a corpus of `[[data.speech]]`
@@ -12,21 +12,18 @@ speech/           whole clips without a keyword: a corpus of `[[data.speech]]`
 
 import contextlib
 import re
-import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 import msgspec
 
 from kws.errors import ConfigError
-from kws.manifest import UNKNOWN, Manifest
+from kws.manifest import Manifest
+from kws.mined.label_log import LabelLog, read_labels, read_lines
 from kws.platforms import require_posix
-from kws_train.data.audio_files import read_samples
-from kws_train.mining.label_log import LabelLog, read_labels, read_lines
-from kws_train.mining.word_clips import cut_word, write_clip
 
-__all__ = ["UNSURE", "Candidate", "Kind", "MinedFolder"]
+__all__ = ["UNSURE", "Candidate", "Kind", "MinedFolder", "candidate_id"]
 
 UNSURE = "_unsure_"
 """The label of clips that cannot be identified; they are not trained on."""
@@ -74,6 +71,12 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     embedding: bytes
 
 
+def candidate_id(digest: str, *, end_s: float, keyword: str) -> str:
+    """Return the id of a candidate: of the recording's content, the word's end and the keyword."""
+    word = re.sub(r"\W+", "_", keyword, flags=re.ASCII)[:32]
+    return f"{digest}-{round(1000 * end_s):08d}-{word}"
+
+
 class _ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """The content of model.json."""
 
@@ -99,6 +102,11 @@ class MinedFolder:
         content = (self.path / "model.json").read_bytes()
         return msgspec.json.decode(content, type=_ModelInfo).keywords
 
+    @property
+    def has_candidates(self) -> bool:
+        """Whether there is a list of candidates."""
+        return self._candidates.is_file()
+
     def candidates(self) -> list[Candidate]:
         """Return all candidates, labelled ones included.
 
@@ -107,7 +115,7 @@ class MinedFolder:
         ConfigError
             If the folder has no candidates.jsonl.
         """
-        if not self._candidates.is_file():
+        if not self.has_candidates:
             raise ConfigError(
                 f"A folder of candidates must be one that `kws mine` made. Received: {self.path} "
                 f"without candidates.jsonl. Run `kws mine MODEL DIR --out {self.path}`."
@@ -125,6 +133,14 @@ class MinedFolder:
         for clip in (self.path / "clips").glob("*.flac"):
             if clip not in kept:
                 clip.unlink()
+
+    def labels_of_recordings(self) -> dict[tuple[str, str], str]:
+        """Return the labels by the name of the recording, without its ending, and the keyword."""
+        labels = self.labels()
+        if not labels or not self.has_candidates:
+            return {}
+        labelled = (one for one in self.candidates() if one.id in labels)
+        return {(Path(one.source).stem, one.keyword): labels[one.id] for one in labelled}
 
     def labels(self) -> dict[str, str]:
         """Return the labels by candidate id: a keyword, `_unknown_` or `UNSURE`."""
@@ -152,60 +168,3 @@ class MinedFolder:
                     f"open; stop that one first."
                 ) from error
             yield LabelLog(file.fileno())
-
-    def write_training_clips(self) -> dict[str, int]:
-        """Update `words/` and `speech/` to the labels; return the number of clips of each label.
-
-        Raises
-        ------
-        ConfigError
-            If a label cannot be the name of a folder.
-        """
-        labels = self.labels()
-        labelled = [(one, labels[one.id]) for one in self.candidates() if one.id in labels]
-        wanted = {
-            self.words / _folder_name(label) / _corpus_name(one): one
-            for one, label in labelled
-            if label != UNSURE
-        }
-        negatives = [one for one, label in labelled if label == UNKNOWN]
-        speech = {self.speech / Path(one.clip).name: one for one in negatives}
-        _remove_others((self.words, self.speech), {*wanted, *speech})
-        for path, one in wanted.items():
-            if not path.is_file():
-                write_clip(path, cut_word(read_samples(self.path / one.clip), one.word_s))
-        for path, one in speech.items():
-            if not path.is_file():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(self.path / one.clip, path)
-        names = [path.parent.name for path in wanted]
-        return {name: names.count(name) for name in sorted(set(names))}
-
-
-def _corpus_name(one: Candidate) -> str:
-    """Return a clip's file name, with its recording as the speaker: one split per recording."""
-    content, _, rest = one.id.partition("-")
-    return f"{content}_nohash_{rest}.flac"
-
-
-def _folder_name(label: str) -> str:
-    if re.search(r"[/\\\0]", label) or label in {"", ".", ".."}:
-        raise ConfigError(
-            f"A keyword to mine must be usable as a folder's name. Received: {label!r}. "
-            f"Train the model with another keyword."
-        )
-    return label
-
-
-def _remove_others(folders: Iterable[Path], wanted: set[Path]) -> None:
-    """Remove clips of labels that have changed since; files of other origin stay."""
-    for folder in folders:
-        for path in sorted(folder.rglob("*.flac")):
-            if path not in wanted and _is_mined(path.name):
-                path.unlink()
-                with contextlib.suppress(OSError):  # not empty
-                    path.parent.rmdir()
-
-
-def _is_mined(name: str) -> bool:
-    return re.fullmatch(r"[0-9a-f]{12}(-|_nohash_)\d+-[\w-]*\.flac", name) is not None

@@ -1,10 +1,9 @@
-"""Embeddings of peaks by the enrolment backbone, to compare how they sound."""
+"""Embeddings of words by the enrolment backbone, to compare how they sound."""
 
 import functools
 
 import numpy as np
 import numpy.typing as npt
-from msgspec.structs import replace
 
 from kws.arrays import Samples
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
@@ -12,33 +11,33 @@ from kws.features import Features
 from kws.manifest import Head
 from kws.model import Model, backbone_path, mean_embeddings, open_model
 from kws.templates import pack_vectors, unit_vectors
-from kws_train.mining.peaks import Peak
 
-__all__ = ["with_embedding"]
+__all__ = ["word_embedding"]
 
 _N_PARTS = 3
 _LEAD_S, _TAIL_S = 0.6, 0.1
 
 
-def with_embedding(peak: Peak, samples: Samples) -> Peak:
-    """Return a peak with its embedding: the mean unit vector of each third of the word.
+def word_embedding(samples: Samples, word_s: tuple[float, float], /) -> bytes:
+    """Return the mean unit vector of each third of a word, by `kws.templates.pack_vectors`.
 
     Parameters
     ----------
-    peak : Peak
-        With times relative to `samples`.
     samples : int16 [shape=(n,)]
         Audio around the word, at 16 kHz.
+    word_s : (float, float)
+        Its start and end in them, seconds.
     """
     backbone = _backbone()
-    first = max(0, round((peak.start_s - _LEAD_S) * RATE_HZ))
-    last = round((peak.end_s + _TAIL_S) * RATE_HZ)
+    start_s, end_s = word_s
+    first = max(0, round((start_s - _LEAD_S) * RATE_HZ))
+    last = round((end_s + _TAIL_S) * RATE_HZ)
     frames = Features(backbone.manifest.features).whole(samples[first:last])
     unit = unit_vectors(mean_embeddings(backbone, frames), backbone.manifest.head or Head())
     step_samples = backbone.manifest.hop_frames * backbone.manifest.features.hop_samples
-    word_samples = (peak.end_s - peak.start_s + _TAIL_S) * RATE_HZ
+    word_samples = (end_s - start_s + _TAIL_S) * RATE_HZ
     n_steps = max(_N_PARTS, round(word_samples / step_samples))
-    return replace(peak, embedding=pack_vectors(_means_of_parts(unit[-n_steps:])))
+    return pack_vectors(_means_of_parts(unit[-n_steps:]))
 
 
 def _means_of_parts(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
