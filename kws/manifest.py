@@ -183,6 +183,8 @@ class CalibrationPoint(_Part, frozen=True, kw_only=True):
 
     false_alarms_per_hour: Annotated[float, Meta(gt=0.0)]
     thresholds: dict[str, Annotated[float, Meta(ge=0.0, le=1.0)]]
+    miss_rate: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
+    """Share of the words of all keywords that are missed there; None: not measured."""
 
     def __post_init__(self) -> None:
         force_setattr(self, "thresholds", {nfc(word): p for word, p in self.thresholds.items()})

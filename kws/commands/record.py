@@ -28,6 +28,7 @@ from kws.terminal import bar, level_share
 __all__ = [
     "Take",
     "TakeCutter",
+    "check_name",
     "check_take",
     "level_meter",
     "loudest_dbfs",
@@ -143,6 +144,21 @@ def check_take(samples: Samples) -> str:
     return ""
 
 
+def check_name(name: str) -> None:
+    """Check that a word or a speaker can name files.
+
+    Raises
+    ------
+    ConfigError
+        If it holds other signs than letters, digits, blanks, apostrophes and hyphens.
+    """
+    if not re.fullmatch(r"[^\W_][\w '-]{0,63}", name) or "_nohash_" in name:
+        raise ConfigError(
+            f"A word and a speaker must be names of letters and digits. Received: {name!r}. "
+            f"Write it without slashes, dots and other signs."
+        )
+
+
 def loudest_dbfs(samples: Samples) -> float:
     """Return the level of the loudest 20 ms [dB re full-scale square wave]; -inf for silence."""
     size = SAMPLE_RATE_HZ * BLOCK_MS // 1000
@@ -229,8 +245,8 @@ def record(
     DeviceError
         At digital silence for five seconds, unless the source is a file.
     """
-    _check_name(word)
-    _check_name(speaker)
+    check_name(word)
+    check_name(speaker)
     takes_folder = folder / word
     n_existing = sum(1 for _ in _numbers(takes_folder, speaker))
     if n_existing:
@@ -248,14 +264,6 @@ def record(
                 break
             say(f"Take {n_existing + len(written) + 1} of {n_takes}.")
     return written
-
-
-def _check_name(name: str) -> None:
-    if not re.fullmatch(r"[^\W_][\w '-]{0,63}", name) or "_nohash_" in name:
-        raise ConfigError(
-            f"A word and a speaker must be names of letters and digits. Received: {name!r}. "
-            f"Write it without slashes, dots and other signs."
-        )
 
 
 def _takes(source: Source, show_level: Callable[[Samples, bool], None]) -> Iterator[Take]:

@@ -10,6 +10,10 @@
 - `config_file`: thresholds in kws.toml, changed with comments and order kept.
 - `tuning`: what thresholds mean, and their change.
 - `labelling`: clips to listen to and label.
+- `audio_input`: the browser's microphone, or a source of this machine.
+- `takes`: takes of a word, and the model enrolled from them.
+- `trial`: the trial of an enrolled model.
+- `runs`: runs of `kws new`, their stages, figures and reports.
 - `app`: the routes of the page.
 - `server`: the server in a thread of its own.
 """

@@ -12,10 +12,13 @@ from starlette.websockets import WebSocket
 
 from kws.ui.access import SUBPROTOCOL
 from kws.ui.clips import ClipLibrary
+from kws.ui.feed import LiveFeed
 from kws.ui.host import Host, HostLoop
 from kws.ui.labelling import labelling_routes
 from kws.ui.live_pages import LivePages
 from kws.ui.requests import ERROR_HANDLERS, NotThereError, json_answer
+from kws.ui.runs import run_routes
+from kws.ui.takes import take_routes
 from kws.ui.tuning import tuning_routes
 
 __all__ = ["build_app"]
@@ -28,7 +31,7 @@ _TYPES = {
 }
 
 
-def build_app(host: Host, loop: HostLoop, pages: LivePages) -> Starlette:
+def build_app(host: Host, loop: HostLoop, feed: LiveFeed, pages: LivePages) -> Starlette:
     """Return the application; `Guard` must stand before it."""
     static = _StaticFiles()
     library = ClipLibrary()
@@ -46,6 +49,8 @@ def build_app(host: Host, loop: HostLoop, pages: LivePages) -> Starlette:
             WebSocketRoute("/api/live", live),
             *tuning_routes(host, loop, library),
             *labelling_routes(host, loop, library),
+            *take_routes(host, loop, feed),
+            *run_routes(host, loop),
             Route("/{name:path}", static.answer),
         ],
         exception_handlers=ERROR_HANDLERS,

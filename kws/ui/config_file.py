@@ -79,7 +79,7 @@ def propose(path: Path, changes: Sequence[ThresholdChange]) -> Proposal:
         content.decode().splitlines(), new.decode().splitlines(), lineterm="", n=2
     )
     shown = [line for line in lines if not line.startswith(("---", "+++"))]
-    return Proposal(path=str(path), diff=shown, digest=_digest(content))
+    return Proposal(path=str(path.absolute()), diff=shown, digest=_digest(content))
 
 
 def write(path: Path, changes: Sequence[ThresholdChange], *, digest: str) -> None:

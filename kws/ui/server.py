@@ -71,7 +71,7 @@ class UiServer:
         """
         self._socket = self._bind()
         self.port = self._socket.getsockname()[1]
-        app = build_app(self._host, HostLoop(), self.pages)
+        app = build_app(self._host, HostLoop(), self._feed, self.pages)
         self.routes = app.routes
 
         # A fault of one request is answered and logged by the application, in one line.

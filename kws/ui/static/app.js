@@ -1,13 +1,15 @@
 // The frame of the page: views by the fragment of the address, and the state of the connection.
 
 import { get, takeToken } from "./api.js";
-import { el, empty } from "./dom.js";
+import { el, empty, fill } from "./dom.js";
 import { connect, subscribe } from "./live_stream.js";
 import * as label from "./label.js";
 import * as live from "./live.js";
+import * as record from "./record.js";
+import * as runs from "./runs.js";
 import * as tune from "./tune.js";
 
-const VIEWS = { live: ["Live", live], tune: ["Tune", tune], label: ["Label", label] };
+const VIEWS = { live: ["Live", live], tune: ["Tune", tune], label: ["Label", label], record: ["Record", record], runs: ["Runs", runs] };
 const CONNECTION = { on: "connected", off: "not connected", refused: "too many pages" };
 
 const main = document.getElementById("main");
@@ -34,13 +36,13 @@ async function show() {
     const state = await get("/api/state");
     if (mine !== turn) return;
     const root = el("div");
-    main.replaceChildren(root);
+    fill(main, root);
     const left = await VIEWS[shown][1].show(root, state);
     if (mine === turn) leave = left;
     else left?.();
   } catch (error) {
     if (error.status !== 401) {
-      main.replaceChildren(empty(error.message, el("p", {}, el("button", { onclick: show }, "Try again"))));
+      fill(main, empty(error.message, el("p", {}, el("button", { onclick: show }, "Try again"))));
     }
   }
 }
@@ -62,11 +64,11 @@ addEventListener("hashchange", () => {
   else if (location.hash !== "#main") show();
 });
 addEventListener("kws-refused", ({ detail }) => {
-  main.replaceChildren(empty("This page is locked", detail));
+  fill(main, empty("This page is locked", detail));
 });
 subscribe({
   onConnection: connection,
-  onRefused: (text) => main.replaceChildren(empty("Too many pages", text)),
+  onRefused: (text) => fill(main, empty("Too many pages", text)),
 });
 connect();
 show();

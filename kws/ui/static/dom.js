@@ -12,6 +12,11 @@ export function el(tag, attributes = {}, ...children) {
   return made;
 }
 
+// Replaces what an element holds; what is null is left out.
+export function fill(element, ...children) {
+  element.replaceChildren(...children.filter((one) => one !== null && one !== undefined));
+}
+
 export function chip(text, kind = "") {
   return el("span", { className: `chip ${kind}` }, text);
 }

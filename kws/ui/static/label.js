@@ -1,7 +1,7 @@
 // Listen and label: the recorded clips, one key for each label.
 
 import { ApiError, get, post } from "./api.js";
-import { attempt, chip, el, empty, notice, number, shortName } from "./dom.js";
+import { attempt, chip, el, empty, fill, notice, number, shortName } from "./dom.js";
 import { Player } from "./player.js";
 import { UNKNOWN, UNSURE } from "./tune_math.js";
 
@@ -69,7 +69,7 @@ class Labeller {
     const bound = (name, title) => el("label", { className: "field" }, title,
       el("input", { type: "number", "aria-label": title, min: 0, max: 1, step: 0.05, value: this.filter[name],
         onchange: (event) => this.narrow(name, event.target.value || (name === "most" ? 1 : 0)) }));
-    this.filters.replaceChildren(
+    fill(this.filters,
       choice("day", "Day", listing.days.map((day) => [day, day])),
       choice("source", "Source", listing.sources.map((one) => [one, shortName(one)])),
       choice("keyword", "Keyword", listing.keywords.map((one) => [one, one])),
@@ -84,13 +84,13 @@ class Labeller {
   });
 
   drawList() {
-    this.list.replaceChildren(...this.clips.map((one, i) => {
+    fill(this.list, ...this.clips.map((one, i) => {
       const { clip } = one;
       return el("li", { role: "option", id: `clip-${i}`, "aria-selected": i === this.at, onclick: () => this.choose(i) },
         el("b", {}, clip.keyword), el("span", { className: "num muted" }, number(clip.score)),
         el("span", { className: "mark" }, labelChip(one)),
-        el("span", { className: "muted small num" }, when(clip.time)),
-        el("span", { className: "muted small" }, `${KINDS[clip.kind]} · ${shortName(clip.source)}`));
+        el("span", { className: "muted small num" },
+          `${when(clip.time)} · ${KINDS[clip.kind]} · ${shortName(clip.source)}`));
     }));
   }
 
@@ -130,11 +130,11 @@ class Labeller {
   drawDetail() {
     const one = this.current;
     const { clip } = one;
-    this.title.replaceChildren(el("h2", {}, `${clip.keyword}?`),
+    fill(this.title, el("h2", {}, `${clip.keyword}?`),
       chip(KINDS[clip.kind], clip.kind === "detection" ? "good" : "warn"), labelChip(one),
       el("span", { className: "muted small end num" }, `score ${number(clip.score)} · ${when(clip.time)} · ${shortName(clip.source)}`));
     const others = one.choices.filter((word) => word !== clip.keyword);
-    this.buttons.replaceChildren(
+    fill(this.buttons,
       this.button("Right", "y", clip.keyword), this.button("Wrong", "n", UNKNOWN), this.button("Unsure", "u", UNSURE),
       others.length ? el("select", { "aria-label": "Other word", onchange: (event) => this.give(event.target.value) },
         el("option", { value: "" }, "Other word…"),
@@ -159,7 +159,7 @@ class Labeller {
       shown = [empty("No clip fits the filter", "Choose “all” above.")];
     }
     this.root.classList.toggle("single", !listing.n);
-    this.nothing.replaceChildren(...shown);
+    fill(this.nothing, ...shown);
     this.nothing.className = shown.length ? "card" : "";
   }
 

@@ -1,7 +1,7 @@
 // Live: a scope for each source, and the events as they come.
 
 import { get } from "./api.js";
-import { chip, clock, el, empty, number, shortName } from "./dom.js";
+import { chip, clock, el, empty, fill, number, shortName } from "./dom.js";
 import { N_RECENT, recentEvents, recentFrames, subscribe } from "./live_stream.js";
 import { Scope, rowsOf } from "./scope.js";
 
@@ -62,8 +62,8 @@ class Panel {
 
   tell(source) {
     const [text, kind] = STATES[source.state] ?? [source.state, ""];
-    this.state.replaceChildren(chip(text, kind));
-    this.about.textContent = source.description === source.name ? "" : source.description;
+    fill(this.state, chip(text, kind));
+    this.about.textContent = shortName(source.description === source.name ? "" : source.description);
     const isBroken = source.state === "stalled" || source.state === "silent";
     this.error.textContent = isBroken ? source.last_error ?? "No sound from it." : "";
     this.error.hidden = !isBroken;
@@ -88,7 +88,7 @@ class EventLog {
   }
 
   fill(events) {
-    this.list.replaceChildren(...events.map(({ time, event }) => item(time, event)).reverse());
+    fill(this.list, ...events.map(({ time, event }) => item(time, event)).reverse());
     this.check();
   }
 

@@ -1,7 +1,7 @@
 // Tune: a threshold on the scope, what it means, and its way into kws.toml.
 
 import { get, post } from "./api.js";
-import { attempt, chip, el, empty, notice, number, shortName } from "./dom.js";
+import { attempt, chip, el, empty, fill, notice, number, shortName } from "./dom.js";
 import { recentFrames, subscribe } from "./live_stream.js";
 import { Scope, colours, rowsOf } from "./scope.js";
 import { falseAlarms, inRoom, missRate, verdict } from "./tune_math.js";
@@ -34,7 +34,7 @@ class Tuner {
     root.append(el("div", { className: "columns narrow-left" },
       el("section", { className: "card", "aria-label": "Keywords" },
         el("header", {}, el("h2", {}, "Keywords")), this.list),
-      el("div", { className: "stack" }, this.main, this.meaning, this.changes)));
+      el("div", { className: "stack" }, this.main, this.changes, this.meaning)));
     this.stop = subscribe({
       onFrame: (frame) => frame.name === this.source && this.scope.push(frame),
       onEvent: ({ event }) => event.source === this.source && "keyword" in event && event.event !== "peak"
@@ -70,7 +70,7 @@ class Tuner {
       drag(event);
     });
     this.scope.canvas.addEventListener("pointermove", (event) => event.buttons && drag(event));
-    this.main.replaceChildren(
+    fill(this.main,
       el("header", {}, el("h2", {}, row.keyword), this.several ? chip(row.model) : null, this.sources()),
       this.scope.element,
       el("div", { className: "threshold" }, el("span", { className: "muted" }, "Threshold"), this.slider, this.value));
@@ -92,7 +92,7 @@ class Tuner {
   }
 
   drawList() {
-    this.list.replaceChildren(...this.rows.map((row) => {
+    fill(this.list, ...this.rows.map((row) => {
       const wanted = this.wanted.get(row);
       const isChanged = wanted !== row.threshold;
       return el("label", { className: "choice" },
@@ -119,7 +119,7 @@ class Tuner {
     this.slider.value = threshold;
     this.value.textContent = number(threshold, 3);
     this.scope.rows[0].threshold = threshold;
-    this.meaning.replaceChildren(this.byCalibration(threshold), this.byRoom(threshold));
+    fill(this.meaning, this.byCalibration(threshold), this.byRoom(threshold));
     this.drawChanges();
   }
 
@@ -191,7 +191,7 @@ class Tuner {
   drawChanges() {
     const changes = this.changed();
     this.changes.hidden = !changes.length;
-    this.changes.replaceChildren(el("div", { className: "bar centre" },
+    fill(this.changes, el("div", { className: "bar centre" },
       el("span", {}, changes.map((one) => `${one.keyword} ${number(one.old)} → ${number(one.value, 3)}`).join(", ")),
       el("button", { className: "primary", onclick: attempt(() => this.propose()) }, "Write to kws.toml…"),
       el("button", { onclick: () => this.reset() }, "Reset")));
@@ -205,9 +205,9 @@ class Tuner {
   async propose() {
     const changes = this.changed();
     const dialog = el("dialog", { "aria-label": "Change of kws.toml" });
-    const fill = async (remark) => {
+    const draw = async (remark) => {
       const proposal = await post("/api/tuning/proposal", { changes });
-      dialog.replaceChildren(
+      fill(dialog,
         el("h2", {}, "Change of kws.toml"), el("p", { className: "muted small mono" }, proposal.path),
         remark ? el("p", { className: "remark" }, remark) : null,
         el("pre", { className: "diff", tabIndex: 0, "aria-label": "Difference" }, ...proposal.diff.map((line) =>
@@ -221,7 +221,7 @@ class Tuner {
         await post("/api/tuning/write", { changes, digest });
       } catch (error) {
         if (error.status !== 409) throw error;
-        await fill(error.message);
+        await draw(error.message);
         return;
       }
       dialog.close();
@@ -231,7 +231,7 @@ class Tuner {
     });
     dialog.addEventListener("close", () => dialog.remove());
     document.body.append(dialog);
-    await fill("").catch((error) => {
+    await draw("").catch((error) => {
       dialog.remove();
       throw error;
     });

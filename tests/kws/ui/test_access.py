@@ -129,7 +129,7 @@ def test_nothing_is_changed_by_get(serve):
             return served
 
     for status, _, _ in asyncio.run(run()):
-        assert status == 405
+        assert status in {404, 405}
 
 
 def test_the_link_carries_the_token_where_no_browser_sends_it(serve):

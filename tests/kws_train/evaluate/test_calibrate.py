@@ -70,6 +70,17 @@ def n_false(streams, thresholds):
     )
 
 
+def test_a_row_tells_how_many_words_are_missed_there(manifest, fickle):
+    made = calibrate_manifest(manifest, fickle)
+    n_words = len(fickle.streams[0].words)
+    for point in made.calibration:
+        (found,) = match_detections(fickle.gated, fickle.streams, point.thresholds)
+        assert point.miss_rate == pytest.approx(len(found.missed) / n_words, abs=1e-4)
+    rates = [point.miss_rate for point in made.calibration]
+    assert rates == sorted(rates, reverse=True)
+    assert 0 < rates[-1] < rates[0] < 1
+
+
 def test_a_row_keeps_to_its_rate_and_hardly_lower_thresholds_do_not(manifest, fickle):
     made = calibrate_manifest(manifest, fickle)
     table = {one.false_alarms_per_hour: one.thresholds for one in made.calibration}
@@ -160,6 +171,7 @@ def test_a_rate_that_is_estimated_is_kept_to_in_the_worst_condition(manifest, to
     quiet, noisy = tail([0.4], hours=2.0), tail([0.4, 0.5, 0.6, 0.6], hours=2.0)
     streams = SimpleNamespace(
         streams=[tones, replace(tones, name="10 dB")],
+        gated=2 * results(manifest).gated,
         by_condition=lambda: {tones.name: quiet, "10 dB": noisy},
     )
     made = calibrate_manifest(manifest, streams, beyond=True)
@@ -213,6 +225,7 @@ def test_draws_of_noise_are_counted_by_the_condition(manifest, tones):
     quiet, noisy = tail([], hours=0.25), tail([0.6] * 6, hours=1.5)
     streams = SimpleNamespace(
         streams=[tones, *6 * [replace(tones, name="10 dB")]],
+        gated=7 * results(manifest).gated,
         by_condition=lambda: {tones.name: quiet, "10 dB": noisy},
     )
     made = calibrate_manifest(manifest, streams, beyond=True)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from kws.run_progress import ProgressWriter, read_progress
 from kws_train.own_word.stages import EpochProgress, Stages, describe_minutes
 
 
@@ -16,6 +17,14 @@ def test_a_stage_tells_its_number_and_the_time_left(tensorflow):
         "2 of 3, training: about 10 min left in all",
         "3 of 3, report: less than 1 min left in all",
     ]
+
+
+@pytest.mark.slow
+def test_a_stage_is_written_for_the_page(tensorflow, tmp_path):
+    with ProgressWriter(tmp_path, {"audio": 2, "training": 10}) as progress:
+        stages = Stages({"audio": 2, "training": 10}, notify=print, progress=progress)
+        stages.begin("training")
+        assert read_progress(tmp_path).stage == "training"
 
 
 @pytest.mark.slow

@@ -92,7 +92,11 @@ def calibrate_manifest(
     else:
         found = list(_measured(results, hours=hours, n_words=n_words))
     points = [
-        CalibrationPoint(false_alarms_per_hour=rate, thresholds=thresholds)
+        CalibrationPoint(
+            false_alarms_per_hour=rate,
+            thresholds=thresholds,
+            miss_rate=_miss_rate(results, thresholds, n_words=n_words),
+        )
         for rate, thresholds in found
     ]
     if not points:
@@ -108,6 +112,15 @@ def calibrate_manifest(
         conditions=tuple(dict.fromkeys(stream.name for stream in results.streams)),
     )
     return msgspec.structs.replace(manifest, calibration=tuple(points), calibrated_on=basis)
+
+
+def _miss_rate(
+    results: StreamResults, thresholds: Mapping[str, float], *, n_words: int
+) -> float | None:
+    """Return the share of words missed at thresholds, with the gate, on the mean of the streams."""
+    if not n_words:
+        return None
+    return round(count_errors(results.gated, results.streams, thresholds)[1] / n_words, 4)
 
 
 def write_manifest(path: Path, manifest: Manifest, out: Path) -> None:

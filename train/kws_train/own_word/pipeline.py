@@ -10,17 +10,20 @@ A stage that finds its results in the workspace keeps them. Evaluation data is s
 `kws_train.own_word.prepare`.
 """
 
+import dataclasses
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
 from kws.errors import ConfigError
 from kws.model import open_model
+from kws.run_progress import ProgressWriter
 from kws.stderr import quiet_stderr
 from kws_export.bundle import export_model
 from kws_train.atomic import replacing
@@ -113,36 +116,27 @@ def build_word_model(
     if figures:
         workspace.notify("already finished: nothing to do")
     else:
-        speak = partial(
-            synthesize,
-            engines=engines,
-            cache=cache,
-            language=request.language,
-            n_jobs=n_jobs,
-            seed=request.seed,
-        )
-        stages = Stages(_stage_minutes(request), notify=workspace.notify)
-        stages.begin("audio")
-        prepare_audio(request, workspace, speak=speak if engines else None)
-        stages.begin("training")
-        if request.small:
-            with workspace.count_training_time():
-                plan_recipe(request, workspace)
-                train_network(workspace)
-            stages.begin("export")
-            export_network(workspace)
-        else:
-            make_head(request, workspace, vectors=vectors, n_jobs=n_jobs)
-            stages.begin("export")
-        stages.begin("thresholds")
-        calibrate_thresholds(request, workspace)
-        stages.begin("evaluation")
-        results = score_streams(request, workspace)
-        stages.begin("figures")
-        figures = measure_figures(request, workspace, heard=results)
-        stages.begin("report")
-        write_word_report(request, workspace, results=results, command=command)
-        _write_figures(workspace, figures)  # last: it marks a finished workspace
+        minutes = _stage_minutes(request)
+        with ProgressWriter(workspace.folder, minutes) as progress:
+            told = dataclasses.replace(workspace, notify=_both(workspace.notify, progress.tell))
+            stages = Stages(minutes, notify=workspace.notify, progress=progress)
+            speak = partial(
+                synthesize,
+                engines=engines,
+                cache=cache,
+                language=request.language,
+                n_jobs=n_jobs,
+                seed=request.seed,
+            )
+            figures = _run_stages(
+                request,
+                told,
+                stages,
+                speak=speak if engines else None,
+                vectors=vectors,
+                n_jobs=n_jobs,
+                command=command,
+            )
     _copy_model(workspace.model, out)
     return WordModel(out, figures, workspace.report)
 
@@ -231,6 +225,49 @@ def write_word_report(
         results=results,
         command=command,
     )
+
+
+def _run_stages(
+    request: Request,
+    workspace: Workspace,
+    stages: Stages,
+    *,
+    speak: Any,
+    vectors: Path | None,
+    n_jobs: int,
+    command: str,
+) -> Figures:
+    """Run every stage; one that finds its results in the workspace keeps them."""
+    stages.begin("audio")
+    prepare_audio(request, workspace, speak=speak)
+    stages.begin("training")
+    if request.small:
+        with workspace.count_training_time():
+            plan_recipe(request, workspace)
+            train_network(workspace)
+        stages.begin("export")
+        export_network(workspace)
+    else:
+        make_head(request, workspace, vectors=vectors, n_jobs=n_jobs)
+        stages.begin("export")
+    stages.begin("thresholds")
+    calibrate_thresholds(request, workspace)
+    stages.begin("evaluation")
+    results = score_streams(request, workspace)
+    stages.begin("figures")
+    figures = measure_figures(request, workspace, heard=results)
+    stages.begin("report")
+    write_word_report(request, workspace, results=results, command=command)
+    _write_figures(workspace, figures)  # last: it marks a finished workspace
+    return figures
+
+
+def _both(one: Callable[[str], None], other: Callable[[str], None]) -> Callable[[str], None]:
+    def tell(text: str) -> None:
+        one(text)
+        other(text)
+
+    return tell
 
 
 def _stage_minutes(request: Request) -> dict[str, float]:

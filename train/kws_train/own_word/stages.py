@@ -6,6 +6,8 @@ from typing import Any
 
 import keras
 
+from kws.run_progress import ProgressWriter
+
 __all__ = ["EpochProgress", "Stages", "describe_minutes"]
 
 _EVERY_S = 15.0
@@ -20,17 +22,27 @@ class Stages:
         Estimate of each stage, in order.
     notify : callable
         Receives a line at the beginning of each stage.
+    progress : ProgressWriter or None
+        Told of each stage, for the page in the browser.
     """
 
-    def __init__(self, minutes: Mapping[str, float], *, notify: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        minutes: Mapping[str, float],
+        *,
+        notify: Callable[[str], None],
+        progress: ProgressWriter | None = None,
+    ) -> None:
         self._minutes = dict(minutes)
-        self._notify = notify
+        self._notify, self._progress = notify, progress
 
     def begin(self, name: str) -> None:
         """Announce a stage: `2 of 7, training: about 15 min left in all`."""
         names = list(self._minutes)
         at = names.index(name)
         left = sum(self._minutes[one] for one in names[at:])
+        if self._progress:
+            self._progress.begin(name)
         self._notify(f"{at + 1} of {len(names)}, {name}: {describe_minutes(left)} left in all")
 
 

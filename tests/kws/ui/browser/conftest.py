@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -66,7 +67,13 @@ def demo_wav():
 
 
 @pytest.fixture(scope="module")
-def chromium(demo_wav):
+def microphone_wav(demo_wav):
+    """The file in place of the browser's microphone."""
+    return demo_wav
+
+
+@pytest.fixture(scope="module")
+def chromium(microphone_wav):
     """A browser whose microphone is a file.
 
     Closed with each module: Playwright keeps a loop running in the main thread.
@@ -83,7 +90,7 @@ def chromium(demo_wav):
                 "--disable-quic",
                 "--use-fake-ui-for-media-stream",
                 "--use-fake-device-for-media-stream",
-                f"--use-file-for-fake-audio-capture={demo_wav}",
+                f"--use-file-for-fake-audio-capture={microphone_wav}",
                 "--autoplay-policy=no-user-gesture-required",
             ],
         )
@@ -119,6 +126,9 @@ def open_page(chromium):
 
     yield open_page
     for context in contexts:
+        for page in context.pages:
+            text = page.locator("body").inner_text()
+            errors += re.findall("null|undefined|NaN|\\[object", text)
         context.close()
     assert errors == []
 

@@ -130,6 +130,7 @@ def test_the_difference_is_shown_and_written_though_the_file_changed_under_the_p
     expect(difference).to_contain_text("-stop = 0.8  # as my wife says it")
     expect(difference).to_contain_text("+stop = 0.6  # as my wife says it; was 0.8 until")
     assert path.read_text() == before
+    assert not re.search("null|undefined", dialog.inner_text())
     path.write_text(before.replace("# The kitchen.", "# The kitchen, newly painted."))
     dialog.get_by_role("button", name="Write").click()
     expect(dialog).to_contain_text("kws.toml has changed on disk since this page has read it.")
