@@ -6,6 +6,7 @@ import os
 import re
 import socket
 import time
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -213,3 +214,12 @@ def test_the_end_closes_open_pages_within_two_seconds(serve):
             return spent_s
 
     assert asyncio.run(run()) < 2.0
+
+
+def test_the_page_is_small_and_loads_nothing_from_elsewhere():
+    files = list(resources.files("kws.ui").joinpath("static").iterdir())
+    assert sum(len(one.read_bytes()) for one in files) <= 200_000
+    for one in files:
+        text = one.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
+        assert "//" not in re.sub(r"(^|\s)//.*", "", text, flags=re.MULTILINE), one.name
+        assert not re.search(r"\b(eval\(|innerHTML|insertAdjacentHTML|document\.write)", text)

@@ -120,7 +120,7 @@ def _miss_rate(
     """Return the share of words missed at thresholds, with the gate, on the mean of the streams."""
     if not n_words:
         return None
-    return round(count_errors(results.gated, results.streams, thresholds)[1] / n_words, 4)
+    return round(count_errors(results.gated, results.streams, dict(thresholds))[1] / n_words, 4)
 
 
 def write_manifest(path: Path, manifest: Manifest, out: Path) -> None:
