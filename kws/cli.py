@@ -409,7 +409,7 @@ def daemon(ctx: click.Context, config: Path, as_json: bool) -> None:
     type=_PATH,
     default=Path("kws.toml"),
     show_default=True,
-    help="The kws.toml; SIGHUP reloads it.",
+    help="The kws.toml; SIGHUP reloads it, and an empty one has the defaults.",
 )
 @click.option(
     "--port", type=click.IntRange(1, 65_535), help="Port of the page; default: 8420, or [ui] port."
@@ -423,10 +423,11 @@ def ui(ctx: click.Context, config: Path, port: int | None) -> None:
     """
     import asyncio
 
-    from kws.commands.ui_settings import with_page
+    from kws.commands.ui_settings import check_config, with_page
     from kws.daemon.capture_process import REAL_TIME_CAPTURE
     from kws.daemon.service import Daemon
 
+    check_config(config)
     daemon = Daemon(
         config,
         capture_command=REAL_TIME_CAPTURE,

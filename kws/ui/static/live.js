@@ -21,7 +21,10 @@ export async function show(root, state) {
   log.fill(recentEvents());
   const refresh = async () => {
     const now = await get("/api/state").catch(() => null);
-    now?.sources.forEach((source) => panels.get(source.name)?.tell(source));
+    if (!now) return;
+    now.sources.forEach((source) => panels.get(source.name)?.tell(source));
+    const names = now.sources.map(({ name }) => name);
+    if (names.join() !== [...panels.keys()].join()) dispatchEvent(new Event("hashchange"));  // a reload
   };
   const stop = subscribe({
     onFrame: (frame) => panels.get(frame.name)?.push(frame),

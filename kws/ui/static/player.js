@@ -20,6 +20,7 @@ export class Player {
   // Loads a clip; the whole of it, so that it plays on if its file is removed meanwhile.
   async load(path, word, { signal } = {}) {
     this.audio.pause();
+    delete this.element.dataset.loaded;
     const answer = await request(path, { signal });
     const content = await answer.blob();
     URL.revokeObjectURL(this.audio.src);
@@ -28,6 +29,7 @@ export class Player {
     this.seconds = samples.length / RATE_HZ;
     this.drawn = { samples, word: word ?? [0, 0] };
     this.draw();
+    this.element.dataset.loaded = path;
   }
 
   draw() {

@@ -5,7 +5,7 @@ import { attempt, chip, el, empty, fill, number } from "./dom.js";
 import { detCurve } from "./det_curve.js";
 
 const STATES = { running: ["running", "accent"], finished: ["finished", "good"], failed: ["failed", "bad"], stopped: ["stopped", "warn"] };
-const EVERY_MS = 3000;
+const EVERY_MS = 2000;
 
 export async function show(root) {
   const list = el("div", { className: "stack" });

@@ -80,7 +80,9 @@ def chromium(microphone_wav):
     """
     if CHROMIUM is None:
         pytest.skip("needs Chromium: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
+
+    expect.set_options(timeout=LIMIT_MS)
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
