@@ -142,7 +142,11 @@ async def _record(
     check_name(request.speaker)
     folder = folders.takes / request.word
     cutter, silence, level = TakeCutter(), SilenceWatch(_SILENT_S), _Level()
-    await send(socket, "ready", n=len(_takes(folder)))
+    n = _count(folder, request.speaker)
+    await send(socket, "ready", n=n)
+    if n >= request.n_takes:
+        await send(socket, "done", n=n)
+        return
     async with read_audio(socket, feed, request) as audio:
         async for samples in audio:
             if silence.process(samples.tobytes()) and silence.is_silent:
@@ -157,12 +161,12 @@ async def _record(
 
 
 async def _keep(socket: WebSocket, take: Take, folder: Path, *, speaker: str) -> int:
-    """Write a take that can be used, and tell the page; return the number of takes."""
+    """Write a take that can be used, and tell the page; return the number of the speaker's."""
     if take.problem:
         await send(socket, "problem", text=take.problem)
         return 0
     path = await in_thread(lambda: write_take(folder, take.samples, speaker=speaker))
-    n = len(_takes(folder))
+    n = _count(folder, speaker)
     await send(socket, "take", take=path.stem, n=n, db=round(loudest_dbfs(take.samples)))
     return n
 
@@ -209,6 +213,11 @@ def _takes(folder: Path) -> list[str]:
         (one for one in names if _TAKE.fullmatch(one)),
         key=lambda one: (one.rpartition("_")[0], int(one.rpartition("_")[2])),
     )
+
+
+def _count(folder: Path, speaker: str) -> int:
+    """Return the number of a speaker's takes, as `kws record` counts them."""
+    return sum(one.startswith(f"{speaker}_nohash_") for one in _takes(folder))
 
 
 def _take_path(folders: PageFolders, word: str, take: str) -> Path:

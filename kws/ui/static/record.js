@@ -96,7 +96,7 @@ class Recorder {
       const next = (n) => `Say “${this.word}”, then wait. Take ${Math.min(n + 1, wanted)} of ${wanted}.`;
       if (message.kind === "ready") this.tell(next(message.n), message.n, wanted);
       else if (message.kind === "level") this.level(message);
-      else if (message.kind === "problem") this.warn(`Not kept: ${message.text}.`);
+      else if (message.kind === "problem") this.warn(`Not kept, ${message.text}.`);
       else if (message.kind === "take") {
         this.warn("");
         this.tell(next(message.n), message.n, wanted);

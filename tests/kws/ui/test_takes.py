@@ -136,6 +136,19 @@ def test_the_checks_are_those_of_kws_record(serve, tmp_path, word):
     assert kinds(later) == ["take", "done"]
 
 
+def test_where_all_takes_exist_nothing_is_recorded(serve, tmp_path):
+    folder = tmp_path / "takes" / "stop"
+    folder.mkdir(parents=True)
+    for name in ("me_nohash_0", "me_nohash_1", "you_nohash_0"):
+        (folder / f"{name}.wav").touch()
+    request = {"word": "stop", "n_takes": 2}
+    messages = talk(serve, tmp_path, request, lambda client: client.until("done"))
+    assert messages == [{"kind": "ready", "n": 2}, {"kind": "done", "n": 2}]
+    request["speaker"] = "you"
+    messages = talk(serve, tmp_path, request, lambda client: client.until("ready"))
+    assert messages[-1]["n"] == 1
+
+
 def test_digital_silence_is_told_once(serve, tmp_path):
     def work(client):
         client.audio(bytes(2 * RATE * 7))
