@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from kws.manifest import read_manifest
 from kws.model import open_model
+from kws.run_progress import is_running, read_progress
 from kws.spotter import Spotter
 from kws_train.fit.head import HeadFit
 from kws_train.own_word import head, prepare, recipe, time_budget
@@ -83,6 +84,9 @@ def test_text_becomes_a_model_with_figures_and_a_report(tmp_path, shortened, spe
     result = build_word_model(request, **everything)
     assert "loss:" not in capfd.readouterr().out
     assert any(line.startswith("  epoch 4 of 4: ") for line in said)
+    progress = read_progress(workspace.folder)
+    assert list(progress.stages)[-1] == progress.stage == "report"
+    assert not is_running(workspace.folder)
 
     manifest, _ = read_manifest(result.model)
     assert manifest.keywords == ("hey_robot", "lights_out")
