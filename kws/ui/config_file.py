@@ -20,6 +20,7 @@ from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import InlineTable, Item
 
 from kws.config import Config, parse_config
+from kws.config_files import merged, parse_toml, read_config_files
 from kws.errors import ConfigError
 from kws.ui.requests import OutdatedError
 
@@ -113,13 +114,42 @@ def _changed(content: bytes, changes: Sequence[ThresholdChange], *, path: Path) 
                 _set(document, config, change, is_commented=is_commented)
             new = tomlkit.dumps(document)
             if parse_config(new, name=path.name) == wanted:
+                _check_drop_ins(path, new, changes)
                 return (mark + new).encode()
+        except _DropInError:
+            raise
         except (TOMLKitError, ConfigError, ValueError):
             continue
     raise ConfigError(
         f"{path.name} is written in a way that cannot be changed here. Received: its tables of "
         f"thresholds. Set them by hand, under [decision.thresholds]."
     )
+
+
+class _DropInError(ConfigError):
+    """A drop-in decides a threshold."""
+
+
+def _check_drop_ins(path: Path, new: str, changes: Sequence[ThresholdChange]) -> None:
+    """Check that a change of kws.toml has its effect, and no other, beside its drop-ins."""
+    main, *drop_ins = read_config_files(path)
+    if not drop_ins:
+        return
+    before = msgspec.convert(merged([main, *drop_ins]), Config).every_model
+    tables = parse_toml(new, name=path.name)
+    after = msgspec.convert(merged([main._replace(tables=tables), *drop_ins]), Config).every_model
+    changed = {change.model for change in changes}
+    is_whole = all(
+        after[one.model].decision.thresholds.get(one.keyword) == one.value  # type: ignore[union-attr]
+        for one in changes
+    )
+    others = [i for i in range(len(after)) if i not in changed]
+    if not is_whole or any(before[i] != after[i] for i in others):
+        names = ", ".join(one.path.name for one in drop_ins)
+        raise _DropInError(
+            f"Thresholds that {path.name}.d decides cannot be changed in {path.name}. Received: "
+            f"{names} there. Change them in that file."
+        )
 
 
 def _expected(config: Config, changes: Sequence[ThresholdChange]) -> Config:

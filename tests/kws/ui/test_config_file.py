@@ -177,3 +177,26 @@ def test_a_file_that_cannot_be_written_is_an_error_with_a_way_out(config, monkey
         write(path, [STOP], digest=proposal.digest)
     assert path.read_text() == "[gate]\n"
     assert [one.name for one in path.parent.iterdir()] == ["kws.toml"]
+
+
+@pytest.mark.parametrize(
+    ("main", "drop_in", "is_decided_there"),
+    [
+        ("", "[gate]\nenabled = false\n", False),
+        ("", "[decision.thresholds]\ngo = 0.4\n", False),
+        ("", "[decision.thresholds]\nstop = 0.4\n", True),
+        ("[[models]]\nname = 'commands'\n", "[[models]]\nname = 'computer'\n", True),
+    ],
+)
+def test_what_a_drop_in_decides_is_not_written_in_vain(config, main, drop_in, is_decided_there):
+    path = config(main)
+    folder = path.with_name("kws.toml.d")
+    folder.mkdir()
+    (folder / "10-own.toml").write_text(drop_in)
+    if is_decided_there:
+        with pytest.raises(
+            ConfigError, match=r"Received: 10-own\.toml there\. Change them in that"
+        ):
+            propose(path, [STOP])
+    else:
+        assert "stop = 0.62" in written(path, STOP)
