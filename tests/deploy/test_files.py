@@ -20,6 +20,7 @@ from kws.config import (
     MqttSettings,
     RecordingSettings,
     SourceSettings,
+    UiSettings,
     WyomingSettings,
     load_config,
     parse_config,
@@ -38,6 +39,7 @@ TABLES = {
     "daemon": DaemonSettings,
     "wyoming": WyomingSettings,
     "mqtt": MqttSettings,
+    "ui": UiSettings,
 }
 OS_RELEASES = {
     "Raspberry Pi OS Bookworm, arm64": ("debian", "", "arm64", "aarch64", "3.11"),
