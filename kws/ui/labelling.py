@@ -13,10 +13,11 @@ from kws.audio import SAMPLE_RATE_HZ
 from kws.clip_sidecar import read_sidecar
 from kws.config import Config
 from kws.errors import ConfigError, FormatError
-from kws.manifest import UNKNOWN, Manifest, read_manifest
+from kws.manifest import UNKNOWN, Manifest
 from kws.mined.folder import UNSURE, MinedFolder
 from kws.mined.recorded import label_recorded_clip
 from kws.model import model_path
+from kws.model_file import read_model
 from kws.ui.clips import ClipInfo, ClipLibrary
 from kws.ui.folders import PageFolders
 from kws.ui.host import Host, HostLoop
@@ -195,7 +196,7 @@ def _label(
 
 
 def _manifests(config: Config) -> list[Manifest]:
-    return [read_manifest(model_path(one.name))[0] for one in config.every_model]
+    return [read_model(model_path(one.name))[0] for one in config.every_model]
 
 
 def _samples(content: bytes, name: str) -> Samples:

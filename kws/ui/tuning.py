@@ -9,8 +9,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from kws.manifest import CalibrationBasis, CalibrationPoint, read_manifest
+from kws.manifest import CalibrationBasis, CalibrationPoint
 from kws.model import model_path
+from kws.model_file import read_model
 from kws.ui.clips import ClipInfo, ClipLibrary
 from kws.ui.config_file import Proposal, ThresholdChange, propose, write
 from kws.ui.folders import PageFolders
@@ -117,7 +118,7 @@ def tuning_routes(host: Host, loop: HostLoop, clips: ClipLibrary) -> list[BaseRo
 
 
 def _calibration(name: str) -> _ModelCalibration:
-    manifest, _ = read_manifest(model_path(name))
+    manifest, _ = read_model(model_path(name))
     return _ModelCalibration(
         name=manifest.name, points=manifest.calibration, basis=manifest.calibrated_on
     )
