@@ -288,7 +288,8 @@ def config() -> None:
 def check_config(file: Path) -> None:
     """Check FILE, its models, hooks and commands; default: kws.toml.
 
-    The exit code is 0, or that of the error: 2 for a setting, 4 for a model, 5 for a hook.
+    The exit code is 0, or that of the error: 2 for a setting, 3 for a source, 4 for a
+    model, 5 for a hook.
     """
     from kws.commands.config_report import check
 

@@ -10,6 +10,14 @@ import pytest
 pytestmark = [pytest.mark.slow, pytest.mark.system, pytest.mark.timeout(1800)]
 
 
+COMPLETE = """
+source /usr/share/bash-completion/completions/kws
+COMP_WORDS=(kws li) COMP_CWORD=1
+_kws_completion kws
+echo "${COMPREPLY[@]}"
+"""
+
+
 @pytest.fixture(scope="module")
 def packages(source, tmp_path_factory):
     """Two versions of the package, built from a copy of the checkout."""
@@ -48,6 +56,9 @@ def test_the_package_installs_runs_upgrades_and_purges(machine):
     machine.run(*install, "/dist/kws_0.1.0_amd64.deb")
     assert wanted.is_symlink()
     assert "stop" in machine.run("kws", "demo")
+    for page in ("kws", "kws-listen", "kws-config-show"):
+        assert (machine.path / f"usr/share/man/man1/{page}.1.gz").is_file()
+    assert machine.run("bash", "-c", COMPLETE).split() == ["listen"]
 
     config.write_text('[model]\nname = "commands"  # mine\n')
     machine.run("systemctl", "disable", "kws.service")
