@@ -121,12 +121,14 @@ class Decision:
         Parameters
         ----------
         posteriors : float [shape=(labels,)]
+            What lies outside 0..1, as only a damaged or malicious model gives it, is taken for the
+            nearer end; what is no number for 0.
 
         Returns
         -------
         Hit or None
         """
-        self._recent[self._at] = posteriors
+        np.minimum(np.fmax(posteriors, 0.0), 1.0, out=self._recent[self._at])
         self._at = (self._at + 1) % self._n_smoothing
         self.smoothed = np.add.reduce(self._recent) * self._weight
         if self._patience > 1:

@@ -272,3 +272,9 @@ def test_the_thresholds_of_a_budget_have_its_rate(budget):
 def test_a_model_without_a_table_has_no_rate(manifest):
     without = msgspec.structs.replace(manifest, calibration=())
     assert most_false_alarms_per_hour({"yes": 0.5, "no": 0.5}, without) is None
+
+
+def test_the_outputs_of_a_malicious_model_are_brought_into_0_to_1():
+    posteriors = [np.nan, 1e18, 0.0, np.inf, -np.inf, np.nan, 0.9]
+    assert run(decision(), yes=posteriors) == [(1, "yes", 1.0), (3, "yes", 1.0), (6, "yes", 0.9)]
+    assert run(decision(n_smoothing=2), yes=[np.nan, -1e18, 0.6, 0.6]) == [(3, "yes", 0.6)]
