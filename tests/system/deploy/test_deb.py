@@ -58,7 +58,7 @@ def test_the_package_installs_runs_upgrades_and_purges(machine):
     assert "stop" in machine.run("kws", "demo")
     for page in ("kws", "kws-listen", "kws-config-show"):
         assert (machine.path / f"usr/share/man/man1/{page}.1.gz").is_file()
-    assert machine.run("bash", "-c", COMPLETE).split() == ["listen"]
+    assert machine.run("bash", "-c", COMPLETE).splitlines()[0] == "listen"
 
     config.write_text('[model]\nname = "commands"  # mine\n')
     machine.run("systemctl", "disable", "kws.service")
