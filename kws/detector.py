@@ -51,6 +51,7 @@ class Detector:
 
     Attributes
     ----------
+    model : Model
     manifest : Manifest
     keywords : tuple of str
         What can be detected: the model's keywords, or phrases of them.
@@ -81,7 +82,7 @@ class Detector:
     ) -> None:
         manifest = model.manifest
         self.manifest = manifest
-        self._model = model
+        self.model = model
         self._gate = gate
         self._output_samples = manifest.call_samples // model.n_outputs
         self._overlap_samples = manifest.features.window_samples - manifest.features.hop_samples
@@ -101,13 +102,14 @@ class Detector:
 
     def reset(self) -> None:
         """Start a new stream at time zero."""
-        self._model.reset()
+        self.model.reset()
         self._decision.reset()
         if self._near_misses:
             self._near_misses.reset()
         self._rising: dict[str, Detection] = {}
         self._last_end_s = 0.0
         self._now_sample = 0
+        self._n_until_warm = 0
 
     @property
     def posteriors(self) -> dict[str, float]:
@@ -115,15 +117,28 @@ class Detector:
         known = dict(zip(self.manifest.labels, self._decision.smoothed.tolist(), strict=True))
         return {keyword: known[keyword] for keyword in self.manifest.keywords}
 
-    def step(self, step: Step, /) -> Iterator[Spotted]:
-        """Run the model on a step; yield the detections that it gives."""
+    def step(self, step: Step, /, *, n_context: int = 0) -> Iterator[Spotted]:
+        """Run the model on a step; yield the detections that it gives.
+
+        Parameters
+        ----------
+        step : Step
+        n_context : int
+            Steps after a gap whose outputs are not decided on: they depend on what was before.
+        """
         if step.n_lost:
             self.finish()
-            self._model.reset()
+            self.model.reset()
             self._decision.restart()
-            self._decision.skip(step.n_lost * self._model.n_outputs)
+            self._decision.skip(step.n_lost * self.model.n_outputs)
+            self._n_until_warm = n_context
         decision, near_misses = self._decision, self._near_misses
-        for output, posteriors in enumerate(self._model.step(step.frames)):
+        outputs = self.model.step(step.frames)
+        if self._n_until_warm:
+            self._n_until_warm -= 1
+            decision.skip(len(outputs))
+            return
+        for output, posteriors in enumerate(outputs):
             hit = decision.step(posteriors)
             self._now_sample = self._end_sample(step, output)
             if self.keeps_posteriors:

@@ -10,7 +10,7 @@ import importlib
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from types import ModuleType
@@ -39,6 +39,7 @@ __all__ = [
     "bundled_models",
     "mean_embeddings",
     "model_path",
+    "n_context_vectors",
     "open_embedding",
     "open_model",
     "start_after_silence",
@@ -309,6 +310,7 @@ class _JoinedModel(Model):
         if takes is None:
             raise ModelError(f"A head must take vectors. Received: `{head.manifest.name}`.")
         self._head, self._embedding = head, open_embedding(takes)
+        self._n_context = n_context_vectors(head.manifest, self._embedding.manifest)
         self.n_outputs = head.n_outputs
         n_frames = takes.hop_frames * head.manifest.hop_frames
         self.manifest = msgspec.structs.replace(
@@ -318,8 +320,7 @@ class _JoinedModel(Model):
 
     def reset(self) -> None:
         """Forget all frames."""
-        start_after_silence(self._embedding)
-        self._head.reset()
+        start_after_silence(self._embedding, {self._head: self._n_context})
 
     def step(self, frames: Array, /) -> Posteriors:
         """Embed the next frames, and give what the head says of the vectors."""
@@ -410,17 +411,34 @@ def open_embedding(reference: EmbeddingReference) -> Model:
     return open_model(path)
 
 
-def start_after_silence(embedding: Model) -> None:
-    """Reset an embedding, and let its first vector depend on silence before the stream.
+def start_after_silence(embedding: Model, heads: Mapping[Model, int]) -> None:
+    """Reset an embedding and heads, and fill their memory with silence before the stream.
 
     Frames of zeros are the least that the bundled speech embedding tells apart. Without them a
-    recording that begins with its word would have no vector of the word's beginning.
+    recording that begins with its word would have no vector of the word's beginning, and heads
+    would begin in a state that they were not trained in.
+
+    Parameters
+    ----------
+    embedding : Model
+    heads : mapping of Model to int
+        Vectors that an output of each depends on, besides the newest.
     """
     manifest = embedding.manifest
     embedding.reset()
     silence = np.zeros((manifest.hop_frames, manifest.n_inputs), np.float32)
     for _ in range(-(-manifest.context_frames // manifest.hop_frames)):
-        embedding.step(silence)
+        vectors = embedding.step(silence)
+    for head, n_vectors in heads.items():
+        head.reset()
+        for _ in range(n_vectors):
+            head.step(vectors)
+
+
+def n_context_vectors(head: Manifest, embedding: Manifest) -> int:
+    """Return the vectors that an output of a head depends on, besides the newest."""
+    own_frames = max(0, head.context_frames - embedding.context_frames)
+    return -(-own_frames // embedding.hop_frames)
 
 
 def with_embedding(model: Model) -> Model:

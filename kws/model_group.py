@@ -10,7 +10,7 @@ from kws.detector import Detector, Spotted
 from kws.gate import Gate
 from kws.gated_steps import GatedSteps, Step
 from kws.manifest import FeatureSettings
-from kws.model import Model, open_embedding, start_after_silence
+from kws.model import Model, n_context_vectors, open_embedding, start_after_silence
 
 __all__ = ["ModelGroup", "grouped", "merged"]
 
@@ -39,20 +39,26 @@ class ModelGroup:
         self.steps = steps
         self._embedding = embedding
         self._detectors = detectors
+        self._contexts = [0] * len(detectors)
         self._n_cold = self._n_until_warm = self._n_lost = 0
         if embedding:
             context = embedding.manifest.context_frames
             self._n_cold = -(-context // embedding.manifest.hop_frames) - 1
+            self._contexts = [
+                n_context_vectors(one.manifest, embedding.manifest) for one in detectors
+            ]
         self.reset()
 
     def reset(self) -> None:
         """Start a new stream."""
         self.steps.reset()
-        if self._embedding:
-            start_after_silence(self._embedding)
         self._n_until_warm = self._n_lost = 0
         for detector in self._detectors:
             detector.reset()
+        if self._embedding:
+            models = [one.model for one in self._detectors]
+            heads = dict(zip(models, self._contexts, strict=True))
+            start_after_silence(self._embedding, heads)
 
     def posteriors(self) -> dict[str, float]:
         """Return the last smoothed posteriors; 0 while the gate is closed."""
@@ -68,8 +74,8 @@ class ModelGroup:
                 yield from self._spotted(embedded)
 
     def _spotted(self, step: Step) -> Iterator[Spotted]:
-        for detector in self._detectors:
-            yield from detector.step(step)
+        for detector, n_context in zip(self._detectors, self._contexts, strict=True):
+            yield from detector.step(step, n_context=n_context)
 
     def _embed(self, embedding: Model, step: Step) -> Step | None:
         """Return the step's vectors; None after a gap until none depends on frames before it."""

@@ -170,6 +170,33 @@ def test_the_first_vector_of_a_stream_depends_on_silence_before_it(embeddings):
     np.testing.assert_allclose(head.vectors, known.step(silent))
 
 
+class StartledHead(HeadOf):
+    """A head whose first outputs after a reset are those of its keyword, as of one untrained."""
+
+    N = 5
+
+    def reset(self):
+        super().reset()
+        self.n_steps = 0
+
+    def step(self, frames):
+        super().step(frames)
+        self.n_steps += 1
+        is_startled = self.n_steps <= self.N
+        return np.float32([[0, 1]] if is_startled else [[1, 0]])
+
+
+@pytest.mark.parametrize(("n_missing", "n_found"), [(0, 0), (1, 2)])
+def test_outputs_that_depend_on_a_reset_are_not_decided_on(n_missing, n_found, embeddings):
+    sound = np.concatenate((silence(1), voice(1, 130), silence(6), voice(1, 130)))
+    for gate in (False, GateSettings(hangover_ms=0, pre_roll_ms=0)):
+        context_frames = CONTEXT + 4 * (StartledHead.N - n_missing)
+        head = StartledHead("low", 0, context_frames=context_frames)
+        found = Spotter(head, gate=gate).process(sound)
+        # Without a gate the head starts once, with it at each opening.
+        assert len(found) == (n_found if gate else min(1, n_found))
+
+
 def test_the_pre_roll_reaches_as_far_back_as_a_head_depends_on(embeddings):
     sound = np.concatenate((silence(3), voice(1, 130)))
     for context_frames, least_s in ((CONTEXT, 0.3), (150, 1.5)):
