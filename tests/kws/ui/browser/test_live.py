@@ -77,20 +77,21 @@ def test_the_scope_moves_with_traces_thresholds_and_marks(running, open_page):
 def test_frames_come_twenty_times_a_second(running, open_page):
     page = open_page(running.link)
     expect(page.get_by_role("meter").first).to_be_visible()
-    n = page.evaluate("""async () => {
+    rates = page.evaluate("""async () => {
       const { subscribe } = await import("./live_stream.js");
-      let most = 0;
-      for (let i = 0; i < 10 && most < 19; i++) {  // a busy machine may need a second look
+      const rates = [];
+      for (let i = 0; i < 10; i++) {  // a busy machine may need a second look
         let n = 0;
         const stop = subscribe({ onFrame: ({ name }) => (n += name === "hall") });
         const from = performance.now();
         await new Promise((resume) => setTimeout(resume, 500));
         stop();
-        most = Math.max(most, (1000 * n) / (performance.now() - from));
+        rates.push((1000 * n) / (performance.now() - from));
+        if (rates.at(-1) > 17 && rates.at(-1) < 23) break;
       }
-      return most;
+      return rates;
     }""")
-    assert 17 <= n <= 24
+    assert 17 < rates[-1] < 23, rates
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
