@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from pathlib import Path
+import wave
 from types import SimpleNamespace
 from urllib.parse import urlsplit
 
@@ -61,9 +61,13 @@ def token_of(link):
 
 
 @pytest.fixture(scope="module")
-def demo_wav():
-    """The recording of the demonstration: 40 s with detections from the fourth second on."""
-    return Path(load_demo()[1])
+def demo_wav(tmp_path_factory):
+    """The recording of the demonstration, again and again: no test may outlast it."""
+    path = tmp_path_factory.mktemp("demo") / "demo.wav"
+    with wave.open(str(load_demo()[1])) as once, wave.open(str(path), "wb") as often:
+        often.setparams(once.getparams())
+        often.writeframes(10 * once.readframes(once.getnframes()))
+    return path
 
 
 @pytest.fixture(scope="module")
