@@ -543,15 +543,8 @@ def record(
 @click.argument("word")
 @click.argument("recordings", nargs=-1, required=True, type=_PATH)
 @click.option("--out", required=True, type=_PATH, help="The .tflite to write.")
-@click.option(
-    "--backbone",
-    type=_PATH,
-    help="A model of `kws export --embedding`; default: the bundled one.",
-)
 @click.option("--name", help="Name of the model in events; default: that of --out.")
-def enroll(
-    word: str, recordings: tuple[Path, ...], *, out: Path, backbone: Path | None, name: str | None
-) -> None:
+def enroll(word: str, recordings: tuple[Path, ...], *, out: Path, name: str | None) -> None:
     """Make a model of WORD from 3 recordings or more of your voice.
 
     RECORDINGS are audio files, or folders of them, such as `kws record` makes.
@@ -559,11 +552,13 @@ def enroll(
     from kws.commands.enroll import enroll as enroll_word
     from kws.commands.enroll import recordings_in
 
-    enrolment = enroll_word(word, recordings_in(recordings), out, backbone=backbone, name=name)
+    enrolment = enroll_word(word, recordings_in(recordings), out, name=name)
     for path, reason in enrolment.refused.items():
         click.echo(f"Not used, {reason}: {path}", err=True)
     for path, score in enrolment.scores.items():
         weak = "" if score >= 0.5 else "  not detected by the other recordings: record it again"
+        if path in enrolment.left_out:
+            weak += "; left out"
         click.echo(f"{path}  {score:.2f}{weak}")
     click.echo(f"{out}: {out.stat().st_size} bytes. Try it: kws listen --model {out}")
 

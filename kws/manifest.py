@@ -31,11 +31,11 @@ __all__ = [
     "DecisionDefaults",
     "EmbeddingReference",
     "FeatureSettings",
-    "Head",
     "Manifest",
     "StateTensor",
-    "Template",
+    "embedding_inside",
     "has_manifest",
+    "manifest_inside",
     "pack",
     "read_manifest",
     "repack",
@@ -49,7 +49,9 @@ TFLITE_MARK = b"TFL3"
 """Bytes 4 to 8 of a TFLite file."""
 
 _FILE_NAME = "kws.json"
+_EMBEDDING_NAME = "embedding.tflite"
 _MAX_JSON_BYTES = 1 << 20
+_MAX_EMBEDDING_BYTES = 1 << 24
 
 # What zipfile raises on damaged bytes: its own error, a missing, encrypted or unknown entry, a bad
 # offset or file name, and the decompressor's.
@@ -212,29 +214,14 @@ class DataSource(_Part, frozen=True, kw_only=True):
     hours: float | None = None
 
 
-class Template(_Part, frozen=True, kw_only=True):
-    """One recording of a word, as embeddings."""
-
-    keyword: str
-    vectors: bytes
-    """Unit vectors, int8, 1/127 a step, one after another."""
-
-    def __post_init__(self) -> None:
-        force_setattr(self, "keyword", nfc(self.keyword))
+class _OutdatedHead(msgspec.Struct):
+    templates: list[msgspec.Raw] = []
 
 
-class Head(_Part, frozen=True, kw_only=True):
-    """Settings of `kws.templates`; in a backbone, without templates."""
+class _Outdated(msgspec.Struct):
+    """The part of a manifest that tells a word enrolled by an earlier version."""
 
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
-    """Statistics of the embeddings of speech."""
-    fillers: bytes = b""
-    """Unit vectors of the sounds of speech, as those of a template."""
-    filler_share: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.7
-    offset: float = 0.0
-    """The score whose posterior is 1/2."""
-    templates: tuple[Template, ...] = ()
+    head: _OutdatedHead | None = None
 
 
 class EmbeddingReference(_Part, frozen=True, kw_only=True):
@@ -283,9 +270,9 @@ class Manifest(_Part, frozen=True, kw_only=True):
     calibration: tuple[CalibrationPoint, ...] = ()
     calibrated_on: CalibrationBasis | None = None
     embedding: Annotated[int, Meta(ge=1, le=4096)] | None = None
-    """Size of the vectors that the network gives; None: it gives posteriors itself."""
-    head: Head | None = None
-    """Makes posteriors of an embedding."""
+    """Size of the vectors that the network gives in place of posteriors; None: it has labels."""
+    head: dict[str, msgspec.Raw] | None = None
+    """Of words enrolled before there was a speech embedding; not used any more."""
     takes: EmbeddingReference | None = None
     """A head: the embedding model whose vectors are its frames; `features` are those of that."""
     input_affine: Affine | None = None
@@ -296,8 +283,12 @@ class Manifest(_Part, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         force_setattr(self, "labels", tuple(map(nfc, self.labels)))
-        if self._is_backbone():
-            return
+        if self.embedding is None:
+            self._check_labels()
+        elif self.labels or self.kind != "step":
+            raise ValueError("a model with `embedding` must be a step model without labels")
+
+    def _check_labels(self) -> None:
         if not self.labels or len(set(self.labels)) != len(self.labels):
             raise ValueError("labels must be present and differ from one another")
         # They reach terminals and environments, where control characters do harm.
@@ -326,17 +317,6 @@ class Manifest(_Part, frozen=True, kw_only=True):
             n_values = self.takes.size if self.takes else self.features.n_values
             if {len(affine.scale), len(affine.offset)} != {n_values}:
                 raise ValueError(f"input_affine must have {n_values} values, one for each input")
-
-    def _is_backbone(self) -> bool:
-        """Check the head; say whether it is without templates, as what `kws enroll` builds on."""
-        if (self.embedding is None) != (self.head is None):
-            raise ValueError("embedding and head must be present together")
-        if self.head and self.kind != "step":
-            raise ValueError("a model with a head must be a step model")
-        bare = self.head is not None and not self.head.templates
-        if bare and self.labels:
-            raise ValueError("labels must be absent where the head has no templates")
-        return bare
 
     @property
     def keywords(self) -> tuple[str, ...]:
@@ -408,31 +388,70 @@ def has_manifest(path: Path, content: bytes) -> bool:
         return False
 
 
-def pack(flatbuffer: bytes, manifest: Manifest) -> bytes:
+def pack(flatbuffer: bytes, manifest: Manifest, *, embedding: bytes | None = None) -> bytes:
     """Return the bytes of a model file: the flatbuffer with its manifest appended as a ZIP.
 
     The same input gives the same bytes: the archive carries no time.
+
+    Parameters
+    ----------
+    flatbuffer : bytes
+    manifest : Manifest
+    embedding : bytes, optional
+        The file of the embedding model that a head takes, to be kept in the archive.
     """
+    text = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as writer:
-        entry = zipfile.ZipInfo(_FILE_NAME)
-        entry.compress_type = zipfile.ZIP_DEFLATED
-        writer.writestr(entry, msgspec.json.format(msgspec.json.encode(manifest), indent=1))
+        for name, content in ((_FILE_NAME, text), (_EMBEDDING_NAME, embedding)):
+            if content is not None:
+                entry = zipfile.ZipInfo(name)
+                entry.compress_type = zipfile.ZIP_DEFLATED
+                writer.writestr(entry, content)
     return flatbuffer + archive.getvalue()
 
 
-def repack(content: bytes, manifest: Manifest) -> bytes:
+def repack(content: bytes, manifest: Manifest, *, embedding: bytes | None = None) -> bytes:
     """Return the bytes of a model file with another manifest in place of the one it has.
 
-    An archive of somebody else's stays, before the new one.
+    An archive of somebody else's stays, before the new one. So does an embedding inside, unless
+    another is given.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            ours = archive.namelist() == [_FILE_NAME]
+            ours = set(archive.namelist()) <= {_FILE_NAME, _EMBEDDING_NAME}
             end = archive.infolist()[0].header_offset if ours else len(content)
-    except _NO_ARCHIVE:
+    except (*_NO_ARCHIVE, IndexError):
         end = len(content)
-    return pack(content[:end], manifest)
+    return pack(content[:end], manifest, embedding=embedding or embedding_inside(content))
+
+
+def embedding_inside(content: bytes) -> bytes | None:
+    """Return the file of the embedding model that a model file holds; None without a whole one."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return _extract(archive, _EMBEDDING_NAME, most=_MAX_EMBEDDING_BYTES)
+    except _NO_ARCHIVE:
+        return None
+
+
+def manifest_inside(content: bytes, *, name: str) -> Manifest:
+    """Return the manifest in the bytes of a model file, whose name is for errors.
+
+    Raises
+    ------
+    ModelError
+        If there is none, or it breaks a rule.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            text = _extract(archive, _FILE_NAME, most=_MAX_JSON_BYTES)
+    except _NO_ARCHIVE as error:
+        raise ModelError(
+            f"A model must carry its manifest {_FILE_NAME}. Received: {name} without one that can "
+            f"be read. Export the model again."
+        ) from error
+    return _decode(_limited(text, f"inside {name}"), Path(name))
 
 
 def sidecar(path: Path) -> Path | None:
@@ -452,7 +471,9 @@ def _find_json(path: Path, content: bytes) -> tuple[bytes, bool]:
         return _beside(beside), True
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            return _limited(_extract(archive), f"inside {path}"), False
+            return _limited(
+                _extract(archive, _FILE_NAME, most=_MAX_JSON_BYTES), f"inside {path}"
+            ), False
     except _NO_ARCHIVE as error:
         shared = path.with_name(_FILE_NAME)
         neighbours = sorted(one.name for one in path.parent.glob("*.tflite") if one != path)
@@ -481,13 +502,13 @@ def _has_manifest_keys(text: bytes) -> bool:
     return {"labels", "features"} <= set(keys)
 
 
-def _extract(archive: zipfile.ZipFile) -> bytes:
-    """Unpack no more than the limit, whatever size the archive claims."""
-    entry = archive.getinfo(_FILE_NAME)
+def _extract(archive: zipfile.ZipFile, name: str, *, most: int) -> bytes:
+    """Unpack no more than one byte over the limit, whatever size the archive claims."""
+    entry = archive.getinfo(name)
     if entry.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
         raise zipfile.BadZipFile("compressed in a way that `pack` does not use")
     with archive.open(entry) as stream:
-        return stream.read(_MAX_JSON_BYTES + 1)
+        return stream.read(most + 1)
 
 
 def _beside(path: Path) -> bytes:
@@ -512,6 +533,7 @@ def _limited(text: bytes, where: str) -> bytes:
 
 
 def _decode(text: bytes, path: Path) -> Manifest:
+    _check_not_outdated(text, path)
     try:
         return msgspec.json.decode(text, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -519,6 +541,19 @@ def _decode(text: bytes, path: Path) -> Manifest:
             f"{_FILE_NAME} must keep the manifest's rules. Received: {error} in {path}. "
             f"Export the model again, or mend that key."
         ) from error
+
+
+def _check_not_outdated(text: bytes, path: Path) -> None:
+    """Refuse words enrolled on a network that does not come with kws any more."""
+    try:
+        head = msgspec.json.decode(text, type=_Outdated).head
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return  # reported below
+    if head and head.templates:
+        raise ModelError(
+            f"An enrolled word must be a head on the speech embedding. Received: {path}, enrolled "
+            f"by an earlier version of kws. Run `kws enroll` again with the same recordings."
+        )
 
 
 def _check_features_stated(text: bytes, manifest: Manifest, path: Path) -> None:

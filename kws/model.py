@@ -22,22 +22,25 @@ import numpy.typing as npt
 
 from kws.cepstra import Cepstra
 from kws.errors import ModelError, did_you_mean
-from kws.manifest import TFLITE_MARK, EmbeddingReference, Head, Manifest
+from kws.manifest import (
+    TFLITE_MARK,
+    EmbeddingReference,
+    Manifest,
+    embedding_inside,
+    manifest_inside,
+    read_manifest,
+)
 from kws.model_file import read_model
 from kws.onnx_interpreter import OnnxInterpreter
 from kws.paths import expanded
 from kws.stderr import quiet_stderr
-from kws.templates import TemplateHead
 
 __all__ = [
-    "EnrolledModel",
     "Model",
     "StepModel",
     "WindowModel",
-    "backbone_path",
-    "background_path",
     "bundled_models",
-    "mean_embeddings",
+    "embedding_reference",
     "model_path",
     "n_context_vectors",
     "open_embedding",
@@ -46,8 +49,7 @@ __all__ = [
     "with_embedding",
 ]
 
-_BACKBONE = "backbone"
-_EMBEDDINGS = (_BACKBONE, "speech_embedding")  # without keywords
+_EMBEDDING = "speech_embedding"
 
 Posteriors: TypeAlias = npt.NDArray[np.float32]
 Array: TypeAlias = npt.NDArray[Any]
@@ -117,6 +119,16 @@ class Model(ABC):
         self._input_scale, self._output_scale = _Scale(self._input), _Scale(self._output)
         self._frames_in = self._input["index"]
         self._posteriors_out = self._output["index"]
+
+    @property
+    def content(self) -> bytes:
+        """The bytes of the model file."""
+        return self._made_of[0]
+
+    @property
+    def embedding_inside(self) -> bytes | None:
+        """The file of the embedding model that a head's own file holds, if it does."""
+        return embedding_inside(self.content) if self.manifest.takes else None
 
     def copy(self) -> Self:
         """Return the same model with an interpreter of its own, on the same bytes."""
@@ -251,27 +263,6 @@ class StepModel(Model):
         )
 
 
-class EnrolledModel(StepModel):
-    """A network that gives embeddings, and templates that turn them into posteriors."""
-
-    def __init__(
-        self, manifest: Manifest, content: bytes, *, n_threads: int, reference: bool
-    ) -> None:
-        head, n_values = manifest.head or Head(), manifest.embedding or 0
-        self._head = TemplateHead(head, keywords=manifest.labels, n_values=n_values)
-        super().__init__(manifest, content, n_threads=n_threads, reference=reference)
-        self.n_outputs = 1
-
-    def reset(self) -> None:
-        """Forget the stream."""
-        super().reset()
-        self._head.reset()
-
-    def step(self, frames: Array, /) -> Posteriors:
-        """Match the mean embedding of the next frames to the templates; see `Model.step`."""
-        return self._head.step(super().step(frames).mean(axis=0))[None]
-
-
 class WindowModel(Model):
     """A network that takes a whole window of frames; the window slides by `hop_frames`.
 
@@ -306,13 +297,12 @@ class _JoinedModel(Model):
     """A head and its embedding."""
 
     def __init__(self, head: Model) -> None:
-        takes = head.manifest.takes
-        if takes is None:
-            raise ModelError(f"A head must take vectors. Received: `{head.manifest.name}`.")
-        self._head, self._embedding = head, open_embedding(takes)
+        self._head = head
+        self._embedding = open_embedding(head.manifest, inside=head.embedding_inside)
+        hop_frames = self._embedding.manifest.hop_frames
         self._n_context = n_context_vectors(head.manifest, self._embedding.manifest)
         self.n_outputs = head.n_outputs
-        n_frames = takes.hop_frames * head.manifest.hop_frames
+        n_frames = hop_frames * head.manifest.hop_frames
         self.manifest = msgspec.structs.replace(
             head.manifest, takes=None, input_affine=None, n_frames=n_frames, hop_frames=n_frames
         )
@@ -349,9 +339,11 @@ def open_model(
     """
     manifest, content = read_model(model_path(path))
     reference = reference or manifest.kernels == "reference"
+    return _opened(manifest, content, n_threads=n_threads, reference=reference)
+
+
+def _opened(manifest: Manifest, content: bytes, *, n_threads: int, reference: bool) -> Model:
     kind: type[Model] = StepModel if manifest.kind == "step" else WindowModel
-    if manifest.head and manifest.head.templates:
-        kind = EnrolledModel
     try:
         model = kind(manifest, content, n_threads=n_threads, reference=reference)
         model.try_step()
@@ -360,55 +352,87 @@ def open_model(
     return model
 
 
-def mean_embeddings(model: Model, frames: Array, /) -> Posteriors:
-    """Run a model of embeddings from a fresh state; return the mean embedding of each step.
+def bundled_models() -> dict[str, Path]:
+    """Return the files of the bundled models by name, without the speech embedding."""
+    found = {path.stem: path for path in sorted(_folder().glob("*.tflite"))}
+    return {name: path for name, path in found.items() if name != _EMBEDDING}
+
+
+@functools.cache
+def embedding_reference() -> EmbeddingReference:
+    """Return the reference to the bundled speech embedding, for the manifest of a head."""
+    manifest, content = read_manifest(model_path(_EMBEDDING))
+    return EmbeddingReference(
+        name=_EMBEDDING,
+        sha256=_digest(content),
+        size=manifest.embedding or 0,
+        hop_frames=manifest.hop_frames,
+    )
+
+
+def open_embedding(head: Manifest, *, inside: bytes | None = None) -> Model:
+    """Open the embedding model that a head names: the bundled one, or else that in its file.
 
     Parameters
     ----------
-    model : Model
-    frames : float32 [shape=(k, n_features)]
-
-    Returns
-    -------
-    float32 [shape=(k // hop_frames, n_values)]
-    """
-    embeddings = model.run(frames)
-    means: Posteriors = embeddings.reshape(-1, model.n_outputs, embeddings.shape[-1]).mean(axis=1)
-    return means
-
-
-def bundled_models() -> dict[str, Path]:
-    """Return the files of the bundled models by name, without those that give embeddings only."""
-    found = {path.stem: path for path in sorted(_folder().glob("*.tflite"))}
-    return {name: path for name, path in found.items() if name not in _EMBEDDINGS}
-
-
-def open_embedding(reference: EmbeddingReference) -> Model:
-    """Open the bundled embedding model that a head names.
+    head : Manifest
+        With `takes`.
+    inside : bytes, optional
+        What the head's file holds, see `Model.embedding_inside`.
 
     Raises
     ------
     ModelError
-        If there is none of that name, or it has other bytes.
+        If there is none of that name, it has other bytes, or it takes or gives something else than
+        the head says.
     """
-    import hashlib  # 4 MB, for heads alone
+    model = _open_embedding(head.takes, inside) if head.takes else None
+    if model is None:
+        raise ModelError(f"A head must take vectors. Received: `{head.name}`.")
+    manifest, takes = model.manifest, head.takes
+    found = manifest.features, manifest.embedding, manifest.hop_frames
+    if takes is None or found != (head.features, takes.size, takes.hop_frames):
+        raise ModelError(
+            f"A head must state the features, the size and the hop of its embedding. Received: "
+            f"`{head.name}`, which states others than those of `{manifest.name}`. Train or export "
+            f"the head again."
+        )
+    return model
 
+
+def _open_embedding(reference: EmbeddingReference, inside: bytes | None) -> Model:
     path = _folder() / f"{reference.name}.tflite"
     try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        content = path.read_bytes()
     except OSError as error:
+        content, reason = b"", error.strerror
+    if content and _digest(content) == reference.sha256:
+        return open_model(path)
+    if inside:
+        return _open_inside(reference, inside)
+    if not content:
         raise ModelError(
             f"A head needs the embedding model that it was trained on. Received: a head for "
             f"`{reference.name}`, which does not come with this version of kws "
-            f"({error.strerror}). Update kws, or train the head again with this version."
-        ) from error
-    if digest != reference.sha256:
-        raise ModelError(
-            f"A head needs the embedding model that it was trained on. Received: a head for "
-            f"`{reference.name}` with sha256 {reference.sha256[:12]}..., where this version of kws "
-            f"has {digest[:12]}.... Train the head again, or install the version it was made with."
+            f"({reason}). Update kws, or train the head again with this version."
         )
-    return open_model(path)
+    raise ModelError(
+        f"A head needs the embedding model that it was trained on. Received: a head for "
+        f"`{reference.name}` with sha256 {reference.sha256[:12]}..., where this version of kws "
+        f"has {_digest(content)[:12]}.... Train the head again, or install the version it was "
+        f"made with."
+    )
+
+
+def _open_inside(reference: EmbeddingReference, content: bytes) -> Model:
+    name = f"the embedding model inside a head for `{reference.name}`"
+    if (digest := _digest(content)) != reference.sha256:
+        raise ModelError(
+            f"A whole head must hold the embedding model that it names. Received: {name} with "
+            f"sha256 {digest[:12]}..., where the head names {reference.sha256[:12]}.... The file "
+            f"is damaged: copy it, or run `kws export --whole`, again."
+        )
+    return _opened(manifest_inside(content, name=name), content, n_threads=1, reference=False)
 
 
 def start_after_silence(embedding: Model, heads: Mapping[Model, int]) -> None:
@@ -454,22 +478,6 @@ def with_embedding(model: Model) -> Model:
     return _JoinedModel(model) if model.manifest.takes else model
 
 
-def backbone_path() -> Path:
-    """Return the bundled network that gives embeddings, for `kws enroll`."""
-    return _folder() / f"{_BACKBONE}.tflite"
-
-
-def background_path(backbone: Path) -> Path:
-    """Return the embeddings of background speech that belong to a backbone, an .npz.
-
-    They lie beside the model file under the same name; the bundled ones are
-    `kws/models/enroll_background.npz`.
-    """
-    if backbone == backbone_path():
-        return backbone.with_name("enroll_background.npz")
-    return backbone.with_suffix(".npz")
-
-
 def model_path(name: str | os.PathLike[str]) -> Path:
     """Return the file of a bundled model's name, or the path itself.
 
@@ -487,7 +495,7 @@ def model_path(name: str | os.PathLike[str]) -> Path:
     bundled = bundled_models()
     if name in bundled:
         return bundled[name]
-    if name in _EMBEDDINGS:
+    if name == _EMBEDDING:
         return _folder() / f"{name}.tflite"
     if not (path := expanded(name, what="a model's path", error=ModelError)).is_file():
         raise ModelError(
@@ -495,6 +503,12 @@ def model_path(name: str | os.PathLike[str]) -> Path:
             f"{did_you_mean(name, bundled)} Bundled: {', '.join(bundled) or 'none'}."
         )
     return path
+
+
+def _digest(content: bytes) -> str:
+    import hashlib  # 4 MB, for heads alone
+
+    return hashlib.sha256(content).hexdigest()
 
 
 def _folder() -> Path:

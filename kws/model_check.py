@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from kws.errors import ModelError
 from kws.features import open_features
-from kws.manifest import TFLITE_MARK, FeatureSettings, Manifest
+from kws.manifest import TFLITE_MARK, FeatureSettings, Manifest, embedding_inside
 from kws.model import Model, bundled_models, model_path, open_embedding, open_model
 from kws.model_file import read_model
 from kws.onnx_file import check_onnx_operators
@@ -104,6 +104,8 @@ def open_bounded(path: Path, *, n_threads: int = 1) -> Model:
     check_features(manifest, name=str(path))
     check = check_operators if content[4:8] == TFLITE_MARK else check_onnx_operators
     check(content, name=str(path))
+    if inside := embedding_inside(content):
+        check_operators(inside, name=f"the embedding model inside {path}")
     model = open_model(path, n_threads=n_threads)
     cpu_s = _run(model)
     if (needed_mb := peak_mb() - before_mb) > _MOST_MB:
@@ -164,7 +166,9 @@ def _run(model: Model) -> float:
     """
     manifest = model.manifest
     features = open_features(manifest.features)
-    embedding = open_embedding(manifest.takes) if manifest.takes else None
+    embedding = None
+    if manifest.takes:
+        embedding = open_embedding(manifest, inside=model.embedding_inside)
     hop = (manifest.takes or manifest).hop_frames
     started_s, n_samples = time.process_time(), 0
     shapes = None

@@ -106,7 +106,10 @@ def grouped(
         members.setdefault((manifest.features, manifest.call_samples, manifest.takes), []).append(i)
     groups = []
     for (features, call_samples, takes), indices in members.items():
-        embedding = open_embedding(takes) if takes else None
+        embedding = None
+        if takes:
+            inside = next(filter(None, (models[i].embedding_inside for i in indices)), None)
+            embedding = open_embedding(models[indices[0]].manifest, inside=inside)
         context_ms = max(models[i].manifest.context_ms for i in indices)
         steps = GatedSteps(
             features,

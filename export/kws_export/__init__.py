@@ -4,7 +4,8 @@
 - `bundle`: export a run folder as one model file with its manifest.
 - `head`: export a head on the speech embedding.
 - `openwakeword`: export of a head for programs on openWakeWord.
-- `backbone`: export the embedding network and background speech that `kws enroll` uses.
+- `whole`: a head with its speech embedding in one file.
+- `enrolment`: the file of a network and background speech that `kws enroll` works with.
 - `step`: the trained model as a TensorFlow function of one call.
 - `quantize`: conversion to TensorFlow Lite in int8, 16-bit activations or float32.
 - `compact`: the same flatbuffer in fewer bytes.

@@ -40,11 +40,9 @@ __all__ = ["export"]
     help="Divisor of the logits; above 1 it spreads posteriors near 1.",
 )
 @click.option(
-    "--embedding",
-    "speech",
-    metavar="SPEECH",
-    type=click.Path(path_type=Path),
-    help="Write a backbone for `kws enroll` instead, with this corpus as background speech.",
+    "--whole",
+    is_flag=True,
+    help="RUN is the .tflite of a head: write it with the speech embedding inside.",
 )
 @click.option(
     "--force",
@@ -59,7 +57,7 @@ def export(
     quantize: str,
     frames: int | None,
     temperature: float,
-    speech: Path | None,
+    whole: bool,
     force: bool,
 ) -> None:
     """Write a trained model as one .tflite and verify it.
@@ -70,13 +68,13 @@ def export(
     if file_format == "openwakeword":
         _export_openwakeword(run, out)
         return
-    from kws_export.backbone import export_backbone
-    from kws_export.bundle import export_model
+    if whole:
+        from kws_export.whole import export_whole
 
-    if speech:
-        n_values = export_backbone(run, out, speech=speech, n_frames=frames)
-        click.echo(f"{out}: {out.stat().st_size} bytes, int8; embeddings of {n_values} values")
+        n_bytes = export_whole(run, out)
+        click.echo(f"{out}: {n_bytes} bytes, with the speech embedding inside")
         return
+    from kws_export.bundle import export_model
 
     agreement = export_model(
         run,

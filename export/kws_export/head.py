@@ -10,12 +10,11 @@ from keras import ops
 
 from kws.errors import ModelError
 from kws.manifest import UNKNOWN, DataSource, DecisionDefaults, Manifest, pack
-from kws.model import open_model
+from kws.model import embedding_reference, open_model
 from kws_export.quantize import Quantization, convert
 from kws_export.step import state_tensors
 from kws_export.verify import MIN_AGREEMENT, Agreement, verify
 from kws_train.atomic import replacing
-from kws_train.data.vector_cache import embedding_reference
 from kws_train.networks.architectures import Spotting
 from kws_train.networks.embedding_head import N_CONTEXT_VECTORS
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.errors import ConfigError, KwsError, ModelError
 from kws.features import Features
-from kws.manifest import DataSource, Head, Manifest, pack
+from kws.manifest import DataSource, Manifest, pack
 from kws_export.quantize import Quantization, convert
 from kws_export.quantize_embedding import N_FRAMES, build_network, correlations, quantize_aware
 from kws_export.step import state_tensors
@@ -143,7 +143,6 @@ def step_file(model: Spotting, *, streams: Array, quantization: Quantization = "
         quantization=quantization,
         embedding=N_VALUES,
         context_frames=N_CONTEXT,
-        head=Head(mean=(0.0,) * N_VALUES, std=(1.0,) * N_VALUES),
         data=(
             DataSource(name="weights by Google, speech_embedding/1", licence="Apache-2.0"),
             DataSource(name="LibriSpeech dev-clean, to quantise", licence="CC BY 4.0"),

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from kws.commands.machine import interpreter_name
+from kws.commands.machine import interpreter_name, kernel_costs
 from kws.commands.probe import run_probe
 from kws.errors import DeviceError, KwsError
 from kws.platforms import is_linux
@@ -24,6 +24,7 @@ __all__ = [
     "Check",
     "check_config",
     "check_interpreter",
+    "check_kernels",
     "check_microphones",
     "check_package",
     "check_permission",
@@ -85,7 +86,9 @@ def run_checks(config: Path) -> Iterator[Check]:
     yield from basics
     if not all(check.ok for check in basics):
         return  # the other checks import these packages
-    yield check_interpreter()
+    yield (interpreter := check_interpreter())
+    if interpreter.ok:
+        yield check_kernels()
     yield (recorder := check_recorder())
     microphones = check_microphones()
     # Without a recorder, the remedy stands above already.
@@ -159,6 +162,27 @@ def check_interpreter() -> Check:
     if run.returncode:
         return Check("interpreter", False, f"{name}: {_last_line(run)}", remedy)
     return Check("interpreter", True, f"{name} runs `{_MODEL}`")
+
+
+def check_kernels() -> Check:
+    """Check that the interpreter has fast kernels of eight bits, which the speech embedding needs.
+
+    Without them, heads on it take several times the CPU of a small network.
+    """
+    costs = kernel_costs()
+    if costs is None:
+        detail = "the speech embedding does not run"
+        return Check("kernels", False, detail, "update kws and the interpreter", needed=False)
+    detail = f"the speech embedding takes {costs.fastest_ms:.1f} ms of CPU per second of audio"
+    if costs.are_fast:
+        return Check("kernels", True, detail, needed=False)
+    return Check(
+        "kernels",
+        False,
+        f"{detail}: no fast int8 kernels for this processor",
+        "use small models here: `kws new --small`, or the bundled ones",
+        needed=False,
+    )
 
 
 def check_recorder() -> Check:

@@ -46,6 +46,12 @@ def _facts(manifest: Manifest, *, n_bytes: int) -> Iterator[tuple[str, str]]:
         f"at {features.sample_rate_hz} Hz",
     )
     unit = f"vector of {manifest.takes.name}" if manifest.takes else "frame"
+    if manifest.takes:
+        yield (
+            "takes",
+            f"vectors of the embedding `{manifest.takes.name}`, sha256 "
+            f"{manifest.takes.sha256[:12]}...",
+        )
     yield (
         "kind",
         f"{manifest.kind}: {_count(manifest.n_frames, unit)} per call, "

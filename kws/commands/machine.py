@@ -3,10 +3,43 @@
 import contextlib
 import platform
 import re
+import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import NamedTuple
 
-__all__ = ["interpreter_name", "machine_name"]
+from kws.commands.probe import run_probe
+
+__all__ = ["KernelCosts", "interpreter_name", "kernel_costs", "machine_name"]
+
+_LIMIT_S = 60.0
+_FAST = 2.0  # times faster than the built-in kernels; XNNPACK's int8 is about ten times
+
+
+class KernelCosts(NamedTuple):
+    """Milliseconds of CPU that the speech embedding takes per second of audio."""
+
+    fastest_ms: float
+    """On the kernels that the interpreter chooses."""
+    built_in_ms: float
+
+    @property
+    def are_fast(self) -> bool:
+        """Whether the interpreter has fast kernels of eight bits for this processor."""
+        return self.built_in_ms >= _FAST * self.fastest_ms
+
+
+def kernel_costs() -> KernelCosts | None:
+    """Measure the interpreter of this machine in a fresh process; None if that fails."""
+    try:
+        run = run_probe("kernels", limit_s=_LIMIT_S)
+    except (subprocess.TimeoutExpired, OSError):
+        return None
+    try:
+        fastest_ms, built_in_ms = map(float, run.stdout.split())
+    except ValueError:
+        return None
+    return None if run.returncode else KernelCosts(fastest_ms, built_in_ms)
 
 
 def interpreter_name() -> str:

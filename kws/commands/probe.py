@@ -4,6 +4,8 @@ A probe can crash or hang without its caller, and its imports and its memory are
 is imported before the probe runs, so that it measures what it names:
 
 - `model NAME`: open a model and run it on one call of zeros.
+- `kernels`: run the speech embedding on the interpreter's fastest kernels and on its built-in ones;
+  print the milliseconds of CPU per second of audio of each.
 - `source SETTINGS`: record a second from a source, given as JSON; print its name and its level.
 - `import-time`: print the milliseconds, elapsed and CPU, of importing the pipeline after numpy.
 - `numpy-memory`, `spotter-memory FILE`: print the peak memory in MB of numpy, of a running spotter.
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from subprocess import CompletedProcess
 
 __all__ = ["PROBES", "main", "run_probe"]
+
+_N_TIMED = 25
 
 
 def run_probe(
@@ -80,6 +84,27 @@ def _run_model(name: str) -> None:
 
     manifest = (model := open_model(model_path(name))).manifest
     model.step(np.zeros((manifest.hop_frames, manifest.n_inputs), np.float32))
+
+
+def _time_kernels() -> None:
+    """Print what the speech embedding costs on the fastest and on the built-in kernels."""
+    import time
+
+    import numpy as np
+
+    from kws.model import embedding_reference, open_model
+
+    name = embedding_reference().name
+    for reference in (False, True):
+        model = open_model(name, reference=reference)
+        manifest = model.manifest
+        frames = np.zeros((manifest.hop_frames, manifest.features.n_features), np.float32)
+        costs_ms = []
+        for _ in range(_N_TIMED):
+            started_s = time.process_time()
+            model.step(frames)
+            costs_ms.append(1000 * (time.process_time() - started_s))
+        print(sorted(costs_ms)[_N_TIMED // 2] * 1000 / manifest.call_ms, flush=True)
 
 
 def _record_source(settings: str) -> None:
@@ -145,6 +170,7 @@ def _peak_mb() -> float:
 
 PROBES: dict[str, Callable[..., None]] = {
     "model": _run_model,
+    "kernels": _time_kernels,
     "source": _record_source,
     "import-time": _time_import,
     "numpy-memory": _measure_numpy_memory,

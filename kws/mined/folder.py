@@ -55,7 +55,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     rank : int
         1 is the most informative.
     embedding : bytes
-        Unit vectors by `kws.templates.pack_vectors`, to compare candidates.
+        Unit vectors by `kws_train.mining.word_embedding`, to compare candidates.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""Embeddings of words by the enrolment backbone, to compare how they sound."""
+"""Embeddings of words, by the speech embedding, to compare how they sound."""
 
 import functools
 
@@ -8,18 +8,16 @@ import numpy.typing as npt
 from kws.arrays import Samples
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.features import Features
-from kws.manifest import Head
-from kws.model import Model, backbone_path, mean_embeddings, open_model
-from kws.templates import pack_vectors, unit_vectors
+from kws.model import Model, embedding_reference, open_model
 
-__all__ = ["word_embedding"]
+__all__ = ["pack_vectors", "word_embedding"]
 
 _N_PARTS = 3
-_LEAD_S, _TAIL_S = 0.6, 0.1
+_LEAD_S, _TAIL_S = 0.8, 0.3  # an embedding looks back so far; it is surest after a sound
 
 
 def word_embedding(samples: Samples, word_s: tuple[float, float], /) -> bytes:
-    """Return the mean unit vector of each third of a word, by `kws.templates.pack_vectors`.
+    """Return the mean unit vector of each third of a word, by `pack_vectors`.
 
     Parameters
     ----------
@@ -28,16 +26,19 @@ def word_embedding(samples: Samples, word_s: tuple[float, float], /) -> bytes:
     word_s : (float, float)
         Its start and end in them, seconds.
     """
-    backbone = _backbone()
+    model = _embedding()
     start_s, end_s = word_s
     first = max(0, round((start_s - _LEAD_S) * RATE_HZ))
     last = round((end_s + _TAIL_S) * RATE_HZ)
-    frames = Features(backbone.manifest.features).whole(samples[first:last])
-    unit = unit_vectors(mean_embeddings(backbone, frames), backbone.manifest.head or Head())
-    step_samples = backbone.manifest.hop_frames * backbone.manifest.features.hop_samples
+    vectors = model.run(Features(model.manifest.features).whole(samples[first:last]))
     word_samples = (end_s - start_s + _TAIL_S) * RATE_HZ
-    n_steps = max(_N_PARTS, round(word_samples / step_samples))
-    return pack_vectors(_means_of_parts(unit[-n_steps:]))
+    n_vectors = max(_N_PARTS, round(word_samples / model.manifest.call_samples))
+    return pack_vectors(_means_of_parts(vectors[-n_vectors:]))
+
+
+def pack_vectors(unit: npt.NDArray[np.float32]) -> bytes:
+    """Return unit vectors as int8, 1/127 a step."""
+    return np.rint(unit * 127).astype(np.int8).tobytes()
 
 
 def _means_of_parts(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -50,5 +51,5 @@ def _means_of_parts(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]
 
 
 @functools.cache
-def _backbone() -> Model:
-    return open_model(backbone_path())
+def _embedding() -> Model:
+    return open_model(embedding_reference().name)

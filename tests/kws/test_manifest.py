@@ -19,7 +19,6 @@ from kws.manifest import (
     FeatureSettings,
     Manifest,
     StateTensor,
-    Template,
     pack,
     read_manifest,
     repack,
@@ -495,7 +494,6 @@ def test_names_are_in_one_form_of_unicode():
     assert manifest.keywords == (composed,)
     assert manifest.calibration[0].thresholds == {composed: 0.5}
     assert manifest.decision.phrases == (f"{composed} {composed}",)
-    assert Template(keyword=decomposed, vectors=b"").keyword == composed
 
 
 def test_labels_that_differ_in_their_form_of_unicode_alone_are_one():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kws.config import GateSettings
 from kws.errors import ModelError
 from kws.features import Features
-from kws.manifest import DecisionDefaults, EmbeddingReference, FeatureSettings, Head, Manifest
+from kws.manifest import DecisionDefaults, EmbeddingReference, FeatureSettings, Manifest
 from kws.model import open_embedding
 from kws.spotter import Spotter
 
@@ -36,7 +36,6 @@ class Embedding:
             n_frames=4,
             hop_frames=4,
             embedding=2,
-            head=Head(),
             context_frames=CONTEXT,
         )
         self.n_steps = 0
@@ -57,6 +56,7 @@ class HeadOf:
     """A head with the posterior of one of the two bands."""
 
     n_outputs = 1
+    embedding_inside = None
 
     def __init__(self, keyword, band, *, context_frames=CONTEXT):
         self.band = band
@@ -89,7 +89,8 @@ def embeddings(monkeypatch):
     """The embeddings that were opened."""
     opened = []
     monkeypatch.setattr(
-        "kws.model_group.open_embedding", lambda takes: opened.append(Embedding()) or opened[-1]
+        "kws.model_group.open_embedding",
+        lambda head, inside: opened.append(Embedding()) or opened[-1],
     )
     return opened
 
@@ -132,7 +133,7 @@ def test_a_head_gives_the_events_that_it_gives_alone(embeddings):
 @given(cuts=st.lists(st.integers(0, 9000), max_size=14))
 def test_events_do_not_depend_on_how_samples_are_cut(gate, cuts):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kws.model_group.open_embedding", lambda takes: Embedding())
+        patch.setattr("kws.model_group.open_embedding", lambda head, inside: Embedding())
         spotter = Spotter([HeadOf("low", 0), HeadOf("high", 1)], gate=gate)
     whole = spotter.process(SOUND) + spotter.flush()
     edges = np.minimum(np.cumsum([0, *cuts]), len(SOUND))
@@ -214,8 +215,8 @@ def test_a_head_for_an_embedding_that_is_missing_or_another_is_refused(tmp_path,
         "train the head again with this version."
     )
     with pytest.raises(ModelError, match=f"^{re.escape(message)}$"):
-        open_embedding(TAKES)
-    (tmp_path / "fake.tflite").write_bytes(b"other")
+        open_embedding(HeadOf("low", 0).manifest)
+    (tmp_path / "fake.tflite").write_bytes(b"other")  # as cut short, or of another version
     digest = hashlib.sha256(b"other").hexdigest()
     message = (
         "A head needs the embedding model that it was trained on. Received: a head for `fake` with "
@@ -223,4 +224,4 @@ def test_a_head_for_an_embedding_that_is_missing_or_another_is_refused(tmp_path,
         "again, or install the version it was made with."
     )
     with pytest.raises(ModelError, match=f"^{re.escape(message)}$"):
-        open_embedding(TAKES)
+        open_embedding(HeadOf("low", 0).manifest)

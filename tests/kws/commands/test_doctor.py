@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from kws.cli import cli
 from kws.commands import doctor
 from kws.commands.doctor import Check
-from kws.commands.machine import interpreter_name
+from kws.commands.machine import interpreter_name, kernel_costs
 from kws.config import SourceSettings
 from kws.errors import DeviceError
 from kws.manifest import FeatureSettings, Manifest, pack
@@ -92,12 +92,40 @@ def test_everything_is_checked_in_turn(tmp_path, monkeypatch, child):
         doctor, "check_microphones", lambda: Check("microphones", False, "none", "")
     )
     config = tmp_path / "kws.toml"
-    names = ["Python", "numpy", "msgspec", "webrtcvad", "interpreter", "recorder", "microphones"]
+    names = ["Python", "numpy", "msgspec", "webrtcvad", "interpreter", "kernels", "recorder"]
+    names += ["microphones"]
     names += ["permission"] if sys.platform == "linux" else []
     names += ["soundfile", "soxr"]
     assert [check.name for check in doctor.run_checks(config)] == names
     config.write_text("")
     assert [check.name for check in doctor.run_checks(config)] == [*names, "kws.toml"]
+
+
+def test_kernels_are_measured_on_this_machine():
+    costs = kernel_costs()
+    assert 0 < costs.fastest_ms < 1000
+    assert 0 < costs.built_in_ms < 1000
+
+
+@pytest.mark.parametrize(
+    ("fastest_ms", "ok"), [(0.5, True), (2.5, True), (2.7, False), (5.3, False)]
+)
+def test_where_kernels_are_slow_the_small_models_are_advised(child, fastest_ms, ok):
+    child(f"echo {fastest_ms}; echo 5.2")
+    check = doctor.check_kernels()
+    assert (check.ok, check.needed) == (ok, False)
+    assert check.detail.startswith(
+        f"the speech embedding takes {fastest_ms:.1f} ms of CPU per second of audio"
+    )
+    assert ok or check.remedy.startswith("use small models here: `kws new --small`")
+
+
+@pytest.mark.parametrize("script", ["exit 1", "echo nonsense", "echo 1; echo 2; exit 1"])
+def test_kernels_that_cannot_be_measured_are_no_obstacle(child, script):
+    child(script)
+    check = doctor.check_kernels()
+    assert check.detail == "the speech embedding does not run"
+    assert not check.needed
 
 
 def test_an_interpreter_that_crashes_does_not_take_the_doctor_with_it(child):

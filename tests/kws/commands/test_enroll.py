@@ -1,21 +1,27 @@
+import errno
 import os
+import re
 import shutil
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import sounds
+from msgspec.structs import replace
 
 from kws.commands.demo import load_demo
-from kws.commands.enroll import enroll, recordings_in, word_span
+from kws.commands.enroll import enroll, fit_word, recordings_in, word_span
+from kws.commands.enrolment_data import enrolment_data_path, fill_network, read_enrolment_data
 from kws.commands.record import write_take
 from kws.config import SourceSettings
 from kws.errors import ConfigError, ModelError
-from kws.manifest import read_manifest
-from kws.model import EnrolledModel, backbone_path, background_path, bundled_models, open_model
+from kws.features import Features
+from kws.manifest import read_manifest, repack
+from kws.model import bundled_models, embedding_reference, open_model
 from kws.sources import open_source
 from kws.spotter import Spotter
-from kws.templates import TemplateHead
+from kws.word_filter import scores_of
 
 RATE = 16_000
 
@@ -80,16 +86,100 @@ def test_what_is_heard_does_not_depend_on_chunk_size(enrolled, recordings):
     assert heard[0] == heard[1] == heard[2]
 
 
-def test_the_model_is_an_ordinary_small_file(enrolled):
+def test_the_model_is_an_ordinary_small_head(enrolled):
     manifest, content = read_manifest(enrolled[0])
-    assert isinstance(open_model(enrolled[0]), EnrolledModel)
     assert (manifest.keywords, manifest.name) == (("my word",), "own")
-    assert len(content) < 100_000
+    assert manifest.takes == embedding_reference()
+    assert len(content) < 20_000
 
 
-def test_the_backbone_alone_is_no_bundled_word():
-    assert "backbone" not in bundled_models()
-    assert read_manifest(backbone_path())[0].keywords == ()
+def test_the_network_gives_the_posteriors_of_the_filter(recordings, enrolled):
+    fitted, _ = fit_word("my word", recordings_in([recordings[0]]))
+    embedding = open_model("speech_embedding")
+    frames = Features(embedding.manifest.features).whole(np.pad(recordings[1], (RATE, RATE)))
+    vectors = embedding.run(frames)
+    expected = [fitted.posterior(score) for score in scores_of(fitted.filter, vectors)]
+    assert max(expected) > 0.5
+    assert open_model(enrolled[0]).run(vectors)[:, 0] == pytest.approx(expected, abs=1e-4)
+
+
+def test_an_enrolled_word_shares_the_embedding_with_other_heads(enrolled, recordings):
+    spotter = Spotter([open_model(enrolled[0]), open_model(enrolled[0])])
+    assert len(spotter._groups) == 1
+    heard = spotter.process(np.pad(recordings[1], (RATE, RATE))) + spotter.flush()
+    assert [one.keyword for one in heard] == ["my word"]
+
+
+def test_thresholds_for_other_rates_are_in_the_model(enrolled):
+    rates = [one.false_alarms_per_hour for one in read_manifest(enrolled[0])[0].calibration]
+    thresholds = [one.thresholds["my word"] for one in read_manifest(enrolled[0])[0].calibration]
+    assert rates == [0.1, 0.2, 0.5, 1.0, 2.0, 5.0]
+    assert thresholds == sorted(thresholds, reverse=True)
+    assert thresholds[2] == 0.5
+    Spotter(open_model(enrolled[0]), false_alarms_per_hour=1.0)
+
+
+def test_a_word_of_an_earlier_version_is_to_be_enrolled_again(enrolled, tmp_path):
+    manifest, content = read_manifest(enrolled[0])
+    old = tmp_path / "old.tflite"
+    head = {"templates": msgspec.Raw(b'[{"keyword": "w", "vectors": "AAAA"}]')}
+    old.write_bytes(repack(content, replace(manifest, head=head)))
+    message = (
+        f"An enrolled word must be a head on the speech embedding. Received: {old}, enrolled by an "
+        f"earlier version of kws. Run `kws enroll` again with the same recordings."
+    )
+    with pytest.raises(ModelError, match=f"^{re.escape(message)}$"):
+        open_model(old)
+
+
+def test_background_speech_of_another_embedding_is_refused(recordings, tmp_path, monkeypatch):
+    data = read_enrolment_data()._replace(embedding_sha256="0" * 64)
+    monkeypatch.setattr("kws.commands.enroll.read_enrolment_data", lambda: data)
+    with pytest.raises(ModelError, match=r"Received: that of 000000000000\.\.\.\. Install kws"):
+        enroll("word", recordings_in([recordings[0]]), tmp_path / "out.tflite")
+    assert not (tmp_path / "out.tflite").exists()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04nothing", "cut"], ids=str)
+def test_damaged_background_speech_is_said(tmp_path, content):
+    path = tmp_path / "enrolment.npz"
+    whole = enrolment_data_path().read_bytes()
+    if content is not None:
+        path.write_bytes(whole[: len(whole) // 2] if content == "cut" else content)
+    with pytest.raises(ModelError, match=rf"Received: {path} \(.*\)\. Install kws again\."):
+        read_enrolment_data(path)
+
+
+def test_a_network_without_marks_is_not_filled():
+    with pytest.raises(ModelError, match=r"hold each mark once\. Received: 0 times\."):
+        fill_network(b"TFL3", np.zeros((3, 96), np.float32), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [(OSError(errno.ENOSPC, "No space left on device"), "No space left"), (None, "^$")],
+)
+def test_a_full_disk_or_an_interruption_leaves_the_old_model(
+    recordings, enrolled, tmp_path, monkeypatch, error, message
+):
+    out = Path(shutil.copy(enrolled[0], tmp_path / "own.tflite"))
+    before = out.read_bytes()
+    write = Path.write_bytes
+
+    def cut_short(path, content):
+        write(path, content[:100])
+        raise error or KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_bytes", cut_short)
+    expected = pytest.raises(ConfigError if error else KeyboardInterrupt, match=message)
+    with expected:
+        enroll("my word", recordings_in([recordings[0]]), out)
+    assert [path.name for path in tmp_path.iterdir()] == ["own.tflite"]
+    assert out.read_bytes() == before
+
+
+def test_the_speech_embedding_is_no_bundled_word():
+    assert "speech_embedding" not in bundled_models()
 
 
 def test_too_few_recordings_are_refused(recordings, tmp_path):
@@ -102,29 +192,21 @@ def test_too_few_recordings_are_refused(recordings, tmp_path):
     assert not (tmp_path / "out.tflite").exists()
 
 
-def test_background_speech_lies_beside_its_backbone(tmp_path):
-    assert background_path(backbone_path()).name == "enroll_background.npz"
-    assert background_path(backbone_path()).is_file()
-    assert background_path(tmp_path / "own.tflite") == tmp_path / "own.npz"
-
-
-def test_a_model_of_posteriors_is_no_backbone(recordings, tmp_path):
-    paths = recordings_in([recordings[0]])
-    with pytest.raises(ConfigError, match=r"must give embeddings\. Received: .*commands"):
-        enroll("w", paths, tmp_path / "out", backbone=bundled_models()["commands"])
-
-
-def test_a_head_without_templates_cannot_listen():
-    head = read_manifest(backbone_path())[0].head
-    with pytest.raises(ModelError, match=r"templates for each of its keywords\. Received: others"):
-        TemplateHead(head, keywords=("word",), n_values=64)
-
-
 def test_a_word_lies_where_it_is_loud_across_a_short_pause():
-    levels = np.array([1, 1, 1, 1, 9, 9, 9, 2, 2, 9, 9, 1, 1, 1, 1, 1, 1], np.float32)
+    levels = np.full(120, 1.0, np.float32)
+    levels[20:40] = levels[50:60] = levels[90:95] = 9.0
     start, end = word_span(levels)
-    assert 3 <= start <= 4
-    assert 11 <= end <= 15
+    assert abs(start - 20) <= 2
+    assert abs(end - 60) <= 2
+
+
+def test_a_phrase_goes_on_over_the_pauses_between_its_words():
+    levels = np.full(200, 1.0, np.float32)
+    levels[20:40], levels[80:110] = 9.0, 10.0
+    assert word_span(levels)[0] >= 78
+    start, end = word_span(levels, pause_frames=60)
+    assert abs(start - 20) <= 2
+    assert abs(end - 110) <= 2
 
 
 def test_files_that_cannot_be_read_are_left_out_and_said(recordings, tmp_path, no_ffmpeg):
@@ -159,21 +241,15 @@ def test_the_model_is_named_after_its_file_unless_a_name_is_given(
     assert read_manifest(out)[0].name == name
 
 
-def test_of_many_recordings_the_ten_that_the_others_match_best_are_templates(recordings, tmp_path):
-    """Thirty recordings were refused."""
+def test_a_recording_of_something_else_is_left_out(recordings, tmp_path):
     _, cut = recordings
-    many = tmp_path / "many"
-    for i in range(13):
-        at = np.arange(0, len(cut) - 1, 0.94 + 0.01 * i)
+    takes = tmp_path / "takes"
+    for i in range(5):
+        at = np.arange(0, len(cut) - 1, 0.94 + 0.03 * i)
         stretched = np.interp(at, np.arange(len(cut)), cut).astype(np.int16)
-        write_take(many, stretched, speaker=f"s{i:02d}")
-    write_take(many, sounds.voice(0.7), speaker="other")
-    out = tmp_path / "own.tflite"
-    done = enroll("my word", recordings_in([many]), out)
-    assert len(done.scores) + len(done.refused) == 14
-    head = read_manifest(out)[0].head
-    assert len(head.templates) == 10
-    others = [score for path, score in done.scores.items() if "other" not in path.name]
-    assert min(others) > 0.5
-    (other,) = (score for path, score in done.scores.items() if "other" in path.name)
-    assert other < 0.5
+        write_take(takes, stretched, speaker=f"s{i:02d}")
+    other = write_take(takes, sounds.voice(0.7), speaker="other")
+    done = enroll("my word", recordings_in([takes]), tmp_path / "own.tflite")
+    assert done.left_out == (other,)
+    assert done.scores[other] < 0.5
+    assert read_manifest(tmp_path / "own.tflite")[0].description.endswith(": 5 recordings")

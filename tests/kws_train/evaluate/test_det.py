@@ -28,6 +28,21 @@ def test_a_budget_that_no_threshold_keeps_gets_the_highest():
     assert (point.threshold, point.fa_per_hour, point.budget) == (1.0, 3.0, 0.5)
 
 
+def test_a_budget_of_false_alarms_in_speech_leaves_out_keywords_taken_for_another():
+    curve = DetCurve(
+        np.array([0.3, 0.5, 0.7]),
+        n_false=np.array([9, 5, 4]),
+        n_missed=np.array([0, 1, 5]),
+        hours=2.0,
+        n_words=10,
+        n_confused=np.array([4, 4, 3]),
+    )
+    point = curve.at_budget(0.5, in_speech=True)
+    assert (point.threshold, point.speech_fa_per_hour, point.confused_rate) == (0.5, 0.5, 0.4)
+    assert point.fa_per_hour == 2.5
+    assert curve.at_budget(0.5).threshold == 0.7
+
+
 def test_intervals_are_those_of_the_textbooks():
     assert poisson_interval(0) == (0.0, pytest.approx(3.689, abs=1e-3))
     assert poisson_interval(10) == pytest.approx((4.795, 18.390), abs=1e-3)

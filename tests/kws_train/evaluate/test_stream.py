@@ -21,6 +21,13 @@ def test_misses_and_false_alarms_are_counted_on_a_stream(pitch, tones):
     assert usual.fa_per_hour * scores.hours == pytest.approx(2)
     assert usual.fa_low < usual.fa_per_hour < usual.fa_high
     assert scores.n_false_on_words == 2
+    # And none is in speech without a keyword.
+    assert (usual.speech_fa_per_hour, usual.confused_rate) == (0.0, pytest.approx(2 / 8))
+    assert usual.speech_fa_low == 0.0
+    assert usual.speech_fa_high * scores.hours == pytest.approx(3.689, abs=1e-3)
+    for point in scores.speech_points:
+        assert point.speech_fa_per_hour <= point.budget
+        assert point.miss_rate <= scores.points[0].miss_rate
     assert scores.points[0].threshold > 0.97
     assert scores.points[0].miss_rate == 1.0
     # This model answers at a word's start, half a second before its end.

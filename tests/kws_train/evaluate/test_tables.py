@@ -45,13 +45,16 @@ SCORES = StreamScores(
     keywords=["stop"],
     points=[point(), point(None)],
     gated_points=[point()],
+    speech_points=[point(speech_fa_per_hour=12.3, speech_fa_low=1.0, speech_fa_high=100.0)],
     calibrated=[point(threshold=math.nan)],
     miss_rate_per_keyword={"stop": 1.0},
     latency_ms={"p50": 1234.0, "p95": 12_345.0},
     gate_kept=1.0,
     n_false_on_words=123_456,
     conditions=[
-        ConditionScores(name="-10 dB", hours=1.0, n_words=9, points=[point()], gated_points=[])
+        ConditionScores(
+            name="-10 dB", hours=1.0, n_words=9, points=[point()], gated_points=[], speech_points=[]
+        )
     ],
     groups=[
         *groups("turn the lights in the living room on"),

@@ -15,7 +15,7 @@ from kws.commands.demo import load_demo
 from kws.errors import ConfigError, FormatError, ModelError
 from kws.manifest import UNKNOWN, read_manifest, repack
 from kws.mined.folder import MinedFolder
-from kws.model import backbone_path, bundled_models
+from kws.model import bundled_models
 from kws_train.mining import scan
 from kws_train.mining.collect import collect_candidates
 
@@ -146,9 +146,9 @@ def test_a_keyword_that_the_model_does_not_know_is_said(recordings, tmp_path):
         collect_candidates("commands", [recordings], tmp_path, keyword="lef")
 
 
-def test_a_backbone_is_no_model_to_mine_with(recordings, tmp_path):
+def test_the_speech_embedding_is_no_model_to_mine_with(recordings, tmp_path):
     with pytest.raises(ModelError, match=r"^A model to mine with must have keywords\."):
-        collect_candidates(str(backbone_path()), [recordings], tmp_path)
+        collect_candidates("speech_embedding", [recordings], tmp_path)
 
 
 def test_a_model_whose_keyword_leaves_the_folder_is_refused(recordings, tmp_path):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kws.templates import pack_vectors
+from kws.mined.word_embedding import pack_vectors
 from kws_train.mining.peaks import Peak
 from kws_train.mining.select import select, uncertainty
 
@@ -61,7 +61,7 @@ def test_what_is_like_labelled_clips_comes_later_and_in_the_end_not_at_all():
     assert select(peaks, thresholds=THRESHOLDS, labelled=labelled * 3, n=2) == [1]
 
 
-def test_embeddings_of_another_backbone_are_passed_over():
+def test_embeddings_of_another_network_are_passed_over():
     peaks = [peak(0.60, [1, 0])]
     assert select(peaks, thresholds=THRESHOLDS, labelled=[b"\x7f\0\0"], n=1) == [0]
 

@@ -17,8 +17,7 @@ import numpy.typing as npt
 
 from kws.errors import ConfigError
 from kws.features import Features
-from kws.manifest import EmbeddingReference
-from kws.model import Model, model_path, open_model
+from kws.model import Model, embedding_reference, open_model
 from kws_train.atomic import replacing
 
 __all__ = [
@@ -26,14 +25,12 @@ __all__ = [
     "Vectors",
     "digest_of",
     "embed",
-    "embedding_reference",
     "n_cold_vectors",
     "vector_cache_folder",
 ]
 
 Vectors: TypeAlias = npt.NDArray[np.float16]
 
-_EMBEDDING = "speech_embedding"
 _FORMAT = 1  # to be raised whenever the vectors of the same audio change
 
 
@@ -96,7 +93,8 @@ class VectorCache:
         return vectors
 
     def _path(self, digest: str) -> Path:
-        name = f"{_EMBEDDING}-{embedding_reference().sha256[:16]}"
+        reference = embedding_reference()
+        name = f"{reference.name}-{reference.sha256[:16]}"
         return self.folder / name / digest[:2] / f"{digest}.npy"
 
 
@@ -131,19 +129,7 @@ def n_cold_vectors() -> int:
 
 
 @functools.cache
-def embedding_reference() -> EmbeddingReference:
-    """Return the reference to the bundled speech embedding, for the manifest of a head."""
-    manifest = _bundled()[0].manifest
-    return EmbeddingReference(
-        name=_EMBEDDING,
-        sha256=hashlib.sha256(model_path(_EMBEDDING).read_bytes()).hexdigest(),
-        size=manifest.embedding or 0,
-        hop_frames=manifest.hop_frames,
-    )
-
-
-@functools.cache
 def _bundled() -> tuple[Model, Features]:
     """Open the embedding, once in each process."""
-    model = open_model(_EMBEDDING)
+    model = open_model(embedding_reference().name)
     return model, Features(model.manifest.features)

@@ -157,7 +157,9 @@ def _measured(
     more false alarms were counted than its rate permits.
     """
     levels = expit(np.linspace(logit(_LOWEST), logit(_HIGHEST), _N_LEVELS))
-    n_missed = [count_errors(results.gated, results.streams, float(level))[1] for level in levels]
+    n_missed = [
+        count_errors(results.gated, results.streams, float(level)).n_missed for level in levels
+    ]
     misses = np.array(n_missed) / max(1, n_words)
     false = _false_alarms(results, levels)
     rows = [
@@ -166,9 +168,9 @@ def _measured(
     ]
     counts = [count_errors(results.gated, results.streams, row) for row in rows]
     for rate in RATES:
-        over = (i for i, (n_false, _) in enumerate(counts) if n_false > rate * hours)
+        over = (i for i, one in enumerate(counts) if one.n_false > rate * hours)
         n_kept = next(over, len(counts))
-        if rate * hours >= 1 and n_kept and counts[n_kept - 1][1] < n_words:
+        if rate * hours >= 1 and n_kept and counts[n_kept - 1].n_missed < n_words:
             yield rate, rows[n_kept - 1]
 
 
@@ -183,7 +185,9 @@ def _false_alarms(results: StreamResults, levels: Array) -> dict[str, Array]:
     counts = np.array(
         [
             [
-                count_errors(results.gated, results.streams, silent | {keyword: float(level)})[0]
+                count_errors(
+                    results.gated, results.streams, silent | {keyword: float(level)}
+                ).n_false
                 for level in levels[levels >= _FIT_FROM]
             ]
             for keyword in silent

@@ -5,22 +5,26 @@ Martin et al. 1997, "The DET curve in assessment of detection task performance".
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from kws.matching import Matches, match
+from kws.events import Detection
+from kws.matching import TOLERANCE_S, Matches, match
 from kws_train.evaluate.build_stream import Stream
 from kws_train.evaluate.traces import Trace
 
 __all__ = [
     "BUDGETS",
     "DetCurve",
+    "Errors",
     "OperatingPoint",
     "count_errors",
     "det_curve",
+    "false_alarms_on_background",
     "match_detections",
     "operating_point",
     "poisson_interval",
@@ -36,7 +40,11 @@ _N_REST = 300
 
 
 class OperatingPoint(msgspec.Struct, frozen=True, kw_only=True):
-    """Miss rate and false alarms per hour at one threshold, with 95 % intervals."""
+    """Miss rate and false alarms per hour at one threshold, with 95 % intervals.
+
+    False alarms are of two kinds, in speech without a keyword and a keyword taken for another;
+    `fa_per_hour` is their sum.
+    """
 
     budget: float | None
     """The permitted false alarms per hour; None at the default threshold."""
@@ -47,6 +55,21 @@ class OperatingPoint(msgspec.Struct, frozen=True, kw_only=True):
     miss_rate: float
     miss_low: float
     miss_high: float
+    speech_fa_per_hour: float | None = None
+    """False alarms in speech without a keyword; None where they were not counted apart."""
+    speech_fa_low: float | None = None
+    speech_fa_high: float | None = None
+    confused_rate: float | None = None
+    """Keywords taken for another, as a share of the keywords said."""
+
+
+class Errors(NamedTuple):
+    """Counts at one threshold."""
+
+    n_false: int
+    n_missed: int
+    n_confused: int
+    """False alarms that are a keyword taken for another."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +82,8 @@ class DetCurve:
     n_false, n_missed : int [shape=(n,)]
     hours : float
     n_words : int
+    n_confused : int [shape=(n,)], optional
+        False alarms that are a keyword taken for another.
     """
 
     thresholds: npt.NDArray[np.float64]
@@ -66,13 +91,18 @@ class DetCurve:
     n_missed: npt.NDArray[np.int64]
     hours: float
     n_words: int
+    n_confused: npt.NDArray[np.int64] | None = None
 
-    def at_budget(self, budget: float) -> OperatingPoint:
+    def at_budget(self, budget: float, *, in_speech: bool = False) -> OperatingPoint:
         """Return the outcome at the lowest threshold from which on the budget is met.
 
-        At the highest threshold tried, where that exceeds the budget too.
+        At the highest threshold tried, where that exceeds the budget too. `in_speech` counts false
+        alarms in speech alone.
         """
-        over = np.flatnonzero(self.n_false > budget * self.hours)
+        n_false = self.n_false
+        if in_speech and self.n_confused is not None:
+            n_false = n_false - self.n_confused
+        over = np.flatnonzero(n_false > budget * self.hours)
         i = min(over[-1] + 1 if len(over) else 0, len(self.thresholds) - 1)
         return self._point(int(i), budget)
 
@@ -88,6 +118,7 @@ class DetCurve:
             n_words=self.n_words,
             threshold=float(self.thresholds[i]),
             budget=budget,
+            n_confused=None if self.n_confused is None else int(self.n_confused[i]),
         )
 
 
@@ -99,8 +130,18 @@ def operating_point(
     n_words: int,
     threshold: float,
     budget: float | None,
+    n_confused: int | None = None,
 ) -> OperatingPoint:
     """Convert counts to rates with 95 % intervals: Poisson (Garwood 1936), Wilson (1927)."""
+    apart = {}
+    if n_confused is not None:
+        low, high = poisson_interval(n_false - n_confused)
+        apart = {
+            "speech_fa_per_hour": (n_false - n_confused) / hours,
+            "speech_fa_low": low / hours,
+            "speech_fa_high": high / hours,
+            "confused_rate": n_confused / max(1, n_words),
+        }
     fa_low, fa_high = poisson_interval(n_false)
     miss_low, miss_high = wilson_interval(n_missed, n_words)
     return OperatingPoint(
@@ -112,6 +153,7 @@ def operating_point(
         miss_rate=n_missed / max(1, n_words),
         miss_low=miss_low,
         miss_high=miss_high,
+        **apart,
     )
 
 
@@ -142,6 +184,7 @@ def det_curve(
         thresholds,
         n_false=counts[:, 0],
         n_missed=counts[:, 1],
+        n_confused=counts[:, 2],
         hours=sum(stream.duration_s for stream in streams) / 3600,
         n_words=sum(len(one.hits) + len(one.missed) for one in lowest),
     )
@@ -159,10 +202,27 @@ def match_detections(
 
 def count_errors(
     traces: Sequence[Trace], streams: Sequence[Stream], thresholds: float | dict[str, float]
-) -> tuple[int, int]:
-    """Return the false alarms and the misses at these thresholds, over all streams together."""
+) -> Errors:
+    """Count errors at these thresholds, over all streams together."""
     outcomes = match_detections(traces, streams, thresholds)
-    return sum(len(one.false) for one in outcomes), sum(len(one.missed) for one in outcomes)
+    n_false = sum(len(one.false) for one in outcomes)
+    in_speech = map(false_alarms_on_background, streams, outcomes)
+    return Errors(
+        n_false,
+        n_missed=sum(len(one.missed) for one in outcomes),
+        n_confused=n_false - sum(map(len, in_speech)),
+    )
+
+
+def false_alarms_on_background(stream: Stream, matches: Matches) -> list[Detection]:
+    """Return the false alarms near no word; the others are substitutions of keywords."""
+    return [
+        detection
+        for detection in matches.false
+        if not any(
+            word.start_s <= detection.end_s <= word.end_s + TOLERANCE_S for word in stream.words
+        )
+    ]
 
 
 def poisson_interval(n: int) -> tuple[float, float]:

@@ -18,12 +18,15 @@ from kws.matching import TOLERANCE_S, Matches, Word
 from kws_train.data.librispeech import speaker_of_utterance, speakers_table
 from kws_train.data.splits import speaker_of
 from kws_train.evaluate.build_stream import Stream
-from kws_train.evaluate.det import poisson_interval, wilson_interval
+from kws_train.evaluate.det import (
+    false_alarms_on_background,
+    poisson_interval,
+    wilson_interval,
+)
 
 __all__ = [
     "ClipMetadata",
     "GroupScores",
-    "false_alarms_on_background",
     "read_metadata",
     "score_groups",
 ]
@@ -153,17 +156,6 @@ def score_groups(
         count.scores(by=by, value=value, threshold=threshold)
         for (by, value), count in sorted(counts.items())
         if not (only and by == "stream")
-    ]
-
-
-def false_alarms_on_background(stream: Stream, matches: Matches) -> list[Detection]:
-    """Return the false alarms near no word; the others are substitutions of keywords."""
-    return [
-        detection
-        for detection in matches.false
-        if not any(
-            word.start_s <= detection.end_s <= word.end_s + TOLERANCE_S for word in stream.words
-        )
     ]
 
 

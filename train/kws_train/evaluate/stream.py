@@ -19,13 +19,13 @@ from kws_train.evaluate.det import (
     DetCurve,
     OperatingPoint,
     count_errors,
+    false_alarms_on_background,
     match_detections,
     operating_point,
 )
 from kws_train.evaluate.groups import (
     ClipMetadata,
     GroupScores,
-    false_alarms_on_background,
     score_groups,
 )
 from kws_train.evaluate.stream_results import StreamResults
@@ -42,7 +42,7 @@ class ConditionScores(msgspec.Struct, frozen=True, kw_only=True):
         Such as `10 dB`.
     hours : float
     n_words : int
-    points, gated_points : list of OperatingPoint
+    points, gated_points, speech_points : list of OperatingPoint
         As in `StreamScores`, of this stream alone.
     """
 
@@ -51,6 +51,7 @@ class ConditionScores(msgspec.Struct, frozen=True, kw_only=True):
     n_words: int
     points: list[OperatingPoint]
     gated_points: list[OperatingPoint]
+    speech_points: list[OperatingPoint]
 
 
 class StreamScores(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +69,8 @@ class StreamScores(msgspec.Struct, frozen=True, kw_only=True):
         met, or at the highest threshold tried where none meets it; then at the model's default.
     gated_points : list of OperatingPoint
         The same with the gate, as `kws listen` runs.
+    speech_points : list of OperatingPoint
+        Without the gate, for budgets of false alarms in speech without keywords alone.
     calibrated : list of OperatingPoint
         With the gate, at the thresholds of the model's calibration table; `budget` is the table's
         rate.
@@ -92,6 +95,7 @@ class StreamScores(msgspec.Struct, frozen=True, kw_only=True):
     keywords: list[str]
     points: list[OperatingPoint]
     gated_points: list[OperatingPoint]
+    speech_points: list[OperatingPoint]
     calibrated: list[OperatingPoint]
     miss_rate_per_keyword: dict[str, float]
     latency_ms: dict[str, float]
@@ -130,6 +134,7 @@ def evaluate_stream(
         keywords=list(results.manifest.keywords),
         points=_points(results.curve, default),
         gated_points=_points(results.gated_curve, default),
+        speech_points=[results.curve.at_budget(one, in_speech=True) for one in BUDGETS],
         calibrated=[_calibrated(results, point) for point in results.manifest.calibration],
         miss_rate_per_keyword={word: missed[word] / n for word, n in sorted(said.items())},
         latency_ms=_latency_ms(results.manifest, usual),
@@ -152,6 +157,7 @@ def _condition(results: StreamResults) -> ConditionScores:
         n_words=results.curve.n_words,
         points=_points(results.curve, default),
         gated_points=_points(results.gated_curve, default),
+        speech_points=[results.curve.at_budget(one, in_speech=True) for one in BUDGETS],
     )
 
 
@@ -160,11 +166,12 @@ def _calibrated(results: StreamResults, row: CalibrationPoint) -> OperatingPoint
     budget = row.false_alarms_per_hour
     settings = DecisionSettings(false_alarms_per_hour=budget)
     thresholds = thresholds_for(settings, results.manifest)
-    n_false, n_missed = count_errors(results.gated, results.streams, thresholds)
+    errors = count_errors(results.gated, results.streams, thresholds)
     same = len(set(thresholds.values())) == 1
     return operating_point(
-        n_false=n_false,
-        n_missed=n_missed,
+        n_false=errors.n_false,
+        n_missed=errors.n_missed,
+        n_confused=errors.n_confused,
         hours=results.curve.hours,
         n_words=results.curve.n_words,
         threshold=next(iter(thresholds.values())) if same else float("nan"),

@@ -14,6 +14,7 @@ __all__ = ["clip_table", "stream_table"]
 _WIDTH = 100
 _LONGEST_VALUE = 48
 _HEAD = "at most/h  false alarms/h          threshold  missed"
+_SPEECH_HEAD = "at most/h  in speech/h             threshold  missed                 as another"
 
 
 def clip_table(scores: ClipScores) -> str:
@@ -42,12 +43,16 @@ def stream_table(scores: StreamScores) -> str:
         f"with the gate\n{_HEAD}",
         *(_row(point) for point in scores.gated_points),
     ]
+    lines.append(f"without the gate, by false alarms in speech without keywords\n{_SPEECH_HEAD}")
+    lines += [_speech_row(point) for point in scores.speech_points]
     if scores.calibrated:
         lines.append(f"with the gate, at the model's calibrated thresholds\n{_HEAD}")
         lines += [_row(point, has_budget=False) for point in scores.calibrated]
     for one in scores.conditions:
         lines.append(f"{one.name} alone, without the gate: {one.n_words} keywords\n{_HEAD}")
         lines += [_row(point) for point in one.points]
+        lines.append(f"{one.name} alone, by false alarms in speech\n{_SPEECH_HEAD}")
+        lines += [_speech_row(point) for point in one.speech_points]
     lines += _groups(scores.groups)
     lines += [
         f"false alarms that are one keyword taken for another: {scores.n_false_on_words}",
@@ -68,6 +73,15 @@ def _row(point: OperatingPoint, *, has_budget: bool = True) -> str:
     return (
         f"{asked:>9}  {point.fa_per_hour:5.2f} [{point.fa_low:5.2f},{point.fa_high:6.2f}]  "
         f"{threshold:>10}  {missed}{note}"
+    )
+
+
+def _speech_row(point: OperatingPoint) -> str:
+    interval = f"[{point.speech_fa_low or 0:5.2f},{point.speech_fa_high or 0:6.2f}]"
+    missed = f"{point.miss_rate:6.1%} [{point.miss_low:.1%}, {point.miss_high:.1%}]"
+    return (
+        f"{point.budget or 0:>9g}  {point.speech_fa_per_hour or 0:5.2f} {interval}  "
+        f"{point.threshold:>10.3f}  {missed:<22}  {point.confused_rate or 0:.1%}"
     )
 
 

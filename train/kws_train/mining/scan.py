@@ -20,7 +20,7 @@ from kws.errors import ConfigError, FormatError
 from kws.events import Detection, NearMiss
 from kws.mined.label_log import read_lines
 from kws.mined.word_embedding import word_embedding
-from kws.model import Model, backbone_path, open_model
+from kws.model import Model, embedding_reference, open_model
 from kws_train.data.audio_files import audio_files, duration_s, read_samples
 from kws_train.evaluate.traces import posterior_trace
 from kws_train.mining.peaks import Peak, find_peaks, merge_recorded_event
@@ -128,7 +128,7 @@ def scan_files(
     known: dict[tuple[str, str], FileScan] = {}
     if results.exists():
         known = {(one.path, one.input_digest): one for one in read_lines(results, FileScan)}
-    networks = model.read_bytes() + backbone_path().read_bytes()
+    networks = model.read_bytes() + embedding_reference().sha256.encode()
     settings = hashlib.sha256(networks + msgspec.json.encode(thresholds)).hexdigest()
     digests = {path: _input_digest(path, settings) for path in paths}
     todo = [path for path in paths if (str(path), digests[path]) not in known]

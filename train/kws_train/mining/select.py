@@ -13,7 +13,7 @@ from kws_train.mining.peaks import Peak
 
 __all__ = ["select", "uncertainty"]
 
-# Cosine distance; 0.06 is the same sound 40 ms earlier or later, 0.15 the speaker's next take.
+# Cosine distance; 0.04 is the same sound 40 ms earlier or later, 0.2 the speaker's next take.
 _MIN_DISTANCE = 0.1
 _MAX_SIMILAR = 3
 _MIN_UNCERTAINTY = 0.05  # sure scores may be wrong, too: they are selected last

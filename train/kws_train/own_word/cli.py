@@ -110,6 +110,7 @@ def new(
     apart, and a report gives its miss rate and its false alarms per hour. It ends in a verdict;
     the exit code is 1 if the model is not usable. Ctrl-C stops it; the same command resumes.
     """
+    from kws.commands.machine import kernel_costs
     from kws.stderr import quiet_stderr
     from kws_train.data.audio_files import audio_files
     from kws_train.own_word.workspace import Request, Workspace
@@ -139,6 +140,13 @@ def new(
         folder or out.with_suffix(".work"), notify=lambda text: click.echo(text, err=True)
     )
     _print_plan(request, workspace, engines)
+    if not small and (costs := kernel_costs()) and not costs.are_fast:
+        click.echo(
+            f"This machine's interpreter has no fast int8 kernels: a head takes "
+            f"{costs.fastest_ms:.1f} ms of CPU per second of audio here. If it is to run on this "
+            f"machine, `--small` makes a network that takes a fraction of that.",
+            err=True,
+        )
     with quiet_stderr():  # TensorFlow logs while it is imported
         from kws_train.own_word.figures import describe_figures
         from kws_train.own_word.pipeline import build_word_model

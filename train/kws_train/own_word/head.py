@@ -13,11 +13,12 @@ import numpy as np
 
 from kws.errors import KwsError
 from kws.manifest import DecisionDefaults
+from kws.model import embedding_reference
 from kws.stderr import quiet_stderr
 from kws_export.head import export_head, head_manifest
 from kws_train.atomic import replacing
 from kws_train.data.audio_files import audio_files
-from kws_train.data.vector_cache import VectorCache, Vectors, embedding_reference
+from kws_train.data.vector_cache import VectorCache, Vectors
 from kws_train.evaluate.build_stream import Stream, build_stream, keyword_clips
 from kws_train.fit.head import HeadData, HeadFit, train_head
 from kws_train.networks.architectures import Spotting
