@@ -58,7 +58,7 @@ _RATES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _BUDGET_PER_HOUR = 0.5
 _REFRACTORY_MS, _DELAY_MS = 1000, 300
 _MARGIN = 0.2  # in standard deviations: there are more voices than those of the background
-_SLOPE = 2.0  # log odds to a standard deviation of the score
+_SLOPE = 0.3  # log odds to a standard deviation: the surer of two voices can be told
 _DETECTED = 0.5
 
 
