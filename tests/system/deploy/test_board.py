@@ -96,8 +96,9 @@ def test_instructions_per_second_of_audio(board, count, capsys, kind):
             f"\n{architecture}, {kind}: {per_second_m:.1f} million instructions per second of"
             f" audio, {start / 1e6:.0f} million to start"
         )
-    # A core of a Raspberry Pi does a thousand million in a second: a tenth of it, at the very most.
-    assert 1 < per_second_m < 100
+    # A core of a Raspberry Pi does a thousand million in a second: a tenth of it, or a fifth for
+    # a head, at the very most.
+    assert 1 < per_second_m < {"network": 100, "head": 200}[kind]
 
 
 def _write_wavs(folder):
