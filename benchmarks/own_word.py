@@ -8,7 +8,7 @@ speaker is. What was made before is found again. With `--model` nothing is train
 measured on the same streams.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -20,7 +20,8 @@ from kws_train.evaluate.det import OperatingPoint
 from kws_train.evaluate.stream import evaluate_stream
 from kws_train.evaluate.stream_results import process_streams
 from kws_train.own_word.evaluation import evaluation_streams
-from kws_train.own_word.figures import points_by_stream
+from kws_train.own_word.figures import Figures, points_by_stream
+from kws_train.own_word.people import Comparison
 from kws_train.own_word.pipeline import build_word_model
 from kws_train.own_word.prepare import prepare_noise, prepare_recordings, prepare_speech
 from kws_train.own_word.workspace import Request, Workspace
@@ -71,7 +72,8 @@ def main(
     """Train and measure each word in each way; print a table."""
     engines = () if model else open_engines(kokoro_files=kokoro)
     noise = _noise([data / one for one in kinds], out)
-    rows = []
+    rows: list[str] = []
+    compared: list[str] = []
     for n_recordings in counts:
         for word in words:
             folders = _recordings(data / "wake_words" / word.replace(" ", "_"), out, n_recordings)
@@ -102,6 +104,8 @@ def main(
                 n_jobs=n_jobs,
             )
             figures = result.figures
+            if not n_recordings:
+                compared += _compare(figures, request, workspace)
             wanted = request.budget, None  # None: at the model's own threshold for that budget
             cells = [
                 _cell(point)
@@ -121,7 +125,22 @@ def main(
     columns = "missed, clean | missed, 10 dB | as set, clean | as set, 10 dB"
     click.echo(f"| from | word | {columns} | file | CPU | minutes |")
     click.echo("|---|---|---|---|---|---|---|---|---|")
-    click.echo("\n".join(rows))
+    click.echo("\n".join((*rows, *compared)))
+
+
+def _compare(figures: Figures, request: Request, workspace: Workspace) -> Iterator[str]:
+    """Yield rows of `kws_train.own_word.people.MEASURED`: misses of voices and of people."""
+    results = process_streams(
+        open_model(workspace.model), evaluation_streams(request, workspace, by_voices=True)
+    )
+    for name, curve in results.by_condition().items():
+        voices = curve.at_threshold(results.manifest.decision.threshold)
+        people = figures.points[name][-1]
+        counts = [
+            (round(point.miss_rate * n), n)
+            for point, n in ((voices, curve.n_words), (people, figures.n_words))
+        ]
+        yield f"{name}: {Comparison(request.phrases[0], *counts)}"
 
 
 def _measure(path: Path, request: Request, workspace: Workspace) -> None:

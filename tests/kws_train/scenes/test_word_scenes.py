@@ -1,5 +1,7 @@
 """Scenes around a word end where they say, and are the same every time."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import soundfile
@@ -119,3 +121,14 @@ def test_a_very_short_utterance_is_enough(files, cache, tmp_path):
     soundfile.write(path, sounds.voice(0.1), RATE_HZ)
     assert len(embed_utterance(SceneItem(path, 0), around=Disturbance(PLAIN), cache=cache)) == 1
     assert len(embed(np.zeros(100))) == 0
+
+
+def test_each_kind_of_noise_is_drawn_equally_often(tmp_path):
+    """A folder of a thousand coughs hid ten recordings of rain."""
+    for kind, n in (("coughs", 6), ("rain", 2), ("wind", 1)):
+        (tmp_path / kind).mkdir()
+        for i in range(n):
+            soundfile.write(tmp_path / kind / f"{i}.flac", sounds.voice(0.1), RATE_HZ)
+    paths = sorted(tmp_path.rglob("*.flac"))
+    drawn = [path.parent.name for _, path in word_scenes._each_kind_alike(paths)]
+    assert Counter(drawn) == {"coughs": 6, "rain": 6, "wind": 6}

@@ -52,7 +52,7 @@ class HeadFit(msgspec.Struct, frozen=True, kw_only=True):
     gamma : float
         Of the focal loss.
     n_smoothing : int
-        Outputs whose mean posterior counts, as the decision averages them.
+        Outputs whose mean posterior counts; the decision averages eight (docs/experiments.md).
     """
 
     epochs: int = 9
@@ -66,7 +66,7 @@ class HeadFit(msgspec.Struct, frozen=True, kw_only=True):
     hard_share: float = 1 / 3
     n_hard: int = 1500
     gamma: float = 2.0
-    n_smoothing: int = 4
+    n_smoothing: int = 6
 
 
 @dataclass(frozen=True)

@@ -163,20 +163,21 @@ def cut_words(speech: Sequence[Path], out: Path, *, n: int, seed: int) -> None:
 def import_noise(folder: Path, out: Path) -> None:
     """Link recordings of noise, four fifths below `out/train`, the rest below `out/test`.
 
+    Each folder is a kind of noise and stays one.
     Names that differ only after the last hyphen are of one recording and in one split. Fewer than
     ten files are in both. A folder that is divided into `train` and `test` stays so.
     """
     if all((folder / split).is_dir() for split in ("train", "test")):
         for split in ("train", "test"):
             for path in readable(audio_files(folder / split)):
-                link(path, out / split / f"{path.parent.name}-{path.name}")
+                link(path, out / split / path.parent.name / path.name)
         return
     paths = readable(audio_files(folder))
     for path in paths:
         is_test = _hash(path.stem.rpartition("-")[0] or path.stem) < _TEST_SHARE
         is_in_both = len(paths) < _MIN_FILES_TO_SPLIT
         for split in ("train", "test") if is_in_both else ("test" if is_test else "train",):
-            link(path, out / split / f"{path.parent.name}-{path.name}")
+            link(path, out / split / path.parent.name / path.name)
 
 
 def generate_noise(out: Path, *, seed: int) -> None:

@@ -21,9 +21,19 @@ NOISY_SNR_DB = 10.0
 _MAX_CLIPS = 400
 
 
-def evaluation_streams(request: Request, workspace: Workspace) -> list[Stream]:
-    """Return a clean and a noisy stream of held-out words in held-out speech."""
-    clips = _word_clips(request, workspace)
+def evaluation_streams(
+    request: Request, workspace: Workspace, *, by_voices: bool = False
+) -> list[Stream]:
+    """Return a clean and a noisy stream of held-out words in held-out speech.
+
+    Parameters
+    ----------
+    request : Request
+    workspace : Workspace
+    by_voices : bool
+        True: words by synthetic voices, even if there are recordings.
+    """
+    clips = _word_clips(request, workspace, by_voices=by_voices)
     speech = find_speech(request, workspace).test
     return [
         build_stream(
@@ -71,14 +81,16 @@ def describe_voices(request: Request, workspace: Workspace) -> str:
     return voices if request.speech else f"{voices}; within synthetic speech"
 
 
-def _word_clips(request: Request, workspace: Workspace) -> Sequence[tuple[str, Path]]:
+def _word_clips(
+    request: Request, workspace: Workspace, *, by_voices: bool = False
+) -> Sequence[tuple[str, Path]]:
     """Return labelled clips of the phrases, a random choice if there are many.
 
     Test recordings if there are any, else clips of held-out voices, else recordings that were
     trained on.
     """
     labels = labels_of_request(request)
-    has_recordings = n_test_recordings(request, workspace) > 0
+    has_recordings = not by_voices and n_test_recordings(request, workspace) > 0
     held_out = workspace.recordings if has_recordings else workspace.synthetic
     folders = held_out / "test", workspace.recordings / "train"
     clips = next(filter(None, (keyword_clips(one, labels, split="all") for one in folders)), [])

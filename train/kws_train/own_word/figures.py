@@ -17,6 +17,8 @@ from kws_train.evaluate.stream import StreamScores, evaluate_stream
 from kws_train.evaluate.stream_results import StreamResults
 from kws_train.evaluate.traces import posterior_trace, silence_before
 from kws_train.own_word.evaluation import describe_voices, negative_clips
+from kws_train.own_word.people import MEASURED, Estimate, estimate_misses
+from kws_train.own_word.prepare import n_test_recordings
 from kws_train.own_word.workspace import Request, Workspace
 
 __all__ = [
@@ -57,6 +59,9 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
         Of the pipeline with the gate open, per second of audio, in chunks of 80 ms.
     minutes : float
         Training time of all calls together.
+    people : dict of str to Estimate
+        By stream: misses of people at the model's own threshold, estimated where only synthetic
+        voices were tested.
     """
 
     keywords: tuple[str, ...]
@@ -70,6 +75,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     n_bytes: int
     cpu_ms: float
     minutes: float
+    people: dict[str, Estimate] = {}
 
 
 def measure_figures(request: Request, workspace: Workspace, *, heard: StreamResults) -> Figures:
@@ -83,18 +89,21 @@ def measure_figures(request: Request, workspace: Workspace, *, heard: StreamResu
         Its scores over `kws_train.own_word.evaluation.evaluation_streams`.
     """
     model = open_model(workspace.model)
+    points = points_by_stream(evaluate_stream(heard))
+    n_words = len(heard.streams[0].words)
     return Figures(
         keywords=model.manifest.keywords,
         tested_on=describe_voices(request, workspace),
-        n_words=len(heard.streams[0].words),
+        n_words=n_words,
         hours=heard.streams[0].duration_s / 3600,
-        points=points_by_stream(evaluate_stream(heard)),
+        points=points,
         budget=request.budget,
         thresholds=thresholds_at(request.budget, model.manifest),
         confused_by=confusions(model, negative_clips(request, workspace), budget=request.budget),
         n_bytes=workspace.model.stat().st_size,
         cpu_ms=cpu_by_stage(model, recording(), chunk_ms=_CHUNK_MS)["all"],
         minutes=round(workspace.training_minutes, 1),
+        people={} if n_test_recordings(request, workspace) else _people(points, n_words=n_words),
     )
 
 
@@ -133,6 +142,15 @@ def confusions(
     return {text: one for text, one in ordered if one[0] >= max(1, _MIN_CONFUSION_RATE * one[1])}
 
 
+def _people(points: Mapping[str, Sequence[OperatingPoint]], *, n_words: int) -> dict[str, Estimate]:
+    """Estimate the misses of people at the model's own threshold, which comes last."""
+    estimates = {
+        name: estimate_misses(round(of[-1].miss_rate * n_words), n_words, MEASURED.get(name, ()))
+        for name, of in points.items()
+    }
+    return {name: one for name, one in estimates.items() if one is not None}
+
+
 def _is_detected(model: Model, path: Path, thresholds: Mapping[str, float]) -> bool:
     samples = np.concatenate((silence_before(model.manifest), read_samples(path)))
     return bool(posterior_trace(model, samples).detections(thresholds))
@@ -150,6 +168,13 @@ def describe_figures(
     ]
     for name, points in figures.points.items():
         lines += [f"  {name:>6}  {_row(one)}" for one in points]
+    if figures.people:
+        lines += ["estimated misses of people, at the model's own threshold:"]
+        lines += [
+            f"  {name:>6}  {one.miss_rate:.0%} ({one.low:.0%} to {one.high:.0%}), from words of "
+            f"which there are recordings"
+            for name, one in figures.people.items()
+        ]
     shown = list(figures.confused_by.items())[:_N_SHOWN_CONFUSIONS]
     confused = ", ".join(f"{text} ({n} of {n_all})" for text, (n, n_all) in shown)
     lines += [

@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from kws.arrays import Samples
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws_train.data.audio_files import read_samples
 from kws_train.data.corpus import Spoken
@@ -60,6 +61,7 @@ class Disturbance:
     ----------
     recipe : AugmentRecipe
     noise : tuple of Path
+        Its folders are kinds of noise, and each kind is drawn equally often.
     speech : tuple of Path
         For context and babble; none: words alone.
     digest : str
@@ -75,7 +77,8 @@ class Disturbance:
         if not self.digest:
             contents = [[content_digest(path) for path in one] for one in (self.noise, self.speech)]
             settings = msgspec.json.encode(self.recipe).decode()
-            object.__setattr__(self, "digest", digest_of(settings, *contents))
+            sizes = [len(kind) for kind in _by_kind(self.noise).values()]
+            object.__setattr__(self, "digest", digest_of(settings, *contents, sizes))
 
 
 @dataclass(frozen=True)
@@ -202,11 +205,25 @@ def _acoustics(around: Disturbance) -> Acoustics:
     return Acoustics(
         recipe,
         speech=[Spoken(path, read_samples(path), ()) for path in _spread(around.speech, _N_BABBLE)],
-        noise=[(read_samples(path), path) for path in around.noise],
+        noise=_each_kind_alike(around.noise),
         tones=(),
         rooms=room_bank(recipe.room_bank) if recipe.room == "pyroomacoustics" else (),
         note=lambda path: None,
     )
+
+
+def _each_kind_alike(paths: Sequence[Path]) -> list[tuple[Samples, Path]]:
+    """Read noise; repeat recordings so that each kind has as many as the largest."""
+    kinds = [[(read_samples(path), path) for path in kind] for kind in _by_kind(paths).values()]
+    most = max(map(len, kinds), default=0)
+    return [kind[i % len(kind)] for kind in kinds for i in range(most)]
+
+
+def _by_kind(paths: Sequence[Path]) -> dict[Path, list[Path]]:
+    kinds: dict[Path, list[Path]] = {}
+    for path in paths:
+        kinds.setdefault(path.parent, []).append(path)
+    return kinds
 
 
 def _spread(paths: Sequence[Path], n: int) -> list[Path]:

@@ -1,0 +1,99 @@
+"""Choose the smoothing of heads on some words, and report it on another: leave one word out.
+
+    python benchmarks/head_smoothing.py runs/heads/*-0.work --smoothing-ms 320 --smoothing-ms 640
+
+Takes finished work folders of `kws new` or `benchmarks/own_word.py`. Their heads run without the
+gate over their evaluation streams, once; each smoothing is applied to the same posteriors. For each
+word, the smoothing with the fewest misses of the other words is chosen, and its own misses with it
+are reported: no choice was made on them. Misses are means over the operating points of one to six
+false alarms, as a single one decides too little.
+"""
+
+from pathlib import Path
+
+import click
+import msgspec
+import numpy as np
+
+from kws.features import Features
+from kws.manifest import Manifest
+from kws.model import open_embedding, open_model
+from kws_train.evaluate.build_stream import Stream
+from kws_train.evaluate.det import DetCurve, det_curve
+from kws_train.evaluate.traces import TAIL_SAMPLES, Trace
+from kws_train.own_word.evaluation import evaluation_streams
+from kws_train.own_word.workspace import Workspace
+
+_VECTOR_MS = 80
+_N_FALSE = range(1, 7)
+
+Misses = dict[int, list[float]]  # by smoothing: of each condition
+
+
+@click.command()
+@click.argument("folders", metavar="WORK...", nargs=-1, required=True, type=Path)
+@click.option("--smoothing-ms", "choices", multiple=True, type=int, default=(320, 480, 640))
+def main(folders: tuple[Path, ...], choices: tuple[int, ...]) -> None:
+    """Print misses at each smoothing, then each word at the smoothing that the others choose."""
+    found: dict[str, Misses] = {}
+    for folder in folders:
+        workspace = Workspace(folder)
+        request = workspace.read_request()
+        streams = evaluation_streams(request, workspace)
+        model = open_model(workspace.exported)
+        traces = [_posteriors(workspace.exported, one) for one in streams]
+        rows = found[request.phrases[0]] = {}
+        for smoothing_ms in choices:
+            rows[smoothing_ms] = [
+                _mean_misses(_curve(model.manifest, p, stream, smoothing_ms))
+                for p, stream in zip(traces, streams, strict=True)
+            ]
+            shown = " | ".join(f"{misses:.1%}" for misses in rows[smoothing_ms])
+            click.echo(f"| {request.phrases[0]} | {smoothing_ms} ms | {shown} |")
+    for word, rows in found.items():
+        others = [one for name, one in found.items() if name != word]
+        chosen = min(choices, key=lambda ms: sum(sum(one[ms]) for one in others))
+        shown = " | ".join(f"{misses:.1%}" for misses in rows[chosen])
+        click.echo(f"left out: | {word} | {chosen} ms | {shown} |")
+
+
+def _posteriors(head: Path, stream: Stream) -> np.ndarray:
+    """Return the posteriors of a head at every vector of a stream [shape=(k, labels)]."""
+    model = open_model(head)
+    assert model.manifest.takes is not None
+    embedding = open_embedding(model.manifest.takes)
+    padded = np.concatenate((stream.samples, np.zeros(TAIL_SAMPLES, np.int16)))
+    vectors = embedding.run(Features(embedding.manifest.features).whole(padded))
+    n_cold = -(-embedding.manifest.context_frames // embedding.manifest.hop_frames) - 1
+    posteriors = model.run(vectors)
+    posteriors[:n_cold] = 0
+    return posteriors
+
+
+def _curve(
+    manifest: Manifest, posteriors: np.ndarray, stream: Stream, smoothing_ms: int
+) -> DetCurve:
+    n = smoothing_ms // _VECTOR_MS
+    sums = np.cumsum(np.pad(posteriors, ((n, 0), (0, 0))), axis=0, dtype=np.float64)
+    smoothed = ((sums[n:] - sums[:-n]) / n).astype(np.float32)
+    delay_ms = (n - 1) * _VECTOR_MS
+    decision = msgspec.structs.replace(
+        manifest.decision, smoothing_ms=smoothing_ms, delay_ms=delay_ms
+    )
+    columns = [manifest.labels.index(keyword) for keyword in manifest.keywords]
+    trace = Trace(
+        msgspec.structs.replace(manifest, decision=decision),
+        smoothed[:, columns],
+        n_outputs=1,
+        duration_s=stream.duration_s,
+    )
+    return det_curve([trace], [stream])
+
+
+def _mean_misses(curve: DetCurve) -> float:
+    points = (curve.at_budget((n + 0.01) / curve.hours) for n in _N_FALSE)
+    return float(np.mean([one.miss_rate for one in points]))
+
+
+if __name__ == "__main__":
+    main()
