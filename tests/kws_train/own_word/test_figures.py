@@ -8,6 +8,7 @@ import pytest
 
 from kws.model import bundled_models, open_model
 from kws_train.evaluate.det import operating_point
+from kws_train.own_word import figures as figures_module
 from kws_train.own_word.figures import Figures, confusions, describe_figures
 
 CHOSEN = operating_point(n_false=0, n_missed=1, hours=1.0, n_words=9, threshold=0.6, budget=0.5)
@@ -69,3 +70,26 @@ def test_figures_are_summarised_and_come_back_from_json(tmp_path):
     assert "confused with: none of the tested words" in describe_figures(
         none, model=tmp_path / "a.tflite", report=tmp_path / "report.html"
     )
+
+
+def test_misses_of_people_are_shown_as_an_estimate(tmp_path):
+    figures = Figures(
+        keywords=("robot",),
+        tested_on="held-out synthetic voices; expect more misses with people",
+        n_words=9,
+        hours=1.0,
+        points={"clean": (CHOSEN, SET)},
+        thresholds={"robot": 0.5},
+        budget=0.5,
+        confused_by={},
+        n_bytes=60_000,
+        cpu_ms=1.5,
+        minutes=3.0,
+        people=figures_module._people({"clean": (CHOSEN, SET), "elsewhere": (SET,)}, n_words=9),
+    )
+    text = describe_figures(figures, model=tmp_path / "a.tflite", report=tmp_path / "report.html")
+    lines = text.splitlines()
+    at = lines.index("estimated misses of people, at the model's own threshold:")
+    # No voice of nine was missed: half a miss in ten, at 0.65, 1.47 and 2.94 times its odds.
+    assert lines[at + 1] == "   clean  7% (3% to 13%), from words of which there are recordings"
+    assert "elsewhere" not in text

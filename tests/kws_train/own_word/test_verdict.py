@@ -122,7 +122,7 @@ def test_the_threshold_that_kws_toml_selects_is_judged():
 def test_weak_voices_alone_are_warned_of_with_the_figure(engines):
     warning = weak_voices_warning(engines)
     assert warning.startswith(f"only {' and '.join(engines)} speak")
-    assert "2 to 11 %" in warning
+    assert "1 to 18 %" in warning
 
 
 @pytest.mark.parametrize("engines", [[], ["kokoro"], ["kokoro", "flite"]])

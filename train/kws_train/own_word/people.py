@@ -31,7 +31,18 @@ class Comparison(NamedTuple):
     people: tuple[int, int]
 
 
-MEASURED: Mapping[str, Sequence[Comparison]] = {}
+MEASURED: Mapping[str, Sequence[Comparison]] = {
+    "clean": (
+        Comparison("view glass", voices=(1, 65), people=(1, 100)),
+        Comparison("computer", voices=(2, 67), people=(10, 103)),
+        Comparison("snowboy", voices=(0, 55), people=(1, 101)),
+    ),
+    "10 dB": (
+        Comparison("view glass", voices=(9, 65), people=(17, 100)),
+        Comparison("computer", voices=(12, 67), people=(30, 103)),
+        Comparison("snowboy", voices=(1, 55), people=(14, 101)),
+    ),
+}
 """By condition; `python benchmarks/own_word.py --recordings 0` prints these rows."""
 
 

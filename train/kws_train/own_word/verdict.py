@@ -93,7 +93,7 @@ def weak_voices_warning(engines: list[str]) -> str:
         return ""
     return (
         f"only {' and '.join(sorted(engines))} speak: models from their voices miss many words of "
-        f"people. With the neural voices of Kokoro or Piper, 2 to 11 % were missed "
+        f"people. With the neural voices of Kokoro, 1 to 18 % were missed "
         f"(docs/your-own-word.md); `kws new --help` names --voices and --kokoro."
     )
 
