@@ -12,6 +12,7 @@
 - `pretrained`: the network that training starts from.
 - `evaluation`: streams and clips that are held out for the evaluation.
 - `figures`: the figures of a model.
+- `people`: an estimate of people's misses, from those of synthetic voices.
 - `verdict`: ready, for these speakers only or not usable, and what would help.
 - `stages`: which stage of how many, and the time left.
 """
