@@ -173,6 +173,11 @@ class _Recorder(Model):
         self._model = model
         self.clear()
 
+    @property
+    def embedding_inside(self) -> bytes | None:
+        """The embedding in the file of the model that is recorded."""
+        return self._model.embedding_inside
+
     def clear(self) -> None:
         self.was_reset = False
         self.rows: list[npt.NDArray[Any]] = []
