@@ -144,7 +144,7 @@ def test_text_becomes_a_head_on_the_speech_embedding(tmp_path, speech, monkeypat
     manifest, _ = read_manifest(result.model)
     assert manifest.labels == ("_unknown_", "hey_robot", "lights_out")
     assert manifest.takes.name == "speech_embedding"
-    assert manifest.decision.smoothing_ms == 320
+    assert manifest.decision.smoothing_ms == 640
     assert [point.false_alarms_per_hour for point in manifest.calibration][:4] == [0.1, 0.2, 0.5, 1]
     assert set(result.figures.points) == {"clean", "10 dB"}
     assert "lights_out" in result.report.read_text(encoding="utf-8")
