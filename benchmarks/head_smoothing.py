@@ -17,7 +17,7 @@ import numpy as np
 
 from kws.features import Features
 from kws.manifest import Manifest
-from kws.model import open_embedding, open_model
+from kws.model import n_cold_vectors, open_embedding, open_model
 from kws_train.evaluate.build_stream import Stream
 from kws_train.evaluate.det import DetCurve, det_curve
 from kws_train.evaluate.traces import TAIL_SAMPLES, Trace
@@ -60,13 +60,11 @@ def main(folders: tuple[Path, ...], choices: tuple[int, ...]) -> None:
 def _posteriors(head: Path, stream: Stream) -> np.ndarray:
     """Return the posteriors of a head at every vector of a stream [shape=(k, labels)]."""
     model = open_model(head)
-    assert model.manifest.takes is not None
-    embedding = open_embedding(model.manifest.takes)
+    embedding = open_embedding(model.manifest, inside=model.embedding_inside)
     padded = np.concatenate((stream.samples, np.zeros(TAIL_SAMPLES, np.int16)))
     vectors = embedding.run(Features(embedding.manifest.features).whole(padded))
-    n_cold = -(-embedding.manifest.context_frames // embedding.manifest.hop_frames) - 1
     posteriors = model.run(vectors)
-    posteriors[:n_cold] = 0
+    posteriors[: n_cold_vectors(embedding.manifest)] = 0
     return posteriors
 
 

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
-from kws.arrays import Frames, Samples
+from kws.arrays import Frames, Samples, check_samples
 from kws.cepstra import Cepstra, project
-from kws.errors import ConfigError, FormatError, ModelError
+from kws.errors import ConfigError, ModelError
 from kws.manifest import FeatureSettings
 from kws.micro_features import MICRO_FEATURES, MicroFeatures
 
@@ -87,11 +87,7 @@ class Features:
         FormatError
             If `samples` is not one-dimensional int16.
         """
-        if samples.dtype != np.int16 or samples.ndim != 1:
-            raise FormatError(
-                f"Samples must be one-dimensional int16. Received: {samples.ndim}-dimensional "
-                f"{samples.dtype}. Convert them to 16-bit mono first."
-            )
+        check_samples(samples)
         if len(samples):
             self._append(samples)
         window, hop = self.settings.window_samples, self.settings.hop_samples

@@ -6,8 +6,8 @@ reduction and gain control, which remember the stream.
 
 import numpy as np
 
-from kws.arrays import Frames, Samples
-from kws.errors import FormatError, ModelError
+from kws.arrays import Frames, Samples, check_samples
+from kws.errors import ModelError
 from kws.manifest import FeatureSettings
 
 __all__ = ["MICRO_FEATURES", "MicroFeatures"]
@@ -68,11 +68,7 @@ class MicroFeatures:
         FormatError
             If `samples` is not one-dimensional int16.
         """
-        if samples.dtype != np.int16 or samples.ndim != 1:
-            raise FormatError(
-                f"Samples must be one-dimensional int16. Received: {samples.ndim}-dimensional "
-                f"{samples.dtype}. Convert them to 16-bit mono first."
-            )
+        check_samples(samples)
         pending = np.concatenate((self._pending, samples))
         hop = self.settings.hop_samples
         n_whole = len(pending) - len(pending) % hop

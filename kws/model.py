@@ -42,6 +42,7 @@ __all__ = [
     "bundled_models",
     "embedding_reference",
     "model_path",
+    "n_cold_vectors",
     "n_context_vectors",
     "open_embedding",
     "open_model",
@@ -451,12 +452,17 @@ def start_after_silence(embedding: Model, heads: Mapping[Model, int]) -> None:
     manifest = embedding.manifest
     embedding.reset()
     silence = np.zeros((manifest.hop_frames, manifest.n_inputs), np.float32)
-    for _ in range(-(-manifest.context_frames // manifest.hop_frames)):
+    for _ in range(n_cold_vectors(manifest) + 1):
         vectors = embedding.step(silence)
     for head, n_vectors in heads.items():
         head.reset()
         for _ in range(n_vectors):
             head.step(vectors)
+
+
+def n_cold_vectors(embedding: Manifest) -> int:
+    """Return how many first vectors of a stream depend on frames before it."""
+    return -(-embedding.context_frames // embedding.hop_frames) - 1
 
 
 def n_context_vectors(head: Manifest, embedding: Manifest) -> int:

@@ -10,7 +10,13 @@ from kws.detector import Detector, Spotted
 from kws.gate import Gate
 from kws.gated_steps import GatedSteps, Step
 from kws.manifest import FeatureSettings
-from kws.model import Model, n_context_vectors, open_embedding, start_after_silence
+from kws.model import (
+    Model,
+    n_cold_vectors,
+    n_context_vectors,
+    open_embedding,
+    start_after_silence,
+)
 
 __all__ = ["ModelGroup", "grouped", "merged"]
 
@@ -42,8 +48,7 @@ class ModelGroup:
         self._contexts = [0] * len(detectors)
         self._n_cold = self._n_until_warm = self._n_lost = 0
         if embedding:
-            context = embedding.manifest.context_frames
-            self._n_cold = -(-context // embedding.manifest.hop_frames) - 1
+            self._n_cold = n_cold_vectors(embedding.manifest)
             self._contexts = [
                 n_context_vectors(one.manifest, embedding.manifest) for one in detectors
             ]

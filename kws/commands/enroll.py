@@ -32,7 +32,7 @@ from kws.manifest import (
     pack,
     read_manifest,
 )
-from kws.model import Model, embedding_reference, model_path, open_model
+from kws.model import Model, embedding_reference, model_path, n_cold_vectors, open_model
 from kws.names import nfc
 from kws.sources import open_source
 from kws.word_filter import (
@@ -317,7 +317,7 @@ def _vectors_up_to(
     Around the recording there is noise of the level of its quietest parts.
     """
     manifest = embedding.manifest
-    n_cold = -(-manifest.context_frames // manifest.hop_frames) - 1
+    n_cold = n_cold_vectors(manifest)
     n_samples = (n_cold + N_VECTORS) * manifest.call_samples
     overlap = manifest.features.window_samples - manifest.features.hop_samples
     shift = manifest.call_samples // _N_SHIFTS

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from kws.errors import ConfigError
 from kws.features import Features
 from kws.model import Model, embedding_reference, open_model
+from kws.model import n_cold_vectors as cold_vectors_of
 from kws_train.atomic import replacing
 
 __all__ = [
@@ -124,8 +125,7 @@ def embed(samples: npt.NDArray[Any]) -> Vectors:
 
 def n_cold_vectors() -> int:
     """Return how many first vectors of a stream depend on frames before it."""
-    manifest = _bundled()[0].manifest
-    return -(-manifest.context_frames // manifest.hop_frames) - 1
+    return cold_vectors_of(_bundled()[0].manifest)
 
 
 @functools.cache
