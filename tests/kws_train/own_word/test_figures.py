@@ -13,6 +13,19 @@ from kws_train.own_word.figures import Figures, confusions, describe_figures
 
 CHOSEN = operating_point(n_false=0, n_missed=1, hours=1.0, n_words=9, threshold=0.6, budget=0.5)
 SET = operating_point(n_false=1, n_missed=0, hours=1.0, n_words=9, threshold=0.55, budget=None)
+FIGURES = Figures(
+    keywords=("robot",),
+    tested_on="recordings",
+    n_words=9,
+    hours=1.0,
+    points={"clean": (CHOSEN, SET)},
+    thresholds={"robot": 0.5},
+    budget=0.5,
+    confused_by={"row but": (3, 4)},
+    n_bytes=90_000,
+    cpu_ms=1.5,
+    minutes=3.0,
+)
 
 
 @pytest.fixture
@@ -47,46 +60,21 @@ def test_what_is_taken_for_the_phrase_comes_with_counts_the_surest_first(firing)
 
 
 def test_figures_are_summarised_and_come_back_from_json(tmp_path):
-    figures = Figures(
-        keywords=("robot",),
-        tested_on="recordings",
-        n_words=9,
-        hours=1.0,
-        points={"clean": (CHOSEN, SET)},
-        thresholds={"robot": 0.5},
-        budget=0.5,
-        confused_by={"row but": (3, 4)},
-        n_bytes=90_000,
-        cpu_ms=1.5,
-        minutes=3.0,
-    )
-    assert msgspec.json.decode(msgspec.json.encode(figures), type=Figures) == figures
-    text = describe_figures(figures, model=tmp_path / "a.tflite", report=tmp_path / "report.html")
+    assert msgspec.json.decode(msgspec.json.encode(FIGURES), type=Figures) == FIGURES
+    text = describe_figures(FIGURES, model=tmp_path / "a.tflite", report=tmp_path / "report.html")
     assert " clean  0.5 false alarms/h:  11.1 % [2.0, 43.5] at threshold 0.600\n" in text
     own = "at the model's own threshold, 0.550:   0.0 % [0.0, 29.9] with 1.00 false alarms/h"
     assert f" clean  {own} [0.03, 5.57]\n" in text
     assert "confused with: row but (3 of 4)" in text
-    none = msgspec.structs.replace(figures, confused_by={})
+    none = msgspec.structs.replace(FIGURES, confused_by={})
     assert "confused with: none of the tested words" in describe_figures(
         none, model=tmp_path / "a.tflite", report=tmp_path / "report.html"
     )
 
 
 def test_misses_of_people_are_shown_as_an_estimate(tmp_path):
-    figures = Figures(
-        keywords=("robot",),
-        tested_on="held-out synthetic voices; expect more misses with people",
-        n_words=9,
-        hours=1.0,
-        points={"clean": (CHOSEN, SET)},
-        thresholds={"robot": 0.5},
-        budget=0.5,
-        confused_by={},
-        n_bytes=60_000,
-        cpu_ms=1.5,
-        minutes=3.0,
-        people=figures_module._people({"clean": (CHOSEN, SET), "elsewhere": (SET,)}, n_words=9),
-    )
+    estimated = figures_module._people({"clean": (CHOSEN, SET), "elsewhere": (SET,)}, n_words=9)
+    figures = msgspec.structs.replace(FIGURES, people=estimated)
     text = describe_figures(figures, model=tmp_path / "a.tflite", report=tmp_path / "report.html")
     lines = text.splitlines()
     at = lines.index("estimated misses of people, at the model's own threshold:")
