@@ -5,7 +5,7 @@ import queue
 import threading
 import time
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import msgspec
@@ -21,11 +21,10 @@ __all__ = [
     "ChunkQueue",
     "Device",
     "Microphone",
-    "cannot_open",
     "find_device",
+    "open_first_layout",
     "select_device",
     "stopped",
-    "stream_layouts",
     "unknown_device",
 ]
 
@@ -226,20 +225,50 @@ def find_device(wanted: str | None, devices: Sequence[Device]) -> Device:
     return found
 
 
-def stream_layouts(channel: Channel, *, native_hz: int, n_channels: int) -> list[tuple[int, int]]:
-    """Return the rates [Hz] and channels in which to try to open a PortAudio device, best first."""
+def open_first_layout(
+    name: str,
+    open_stream: Callable[[int, int], None],
+    *,
+    channel: Channel,
+    native_hz: int,
+    n_channels: int,
+    refusals: tuple[type[Exception], ...],
+) -> tuple[int, int]:
+    """Open a PortAudio device in the best layout that it takes; return rate [Hz] and channels.
+
+    Parameters
+    ----------
+    name : str
+        Of the device, for messages.
+    open_stream : callable
+        Opens it at a rate in Hz with so many channels.
+    channel : int, "loudest" or None
+        None: in mono, if possible.
+    native_hz, n_channels : int
+        The device's own rate, and all of its channels.
+    refusals : tuple of type
+        What `open_stream` raises for a layout that the device does not take.
+
+    Raises
+    ------
+    DeviceError
+        If it takes none.
+    """
     attempts = [(SAMPLE_RATE_HZ, 1), (native_hz, 1), (native_hz, n_channels)]
     if channel is not None:
         attempts = [(SAMPLE_RATE_HZ, n_channels), (native_hz, n_channels)]
-    return list(dict.fromkeys(attempts))
-
-
-def cannot_open(name: str, reason: Exception | None) -> DeviceError:
-    """Return the error for a device that opens in no layout."""
-    return DeviceError(
+    reason: Exception | None = None
+    for layout in dict.fromkeys(attempts):
+        try:
+            open_stream(*layout)
+        except refusals as error:
+            reason = error
+        else:
+            return layout
+    raise DeviceError(
         f"The microphone {name} cannot be opened for 16-bit audio: {reason}. Close the "
         f"program that uses it, or choose another with `--device`; `kws devices` lists them."
-    )
+    ) from reason
 
 
 def stopped(name: str) -> DeviceError:

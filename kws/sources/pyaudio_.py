@@ -10,10 +10,9 @@ from kws.errors import DeviceError
 from kws.sources.microphone import (
     Device,
     Microphone,
-    cannot_open,
     find_device,
+    open_first_layout,
     stopped,
-    stream_layouts,
 )
 from kws.sources.source import STALL_S
 from kws.stderr import quiet_stderr
@@ -100,29 +99,27 @@ class PyAudioSource(Microphone):
 
     def _open(self, info: _Info) -> tuple[int, int]:
         """Open the stream; return its rate in Hz and its channels."""
-        layouts = stream_layouts(
-            self._channel,
+
+        def open_stream(rate_hz: int, n_channels: int) -> None:
+            with quiet_stderr():
+                self._stream = self._audio.open(
+                    format=self._pyaudio.paInt16,
+                    channels=n_channels,
+                    rate=rate_hz,
+                    input=True,
+                    input_device_index=info["index"],
+                    frames_per_buffer=rate_hz * self._chunk_ms // 1000,
+                    stream_callback=self._on_audio,
+                )
+
+        return open_first_layout(
+            self.name,
+            open_stream,
+            channel=self._channel,
             native_hz=round(info["defaultSampleRate"]),
             n_channels=int(info["maxInputChannels"]),
+            refusals=(OSError, ValueError),
         )
-        reason: Exception | None = None
-        for rate_hz, n_channels in layouts:
-            try:
-                with quiet_stderr():
-                    self._stream = self._audio.open(
-                        format=self._pyaudio.paInt16,
-                        channels=n_channels,
-                        rate=rate_hz,
-                        input=True,
-                        input_device_index=info["index"],
-                        frames_per_buffer=rate_hz * self._chunk_ms // 1000,
-                        stream_callback=self._on_audio,
-                    )
-            except (OSError, ValueError) as error:
-                reason = error
-            else:
-                return rate_hz, n_channels
-        raise cannot_open(self.name, reason) from reason
 
     def _on_audio(
         self, data: bytes, _n_frames: int, _time: Mapping[str, float], status: int

@@ -8,10 +8,9 @@ from kws.errors import DeviceError
 from kws.sources.microphone import (
     Device,
     Microphone,
-    cannot_open,
     find_device,
+    open_first_layout,
     stopped,
-    stream_layouts,
 )
 from kws.sources.source import STALL_S
 
@@ -56,29 +55,27 @@ class SoundDeviceSource(Microphone):
 
     def _open(self, number: int) -> tuple[int, int]:
         """Open and start the stream; return its rate in Hz and its channels."""
+
+        def open_stream(rate_hz: int, n_channels: int) -> None:
+            self._stream = self._sounddevice.RawInputStream(
+                samplerate=rate_hz,
+                channels=n_channels,
+                dtype="int16",
+                device=number,
+                blocksize=rate_hz * self._chunk_ms // 1000,
+                callback=self._on_audio,
+            )
+            self._stream.start()
+
         info = self._sounddevice.query_devices(number)
-        layouts = stream_layouts(
-            self._channel,
+        return open_first_layout(
+            self.name,
+            open_stream,
+            channel=self._channel,
             native_hz=round(info["default_samplerate"]),
             n_channels=int(info["max_input_channels"]),
+            refusals=(self._sounddevice.PortAudioError, ValueError),
         )
-        reason: Exception | None = None
-        for rate_hz, n_channels in layouts:
-            try:
-                self._stream = self._sounddevice.RawInputStream(
-                    samplerate=rate_hz,
-                    channels=n_channels,
-                    dtype="int16",
-                    device=number,
-                    blocksize=rate_hz * self._chunk_ms // 1000,
-                    callback=self._on_audio,
-                )
-                self._stream.start()
-            except (self._sounddevice.PortAudioError, ValueError) as error:
-                reason = error
-            else:
-                return rate_hz, n_channels
-        raise cannot_open(self.name, reason) from reason
 
     def _on_audio(self, data: Any, _n_frames: int, _time: Any, status: Any) -> None:
         if status.input_overflow:
