@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from kws import config as settings_module
-from kws.config import Config, load_config
+from kws.config import Config, actions, load_config, pipeline, services
 from kws.config_files import Key, Origin, merged, origins, read_config_files
 
 __all__ = ["Setting", "check", "json_schema", "render", "render_json", "settings_of"]
@@ -176,7 +175,8 @@ def _values_in(value: Any, key: Key) -> Iterator[tuple[Key, Any]]:
 def _descriptions() -> dict[str, dict[str, str]]:
     """Return the text below each setting in the source, by class and key, inherited ones too."""
     own: dict[str, dict[str, str]] = {}
-    for node in ast.parse(inspect.getsource(settings_module)).body:
+    trees = [ast.parse(inspect.getsource(module)) for module in (actions, pipeline, services)]
+    for node in (one for tree in trees for one in tree.body):
         if not isinstance(node, ast.ClassDef):
             continue
         texts = own.setdefault(node.name, {})
