@@ -110,7 +110,8 @@ class Board(Box):
         steps = [f"mount -t proc proc {self.path}/proc"]
         steps += [f"mkdir -p {to} && mount --bind {of} {to}" for of, to in self._mounts]
         environment = [f"{key}={value}" for key, value in settings.items()]
-        steps.append(f'exec chroot {self.path} /usr/bin/env "$@"')
+        # Nothing of this machine's environment: PYTHONDONTWRITEBYTECODE makes each start slower.
+        steps.append(f'exec chroot {self.path} /usr/bin/env -i HOME=/root "$@"')
         # In namespaces of their own, processes go with the first one, and mounts with the last.
         alone = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child"]
         alone += ["sh", "-c", " && ".join(steps), "sh"]
