@@ -688,7 +688,9 @@ def _exit_code(arguments: Sequence[str] | None) -> int:
         error.show()
         return error.exit_code
     except KwsError as error:
-        click.echo(f"Error: {error}", err=True)
+        from kws.own_programs import with_own_pip
+
+        click.echo(f"Error: {with_own_pip(str(error))}", err=True)
         return error.exit_code
     except OSError as error:
         click.echo(

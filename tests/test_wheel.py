@@ -94,7 +94,7 @@ def test_a_command_of_the_workbench_says_which_extra_it_needs(installed, tmp_pat
         check=False,
     )
     assert done.returncode == 2
-    assert done.stderr.endswith("Run `pip install 'kws[train]'`.\n")
+    assert done.stderr.endswith(f"Run `{installed / 'pip'} install 'kws[train]'`.\n")
     assert "Traceback" not in done.stderr
 
 

@@ -13,6 +13,7 @@ from kws.config import SourceSettings
 from kws.errors import ConfigError
 from kws.events import NearMiss
 from kws.matching import TOLERANCE_S, LabelledRecording, Matcher, Matches, Word, match
+from kws.own_programs import as_typed
 from kws.sources import open_source
 from kws.spotter import Spotter
 
@@ -26,11 +27,11 @@ _PARTS = (
     ("demo_computer", "computer", "The wake word `computer`, {n} recordings by several people."),
 )
 _NEXT = """What to try next:
-  kws listen                     say one of the commands
-  kws listen --model computer    say the wake word
-  kws listen --threshold {lower:g}     fewer misses, more false alarms
-  kws calibrate commands         thresholds for your room
-  kws record WORD --out DIR      your own word; `kws enroll` makes its model"""
+  {kws} listen                     say one of the commands
+  {kws} listen --model computer    say the wake word
+  {kws} listen --threshold {lower:g}     fewer misses, more false alarms
+  {kws} calibrate commands         thresholds for your room
+  {kws} record WORD --out DIR      your own word; then `enroll`"""
 
 
 def run(*, echo: Callable[[str], object] = print) -> None:
@@ -56,7 +57,7 @@ def run(*, echo: Callable[[str], object] = print) -> None:
         f"longer one with a model of its own, such as `computer`, is missed least.\n"
         f"False: a detection without the word.\n"
     )
-    echo(_NEXT.format(lower=_LOWER_THRESHOLD))
+    echo(_NEXT.format(kws=as_typed("kws"), lower=_LOWER_THRESHOLD))
 
 
 def load_demo(folder: Path | None = None, *, name: str = "demo") -> tuple[LabelledRecording, Path]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from kws.commands.machine import interpreter_name, kernel_costs
 from kws.commands.probe import run_probe
 from kws.errors import DeviceError, KwsError
+from kws.own_programs import with_own_pip
 from kws.platforms import is_linux
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ _RUN_LIMIT_S = 60.0
 _INSTALL_RECORDER = (
     "sudo apt install alsa-utils, or sudo apt install portaudio19-dev && pip install 'kws[mic]'"
 )
+_ANOTHER_USES_IT = "stop what uses it: fuser -v /dev/snd/*; or set `device`: kws devices lists them"
+_NO_SOUND_CARD = "plug in a microphone; or set `input` to a file or a port, or `command`"
 _MICROPHONE_CHECKS = frozenset(["recorder", "microphones", "permission", "sound"])
 _SET_CHANNEL = 'set `channel = "loudest"`, or the number of that channel, in [source]'
 _RECORD_LIMIT_S = 20.0
@@ -109,7 +112,7 @@ def report(checks: Sequence[Check]) -> str:
     for check in checks:
         lines.append(f"{'ok' if check.ok else '!!'}  {check.name:<{width}}  {check.detail}")
         if check.remedy and not check.ok:
-            lines.append(f"    {'':<{width}}  -> {check.remedy}")
+            lines.append(f"    {'':<{width}}  -> {with_own_pip(check.remedy)}")
     lines.append(_verdict(checks))
     return "\n".join(lines)
 
@@ -240,6 +243,8 @@ def check_sound(source: "SourceSettings") -> Check:
     """
     import msgspec
 
+    from kws.sources.arecord import has_sound_card
+
     name = f"sound ({source.name})" if source.name else "sound"
     try:
         run = run_probe("source", msgspec.json.encode(source).decode(), limit_s=_RECORD_LIMIT_S)
@@ -248,7 +253,7 @@ def check_sound(source: "SourceSettings") -> Check:
         return Check(name, False, detail, "unplug it, plug it in again", needed=False)
     *_, what, level = ["", "", *run.stdout.splitlines()]
     if run.returncode or not level:
-        remedy = "stop what uses it: fuser -v /dev/snd/*; or set `device`: kws devices lists them"
+        remedy = _ANOTHER_USES_IT if has_sound_card() else _NO_SOUND_CARD
         return Check(name, False, _last_line(run), "" if source.command else remedy, needed=False)
     if float(level) <= _SILENCE_DBFS:
         if hidden := _channels_that_cancel(source):

@@ -111,9 +111,10 @@ class UiService:
             from kws.ui.feed import LiveFeed
             from kws.ui.server import UiServer
         except ImportError as error:
+            or_not = "" if self._announce else ", or leave `[ui] port` out"
             raise ConfigError(
                 f"The page needs packages for the web. Received: {error}. Run "
-                f"`pip install 'kws[ui]'`, or leave `[ui] port` out."
+                f"`pip install 'kws[ui]'`{or_not}."
             ) from error
         self._token = settings.token or self._token or new_token()
         self._feed = self._feed or LiveFeed()

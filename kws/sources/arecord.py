@@ -8,6 +8,7 @@ import contextlib
 import shutil
 import subprocess
 import threading
+from pathlib import Path
 
 from kws.errors import DeviceError
 from kws.sources.command import CommandSource
@@ -15,9 +16,18 @@ from kws.sources.microphone import Device, Microphone, select_device
 from kws.sources.pcm import Layout
 from kws.sources.source import STALL_S
 
-__all__ = ["ArecordSource", "list_devices"]
+__all__ = ["ArecordSource", "has_sound_card", "list_devices"]
 
 _FORMAT = ("-q", "-t", "raw", "-f", "S16_LE")
+_DEVICES = Path("/dev/snd")
+_OTHER_DEVICE = (
+    "Close the program that uses the microphone, or choose another with `--device`; `kws devices` "
+    "lists them."
+)
+_NO_SOUND_CARD = (
+    "This system has no sound card that records: plug in a microphone, or name a file or a port as "
+    "the input."
+)
 _JOIN_S = 1.0
 _LIST_S = 10.0
 _STDERR_LINES = 2  # ALSA's own line, and the one of arecord after it
@@ -104,10 +114,13 @@ class ArecordSource(Microphone):
         stderr = "; ".join(self._command.stderr_lines(_STDERR_LINES))
         reason = stderr or self._command.exit_reason or "its output was closed"
         what = "ended" if self._has_audio else "gave no audio"
-        return DeviceError(
-            f"{self.name} {what}: {reason}. Close the program that uses the microphone, or choose "
-            f"another with `--device`; `kws devices` lists them."
-        )
+        remedy = _OTHER_DEVICE if has_sound_card() else _NO_SOUND_CARD
+        return DeviceError(f"{self.name} {what}: {reason}. {remedy}")
+
+
+def has_sound_card(folder: Path = _DEVICES) -> bool:
+    """Return whether this system has a sound device that records."""
+    return any(folder.glob("pcm*c"))
 
 
 def list_devices() -> list[Device]:

@@ -50,8 +50,12 @@ def recording(tmp_path_factory):
 
 
 @pytest.fixture
-def kws(capfd):
-    """Run the command in this process; returns exit code, standard output and standard error."""
+def kws(capfd, monkeypatch):
+    """Run the command in this process; returns exit code, standard output and standard error.
+
+    Messages name `pip` alone, wherever it is.
+    """
+    monkeypatch.setattr("kws.own_programs.as_typed", lambda name: name)
 
     def run(*arguments):
         before = signal.getsignal(signal.SIGTERM)

@@ -194,7 +194,8 @@ def test_a_miss_says_which_other_word_was_detected():
     assert printed[1].endswith("go               missed: peak below 0.02 of 0.85, detected as stop")
 
 
-def test_the_bundled_recordings_are_explained_to_the_end():
+def test_the_bundled_recordings_are_explained_to_the_end(monkeypatch):
+    monkeypatch.setattr("kws.commands.demo.as_typed", lambda name: f".venv/bin/{name}")
     printed = []
     run(echo=printed.append)
     text = "\n".join(printed)
@@ -205,7 +206,7 @@ def test_the_bundled_recordings_are_explained_to_the_end():
     assert text.count("computer   0.") == 7
     assert "7 matched, 0 missed, 0 false" in text
     assert max(map(len, text.split("\n"))) <= 80
-    for part in ("Matched: ", "Missed: ", "False: ", "What to try next:"):
+    for part in ("Matched: ", "Missed: ", "False: ", "What to try next:", "  .venv/bin/kws listen"):
         assert part in text
 
 

@@ -287,6 +287,19 @@ def test_channels_that_cancel_are_told_from_silence(tmp_path, channel, detail):
         assert check.remedy.startswith('set `channel = "loudest"`, or the number of that channel')
 
 
+@pytest.mark.parametrize(
+    ("has_sound_card", "remedy"), [(True, "stop what uses it: "), (False, "plug in a microphone; ")]
+)
+def test_a_microphone_that_cannot_be_opened_gets_a_remedy_that_fits(
+    monkeypatch, child, has_sound_card, remedy
+):
+    child("echo 'audio open error' >&2; exit 3")
+    monkeypatch.setattr("kws.sources.arecord.has_sound_card", lambda: has_sound_card)
+    check = doctor.check_sound(SourceSettings())
+    assert (check.ok, check.needed) == (False, False)
+    assert check.remedy.startswith(remedy)
+
+
 def test_a_microphone_that_hangs_is_given_up(monkeypatch, child):
     child("exec sleep 60")
     monkeypatch.setattr(doctor, "_RECORD_LIMIT_S", 0.2)
@@ -335,6 +348,12 @@ def test_settings_that_break_a_rule_fail(tmp_path, model, text, said):
     check = doctor.check_config(path)
     assert (check.ok, check.needed, check.remedy) == (False, True, f"edit {path}")
     assert said in check.detail
+
+
+def test_a_remedy_names_the_pip_of_this_installation(monkeypatch):
+    monkeypatch.setattr("kws.own_programs.as_typed", lambda name: f".venv/bin/{name}")
+    report = doctor.report([Check("soxr", False, "none", "pip install soxr", needed=False)])
+    assert "-> .venv/bin/pip install soxr\n" in report
 
 
 def test_the_report_puts_the_remedy_under_what_failed():

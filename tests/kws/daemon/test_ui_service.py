@@ -116,8 +116,11 @@ def test_without_the_extra_the_error_says_what_to_install(tmp_path, capture_scri
     monkeypatch.setitem(sys.modules, "kws.ui.server", None)  # as if its imports failed
     path = tmp_path / "kws.toml"
     path.write_text("[ui]\nport = 8420\n")
-    with pytest.raises(ConfigError, match=r"The page needs packages for the web.*kws\[ui\]"):
-        asyncio.run(Daemon(path, capture_command=capture_script("sleep 60")).run())
+    for announce, end in ((None, ", or leave `\\[ui\\] port` out"), (str, "")):
+        daemon = Daemon(path, capture_command=capture_script("sleep 60"), announce_page=announce)
+        message = rf"^The page needs packages for the web\..* Run `pip install 'kws\[ui\]'`{end}\.$"
+        with pytest.raises(ConfigError, match=message):
+            asyncio.run(daemon.run())
 
 
 def test_with_an_announced_page_the_end_of_all_files_is_not_the_end(tmp_path, recording, free_port):

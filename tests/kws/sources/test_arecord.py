@@ -9,7 +9,7 @@ import pytest
 from kws.config import SourceSettings
 from kws.errors import DeviceError
 from kws.sources import Device, list_devices, open_source
-from kws.sources.arecord import ArecordSource
+from kws.sources.arecord import ArecordSource, has_sound_card
 
 LISTING = """null
     Discard all samples (playback) or generate zero samples (capture)
@@ -38,6 +38,7 @@ def arecord(tmp_path, monkeypatch):
     """Put a shell script in arecord's place; its arguments are left in a file."""
     monkeypatch.setitem(sys.modules, "pyaudio", None)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr("kws.sources.arecord.has_sound_card", lambda: True)
     (tmp_path / "listing").write_text(LISTING)
 
     def install(script):
@@ -218,3 +219,19 @@ def test_a_listing_that_fails_is_an_error(arecord):
     )
     with pytest.raises(DeviceError, match=f"^{re.escape(message)}$"):
         list_devices()
+
+
+def test_a_system_without_a_sound_card_is_told_from_a_busy_one(arecord, monkeypatch, tmp_path):
+    arecord("echo 'arecord: main:831: audio open error: No such file or directory' >&2; exit 1")
+    monkeypatch.setattr("kws.sources.arecord.has_sound_card", lambda: has_sound_card(tmp_path))
+    source = ArecordSource(None, chunk_ms=80)
+    hear_until(
+        source,
+        "arecord (default device) gave no audio: arecord: main:831: audio open error: No such file "
+        "or directory. This system has no sound card that records: plug in a microphone, or name a "
+        "file or a port as the input.",
+    )
+    (tmp_path / "pcmC0D0p").touch()
+    assert not has_sound_card(tmp_path)
+    (tmp_path / "pcmC0D0c").touch()
+    assert has_sound_card(tmp_path)

@@ -61,4 +61,4 @@ def test_without_the_package_the_extra_is_named():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("Error: `kws wyoming` needs the package wyoming. Received: ")
-    assert done.stderr.endswith("Run `pip install 'kws[wyoming]'`.\n")
+    assert done.stderr.endswith("pip install 'kws[wyoming]'`.\n")
