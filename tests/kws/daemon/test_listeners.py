@@ -7,7 +7,15 @@ import wave
 import pytest
 from msgspec.structs import replace
 
-from kws.config import Config, DecisionSettings, GateSettings, ListenerSettings, SourceSettings
+from kws.config import (
+    Config,
+    DecisionSettings,
+    GateSettings,
+    ListenerSettings,
+    RecordingSettings,
+    SourceSettings,
+    UiSettings,
+)
 from kws.daemon.backlog import AudioBlock
 from kws.daemon.listeners import Listener, SourceListeners, listener_keys
 from kws.daemon.source_supervisor import SourceSupervisor
@@ -84,6 +92,31 @@ def test_a_peak_that_ends_at_a_gap_keeps_the_time_before_it(source, audio):
     process(source, blocks_of(audio[:3_200], start_sample=160_000, is_after_gap=True))
     (peak,) = source.take_peaks()
     assert peak.end_s == detection.end_s < 1
+
+
+def test_posteriors_are_in_the_time_of_the_source(source, audio):
+    source.keep_posteriors(True)
+    process(source, blocks_of(audio[:16_000], start_sample=32_000, is_after_gap=True))
+    ends_s = [one.end_s for one in source.take_posteriors()]
+    assert 2.0 < ends_s[0] < ends_s[-1] <= 2.5
+    assert source.take_posteriors() == []
+    source.keep_posteriors(False)
+    process(source, blocks_of(audio[:16_000], start_sample=40_000))
+    assert source.take_posteriors() == []
+
+
+@pytest.mark.parametrize(
+    ("folder", "port", "least"),
+    [(None, None, None), ("clips", None, 0.4), (None, 8420, 0.3), ("clips", 8420, 0.3)],
+)
+def test_near_misses_are_collected_for_the_recordings_and_for_the_page(config, folder, port, least):
+    wanted = replace(
+        config,
+        recording=RecordingSettings(folder=folder, min_score=0.4),
+        ui=UiSettings(port=port),
+    )
+    (key,) = listener_keys(wanted)
+    assert key.near_miss_score == least
 
 
 def test_what_was_under_way_at_a_gap_is_heard_to_its_end(source, config, audio):

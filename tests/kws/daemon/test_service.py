@@ -22,7 +22,7 @@ from kws.daemon.snapshot import Snapshot
 from kws.daemon.source_supervisor import SourceSupervisor
 from kws.daemon.systemd import SystemdNotifier
 from kws.errors import AudioError, ConfigError, HookError, ModelError
-from kws.events import Detection, End, StateChange
+from kws.events import Detection, End, Peak, StateChange
 from kws.model import open_model
 
 from .conftest import OPENED, census, is_alive, said, until
@@ -180,9 +180,17 @@ def test_models_that_share_a_keyword_run_its_hook_once_for_an_utterance(
     assert [one[1:3] for one in printer.detections()] == [("loud", "stop")] * 2
 
 
-def test_a_file_is_heard_as_kws_listen_hears_it(write, recording, kws):
-    config = write(f"[source]\ninput = '{recording}'\n")
+def test_a_file_is_heard_as_kws_listen_hears_it(write, recording, kws, caplog):
+    config = write(f"[source]\nname = 'desk'\ninput = '{recording}'\n")
+    caplog.set_level("INFO")
     _, printer = listen(config)
+    logged = [one for one in caplog.records if one.getMessage().startswith("desk: detected")]
+    assert [(one.getMessage(), one.keyword, one.end_s) for one in logged] == [
+        (f"desk: detected `stop` ({one.score:.2f}).", "stop", one.end_s)
+        for one in printer.of(Detection)
+    ]
+    peaks = [(one.source, one.keyword, one.end_s) for one in printer.of(Peak)]
+    assert peaks == [("desk", "stop", one.end_s) for one in printer.of(Detection)]
     code, out, _ = kws("listen", "--config", config, "--json")
     heard = [(one.keyword, one.score, one.end_s) for one in printer.of(Detection)]
     assert heard
@@ -475,7 +483,9 @@ def test_a_reload_opens_new_sources_ends_old_ones_and_leaves_the_others(
     assert alive() == {}
 
 
-def test_a_reload_may_change_the_only_source(write, capture_script, caplog):
+def test_a_reload_may_change_the_only_source(write, capture_script, tmp_path):
+    """The old capture process has ended before the new one begins: it may hold the device."""
+
     async def drive(printer):
         await until(lambda: printer.states().count(("listening", "a")) == 1)
         write("[source]\ndevice = 'b'\n")
@@ -483,11 +493,26 @@ def test_a_reload_may_change_the_only_source(write, capture_script, caplog):
         await until(lambda: ("listening", "b") in printer.states())
         tell(signal.SIGTERM)
 
-    script = f"trap '' TERM; {OPENED} head -c 100 /dev/zero; exec sleep 60"
+    script = (
+        f"[ -e {tmp_path}/pid ] && kill -0 $(cat {tmp_path}/pid) && touch {tmp_path}/both; "
+        f"echo $$ > {tmp_path}/pid; trap '' TERM; {OPENED} head -c 100 /dev/zero; exec sleep 60"
+    )
     code, _ = listen(
         write("[source]\ndevice = 'a'\n"), driver=drive, capture_command=capture_script(script)
     )
     assert code == 0
+    assert not (tmp_path / "both").exists()
+
+
+def test_after_a_reload_to_a_file_the_daemon_ends_with_it(write, recording):
+    async def drive(printer):
+        await until(lambda: ("listening", "command 1") in printer.states())
+        write(f"[source]\ninput = '{recording}'\n")
+        tell(signal.SIGHUP)
+
+    code, printer = listen(write(NOISY), driver=drive)
+    assert code == 0
+    assert [end.detections for end in printer.of(End)] == [2]
 
 
 def test_sigterm_in_the_middle_of_a_reload_leaves_no_capture_process(

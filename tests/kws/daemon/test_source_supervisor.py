@@ -2,6 +2,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import socket
 
 import numpy as np
@@ -48,6 +49,10 @@ def test_what_the_capture_process_gives_is_heard(capture_script, make_supervisor
     assert (supervisor.state, supervisor.name, supervisor.n_reopened) == ("listening", "a fake", 0)
     (told,) = supervisor.changes
     assert (told.event, told.source, told.detail) == ("listening", "desk", "a fake")
+    since = r"Listening since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
+    assert re.fullmatch(rf"{since}: desk \(a fake\)", supervisor.status())
+    supervisor.name = supervisor.label
+    assert re.fullmatch(rf"{since}: desk", supervisor.status())
     assert told.time.endswith("Z")
 
 

@@ -7,11 +7,15 @@ import os
 import signal
 import socket
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from kws.config import Config, UiSettings
+from kws.daemon.backlog import AudioBlock
 from kws.daemon.service import Daemon
 from kws.daemon.status_client import ask
+from kws.daemon.ui_service import UiService
 from kws.errors import ConfigError
 
 from .conftest import until
@@ -80,6 +84,7 @@ def test_the_daemon_serves_the_page_that_its_configuration_asks_for(
         return found, snapshot, later, refused
 
     found, snapshot, later, refused = run_daemon(path, capture_script("sleep 60"), driver)
+    assert not is_open(free_port)  # its thread would outlive the daemon
     assert found[0] == 200
     assert found[1]["models"][0]["keywords"][0] == "yes"
     assert found[1]["sources"][0]["name"] == "mic"
@@ -139,3 +144,40 @@ def test_with_an_announced_page_the_end_of_all_files_is_not_the_end(tmp_path, re
     status, found = run_daemon(path, CAPTURE_COMMAND, driver, announce_page=announced.append)
     assert status == 200
     assert found["sources"][0]["state"] == "ended"
+
+
+class Source:
+    """What a page shows of a source, recorded."""
+
+    supervisor = SimpleNamespace(label="desk")
+    gate_open = True
+
+    def __init__(self):
+        self.kept, self.n_taken = None, 0
+
+    def keep_posteriors(self, kept):
+        self.kept = kept
+
+    def take_posteriors(self):
+        self.n_taken += 1
+        return []
+
+
+def test_posteriors_are_kept_only_while_a_page_is_open(free_port):
+    """They cost time and memory, and nobody else takes them."""
+
+    async def run():
+        service, source = UiService(None, announce=str), Source()
+        block = AudioBlock(0, bytes(2_560), False)
+        service.prepare(source)
+        service.put(source, block)
+        assert (source.kept, source.n_taken) == (None, 0)
+        await service.change(Config(ui=UiSettings(port=free_port)))
+        for is_watched in (True, False):
+            service._feed.is_watched = is_watched
+            service.prepare(source)
+            service.put(source, block)
+            assert (source.kept, source.n_taken) == (is_watched, 1)
+        await service.close()
+
+    asyncio.run(run())

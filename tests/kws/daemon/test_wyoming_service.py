@@ -1,6 +1,7 @@
 import asyncio
 import os
 import signal
+import sys
 
 import pytest
 from wyoming.client import AsyncClient
@@ -68,6 +69,14 @@ def test_what_cannot_be_served_is_an_error_and_the_old_is_served_on(wrong, uri):
         return found
 
     assert asyncio.run(run())[0] == "yes"
+
+
+def test_without_the_extra_the_error_says_what_to_install(uri, monkeypatch):
+    monkeypatch.setitem(sys.modules, "kws.wyoming.server", None)  # as if its imports failed
+    with pytest.raises(
+        ConfigError, match=r"Run `pip install 'kws\[wyoming\]'`, or leave `uri` out"
+    ):
+        asyncio.run(WyomingService().change(served_at(uri)))
 
 
 def test_the_daemon_serves_beside_its_own_sources(uri, tmp_path, capture_script):
