@@ -398,10 +398,7 @@ def daemon(ctx: click.Context, config: Path, as_json: bool) -> None:
     logging.getLogger("kws").setLevel(logging.INFO)
     # A separate stream: when it blocks, the process can still exit.
     printer = JsonLines(os.fdopen(os.dup(1), "w")) if as_json else None
-    code = asyncio.run(Daemon(config, printer=printer, change_log=change_log).run())
-    if any(thread.name.startswith("kws-") for thread in threading.enumerate()):
-        os._exit(code)  # a sink hangs, and Python would wait for its locks
-    ctx.exit(code)
+    _leave(ctx, asyncio.run(Daemon(config, printer=printer, change_log=change_log).run()))
 
 
 @cli.command(section=LISTEN)
@@ -435,7 +432,7 @@ def ui(ctx: click.Context, config: Path, port: int | None) -> None:
         override=functools.partial(with_page, port=port),
         announce_page=lambda link: click.echo(f"Open {link}"),
     )
-    ctx.exit(asyncio.run(daemon.run()))
+    _leave(ctx, asyncio.run(daemon.run()))
 
 
 @cli.command(section=LISTEN)
@@ -735,6 +732,14 @@ def _progress(name: str, total_s: float) -> Iterator[Callable[[float], None]]:
 
     with live_progress(name, total_s) as (show, _):
         yield show
+
+
+def _leave(ctx: click.Context, code: int) -> NoReturn:
+    """Exit; where a thread still works, as a sink hangs, without waiting for its locks."""
+    if any(thread.name.startswith("kws-") for thread in threading.enumerate()):
+        sys.stdout.flush()
+        os._exit(code)
+    ctx.exit(code)
 
 
 def _require_linux(what: str) -> None:

@@ -26,5 +26,4 @@
 - `day_total`: the total of what was counted in the last 24 hours.
 - `ui_service`: the page of the daemon in the browser.
 - `page_state`: the state of the daemon as pages show it.
-- `threads`: long work in a daemon thread.
 """

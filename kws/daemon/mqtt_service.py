@@ -17,13 +17,13 @@ from kws.daemon.loaded_config import LoadedConfig
 from kws.daemon.muting import Muting
 from kws.daemon.snapshot import MqttState
 from kws.daemon.source_supervisor import backoff_s
-from kws.daemon.threads import in_thread
 from kws.decision import most_false_alarms_per_hour
 from kws.events import Detection, Event
 from kws.mqtt.broker import Broker
 from kws.mqtt.discovery import Device, Word
 from kws.mqtt.hermes import Toggle
 from kws.mqtt.outbox import Message
+from kws.threads import in_thread
 
 if TYPE_CHECKING:
     from kws.mqtt.publisher import Publisher

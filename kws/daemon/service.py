@@ -29,7 +29,6 @@ from kws.daemon.mqtt_service import MqttService
 from kws.daemon.muting import Muting
 from kws.daemon.source_supervisor import SourceSupervisor, wall_time
 from kws.daemon.systemd import SystemdNotifier
-from kws.daemon.threads import in_thread
 from kws.daemon.ui_service import UiService
 from kws.daemon.wyoming_service import WyomingService
 from kws.errors import AudioError, KwsError
@@ -37,6 +36,7 @@ from kws.events import Detection, Event, StateChange
 from kws.logs import LogFormat
 from kws.sinks import Sink
 from kws.sinks.clip_recorder import ClipCounts
+from kws.threads import in_thread
 
 if TYPE_CHECKING:
     from kws.ui.host import PageState

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from kws.config import Config, UiSettings
 from kws.daemon.backlog import AudioBlock
 from kws.daemon.listeners import SourceListeners
-from kws.daemon.threads import in_thread
 from kws.errors import ConfigError
 from kws.events import Event
+from kws.threads import in_thread
 
 if TYPE_CHECKING:
     from kws.ui.feed import LiveFeed

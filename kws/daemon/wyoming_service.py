@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from kws.config import Config
-from kws.daemon.threads import in_thread
 from kws.errors import ConfigError
+from kws.threads import in_thread
 
 if TYPE_CHECKING:
     from kws.wyoming.server import WyomingServer

@@ -18,10 +18,11 @@ from kws.mined.folder import UNSURE, MinedFolder
 from kws.mined.recorded import label_recorded_clip
 from kws.model import model_path
 from kws.model_file import read_model
+from kws.threads import in_thread
 from kws.ui.clips import ClipInfo, ClipLibrary
 from kws.ui.folders import PageFolders
 from kws.ui.host import Host, HostLoop
-from kws.ui.requests import body_of, in_thread, json_answer, query_of
+from kws.ui.requests import body_of, json_answer, query_of
 
 __all__ = ["labelling_routes", "labels_by_clip"]
 

@@ -1,6 +1,5 @@
 """Requests of the page: bodies as structs, errors as answers, work in threads."""
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
@@ -12,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from kws.errors import KwsError
+from kws.threads import in_thread
 from kws.ui.host import HostBusyError
 
 __all__ = [
@@ -19,7 +19,6 @@ __all__ = [
     "NotThereError",
     "OutdatedError",
     "body_of",
-    "in_thread",
     "json_answer",
     "query_of",
 ]
@@ -83,11 +82,6 @@ async def json_answer(work: Callable[[], Any] | Awaitable[Any]) -> Response:
     """Return what a function returns, called in a thread, or what can be awaited, as JSON."""
     result = await (in_thread(work) if callable(work) else work)
     return Response(msgspec.json.encode(result), media_type="application/json")
-
-
-async def in_thread(work: Callable[[], _T]) -> _T:
-    """Return what a function returns, called in a thread."""
-    return await asyncio.to_thread(work)
 
 
 async def _on_error(_request: Request, error: Exception) -> Response:

@@ -14,9 +14,10 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from kws.run_progress import is_running, read_progress
+from kws.threads import in_thread
 from kws.ui.folders import PageFolders
 from kws.ui.host import Host, HostLoop
-from kws.ui.requests import NotThereError, body_of, in_thread, json_answer
+from kws.ui.requests import NotThereError, body_of, json_answer
 
 __all__ = ["run_routes"]
 

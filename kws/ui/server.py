@@ -1,6 +1,7 @@
 """The server of the page, in a thread and a loop of its own: the audio never waits for it."""
 
 import asyncio
+import functools
 import logging
 import socket
 import threading
@@ -10,6 +11,7 @@ from starlette.routing import BaseRoute
 
 from kws.config import UiSettings
 from kws.errors import ConfigError
+from kws.threads import in_thread
 from kws.ui.access import Access, Guard
 from kws.ui.app import build_app
 from kws.ui.feed import LiveFeed
@@ -100,7 +102,7 @@ class UiServer:
             return
         self._feed.is_watched = False
         self._server.should_exit = True
-        await asyncio.to_thread(self._thread.join, _CLOSE_S)
+        await in_thread(functools.partial(self._thread.join, _CLOSE_S))
         self._server = None
 
     def _run(self) -> None:

@@ -18,12 +18,13 @@ from kws.commands.enroll import enroll, recordings_in
 from kws.commands.record import Take, TakeCutter, check_name, loudest_dbfs, write_take
 from kws.errors import KwsError
 from kws.sources.silence import CHECK_MUTED, SilenceWatch
+from kws.threads import in_thread
 from kws.ui.access import SUBPROTOCOL
 from kws.ui.audio_input import BROWSER, AudioRequest, read_audio, receive, send
 from kws.ui.feed import LiveFeed
 from kws.ui.folders import PageFolders
 from kws.ui.host import Host, HostLoop
-from kws.ui.requests import NotThereError, body_of, in_thread, json_answer
+from kws.ui.requests import NotThereError, body_of, json_answer
 from kws.ui.trial import try_model
 
 __all__ = ["take_routes"]

@@ -8,10 +8,11 @@ from starlette.websockets import WebSocket
 from kws.audio import SAMPLE_RATE_HZ
 from kws.events import Detection, NearMiss
 from kws.spotter import Spotter
+from kws.threads import in_thread
 from kws.ui.audio_input import AudioRequest, read_audio, send
 from kws.ui.feed import LiveFeed, SourceFrame, levels_dbfs
 from kws.ui.host import PageModel
-from kws.ui.requests import NotThereError, in_thread
+from kws.ui.requests import NotThereError
 
 __all__ = ["try_model"]
 

@@ -157,7 +157,7 @@ class Recorder {
     if (!takes.length) {
       fill(this.takes, this.word
         ? empty(`No take of “${this.word}” yet`, "Press Record, say the word, wait, and say it again.")
-        : empty("Your own word, by your own voice", "Type a word on the left and record it three times or more. It is enrolled here, without training."));
+        : empty("Your own word, by your own voice", "Type a word, and record it three times or more. It is enrolled here, without training."));
       return;
     }
     fill(this.takes,

@@ -100,8 +100,8 @@ class Tuner {
           this.choose(row);
           this.list.querySelector(":checked").focus();
         } }),
-        el("span", { className: "name" }, row.keyword),
-        this.several ? el("span", { className: "muted small" }, row.model) : null,
+        el("span", { className: "name" }, row.keyword,
+          this.several ? el("span", { className: "muted small model" }, row.model) : null),
         isChanged ? el("s", { className: "muted num small" }, number(row.threshold)) : null,
         el("span", { className: `num ${isChanged ? "changed" : "muted"}` }, number(wanted)));
     }));

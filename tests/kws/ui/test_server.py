@@ -2,9 +2,14 @@
 
 import asyncio
 import base64
+import contextlib
+import http.client
 import os
 import re
 import socket
+import subprocess
+import sys
+import threading
 import time
 from importlib import resources
 
@@ -223,3 +228,41 @@ def test_the_page_is_small_and_loads_nothing_from_elsewhere():
         text = one.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
         assert "//" not in re.sub(r"(^|\s)//.*", "", text, flags=re.MULTILINE), one.name
         assert not re.search(r"\b(eval\(|innerHTML|insertAdjacentHTML|document\.write)", text)
+
+
+def test_sigterm_does_not_wait_for_an_enrolment(tmp_path):
+    """An enrolment takes a minute on a small board."""
+    (tmp_path / "kws.toml").write_text(f'[source]\ncommand = "sleep 60"\n[ui]\ntoken = "{TOKEN}"\n')
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        port = one.getsockname()[1]
+    code = (
+        "import time\nfrom pathlib import Path\n"
+        "from kws.cli import main\nfrom kws.ui import takes\n"
+        "def enrol(folders, word):\n    Path('begun').touch()\n    time.sleep(60)\n"
+        f"takes._enrol = enrol\nmain(['ui', '--config', 'kws.toml', '--port', '{port}'])"
+    )
+    environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, stdout=subprocess.PIPE
+    ) as process:
+        try:
+            assert process.stdout.readline().startswith(b"Open ")
+            body = b'{"word": "hey"}'
+            threading.Thread(target=post, args=(port, "/api/enroll", body), daemon=True).start()
+            deadline_s = time.monotonic() + 30
+            while not (tmp_path / "begun").exists():
+                assert time.monotonic() < deadline_s
+                time.sleep(0.02)
+            started_s = time.monotonic()
+            process.terminate()
+            assert process.wait(30) == 0
+            assert time.monotonic() - started_s < 5
+        finally:
+            process.kill()
+
+
+def post(port, path, body):
+    """Send a request whose answer nobody waits for."""
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        origin = f"http://127.0.0.1:{port}"
+        ask(port, path, method="POST", body=body, origin=origin, content_type="application/json")

@@ -249,4 +249,27 @@ def test_without_recordings_each_view_says_what_to_do(run_ui, open_page, demo_wa
         expect(page.get_by_text("[recording]")).to_be_visible()
         page.get_by_role("link", name="Tune").click()
         expect(page.get_by_text("Nothing is recorded. Set [recording] folder")).to_be_visible()
+        page.get_by_role("link", name="Record").click()
+        expect(page.get_by_text("Type a word, and record it three times or more")).to_be_visible()
+        page.get_by_role("link", name="Runs").click()
+        expect(page.get_by_text("No run of kws new")).to_be_visible()
+        page.close()
+
+
+@pytest.mark.parametrize("folder", ["clips", None], ids=["recorded", "empty"])
+def test_every_view_fits_a_phone_with_several_models(run_ui, open_page, demo_wav, tmp_path, folder):
+    """A long line stood out on the right, and keywords were broken after each letter."""
+    fill(tmp_path / "clips", demo_wav)
+    recording = f'[recording]\nfolder = "{folder}"\n' if folder else ""
+    models = '[[models]]\nname = "commands"\n[[models]]\nname = "computer"\n'
+    text = f'[source]\ninput = "{demo_wav}"\n{recording}{models}'
+    with run_ui(text, folder=tmp_path) as running:
+        page = open_page(running.link, width=360, height=740, dark=True)
+        expect(page.get_by_role("status")).to_have_text("connected")
+        for view in ("Live", "Tune", "Label", "Record", "Runs"):
+            page.get_by_role("link", name=view, exact=True).click()
+            page.wait_for_timeout(500)
+            assert page.evaluate("document.documentElement.scrollWidth") == 360, view
+            for name in page.locator(".choice .name").all():
+                assert name.bounding_box()["height"] < 60, name.inner_text()
         page.close()

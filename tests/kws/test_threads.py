@@ -3,8 +3,8 @@ import threading
 
 import pytest
 
-from kws.daemon.threads import in_thread
 from kws.errors import ConfigError
+from kws.threads import in_thread
 
 
 def test_the_loop_goes_on_while_a_thread_works():
