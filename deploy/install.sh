@@ -16,6 +16,8 @@ update kws; the configuration is kept.
                   kws-wyoming, with its options in /etc/kws/wyoming.env. Not with --user.
   --mqtt          Install what [mqtt] in kws.toml needs too, let the system service use the network,
                   and pass it the password in /etc/kws/mqtt-password, if there is that file.
+  --ui            Install what [ui] in kws.toml needs too, the page in the browser, and let the
+                  system service use the network.
   --wheel FILE    Install this wheel of kws instead of the checkout.
   --no-start      Install only; neither enable nor start the service.
   --uninstall     Stop the service and remove the program; keep configuration and recordings.
@@ -30,12 +32,13 @@ EOF
 main() {
     here=$(cd "$(dirname "$0")" && pwd)
     scope=system action=install wheel='' start=yes purge=no dry=no
-    service=kws extras='' mqtt=no
+    service=kws wyoming=no mqtt=no ui=no
     while [ $# -gt 0 ]; do
         case $1 in
             --user) scope=user ;;
-            --wyoming) service=kws-wyoming extras='[wyoming,zeroconf]' ;;
+            --wyoming) service=kws-wyoming wyoming=yes ;;
             --mqtt) mqtt=yes ;;
+            --ui) ui=yes ;;
             --wheel)
                 [ $# -gt 1 ] || fail "--wheel must be followed by a file. Received: nothing."
                 wheel=$2
@@ -55,7 +58,15 @@ main() {
         fail "--wyoming excludes --user. Received: both. For one user, run 'kws wyoming'."
     [ $mqtt = no ] || [ $service = kws ] ||
         fail "--mqtt excludes --wyoming. Received: both. Install one after the other."
-    if [ $mqtt = yes ]; then extras='[mqtt]'; fi
+    [ $ui = no ] || [ $service = kws ] ||
+        fail "--ui excludes --wyoming. Received: both. Install one after the other."
+    case $wyoming$mqtt$ui in
+        yes*) extras='[wyoming,zeroconf]' ;;
+        noyesyes) extras='[mqtt,ui]' ;;
+        noyesno) extras='[mqtt]' ;;
+        nonoyes) extras='[ui]' ;;
+        *) extras='' ;;
+    esac
     choose_places
     $action
 }
@@ -272,7 +283,7 @@ install_files() {
     if [ $service = kws-wyoming ] && [ ! -e "$etc/wyoming.env" ]; then
         run cp "$here/wyoming.env" "$etc/wyoming.env"
     fi
-    if [ $mqtt = yes ] && [ $scope = system ]; then install_dropins; fi
+    if [ $mqtt$ui != nono ] && [ $scope = system ]; then install_dropins; fi
     run cp "$unit" "$units/$service.service"
     if [ $dry = no ]; then chmod 644 "$units/$service.service"; fi
 }
@@ -281,6 +292,7 @@ install_files() {
 install_dropins() {
     run mkdir -p "$units/kws.service.d"
     run cp "$here/dropins/network.conf" "$units/kws.service.d/network.conf"
+    [ $mqtt = yes ] || return 0
     if [ -e "$etc/mqtt-password" ]; then
         run cp "$here/dropins/mqtt.conf" "$units/kws.service.d/mqtt.conf"
     else
@@ -311,6 +323,9 @@ finish() {
         return 0
     fi
     say "kws is installed. Configure it: $etc/kws.toml. Watch its log: $(journal) -f"
+    if [ $ui = yes ]; then
+        say "For the page in the browser, set 'port' in its [ui]; '$bin/kws status' shows the link."
+    fi
     if [ $scope = user ]; then
         say "To run it while you are not logged in: sudo loginctl enable-linger $(id -un)"
     fi

@@ -11,7 +11,7 @@ HEAD = """\
 # Debian package and the container install exactly this; 32-bit ARM takes what piwheels has.
 """
 # The oldest Python and C library that are supported; hashes are those of all wheels of a release.
-EXTRAS = ["--extra", "mqtt"]
+EXTRAS = ["--extra", "mqtt", "--extra", "ui"]
 TARGET = ["--python-version", "3.11", "--python-platform", "x86_64-manylinux_2_28"]
 PLAIN = ["--generate-hashes", "--no-header", "--no-annotate", "--no-emit-index-url", "--quiet"]
 # uv ignores that a release is for older Pythons only, as 1.3 of this one is; pip does not.

@@ -114,6 +114,10 @@ def test_the_locked_releases_are_those_that_kws_asks_for():
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     locked = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", LOCK.read_text("utf-8"), re.MULTILINE))
     asked = [one for one in declared["dependencies"] if "platform_machine ==" not in one]
+    extras = [
+        one for name in ("mqtt", "ui", "files") for one in declared["optional-dependencies"][name]
+    ]
+    asked += [one for one in extras if not one.startswith("kws[")]
     assert {re.match(r"[a-z0-9-]+", one)[0] for one in asked} <= set(locked)
     for line in LOCK.read_text("utf-8").splitlines():
         assert line.startswith("#") or re.match(

@@ -197,6 +197,24 @@ def test_a_dry_run_with_mqtt_plans_the_extra_and_the_network(installer):
     assert "--mqtt excludes --wyoming. Received: both." in both.stderr
 
 
+def test_a_dry_run_with_ui_plans_the_extra_the_network_and_says_what_to_set(installer):
+    done = installer(*OS_RELEASES["Debian 12"], options=["--ui"])
+    assert done.returncode == 0, done.stderr
+    for step in (
+        "kws.whl[ui]",
+        "dropins/network.conf /etc/systemd/system/kws.service.d/network.conf",
+    ):
+        assert step in done.stdout
+    assert "mqtt" not in done.stdout
+    for options, extras in ((["--ui", "--mqtt"], "[mqtt,ui]"), (["--ui", "--user"], "[ui]")):
+        planned = installer(*OS_RELEASES["Debian 12"], options=options).stdout
+        assert f"kws.whl{extras}" in planned
+        assert ("dropins" in planned) is ("--user" not in options)
+    both = installer(*OS_RELEASES["Debian 12"], options=["--ui", "--wyoming"])
+    assert (both.returncode, both.stdout) == (2, "")
+    assert "--ui excludes --wyoming. Received: both." in both.stderr
+
+
 def test_the_credential_of_the_drop_in_is_that_which_kws_reads():
     text = (DEPLOY / "dropins/mqtt.conf").read_text()
     assert re.search(r"^LoadCredential=(.+):", text, re.MULTILINE)[1] == CREDENTIAL
