@@ -27,8 +27,8 @@ from kws.commands.enroll import fit_word
 from kws.errors import ConfigError
 from kws.word_filter import scores_of
 from kws_train.data.audio_files import audio_files, read_samples
+from kws_train.data.front_ends import speech_embedding
 from kws_train.data.librispeech import speaker_halves, speaker_of_utterance
-from kws_train.data.vector_cache import embed
 from kws_train.synth.voices.engine import Line
 from kws_train.synth.voices.kokoro import Kokoro
 
@@ -65,7 +65,7 @@ def main(
     }
     paths = unseen_speech(data)
     before = [read_samples(path)[-RATE_HZ:] for path in paths[:: max(1, len(paths) // 50)]]
-    speech = [embed(read_samples(path)).astype(np.float32) for path in paths]
+    speech = [speech_embedding().vectors(read_samples(path)).astype(np.float32) for path in paths]
     hours = sum(map(len, speech)) / VECTORS_PER_S / 3600
     click.echo(f"{hours:.2f} h of speech of speakers never used")
     for name, found in trials.items():
@@ -105,7 +105,11 @@ def measure(trial: Trial, before: list[Samples], speech: list[np.ndarray]) -> Ou
         stream = np.concatenate((silence[0], lead, silence[1], samples, silence[2]))
         n_word = round((len(samples) / RATE_HZ + 0.8) * VECTORS_PER_S)
         scores.append(
-            float(scores_of(word.filter, embed(stream).astype(np.float32))[-n_word:].max())
+            float(
+                scores_of(word.filter, speech_embedding().vectors(stream).astype(np.float32))[
+                    -n_word:
+                ].max()
+            )
         )
     size = round(VECTORS_PER_S)
     peaks = [

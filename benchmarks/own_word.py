@@ -10,6 +10,7 @@ measured on the same streams.
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -44,6 +45,13 @@ _KINDS = {"text": 0, "text and 50 recordings": 50, "text and 300 recordings": 30
 @click.option("--out", required=True, type=_PATH, help="Folder for models and work.")
 @click.option("--minutes", default=10.0, show_default=True)
 @click.option("--small", is_flag=True, help="A whole small network, not a head.")
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(["kws", "microwakeword"]),
+    default="kws",
+    show_default=True,
+)
 @click.option("--speech", multiple=True, default=_SPEECH, help="Below --data.")
 @click.option("--noise", "kinds", multiple=True, default=_NOISE, help="Below --data.")
 @click.option("--jobs", "n_jobs", default=2, show_default=True)
@@ -59,6 +67,7 @@ def main(
     out: Path,
     minutes: float,
     small: bool,
+    file_format: Literal["kws", "microwakeword"],
     speech: tuple[str, ...],
     kinds: tuple[str, ...],
     n_jobs: int,
@@ -84,6 +93,7 @@ def main(
                 test=folders[1],
                 speech=tuple(data / one for one in speech),
                 small=small,
+                format=file_format,
                 noise=(noise,),
                 minutes=minutes,
                 n_clips=n_clips,

@@ -4,6 +4,8 @@
 - `bundle`: export a run folder as one model file with its manifest.
 - `head`: export a head on the speech embedding.
 - `openwakeword`: export of a head for programs on openWakeWord.
+- `microwakeword`: export of a network for ESPHome's devices, with its JSON.
+- `tensor_arena`: the memory that a microcontroller needs for a network.
 - `whole`: a head with its speech embedding in one file.
 - `enrolment`: the file of a network and background speech that `kws enroll` works with.
 - `step`: the trained model as a TensorFlow function of one call.

@@ -29,8 +29,8 @@ from kws.model import embedding_reference, open_model
 from kws_export.compact import compact
 from kws_train.atomic import replacing
 from kws_train.data.audio_files import audio_files, read_samples
+from kws_train.data.front_ends import speech_embedding
 from kws_train.data.librispeech import speaker_halves, speaker_of_utterance
-from kws_train.data.vector_cache import embed
 
 __all__ = ["empty_network", "speech_to_enroll_with", "write_enrolment_data"]
 
@@ -56,7 +56,11 @@ def write_enrolment_data(utterances: Sequence[Path], out: Path, *, hours: float 
     kept: list[Vectors] = []
     n_left = round(hours * 3600 * RATE_HZ / open_model(reference.name).manifest.call_samples)
     for path in utterances:
-        vectors = embed(read_samples(path)[: _LONGEST_S * RATE_HZ]).astype(np.float32)[:n_left]
+        vectors = (
+            speech_embedding()
+            .vectors(read_samples(path)[: _LONGEST_S * RATE_HZ])
+            .astype(np.float32)[:n_left]
+        )
         if not len(vectors):
             continue
         kept.append(vectors)

@@ -23,7 +23,7 @@ from kws.model_file import read_model
 from kws.stderr import quiet_stderr
 from kws_train.atomic import replacing
 from kws_train.data.audio_files import read_samples
-from kws_train.data.vector_cache import embed
+from kws_train.data.front_ends import speech_embedding
 from kws_train.networks.speech_embedding import load_weights
 from kws_train.optional import load_library
 
@@ -107,7 +107,7 @@ def export_openwakeword(source: Path, out: Path) -> list[ExportedHead]:
     if manifest.takes is None or manifest.input_affine is not None:
         raise ModelError(
             f"Only a head of `kws new` becomes a model of openWakeWord. Received: {path}. Train "
-            f"one with `kws new`, without --small."
+            f"one with `kws new`, without --small or --format."
         )
     weights = read_head(path)
     if (n_context := weights.n_context) > N_VECTORS:
@@ -340,7 +340,11 @@ def _difference(
     head: Path, contents: Mapping[Path, bytes], *, column: int, n_averaged: int
 ) -> float:
     """Return the largest difference of the models' scores from the head's, on a minute of words."""
-    vectors = embed(read_samples(model_path("commands").with_name(_RECORDING))).astype(np.float32)
+    vectors = (
+        speech_embedding()
+        .vectors(read_samples(model_path("commands").with_name(_RECORDING)))
+        .astype(np.float32)
+    )
     weights = np.full(n_averaged, 1 / n_averaged)
     expected = np.convolve(open_model(head).run(vectors)[:, column], weights, mode="valid")
     expected = expected[N_VECTORS - n_averaged :]

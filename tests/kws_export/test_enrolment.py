@@ -22,12 +22,12 @@ LIBRISPEECH = Path(__file__).parents[1] / "data" / "librispeech"
 def test_the_file_holds_a_network_and_the_vectors_of_speech(tmp_path):
     from kws_export.enrolment import write_enrolment_data
     from kws_train.data.audio_files import read_samples
-    from kws_train.data.vector_cache import embed
+    from kws_train.data.front_ends import speech_embedding
 
     (recording,) = LIBRISPEECH.rglob("*.opus")
     write_enrolment_data([recording], tmp_path / "enrolment.npz")
     data = read_enrolment_data(tmp_path / "enrolment.npz")
-    vectors = embed(read_samples(recording)[: 15 * 16_000]).astype(np.float32)
+    vectors = speech_embedding().vectors(read_samples(recording)[: 15 * 16_000]).astype(np.float32)
     (kept,) = data.utterances
     assert data.embedding_sha256 == embedding_reference().sha256
     assert kept.shape == vectors.shape

@@ -26,9 +26,9 @@ def network(tensorflow, unsettle):
 @pytest.fixture(scope="module")
 def vectors():
     """Vectors of speech, cut into scenes."""
-    from kws_train.data.vector_cache import embed
+    from kws_train.data.front_ends import speech_embedding
 
-    embedded = embed(sounds.voice(14.0)).astype(np.float32)
+    embedded = speech_embedding().vectors(sounds.voice(14.0)).astype(np.float32)
     noise = np.random.default_rng(1).normal(0, 0.7, (8, 20, 96))
     return (embedded[:160].reshape(8, 20, 96) + noise).astype(np.float32)
 

@@ -35,9 +35,13 @@ def network(tensorflow, unsettle):
 @pytest.fixture(scope="module")
 def vectors():
     """Vectors of a minute of words."""
-    from kws_train.data.vector_cache import embed
+    from kws_train.data.front_ends import speech_embedding
 
-    return embed(read_samples(model_path("commands").with_name("demo.wav"))).astype(np.float32)
+    return (
+        speech_embedding()
+        .vectors(read_samples(model_path("commands").with_name("demo.wav")))
+        .astype(np.float32)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +171,7 @@ def test_a_model_that_is_no_head_is_refused(tmp_path):
         export_openwakeword(path, tmp_path / "own.tflite")
     assert str(caught.value) == (
         f"Only a head of `kws new` becomes a model of openWakeWord. Received: {path}. Train one "
-        f"with `kws new`, without --small."
+        f"with `kws new`, without --small or --format."
     )
 
 

@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from kws.errors import ConfigError, ModelError
+from kws.errors import ConfigError
 from kws.manifest import FeatureSettings, Manifest
 from kws.matching import Word
 from kws_export.bundle import export_model
 from kws_export.cli import export as export_command
 from kws_train.cli import align, train
 from kws_train.cli import evaluate as evaluate_command
-from kws_train.evaluate import clips
 from kws_train.evaluate.build_stream import Stream, build_stream
 from kws_train.evaluate.stream import evaluate_stream
 from kws_train.evaluate.stream_results import process_streams
@@ -131,15 +130,6 @@ def test_damaged_examples_are_named(tmp_path, monkeypatch, content):
     )
     with pytest.raises(ConfigError, match=message):
         export_model(tmp_path, tmp_path / "out.tflite")
-
-
-def test_a_model_without_a_label_for_silence_cannot_classify_clips(tmp_path):
-    message = (
-        "A model must have the label `_unknown_` to classify clips. Received: "
-        "yes, no, go. Measure it with `kws eval stream`."
-    )
-    with pytest.raises(ModelError, match=f"^{re.escape(message)}$"):
-        clips.evaluate_clips(Ticking(n_outputs=1, labels=("yes", "no", "go")), tmp_path)
 
 
 def test_a_stream_too_short_for_a_keyword_is_refused(speech):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
+from micro_package import detected_by_package
 
 from kws.errors import ModelError
 from kws.micro_features import MicroFeatures
@@ -40,7 +41,7 @@ def copied(package, tmp_path):
 @pytest.mark.parametrize("word", WORDS)
 def test_probabilities_and_detections_are_those_of_the_package(word, package, spoken):
     samples = np.tile(spoken(word), 2)
-    probabilities, ends_s = _detected_by_package(samples, package / f"{word}.json")
+    probabilities, ends_s = detected_by_package(samples, package / f"{word}.json")
     model = open_model(package / f"{word}.tflite")
     values = model.run(MicroFeatures().whole(samples))[:, 0]
     np.testing.assert_array_equal(values, probabilities)
@@ -180,19 +181,3 @@ def test_without_pymicro_features_the_extra_is_named(kws, package, tmp_path, mon
     monkeypatch.setitem(sys.modules, "pymicro_features", None)
     with pytest.raises(ModelError, match=re.escape("Run `pip install 'kws[micro]'`")):
         Spotter(open_model(package / "alexa.tflite"))
-
-
-def _detected_by_package(samples, path):
-    """Return probabilities, and the ends of detections by the rule of kws."""
-    from pymicro_wakeword import MicroWakeWord, MicroWakeWordFeatures
-
-    features, model = MicroWakeWordFeatures(), MicroWakeWord.from_config(path)
-    probabilities, ends_s, was_above = [], [], False
-    for n, frame in enumerate(features.process_streaming(samples.tobytes()), start=1):
-        is_above = bool(model.process_streaming(frame))
-        if n % model.stride == 0:
-            probabilities.append(model._probabilities[-1])
-            if is_above and not was_above:
-                ends_s.append(round(n * 0.01 + 0.02, 3))
-            was_above = is_above
-    return np.array(probabilities, np.float32), ends_s

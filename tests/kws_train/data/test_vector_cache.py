@@ -1,34 +1,16 @@
-"""Vectors of the speech embedding are those of the runtime, and are computed once."""
+"""Vectors are computed once."""
 
+import dataclasses
 import errno
 
 import numpy as np
 import pytest
-import sounds
 
 from kws.errors import ConfigError
-from kws.features import Features
-from kws.model import open_model
-from kws_train.data import vector_cache
-from kws_train.data.vector_cache import VectorCache, digest_of, embed, n_cold_vectors
+from kws_train.data.front_ends import speech_embedding
+from kws_train.data.vector_cache import VectorCache, digest_of
 
 VECTORS = np.arange(192, dtype=np.float16).reshape(2, 96)
-
-
-def test_vectors_are_those_of_the_bundled_embedding_from_whole_context_on():
-    samples = sounds.voice(2.0)
-    model = open_model("speech_embedding")
-    run = model.run(Features(model.manifest.features).whole(samples))
-    assert n_cold_vectors() == 9
-    vectors = embed(samples)
-    assert vectors.dtype == np.float16
-    assert np.array_equal(vectors, run[9:].astype(np.float16))
-
-
-def test_samples_are_rounded_and_clipped_as_the_runtime_has_them():
-    samples = sounds.voice(1.5).astype(np.float32) * 3
-    heard = np.clip(np.rint(samples + 0.3), -32768, 32767).astype(np.int16)
-    assert np.array_equal(embed(samples + 0.3), embed(heard))
 
 
 def test_vectors_are_computed_once(tmp_path):
@@ -41,13 +23,11 @@ def test_vectors_are_computed_once(tmp_path):
     assert cache.find(digest_of("b")) is None
 
 
-def test_a_cache_of_another_embedding_is_not_used(tmp_path, monkeypatch):
+def test_vectors_of_another_front_end_are_not_used(tmp_path):
     cache = VectorCache(tmp_path)
     cache.vectors("aa", lambda: VECTORS)
-    reference = vector_cache.embedding_reference()
-    other = type(reference)(name=reference.name, sha256=64 * "a", size=96, hop_frames=8)
-    monkeypatch.setattr(vector_cache, "embedding_reference", lambda: other)
-    assert cache.find("aa") is None
+    other = dataclasses.replace(speech_embedding(), name="speech_embedding-2")
+    assert VectorCache(tmp_path, other).find("aa") is None
 
 
 @pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"nonsense", None], ids=str)

@@ -2,6 +2,7 @@
 
 import re
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -39,6 +40,22 @@ def test_clips_are_counted_by_true_and_heard_label(tmp_path, make_tone, pitch):
     assert scores.confusion[2] == [0, 0, 1, 1]
     assert scores.unreadable == [str(tmp_path / "go" / "c.wav")]
     assert scores.model_bytes == 7
+
+
+def test_what_a_model_of_keywords_alone_does_not_take_for_one_is_unknown(
+    tmp_path, make_tone, pitch
+):
+    """Models of other tools have no label for other words."""
+    labels = pitch.manifest.labels[2:]
+    pitch.manifest = msgspec.structs.replace(pitch.manifest, labels=labels)
+    step = pitch.step
+    pitch.step = lambda frames: step(frames)[:, 2:]
+    make_tone(tmp_path / "go" / "a.wav", hz=LOW_HZ)
+    make_tone(tmp_path / "stop" / "a.wav", hz=MIDDLE_HZ)
+    make_tone(tmp_path / "bird" / "a.wav", hz=HIGH_HZ)
+    scores = evaluate_clips(pitch, tmp_path, split="all")
+    assert scores.labels == ["go", "stop", "_unknown_"]
+    assert scores.confusion == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
 
 
 def test_folders_of_other_words_are_unknown(tmp_path, make_tone, pitch):

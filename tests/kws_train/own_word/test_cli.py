@@ -1,11 +1,13 @@
 """Options that `kws new` refuses before it does anything."""
 
+import sys
+
 import pytest
 import sounds
 from click.testing import CliRunner
 
 from kws.cli import cli
-from kws.errors import ConfigError
+from kws.errors import ConfigError, ModelError
 
 
 def run(*arguments: object):
@@ -34,6 +36,47 @@ def test_a_phrase_is_given_once(tmp_path):
     result = run("robot", "Robot", "--out", tmp_path / "a.tflite")
     assert result.exit_code == 2
     assert "Give each PHRASE once." in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["robot", "computer"],
+            "A model of microWakeWord has one word. Received: 2 phrases with --format "
+            "microwakeword. Make a model of each; a device runs several.",
+        ),
+        (
+            ["robot", "--small"],
+            "--format microwakeword and --small exclude each other: that network is small. Leave "
+            "--small out.",
+        ),
+        (
+            ["VAD"],
+            "ESPHome takes a model of the word vad for voice activity detection. Give another "
+            "PHRASE.",
+        ),
+    ],
+)
+def test_what_no_model_of_microwakeword_can_be_is_refused(tmp_path, arguments, message):
+    result = run(*arguments, "--format", "microwakeword", "--out", tmp_path / "a.tflite")
+    assert result.exit_code == 2
+    assert f"Error: {message}" in " ".join(result.output.split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_format_is_refused_with_those_there_are(tmp_path):
+    result = run("robot", "--format", "esphome", "--out", tmp_path / "a.tflite")
+    assert result.exit_code == 2
+    assert "'esphome' is not one of 'kws', 'microwakeword'." in result.output
+
+
+def test_without_pymicro_features_nothing_is_synthesised(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pymicro_features", None)
+    result = run("robot", "--format", "microwakeword", "--out", tmp_path / "a.tflite")
+    assert isinstance(result.exception, ModelError)
+    assert "Run `pip install 'kws[micro]'`." in str(result.exception)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_machine_without_voices_is_told_what_to_install(tmp_path, no_programs):

@@ -72,6 +72,17 @@ def test_figures_are_summarised_and_come_back_from_json(tmp_path):
     )
 
 
+def test_a_model_for_esphome_comes_with_lines_for_its_device(tmp_path):
+    text = describe_figures(
+        FIGURES, model=tmp_path / "a.tflite", report=tmp_path / "report.html", is_micro=True
+    )
+    assert text.endswith(
+        "in the device's ESPHome configuration, with a.tflite and a.json beside it:\n\n"
+        "micro_wake_word:\n  models:\n    - model: a.json"
+    )
+    assert "kws.toml" not in text
+
+
 def test_misses_of_people_are_shown_as_an_estimate(tmp_path):
     estimated = figures_module._people({"clean": (CHOSEN, SET), "elsewhere": (SET,)}, n_words=9)
     figures = msgspec.structs.replace(FIGURES, people=estimated)

@@ -6,20 +6,21 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from kws_train.fit.head import HeadData
-from kws_train.own_word import head
-from kws_train.own_word.head import WordVectors, export_word_head, train_word_head
+from kws_train.fit.vector_windows import VectorData
+from kws_train.own_word import head, vector_network
+from kws_train.own_word.head import export_word_head, train_word_head
+from kws_train.own_word.word_vectors import WordVectors
 from kws_train.own_word.workspace import Request, Workspace
 
 REQUEST = Request(phrases=("robot",))
-DATA = HeadData(
+DATA = VectorData(
     scenes=np.zeros((2, 30, 96), np.float16),
     labels=np.array([0, 1]),
     weights=np.ones(2),
     word_end=20,
     background=np.zeros((50, 96), np.float16),
 )
-VECTORS = WordVectors(DATA, DATA)
+VECTORS = WordVectors(DATA, DATA, 4.0)
 
 
 @pytest.fixture
@@ -33,13 +34,13 @@ def train(monkeypatch, workspace, *, save, fails=False):
     """Train with a network that needs no time; return how often it was trained."""
     trained = []
 
-    def train_head(*data, **options):
+    def train_on_vectors(*data, **options):
         trained.append(options["seed"])
         if fails:
             raise KeyboardInterrupt
         return SimpleNamespace(save_weights=save)
 
-    monkeypatch.setattr(head, "train_head", train_head)
+    monkeypatch.setattr(vector_network, "train_on_vectors", train_on_vectors)
     train_word_head(REQUEST, workspace, VECTORS)
     return len(trained)
 
@@ -79,7 +80,8 @@ def test_an_export_cut_short_leaves_no_model(monkeypatch, workspace):
         cut_short(out)
 
     monkeypatch.setattr(head, "export_head", export_head)
-    monkeypatch.setattr(head, "_restored", lambda workspace, n_labels: None)
+    monkeypatch.setattr(head, "restore_network", lambda *request, **options: None)
+    monkeypatch.setattr(head, "spread_scenes", lambda data: None)
     monkeypatch.setattr(head, "head_manifest", lambda *model, **options: None)
     monkeypatch.setattr(head, "median_word_ms", lambda clips: 500)
     with pytest.raises(KeyboardInterrupt):

@@ -1,6 +1,7 @@
 """From a request to a model that runs, through all stages, each shortened."""
 
 import hashlib
+import json
 import re
 
 import numpy as np
@@ -10,10 +11,11 @@ from msgspec.structs import replace
 
 from kws.manifest import read_manifest
 from kws.model import open_model
+from kws.model_file import read_model
 from kws.run_progress import is_running, read_progress
 from kws.spotter import Spotter
-from kws_train.fit.head import HeadFit
-from kws_train.own_word import head, prepare, recipe, time_budget
+from kws_train.fit.vector_windows import VectorFit
+from kws_train.own_word import head, micro, prepare, recipe, time_budget, word_vectors
 from kws_train.own_word.figures import describe_figures
 from kws_train.own_word.pipeline import build_word_model
 from kws_train.own_word.workspace import Request, Workspace
@@ -128,8 +130,8 @@ def test_text_becomes_a_model_with_figures_and_a_report(tmp_path, shortened, spe
 
 @pytest.mark.slow
 def test_text_becomes_a_head_on_the_speech_embedding(tmp_path, speech, monkeypatch):
-    monkeypatch.setattr(head, "HeadFit", lambda: HeadFit(epochs=2, batches=10, n_hard=20))
-    monkeypatch.setattr(head, "_N_SCENES", (60, 60))
+    monkeypatch.setattr(head, "VectorFit", lambda: VectorFit(epochs=2, batches=10, n_hard=20))
+    monkeypatch.setattr(word_vectors, "_N_SCENES", (60, 60))
     said: list[str] = []
     request = Request(phrases=("hey robot", "Lights out"), speech=(speech,), minutes=1, n_clips=40)
     everything = {
@@ -159,9 +161,47 @@ def test_text_becomes_a_head_on_the_speech_embedding(tmp_path, speech, monkeypat
     )
     now = {path: path.stat().st_mtime_ns for path in (tmp_path / "vectors").rglob("*.npy")}
     assert now | kept == now
-    embedded = [line for line in said if re.match(r"embedding \d+ scenes", line)]
+    embedded = [line for line in said if re.match(r"preparing \d+ scenes", line)]
     n_scenes = sum(int(line.split()[1]) for line in embedded[2:])
     assert len(now) - len(kept) <= n_scenes
+
+
+@pytest.mark.slow
+def test_text_becomes_a_network_for_esphome(tmp_path, speech, monkeypatch):
+    pytest.importorskip("pymicro_features")
+    monkeypatch.setattr(micro, "_EPOCHS", 2)
+    monkeypatch.setattr(micro, "_BATCHES_PER_MINUTE", 20)
+    monkeypatch.setattr(word_vectors, "_N_SCENES", (60, 60))
+    said: list[str] = []
+    request = Request(
+        phrases=("Hey robot",), speech=(speech,), minutes=1, n_clips=40, format="microwakeword"
+    )
+    everything = {
+        "engines": [Buzzer()],
+        "cache": tmp_path / "cache",
+        "vectors": tmp_path / "vectors",
+        "out": tmp_path / "out/robot.tflite",
+        "workspace": Workspace(tmp_path / "work", notify=said.append),
+    }
+    result = build_word_model(request, **everything)
+    stated = json.loads(result.model.with_suffix(".json").read_text(encoding="utf-8"))
+    assert (stated["wake_word"], stated["model"]) == ("hey robot", "robot.tflite")
+    manifest, _ = read_model(result.model)
+    assert manifest.keywords == ("hey_robot",)
+    figures = result.figures
+    cutoff = stated["micro"]["probability_cutoff"]
+    assert figures.thresholds["hey_robot"] == pytest.approx(cutoff, abs=1e-6)
+    assert figures.n_bytes == result.model.stat().st_size < 100_000
+    assert set(figures.points) == {"clean", "10 dB"}
+    assert figures.points["clean"][-1].threshold == pytest.approx(cutoff, abs=1e-6)
+    assert "hey_robot" in result.report.read_text(encoding="utf-8")
+    assert any(line.startswith("  epoch 2 of 2: ") for line in said)
+
+    # A finished folder gives the files again.
+    result.model.unlink()
+    result.model.with_suffix(".json").unlink()
+    assert build_word_model(request, **everything).figures == figures
+    assert read_model(result.model)[0] == manifest
 
 
 @pytest.mark.slow

@@ -43,6 +43,18 @@ def test_a_folder_of_an_earlier_version_is_refused(tmp_path):
         Workspace(tmp_path).begin(REQUEST)
 
 
+def test_a_folder_from_before_there_was_a_choice_of_formats_goes_on(tmp_path):
+    workspace = Workspace(tmp_path / "work")
+    workspace.begin(REQUEST)
+    path = workspace.folder / "request.json"
+    content = msgspec.json.decode(path.read_bytes())
+    assert content.pop("format") == "kws"
+    path.write_bytes(msgspec.json.encode(content))
+    assert workspace.begin(REQUEST) is True
+    with pytest.raises(ConfigError, match="Received: another format than in"):
+        workspace.begin(msgspec.structs.replace(REQUEST, format="microwakeword"))
+
+
 def test_minutes_add_up_over_interrupted_calls(tmp_path, monkeypatch):
     workspace = Workspace(tmp_path)
     assert workspace.training_minutes == 0.0

@@ -7,17 +7,18 @@ import pytest
 import soundfile
 import sounds
 
-from kws_train.data.vector_cache import VectorCache, embed, n_cold_vectors
+from kws_train.data.front_ends import micro_frontend, speech_embedding
+from kws_train.data.vector_cache import VectorCache
 from kws_train.recipe import AugmentRecipe
 from kws_train.scenes import word_scenes
 from kws_train.scenes.word_scenes import (
-    N_SCENE_VECTORS,
     Disturbance,
     SceneItem,
     content_digest,
-    embed_utterance,
-    embed_word,
+    n_scene_vectors,
+    utterance_vectors,
     word_end_vector,
+    word_vectors,
 )
 
 RATE_HZ = 16_000
@@ -50,33 +51,53 @@ def around(files, recipe):
     return Disturbance(recipe, (files["noise"],), (files["said"],))
 
 
-def test_the_word_ends_where_the_scene_says(files):
+@pytest.mark.parametrize("open_front_end", [speech_embedding, micro_frontend])
+def test_the_word_ends_where_the_scene_says(files, open_front_end):
+    pytest.importorskip("pymicro_features")
+    front_end = open_front_end()
     item = SceneItem(files["word"], 0, "robot")
-    scene = word_scenes._word_scene(item, Disturbance(PLAIN), np.random.default_rng(1))
+    n_samples = front_end.n_samples(n_scene_vectors(front_end))
+    scene = word_scenes._word_scene(
+        item, Disturbance(PLAIN), np.random.default_rng(1), n_samples=n_samples
+    )
     loud = np.flatnonzero(np.abs(scene) > 500)
     end_s = (len(scene) - 1 - loud[-1]) / RATE_HZ
     assert end_s == pytest.approx(word_scenes.AFTER_S, abs=0.06)
     assert (loud[-1] - loud[0]) / RATE_HZ == pytest.approx(0.6, abs=0.06)
     # The first vector whose last frame ends after the word's end.
     end = len(scene) - round(word_scenes.AFTER_S * RATE_HZ)
-    index = word_end_vector() + n_cold_vectors()
-    assert 1280 * index + 352 < end <= 1280 * (index + 1) + 352
+    index = word_end_vector(front_end) + front_end.n_cold
+    hop, overlap = front_end.hop_samples, front_end.overlap_samples
+    assert hop * index + overlap < end <= hop * (index + 1) + overlap
+
+
+def test_a_scene_lasts_as_long_for_either_front_end(files, cache):
+    pytest.importorskip("pymicro_features")
+    item, about = SceneItem(files["word"], 0, "robot"), Disturbance(PLAIN)
+    frames = word_vectors(item, around=about, cache=VectorCache(cache.folder, micro_frontend()))
+    assert frames.shape == (320, 40)
+    assert len(word_vectors(item, around=about, cache=cache)) * 80 == 320 * 10
+    assert (
+        len({path.relative_to(cache.folder).parts[0] for path in cache.folder.rglob("*.npy")}) == 2
+    )
 
 
 def test_a_scene_has_its_vectors_and_they_are_kept(files, cache):
     item = SceneItem(files["word"], 0, "robot")
-    first = embed_word(item, around=around(files, HARSH), cache=cache)
-    assert first.shape == (N_SCENE_VECTORS, 96)
+    first = word_vectors(item, around=around(files, HARSH), cache=cache)
+    assert first.shape == (40, 96)
     assert np.isfinite(first).all()
-    again = embed_word(item, around=around(files, HARSH), cache=cache)
-    elsewhere = embed_word(item, around=around(files, HARSH), cache=VectorCache(cache.folder / "b"))
+    again = word_vectors(item, around=around(files, HARSH), cache=cache)
+    elsewhere = word_vectors(
+        item, around=around(files, HARSH), cache=VectorCache(cache.folder / "b")
+    )
     assert np.array_equal(first, again)
     assert np.array_equal(first, elsewhere), "the same seed, on any machine"
 
 
 def test_scenes_differ_by_number_settings_noise_and_word(files, cache, tmp_path):
     made = [
-        embed_word(SceneItem(files["word"], 0, "robot"), around=around(files, HARSH), cache=cache)
+        word_vectors(SceneItem(files["word"], 0, "robot"), around=around(files, HARSH), cache=cache)
     ]
     other = tmp_path / "other.flac"
     soundfile.write(
@@ -88,13 +109,13 @@ def test_scenes_differ_by_number_settings_noise_and_word(files, cache, tmp_path)
         (SceneItem(files["word"], 0, "robot"), around(files, PLAIN)),
         (SceneItem(files["word"], 0, "robot"), around(files | {"noise": other}, HARSH)),
     ):
-        made.append(embed_word(item, around=about, cache=cache))
+        made.append(word_vectors(item, around=about, cache=cache))
     assert len(list(cache.folder.rglob("*.npy"))) == len({one.tobytes() for one in made}) == 5
 
 
 def test_every_vector_of_an_utterance_has_context(files, cache):
     plain = Disturbance(PLAIN)
-    vectors = embed_utterance(SceneItem(files["said"], 0), around=plain, cache=cache)
+    vectors = utterance_vectors(SceneItem(files["said"], 0), around=plain, cache=cache)
     assert len(vectors) == pytest.approx(3.0 / 0.08, abs=1)
 
 
@@ -102,10 +123,10 @@ def test_what_is_around_a_word_does_not_change_speech(files, cache):
     """So that speech is embedded once for all words."""
     item = SceneItem(files["said"], 1)
     noise = Disturbance(HARSH, (files["noise"],))
-    one = embed_utterance(item, around=noise, cache=cache)
+    one = utterance_vectors(item, around=noise, cache=cache)
     moved = files["noise"].with_name("renamed.flac")
     moved.write_bytes(files["noise"].read_bytes())
-    again = embed_utterance(item, around=Disturbance(HARSH, (moved,)), cache=cache)
+    again = utterance_vectors(item, around=Disturbance(HARSH, (moved,)), cache=cache)
     assert np.array_equal(one, again)
     assert len(list(cache.folder.rglob("*.npy"))) == 1
 
@@ -119,8 +140,8 @@ def test_a_file_that_changes_has_another_digest(files):
 def test_a_very_short_utterance_is_enough(files, cache, tmp_path):
     path = tmp_path / "short.flac"
     soundfile.write(path, sounds.voice(0.1), RATE_HZ)
-    assert len(embed_utterance(SceneItem(path, 0), around=Disturbance(PLAIN), cache=cache)) == 1
-    assert len(embed(np.zeros(100))) == 0
+    assert len(utterance_vectors(SceneItem(path, 0), around=Disturbance(PLAIN), cache=cache)) == 1
+    assert len(speech_embedding().vectors(np.zeros(100))) == 0
 
 
 def test_each_kind_of_noise_is_drawn_equally_often(tmp_path):

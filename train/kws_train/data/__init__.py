@@ -3,8 +3,9 @@
 - `align`: word times for continuous speech, by forced alignment with pocketsphinx.
 - `audio_files`: list audio files; read them as 16 kHz mono int16.
 - `corpus`: load one split of the corpora that a recipe names into memory.
+- `front_ends`: what turns audio into vectors: the speech embedding, the micro frontend.
 - `librispeech`: speakers and transcripts of corpora in LibriSpeech's layout.
 - `speech_span`: where in a clip its word is spoken, by energy.
 - `splits`: which split a clip or an utterance belongs to, by hashes of names.
-- `vector_cache`: vectors of the speech embedding, computed once and kept on disk.
+- `vector_cache`: vectors of a front end, computed once and kept on disk.
 """

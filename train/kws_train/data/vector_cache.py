@@ -1,36 +1,23 @@
-"""Vectors of the bundled speech embedding, computed once and kept on disk.
+"""Vectors of a front end, computed once and kept on disk.
 
-A file of the cache is named by a digest of everything that its vectors depend on; the embedding's
-own digest names the folder, so that vectors of another embedding are never found.
+A file of the cache is named by a digest of everything that its vectors depend on; the front end
+names the folder, so that vectors of another one are never found.
 """
 
-import functools
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from kws.errors import ConfigError
-from kws.features import Features
-from kws.model import Model, embedding_reference, open_model
-from kws.model import n_cold_vectors as cold_vectors_of
 from kws_train.atomic import replacing
+from kws_train.data.front_ends import FrontEnd, Vectors, speech_embedding
 
-__all__ = [
-    "VectorCache",
-    "Vectors",
-    "digest_of",
-    "embed",
-    "n_cold_vectors",
-    "vector_cache_folder",
-]
-
-Vectors: TypeAlias = npt.NDArray[np.float16]
+__all__ = ["VectorCache", "digest_of", "vector_cache_folder"]
 
 _FORMAT = 1  # to be raised whenever the vectors of the same audio change
 
@@ -47,10 +34,13 @@ class VectorCache:
     Parameters
     ----------
     folder : Path
-        Shared by all embeddings.
+        Shared by all front ends.
+    front_end : FrontEnd
+        By default the bundled speech embedding.
     """
 
     folder: Path
+    front_end: FrontEnd = field(default_factory=speech_embedding)
 
     def find(self, digest: str) -> Vectors | None:
         """Return kept vectors; None where there are none, or the file is damaged."""
@@ -58,8 +48,7 @@ class VectorCache:
             vectors = np.load(self._path(digest), allow_pickle=False)
         except (OSError, ValueError, EOFError):
             return None
-        size = embedding_reference().size
-        fits = vectors.dtype == np.float16 and vectors.ndim == 2 and vectors.shape[1] == size
+        fits = vectors.dtype == np.float16 and vectors.shape[1:] == (self.front_end.size,)
         return vectors if fits else None
 
     def vectors(self, digest: str, make: Callable[[], Vectors]) -> Vectors:
@@ -68,7 +57,7 @@ class VectorCache:
         Parameters
         ----------
         digest : str
-            Of all that the vectors depend on beside the embedding, see `digest_of`.
+            Of all that the vectors depend on beside the front end, see `digest_of`.
         make : callable
             Returns float16 [shape=(k, size)].
 
@@ -87,49 +76,16 @@ class VectorCache:
                 np.save(file, vectors, allow_pickle=False)
         except OSError as error:
             raise ConfigError(
-                f"Vectors of the speech embedding must go to a folder that can be written to. "
+                f"Vectors to train on must go to a folder that can be written to. "
                 f"Received: {self.folder} ({error.strerror}). Free some space, or name another "
                 f"folder in XDG_CACHE_HOME; what was computed so far is used again."
             ) from error
         return vectors
 
     def _path(self, digest: str) -> Path:
-        reference = embedding_reference()
-        name = f"{reference.name}-{reference.sha256[:16]}"
-        return self.folder / name / digest[:2] / f"{digest}.npy"
+        return self.folder / self.front_end.name / digest[:2] / f"{digest}.npy"
 
 
 def digest_of(*parts: Any) -> str:
     """Return the digest of values that print unambiguously, such as numbers, text and digests."""
     return hashlib.sha256(repr((_FORMAT, *parts)).encode()).hexdigest()[:40]
-
-
-def embed(samples: npt.NDArray[Any]) -> Vectors:
-    """Return the vectors of a signal, those that depend on what came before it excepted.
-
-    Parameters
-    ----------
-    samples : array [shape=(n,)]
-        On the scale of 16-bit samples; rounded and clipped to them, as the runtime has them.
-
-    Returns
-    -------
-    float16 [shape=(k, size)]
-        The first is the first with whole context: vector `n_cold_vectors()` of the stream.
-    """
-    model, features = _bundled()
-    rounded = np.clip(np.rint(samples), -32768, 32767).astype(np.int16)
-    frames = features.whole(rounded)
-    return model.run(frames)[n_cold_vectors() :].astype(np.float16)
-
-
-def n_cold_vectors() -> int:
-    """Return how many first vectors of a stream depend on frames before it."""
-    return cold_vectors_of(_bundled()[0].manifest)
-
-
-@functools.cache
-def _bundled() -> tuple[Model, Features]:
-    """Open the embedding, once in each process."""
-    model = open_model(embedding_reference().name)
-    return model, Features(model.manifest.features)

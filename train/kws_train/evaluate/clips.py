@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from kws.errors import ConfigError, FormatError, ModelError
+from kws.errors import ConfigError, FormatError
 from kws.features import open_features
 from kws.manifest import SILENCE, UNKNOWN
 from kws.model import Model, with_embedding
@@ -100,22 +100,16 @@ def evaluate_clips(
     """Classify the clips of a folder of words, `word/clip` or `word/speaker/clip`.
 
     The model runs over each clip from a fresh state, between silence of its context and half a
-    second of silence.
+    second of silence. For a model without the label `_unknown_`, that has what the greatest
+    posterior leaves of 1.
 
     Raises
     ------
     ConfigError
         If the folder holds no clip of that split.
-    ModelError
-        If the model has no label for other words.
     """
-    labels = list(model.manifest.labels)
     model = with_embedding(model)
-    if UNKNOWN not in labels:
-        raise ModelError(
-            f"A model must have the label `{UNKNOWN}` to classify clips. "
-            f"Received: {', '.join(labels)}. Measure it with `kws eval stream`."
-        )
+    labels = _labels_of(model)
     features = open_features(model.manifest.features)
     before = silence_before(model.manifest)
     output_ms = model.manifest.call_ms / model.n_outputs
@@ -129,7 +123,7 @@ def evaluate_clips(
             left_out[path] = str(error)
             continue
         padded = np.concatenate((before, samples, np.zeros(TAIL_SAMPLES, np.int16)))
-        posteriors = model.run(features.whole(padded))
+        posteriors = _with_unknown(model.run(features.whole(padded)), labels)
         predicted, score = classify(posteriors, labels, output_ms=output_ms)
         confusion[labels.index(label), predicted] += 1
         scores.append(score)
@@ -148,6 +142,19 @@ def evaluate_clips(
         unreadable=[str(path) for path in left_out],
         reliability=reliability(scores, correct),
     )
+
+
+def _labels_of(model: Model) -> list[str]:
+    labels = list(model.manifest.labels)
+    return labels if UNKNOWN in labels else [*labels, UNKNOWN]
+
+
+def _with_unknown(posteriors: Posteriors, labels: Sequence[str]) -> Posteriors:
+    """Return posteriors of all labels, of which the model may lack the last."""
+    if posteriors.shape[1] == len(labels):
+        return posteriors
+    rest = 1 - posteriors.max(axis=1, keepdims=True)
+    return np.concatenate((posteriors, rest), axis=1)
 
 
 def reliability(scores: Sequence[float], correct: Sequence[bool]) -> Reliability:

@@ -6,6 +6,7 @@
 - `checkpoints`: callbacks that save or stop a training, and resuming.
 - `hard_negatives`: places in speech and noise where a model gives false alarms.
 - `prefetch`: batches computed ahead by another process.
-- `head`: training of a head on vectors of the speech embedding.
+- `vector_training`: training on vectors of a front end, for heads and microcontrollers.
+- `vector_windows`: the windows of vectors that it trains on.
 - `search`: hyper-parameter search.
 """

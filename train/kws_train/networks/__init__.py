@@ -8,6 +8,7 @@
 - `architectures`: streaming architectures by name, and the model around their layers.
 - `speech_embedding`: the whole speech embedding, for training, with the published weights.
 - `embedding_head`: the head that tells keywords apart in vectors of the speech embedding.
+- `micro_network`: a small network for microcontrollers, on frames of the micro frontend.
 - `window_models`: architectures over a window of frames, and the model that slides the window.
 - `fake_quant`: quantisation ranges and rounding for quantisation-aware training.
 - `transfer`: initial weights from another model, also a narrower one or one of other labels.

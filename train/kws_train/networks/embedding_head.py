@@ -3,14 +3,10 @@
 A 1x1 convolution, then three causal convolutions of three taps: 1.7 s of audio in all.
 """
 
-from typing import Any
-
-import keras
-
 from kws_train.networks.architectures import Spotting
 from kws_train.networks.convolution import Causal
-from kws_train.networks.layers import Classify, Flatten
-from kws_train.networks.streaming import Streaming, Tensor
+from kws_train.networks.layers import Classify, Dropout, Flatten
+from kws_train.networks.streaming import Streaming
 
 __all__ = ["N_CONTEXT_VECTORS", "embedding_head"]
 
@@ -18,18 +14,6 @@ N_CONTEXT_VECTORS = 13
 """Vectors that an output depends on."""
 
 _DILATIONS = (1, 2, 3)
-
-
-class _Dropout(Streaming):
-    """Zero a share of the inputs in training."""
-
-    def __init__(self, share: float, **options: Any) -> None:
-        super().__init__(**options)
-        self.dropout = keras.layers.Dropout(share)
-
-    def call(self, x: Tensor, training: bool = False) -> Tensor:
-        """Return the inputs, scaled up by as much as is zeroed."""
-        return self.dropout(x, training=training)
 
 
 def embedding_head(
@@ -49,7 +33,7 @@ def embedding_head(
     """
     layers: list[Streaming] = [Flatten(), Causal(size)]
     for dilation in _DILATIONS:
-        layers += [_Dropout(dropout), Causal(channels, kernel=(3, 1), dilation=dilation)]
+        layers += [Dropout(dropout), Causal(channels, kernel=(3, 1), dilation=dilation)]
     model = Spotting([*layers, Classify(n_labels, dropout=dropout)])
     model.build((None, None, size))
     return model

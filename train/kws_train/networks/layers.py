@@ -10,7 +10,7 @@ from keras import ops
 from kws_train.networks.keras_backend import constants
 from kws_train.networks.streaming import Shape, States, Streaming, Tensor
 
-__all__ = ["Average", "Classify", "Flatten", "Normalize", "Stack"]
+__all__ = ["Average", "Classify", "Dropout", "Flatten", "Normalize", "Stack"]
 
 
 class Normalize(Streaming):
@@ -132,6 +132,18 @@ class Average(Streaming):
     def _mean(self, x: Tensor) -> Tensor:
         mean = ops.average_pool(x, (self.n_outputs, 1), strides=1, padding="valid")
         return mean if self.n_bands == 1 else self.quantized("bands", mean)
+
+
+class Dropout(Streaming):
+    """Zero a share of the inputs in training."""
+
+    def __init__(self, share: float, **options: Any) -> None:
+        super().__init__(**options)
+        self.dropout = keras.layers.Dropout(share)
+
+    def call(self, x: Tensor, training: bool = False) -> Tensor:
+        """Return the inputs, scaled up by as much as is zeroed."""
+        return self.dropout(x, training=training)
 
 
 class Classify(Streaming):

@@ -5,7 +5,10 @@
 - `workspace`: the request, and the working folder of its intermediate results.
 - `prepare`: preparation of all audio of a request.
 - `recordings`: recordings of the phrases, cut and split.
-- `head`: the head on the speech embedding: vectors, training, export, tuning streams.
+- `word_vectors`: vectors to train heads and networks of microcontrollers on, tuning streams.
+- `vector_network`: training of a network on these vectors.
+- `head`: the head on the speech embedding: training, export.
+- `micro`: the network for ESPHome's devices: training, export, cut-off.
 - `corpora`: speech, other words and noise, imported or generated.
 - `recipe`: the training recipe of a request.
 - `time_budget`: the recipe's number of scenes, from the speed of this machine.

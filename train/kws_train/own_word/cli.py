@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -17,6 +17,7 @@ __all__ = ["new"]
 
 _PATH = click.Path(path_type=Path)
 _CLIPS, _SMALL_CLIPS = (80, 400, 1500), (27, 200, 3000)  # per minute, fewest, most
+_ESPHOME_VAD = "vad"
 _DEFAULT_FOLDERS = {"speech": "librispeech", "noise": "noise"}
 
 
@@ -56,6 +57,14 @@ _DEFAULT_FOLDERS = {"speech": "librispeech", "noise": "noise"}
     help="Train a whole network below 100 kB, not a head on the speech embedding.",
 )
 @click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(["kws", "microwakeword"]),
+    default="kws",
+    show_default=True,
+    help="microwakeword: .tflite and .json for voice satellites with ESPHome; one PHRASE.",
+)
+@click.option(
     "--false-alarms-per-hour",
     "budget",
     type=click.FloatRange(0.1, 20),
@@ -91,6 +100,7 @@ def new(
     data: Path,
     minutes: float,
     small: bool,
+    file_format: Literal["kws", "microwakeword"],
     budget: float,
     n_clips: int | None,
     language: str,
@@ -116,6 +126,8 @@ def new(
     from kws_train.own_word.workspace import Request, Workspace
 
     _check(phrases, out=out, recordings=recordings, no_voices=no_voices)
+    if file_format == "microwakeword":
+        _check_micro(phrases, small=small)
     for one in filter(None, (recordings, test, *chain(*given.values()))):
         audio_files(one)  # fails now, not after an hour
     found_folders = {kind: _folders_of(kind, folders, data=data) for kind, folders in given.items()}
@@ -134,13 +146,16 @@ def new(
         budget=budget,
         seed=seed,
         small=small,
-        **found_folders,
+        format=file_format,
+        speech=found_folders["speech"],
+        noise=found_folders["noise"],
+        words=found_folders["words"],
     )
     workspace = Workspace(
         folder or out.with_suffix(".work"), notify=lambda text: click.echo(text, err=True)
     )
     _print_plan(request, workspace, engines)
-    if not small and (costs := kernel_costs()) and not costs.are_fast:
+    if not small and not request.is_micro and (costs := kernel_costs()) and not costs.are_fast:
         click.echo(
             f"This machine's interpreter has no fast int8 kernels: a head takes "
             f"{costs.fastest_ms:.1f} ms of CPU per second of audio here. If it is to run on this "
@@ -169,7 +184,11 @@ def new(
     grounds = grounds_of(request, workspace, engines=[one.name for one in engines])
     verdict = judge(result.figures, grounds)
     figures = describe_figures(
-        result.figures, model=out, report=result.report, with_config=verdict.is_usable
+        result.figures,
+        model=out,
+        report=result.report,
+        with_config=verdict.is_usable,
+        is_micro=request.is_micro,
     )
     click.echo(f"{figures}\n")
     click.echo("\n".join(filter(None, (verdict.text, verdict.advice))))
@@ -186,6 +205,28 @@ def _check(phrases: Sequence[str], *, out: Path, recordings: Path | None, no_voi
         raise click.UsageError("--no-voices needs --recordings to train on.")
     if len({phrase.casefold() for phrase in phrases}) < len(phrases):
         raise click.UsageError("Give each PHRASE once.")
+
+
+def _check_micro(phrases: Sequence[str], *, small: bool) -> None:
+    """Refuse what a model of microWakeWord cannot be, before anything is synthesised."""
+    from kws.micro_features import MicroFeatures
+
+    if len(phrases) > 1:
+        raise click.UsageError(
+            f"A model of microWakeWord has one word. Received: {len(phrases)} phrases with "
+            f"--format microwakeword. Make a model of each; a device runs several."
+        )
+    if small:
+        raise click.UsageError(
+            "--format microwakeword and --small exclude each other: that network is small. Leave "
+            "--small out."
+        )
+    if phrases[0].strip().casefold() == _ESPHOME_VAD:
+        raise click.UsageError(
+            f"ESPHome takes a model of the word {_ESPHOME_VAD} for voice activity detection. Give "
+            f"another PHRASE."
+        )
+    MicroFeatures()  # needs pymicro-features
 
 
 def _folders_of(kind: str, folders: Sequence[Path], *, data: Path) -> tuple[Path, ...]:

@@ -92,7 +92,7 @@ def measure_figures(request: Request, workspace: Workspace, *, heard: StreamResu
     points = points_by_stream(evaluate_stream(heard))
     n_words = len(heard.streams[0].words)
     # The words to compare with were measured with heads.
-    has_no_estimate = request.small or n_test_recordings(request, workspace) > 0
+    has_no_estimate = request.small or request.is_micro or n_test_recordings(request, workspace) > 0
     return Figures(
         keywords=model.manifest.keywords,
         tested_on=describe_voices(request, workspace),
@@ -115,8 +115,12 @@ def points_by_stream(scores: StreamScores) -> dict[str, tuple[OperatingPoint, ..
 
 
 def thresholds_at(budget: float, manifest: Manifest) -> dict[str, float]:
-    """Return a model's own thresholds for a budget of false alarms per hour."""
-    return thresholds_for(DecisionSettings(false_alarms_per_hour=budget), manifest)
+    """Return a model's own thresholds for a budget of false alarms per hour.
+
+    A model of another format has no table: its threshold was set for the budget.
+    """
+    rate = budget if manifest.calibration else None
+    return thresholds_for(DecisionSettings(false_alarms_per_hour=rate), manifest)
 
 
 def confusions(
@@ -159,9 +163,14 @@ def _is_detected(model: Model, path: Path, thresholds: Mapping[str, float]) -> b
 
 
 def describe_figures(
-    figures: Figures, *, model: Path, report: Path, with_config: bool = True
+    figures: Figures,
+    *,
+    model: Path,
+    report: Path,
+    with_config: bool = True,
+    is_micro: bool = False,
 ) -> str:
-    """Return a summary of figures, by default with the lines for kws.toml."""
+    """Return a summary of figures, by default with the lines for kws.toml or ESPHome."""
     lines = [
         f"{model}: {figures.n_bytes / 1000:.1f} kB, {figures.cpu_ms:.1f} ms of CPU time per second "
         f"of audio on this machine",
@@ -184,6 +193,16 @@ def describe_figures(
         f"report: {report}",
     ]
     if not with_config:
+        return "\n".join(lines)
+    if is_micro:
+        json = model.with_suffix(".json").name
+        lines += [
+            f"in the device's ESPHome configuration, with {model.name} and {json} beside it:",
+            "",
+            "micro_wake_word:",
+            "  models:",
+            f"    - model: {json}",
+        ]
         return "\n".join(lines)
     lines += [
         "in kws.toml:",

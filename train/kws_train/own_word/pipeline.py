@@ -26,8 +26,10 @@ from kws.model import open_model
 from kws.run_progress import ProgressWriter
 from kws.stderr import quiet_stderr
 from kws_export.bundle import export_model
+from kws_export.microwakeword import copy_description
 from kws_train.atomic import replacing
-from kws_train.data.vector_cache import vector_cache_folder
+from kws_train.data.front_ends import micro_frontend, speech_embedding
+from kws_train.data.vector_cache import VectorCache, vector_cache_folder
 from kws_train.evaluate.calibrate import calibrate_manifest, write_manifest
 from kws_train.evaluate.report import write_report
 from kws_train.evaluate.stream_results import StreamResults, process_streams
@@ -35,16 +37,17 @@ from kws_train.evaluate.tuning_streams import tuning_streams
 from kws_train.fit.training import fit_stages
 from kws_train.own_word.evaluation import NOISY_SNR_DB, evaluation_streams, link_test_clips
 from kws_train.own_word.figures import Figures, measure_figures, thresholds_at
-from kws_train.own_word.head import (
-    collect_vectors,
-    export_word_head,
-    head_tuning_streams,
-    train_word_head,
+from kws_train.own_word.head import export_word_head, train_word_head
+from kws_train.own_word.micro import (
+    export_word_micro,
+    train_word_micro,
+    write_calibrated_micro,
 )
 from kws_train.own_word.prepare import prepare_audio
 from kws_train.own_word.pretrained import unpack_run
 from kws_train.own_word.recipe import plan_recipe
 from kws_train.own_word.stages import EpochProgress, Stages
+from kws_train.own_word.word_vectors import collect_vectors, vector_tuning_streams
 from kws_train.own_word.workspace import Request, Workspace
 from kws_train.recipe import load_recipe
 from kws_train.synth.synthesize import synthesize
@@ -55,7 +58,7 @@ __all__ = [
     "build_word_model",
     "calibrate_thresholds",
     "export_network",
-    "make_head",
+    "make_on_vectors",
     "score_streams",
     "train_network",
     "write_word_report",
@@ -63,7 +66,7 @@ __all__ = [
 
 _N_FRAMES, _TEMPERATURE = 4, 3.0
 _N_NOISY_STREAMS, _TUNING_MINUTES = 6, 40.0
-_N_HEAD_TAIL = 20  # false alarms that the tail of a head is fitted to
+_N_VECTOR_TAIL = 20  # false alarms that the tail of a model on vectors is fitted to
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ def build_word_model(
     cache : Path, optional
         Cache of synthetic clips, see `synthesize`.
     vectors : Path, optional
-        Cache of vectors of the speech embedding, by default `vector_cache_folder()`.
+        Cache of vectors to train on, by default `vector_cache_folder()`.
     n_jobs : int
         Processes for synthesis and embedding.
     command : str
@@ -137,22 +140,25 @@ def build_word_model(
                 n_jobs=n_jobs,
                 command=command,
             )
-    _copy_model(workspace.model, out)
+    _copy_model(workspace.model, out, is_micro=request.is_micro)
     return WordModel(out, figures, workspace.report)
 
 
-def make_head(
+def make_on_vectors(
     request: Request, workspace: Workspace, *, vectors: Path | None, n_jobs: int = 1
 ) -> None:
-    """Embed all audio, train a head on the vectors and export it."""
+    """Turn all audio into vectors, train a head or a micro network on them and export it."""
     if workspace.exported.is_file():
         return
+    train, export = train_word_head, export_word_head
+    if request.is_micro:
+        train, export = train_word_micro, export_word_micro
+    front_end = micro_frontend() if request.is_micro else speech_embedding()
+    cache = VectorCache(vectors or vector_cache_folder(), front_end)
     with workspace.count_training_time():
-        collected = collect_vectors(
-            request, workspace, cache=vectors or vector_cache_folder(), n_jobs=n_jobs
-        )
-        train_word_head(request, workspace, collected)
-    export_word_head(request, workspace, collected)
+        collected = collect_vectors(request, workspace, cache=cache, n_jobs=n_jobs)
+        train(request, workspace, collected)
+    export(request, workspace, collected)
 
 
 def train_network(workspace: Workspace) -> None:
@@ -196,12 +202,15 @@ def calibrate_thresholds(request: Request, workspace: Workspace) -> None:
             minutes=_TUNING_MINUTES,
         )
     else:
-        streams = head_tuning_streams(request, workspace, snr_db=NOISY_SNR_DB, seed=1)
+        streams = vector_tuning_streams(request, workspace, snr_db=NOISY_SNR_DB, seed=1)
     results = process_streams(open_model(workspace.exported), streams)
     manifest = calibrate_manifest(
-        results.manifest, results, beyond=True, n_tail=None if request.small else _N_HEAD_TAIL
+        results.manifest, results, beyond=True, n_tail=None if request.small else _N_VECTOR_TAIL
     )
     highest = max(thresholds_at(request.budget, manifest).values())
+    if request.is_micro:
+        write_calibrated_micro(request, workspace, threshold=highest)
+        return
     decision = replace(manifest.decision, threshold=round(highest, 4))
     write_manifest(workspace.exported, replace(manifest, decision=decision), workspace.model)
 
@@ -248,7 +257,7 @@ def _run_stages(
         stages.begin("export")
         export_network(workspace)
     else:
-        make_head(request, workspace, vectors=vectors, n_jobs=n_jobs)
+        make_on_vectors(request, workspace, vectors=vectors, n_jobs=n_jobs)
         stages.begin("export")
     stages.begin("thresholds")
     calibrate_thresholds(request, workspace)
@@ -299,9 +308,11 @@ def _write_figures(workspace: Workspace, figures: Figures) -> None:
         begun.write_bytes(msgspec.json.format(msgspec.json.encode(figures)))
 
 
-def _copy_model(model: Path, out: Path) -> None:
+def _copy_model(model: Path, out: Path, *, is_micro: bool) -> None:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+        if is_micro:
+            copy_description(model, out)
         with replacing(out) as begun:
             shutil.copyfile(model, begun)
     except OSError as error:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -41,6 +41,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     seed : int
     small : bool
         A small network of its own, in place of a head on the speech embedding.
+    format : "kws" or "microwakeword"
+        `microwakeword`: a network for ESPHome's devices.
     """
 
     phrases: tuple[str, ...]
@@ -55,6 +57,12 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     budget: float = 0.5
     seed: int = 1
     small: bool = False
+    format: Literal["kws", "microwakeword"] = "kws"
+
+    @property
+    def is_micro(self) -> bool:
+        """Whether the model is for ESPHome's devices."""
+        return self.format == "microwakeword"
 
 
 @dataclass(frozen=True)
@@ -205,8 +213,8 @@ class Workspace:
                 f"Received: {self.folder}, begun by another one. Give another --work or --out, or "
                 f"remove {self.folder}."
             )
-        now = _builtins(request)
-        changed = ", ".join(key for key in now if now[key] != begun.get(key))
+        now, then = _builtins(request), _builtins(self.read_request())
+        changed = ", ".join(key for key in now if now[key] != then[key])
         if changed:
             raise ConfigError(
                 f"A working folder can only be continued with the same options. Received: another "

@@ -1,4 +1,4 @@
-"""Scenes around one word, and disturbed utterances, as vectors of the speech embedding.
+"""Scenes around one word, and disturbed utterances, as vectors of a front end.
 
 A scene ends `AFTER_S` after its word. Before the word, and after it, there is silence or speech;
 then come room, babble, noise, microphone and codec, as `kws_train.scenes.acoustics` has them. Each
@@ -19,8 +19,9 @@ from kws.arrays import Samples
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws_train.data.audio_files import read_samples
 from kws_train.data.corpus import Spoken
+from kws_train.data.front_ends import FrontEnd, Vectors
 from kws_train.data.speech_span import speech_span
-from kws_train.data.vector_cache import VectorCache, Vectors, digest_of, embed, n_cold_vectors
+from kws_train.data.vector_cache import VectorCache, digest_of
 from kws_train.recipe import AugmentRecipe
 from kws_train.scenes import augment
 from kws_train.scenes.acoustics import Acoustics, level
@@ -29,23 +30,20 @@ from kws_train.scenes.rooms import room_bank
 
 __all__ = [
     "AFTER_S",
-    "N_SCENE_VECTORS",
     "Disturbance",
     "SceneItem",
     "content_digest",
-    "embed_utterance",
-    "embed_word",
+    "n_scene_vectors",
     "utterance_digest",
+    "utterance_vectors",
     "word_digest",
     "word_end_vector",
+    "word_vectors",
 ]
 
 AFTER_S = 0.7
 """From the end of the word to the end of the scene."""
-N_SCENE_VECTORS = 40
-"""Vectors of a scene, 80 ms each."""
-
-_VECTOR_SAMPLES, _OVERLAP_SAMPLES = 1280, 352
+_SCENE_S = 3.2
 _MOST_WORD_S = 2.2
 _MARGIN_S = 0.05
 _N_BABBLE = 40  # utterances to make babble of
@@ -101,26 +99,45 @@ def utterance_digest(item: SceneItem, around: Disturbance) -> str:
     return digest_of("utterance", content_digest(item.path), item.n, around.digest)
 
 
-def embed_word(item: SceneItem, *, around: Disturbance, cache: VectorCache) -> Vectors:
-    """Return the vectors of a scene around a clip of a word: float16 [shape=(40, size)]."""
+def word_vectors(item: SceneItem, *, around: Disturbance, cache: VectorCache) -> Vectors:
+    """Return the vectors of a scene around a clip of a word: float16 [shape=(n, size)].
+
+    There are `n_scene_vectors` of the cache's front end.
+    """
     digest = word_digest(item, around)
-    return cache.vectors(digest, lambda: embed(_word_scene(item, around, _random(digest))))
+    n_samples = cache.front_end.n_samples(n_scene_vectors(cache.front_end))
+    return cache.vectors(
+        digest,
+        lambda: cache.front_end.vectors(
+            _word_scene(item, around, _random(digest), n_samples=n_samples)
+        ),
+    )
 
 
-def embed_utterance(item: SceneItem, *, around: Disturbance, cache: VectorCache) -> Vectors:
+def utterance_vectors(item: SceneItem, *, around: Disturbance, cache: VectorCache) -> Vectors:
     """Return the vectors of a whole utterance or noise; variant 0 is disturbed by a gain only.
 
     The utterance is preceded by its own last second, so that each of its vectors has context.
     """
     digest = utterance_digest(item, around)
-    return cache.vectors(digest, lambda: embed(_utterance(item, around, _random(digest))))
+    n_before = cache.front_end.n_samples(0)
+    return cache.vectors(
+        digest,
+        lambda: cache.front_end.vectors(
+            _utterance(item, around, _random(digest), n_before=n_before)
+        ),
+    )
 
 
-def word_end_vector() -> int:
+def n_scene_vectors(front_end: FrontEnd) -> int:
+    """Return the vectors of a scene."""
+    return round(_SCENE_S * RATE_HZ) // front_end.hop_samples
+
+
+def word_end_vector(front_end: FrontEnd) -> int:
     """Return the index, in a scene, of the first vector that ends after the word's end."""
-    n_after = round(AFTER_S * RATE_HZ)
-    end = _n_scene_samples() - n_after
-    return -(-(end - _OVERLAP_SAMPLES) // _VECTOR_SAMPLES) - 1 - n_cold_vectors()
+    n_samples = front_end.n_samples(n_scene_vectors(front_end))
+    return front_end.vector_after(n_samples - round(AFTER_S * RATE_HZ))
 
 
 def content_digest(path: Path) -> str:
@@ -138,12 +155,8 @@ def _random(digest: str) -> Random:
     return np.random.default_rng(int(digest, 16))
 
 
-def _n_scene_samples() -> int:
-    return (n_cold_vectors() + N_SCENE_VECTORS) * _VECTOR_SAMPLES + _OVERLAP_SAMPLES
-
-
-def _word_scene(item: SceneItem, around: Disturbance, random: Random) -> Wave:
-    samples = np.zeros(_n_scene_samples(), np.float32)
+def _word_scene(item: SceneItem, around: Disturbance, random: Random, *, n_samples: int) -> Wave:
+    samples = np.zeros(n_samples, np.float32)
     end = len(samples) - round(AFTER_S * RATE_HZ)
     word, n_tail = _draw_word(item, around.recipe, random)
     start = end + n_tail - len(word)
@@ -179,14 +192,13 @@ def _add_speech(room: Wave, around: Disturbance, random: Random, *, from_end: bo
     room[where] += piece
 
 
-def _utterance(item: SceneItem, around: Disturbance, random: Random) -> Wave:
+def _utterance(item: SceneItem, around: Disturbance, random: Random, *, n_before: int) -> Wave:
     said = read_samples(item.path).astype(np.float32)
     if item.n == 0:
         samples = augment.gain(said, random.uniform(-10, 6))
     else:
         samples = level(augment.change_speed(said, random.uniform(0.93, 1.08)), 0.0)
         samples = _disturbed(samples, around, random)
-    n_before = n_cold_vectors() * _VECTOR_SAMPLES + _OVERLAP_SAMPLES
     return np.concatenate((np.resize(samples[-n_before:], n_before), samples))
 
 
