@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import time
 
 import pytest
 from mosquitto import brokers, subscribers
@@ -12,6 +13,7 @@ from mosquitto import brokers, subscribers
 from kws.daemon.service import Daemon
 from kws.errors import ConfigError
 from kws.events import Detection, StateChange
+from kws.manifest import CalibrationPoint
 
 from .conftest import OPENED, until
 
@@ -346,3 +348,27 @@ def test_several_sources_are_several_sites(write, run, mosquitto, subscribe):
 def test_a_table_that_cannot_be_used_is_an_error_at_the_start(write):
     with pytest.raises(ConfigError, match=r"The password file of \[mqtt\] must be readable"):
         Daemon(write("username = 'kws'\npassword_file = '/none'\n"))
+
+
+def test_expected_false_alarms_follow_the_calibration_and_the_time(
+    write, run, mosquitto, subscribe, make_model, model, tmp_path
+):
+    """7,200 an hour are two for each second of audio that the models get."""
+    points = [
+        CalibrationPoint(false_alarms_per_hour=7_200.0 * n, thresholds={"stop": 0.5, "go": 0.5})
+        for n in (1, 2)
+    ]
+    (tmp_path / "known.tflite").write_bytes(make_model(name="known", calibration=tuple(points[:1])))
+    mosquitto()
+    subscriber = subscribe()
+    path = write()
+    path.write_text(path.read_text().replace(str(model), f"{tmp_path}/known.tflite"))
+    topic = "kws/kitchen/expected_false_alarms_24h"
+
+    async def drive(daemon, printer):
+        started_s = time.monotonic()
+        await until(lambda: [one for one in subscriber.of(topic) if float(one) > 0])
+        value = float(subscriber.of(topic)[-1])
+        assert 0 < value <= 2 * (time.monotonic() - started_s + 2)
+
+    run(path, drive)

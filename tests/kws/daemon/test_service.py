@@ -199,7 +199,7 @@ def test_a_file_is_heard_as_kws_listen_hears_it(write, recording, kws, caplog):
 
 
 def test_a_broken_file_ends_the_daemon_with_its_error_when_the_others_have_ended(
-    write, recording, tmp_path
+    write, recording, tmp_path, caplog
 ):
     (tmp_path / "empty.wav").touch()
     config = write(
@@ -211,6 +211,9 @@ def test_a_broken_file_ends_the_daemon_with_its_error_when_the_others_have_ended
     assert len(printer.of(Detection)) == 2
     assert len(printer.of(End)) == 2
     assert ("error", f"{tmp_path}/empty.wav") in printer.states()
+    logged = [one.getMessage() for one in caplog.records if one.levelname == "ERROR"]
+    assert len(logged) == 1
+    assert logged[0].startswith(f"{tmp_path}/empty.wav: An audio file must hold audio")
 
 
 @pytest.mark.parametrize(
@@ -268,6 +271,28 @@ def test_a_word_is_not_waited_for_but_heard_to_its_end_at_sigterm(
     _, printer = listen(config, driver=drive, capture_command=capture_script(fifo.script()))
     assert [one[2] for one in printer.detections()] in ([], ["stop"])
     assert (tmp_path / "ran").exists() == bool(printer.detections())
+
+
+def test_a_detection_that_is_held_at_sigterm_is_delivered(
+    write, fifo, capture_script, audio, make_model, model, tmp_path
+):
+    """Where models share a keyword, a detection is held until no other can be surer."""
+    (tmp_path / "other.tflite").write_bytes(make_model(name="other"))
+    config = write(
+        "", models=f"[[models]]\nname = '{model}'\n[[models]]\nname = '{tmp_path}/other.tflite'\n"
+    )
+
+    async def drive(printer):
+        await until(lambda: ("start", None) in printer.states())
+        await fifo.write(audio[: 2 * 9_000])
+        await until(lambda: ("listening", "mic") in printer.states())
+        await asyncio.sleep(0.3)
+        assert printer.detections() == []
+        tell(signal.SIGTERM)
+
+    _, printer = listen(config, driver=drive, capture_command=capture_script(fifo.script()))
+    assert [one[2] for one in printer.detections()] == ["stop"]
+    assert printer.states()[-1] == ("stop", None)
 
 
 def test_under_load_with_everything_stuck_it_still_ends_in_two_seconds(
@@ -772,6 +797,24 @@ def test_its_state_can_be_asked_for(write, capture_script, recording, tmp_path):
     assert answer.hooks["started"] + answer.hooks["dropped"] <= 2
     assert [line.level for line in answer.last_errors] == ["warning"]
     assert not (tmp_path / "mine.sock").exists()
+
+
+def test_its_events_can_be_followed(write, fifo, capture_script, audio, tmp_path):
+    async def drive(printer):
+        await until(lambda: ("start", None) in printer.states())
+        reader, writer = await asyncio.open_unix_connection(tmp_path / "kws.sock")
+        writer.write(b'{"request": "events"}\n')
+        await asyncio.sleep(0.2)
+        await fifo.write(audio)
+        await until(lambda: len(printer.of(Detection)) == 2)
+        tell(signal.SIGTERM)
+        followed.extend([json.loads(line)["event"] async for line in reader])
+        writer.close()
+
+    followed = []
+    listen(write(""), driver=drive, capture_command=capture_script(fifo.script()))
+    assert (followed[0], followed[-1]) == ("listening", "stop")
+    assert followed.count("detection") == followed.count("peak") == 2
 
 
 def test_a_socket_that_cannot_be_had_is_an_error_only_where_it_is_asked_for(

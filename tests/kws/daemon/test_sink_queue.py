@@ -86,6 +86,8 @@ def test_a_sink_that_hangs_delays_nobody_and_what_is_too_much_is_counted(log):
     took_s = time.monotonic() - started_s
     sink_queue.begin_close()
     assert not sink_queue.join(0)
+    (thread,) = [one for one in threading.enumerate() if one.name == "kws-a sink"]
+    assert thread.daemon  # the process can end
     assert took_s < 10
     assert 989 <= sink_queue.n_dropped <= 990  # its thread may have taken one before
     assert log.messages == [
@@ -111,6 +113,12 @@ def test_a_sink_that_is_slow_is_told_of(caplog, monkeypatch):
             time.sleep(0.01)
     assert caplog.records[0].message.startswith("a sink has been busy with an event for 0 s; ")
     sink.go_on.set()
+    while sink_queue.n_sent < sum(1 for _ in caplog.records) and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+    time.sleep(0.1)  # for the last event
+    caplog.clear()
+    sink_queue.put(event(2))
+    assert caplog.records == []
     sink_queue.begin_close()
     assert sink_queue.join(30)
 

@@ -56,6 +56,15 @@ def test_what_the_capture_process_gives_is_heard(capture_script, make_supervisor
     assert told.time.endswith("Z")
 
 
+def test_the_capture_process_is_asked_to_end_before_it_is_killed(
+    capture_script, make_supervisor, tmp_path
+):
+    script = f"trap 'touch {tmp_path}/asked; exit' TERM; {OPENED} head -c 100 /dev/zero"
+    supervisor = make_supervisor(capture_script(f"{script}; sleep 60 & wait"))
+    running(supervisor, lambda: supervisor.backlog.n_received)
+    assert (tmp_path / "asked").exists()
+
+
 def test_the_capture_process_is_given_its_settings_as_json(make_supervisor, tmp_path):
     script = f"read settings; echo $settings > {tmp_path}/settings; {OPENED} sleep 60"
     supervisor = make_supervisor(["/bin/sh", "-c", script], device="USB")

@@ -168,7 +168,7 @@ def test_posteriors_are_kept_only_while_a_page_is_open(free_port):
 
     async def run():
         service, source = UiService(None, announce=str), Source()
-        block = AudioBlock(0, bytes(2_560), False)
+        block = AudioBlock(0, bytes(16_000), False)
         service.prepare(source)
         service.put(source, block)
         assert (source.kept, source.n_taken) == (None, 0)
@@ -178,6 +178,27 @@ def test_posteriors_are_kept_only_while_a_page_is_open(free_port):
             service.prepare(source)
             service.put(source, block)
             assert (source.kept, source.n_taken) == (is_watched, 1)
+        (frame,) = service._feed.take(0.05)[0]
+        assert (frame.name, frame.gate_open) == ("desk", True)
         await service.close()
 
     asyncio.run(run())
+
+
+def test_pages_get_detections_and_states(tmp_path, recording, model, free_port):
+    path = tmp_path / "kws.toml"
+    path.write_text(
+        f"[model]\nname = '{model}'\n[gate]\nenabled = false\n[source]\ninput = '{recording}'\n"
+        f"[ui]\nport = {free_port}\n"
+    )
+
+    async def driver(daemon):
+        await until(lambda: daemon._sources and daemon._sources[0].is_finished)
+        return [one.event for one in daemon._ui._feed.recent()]
+
+    from kws.daemon.capture_process import CAPTURE_COMMAND
+
+    events = run_daemon(path, CAPTURE_COMMAND, driver, announce_page=str)
+    kinds = [type(one).__name__ for one in events]
+    assert kinds.count("Detection") == 2
+    assert "StateChange" in kinds
