@@ -1,6 +1,9 @@
 """The daemon: several sources and models, restarts of failed sources, reload on SIGHUP.
 
-- `service`: the processing loop, signals, and the reload.
+- `service`: the daemon: its start, signals, reload and end.
+- `audio_loop`: audio through the models, and what they find to the sinks.
+- `open_sources`: the supervised sources, opened at the start and changed at a reload.
+- `services`: Wyoming, page and monitoring, changed together.
 - `loaded_config`: a configuration with its models open and its hooks checked.
 - `source_supervisor`: one audio source; restarts its capture process when it stalls or fails.
 - `capture_process`: the capture process as the daemon controls it.

@@ -10,28 +10,28 @@ import functools
 import logging
 import signal
 import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from kws.config import Config, SourceSettings
-from kws.daemon.backlog import AudioBlock
+from kws.config import Config
+from kws.daemon.audio_loop import AudioLoop
 from kws.daemon.capture_process import CAPTURE_COMMAND
 from kws.daemon.delivery import Delivery
-from kws.daemon.listeners import SourceListeners
 from kws.daemon.loaded_config import LoadedConfig
 from kws.daemon.log_queue import log_in_thread
 from kws.daemon.monitoring import Monitoring
 from kws.daemon.mqtt_service import MqttService
 from kws.daemon.muting import Muting
-from kws.daemon.source_supervisor import SourceSupervisor, wall_time
+from kws.daemon.open_sources import OpenSources
+from kws.daemon.services import Services
+from kws.daemon.source_supervisor import wall_time
 from kws.daemon.systemd import SystemdNotifier
 from kws.daemon.ui_service import UiService
 from kws.daemon.wyoming_service import WyomingService
-from kws.errors import AudioError, KwsError
+from kws.errors import KwsError
 from kws.events import Detection, Event, StateChange
 from kws.logs import LogFormat
 from kws.sinks import Sink
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 __all__ = ["Daemon"]
 
 _IDLE_S = 1.0
-_LAST_AUDIO_S = 0.3
 _SAVE_S = 1.5
 _INTERRUPTED = 130
 
@@ -92,34 +91,44 @@ class Daemon:
         self._override = override
         self._stays = announce_page is not None
         self._notifier = notifier or SystemdNotifier()
-        self._capture_command = capture_command
         self._change_log = change_log
         self._early_hangups: list[int] = []
         with contextlib.suppress(ValueError):  # not in the main thread
             signal.signal(signal.SIGHUP, lambda number, _: self._early_hangups.append(number))
         self._loaded = LoadedConfig.read(config, override=override)
-        self._sources: list[SourceListeners] = []
         self._delivery = Delivery(self._loaded.hooks, printer=printer)
         self._muting = Muting(lambda: self._delivery.is_muting)
+        self._ui = UiService(self, announce=announce_page)
+        self._audio = AudioLoop(
+            deliver=self._deliver,
+            clip_recorder=lambda: self._loaded.clip_recorder,
+            muting=self._muting,
+            ui=self._ui,
+        )
         self._mqtt = MqttService(
-            self._muting, sources=lambda: self._sources, on_failure=self._report_failure
+            self._muting, sources=lambda: self._audio.sources, on_failure=self._report_failure
         )
         self._monitoring = Monitoring(
             self._loaded.config.daemon,
-            sources=lambda: self._sources,
+            sources=lambda: self._audio.sources,
             hooks=lambda: self._loaded.hooks.counts,
             clips=self._clip_counts,
-            muted_by=self._muted_by,
+            muted_by=self._audio.muted_by,
             mqtt=self._mqtt.state,
             page=lambda: self._ui.link,
         )
-        self._wyoming = WyomingService()
-        self._ui = UiService(self, announce=announce_page)
-        self._tasks: dict[SourceSupervisor, asyncio.Task[None]] = {}
+        self._services = Services(WyomingService(), self._ui, self._monitoring)
+        self._wake = asyncio.Event()
+        self._is_reload_wanted = asyncio.Event()
+        self._sources = OpenSources(
+            self._audio,
+            capture_command=capture_command,
+            deliver=self._deliver,
+            on_change=self._deliver_change,
+            on_audio=self._wake.set,
+        )
         self._code: int | None = None
         self._failure: BaseException | None = None
-        self._file_failure: AudioError | None = None
-        self._is_switching = False
 
     async def run(self) -> int:
         """Listen; return the exit code: 0, or 130 after Ctrl-C.
@@ -131,22 +140,18 @@ class Daemon:
         """
         with log_in_thread():
             await self._run()
-        if self._failure:
-            raise self._failure
-        if self._file_failure and self._code is None:
-            raise self._file_failure
+        if self._failed:
+            raise self._failed
+        if self._audio.file_failure and self._code is None:
+            raise self._audio.file_failure
         return self._code or 0
 
     async def _run(self) -> None:
-        self._wake = asyncio.Event()
-        self._is_reload_wanted = asyncio.Event()
-        await self._monitoring.start()
-        await self._start_services()
+        await self._services.start(self._loaded.config)
         self._handle_signals()
         tasks = [asyncio.create_task(one) for one in (self._reload_on_request(), self._mqtt.run())]
         self._mqtt.change(self._loaded)
-        for settings in self._loaded.config.every_source:
-            self._open(settings, self._loaded)
+        self._sources.open_all(self._loaded)
         self._deliver(StateChange(event="start", time=wall_time()))
         self._notifier.ready()
         self._report_status()
@@ -162,7 +167,7 @@ class Daemon:
         """Return the state for the page of `[ui]`; as of `kws.ui.host.Host`."""
         from kws.daemon.page_state import page_state
 
-        return page_state(self._loaded, self._sources, path=self.config_path)
+        return page_state(self._loaded, self._audio.sources, path=self.config_path)
 
     def page_config(self) -> Config:
         """Return the configuration in effect."""
@@ -172,82 +177,25 @@ class Daemon:
         """Have kws.toml read again soon, as SIGHUP does."""
         self._is_reload_wanted.set()
 
-    async def _start_services(self) -> None:
-        try:
-            await self._wyoming.change(self._loaded.config)
-            await self._ui.change(self._loaded.config)
-        except KwsError:
-            await self._wyoming.close()
-            await self._monitoring.close()
-            raise
+    @property
+    def _failed(self) -> BaseException | None:
+        return self._failure or self._sources.failure
 
     async def _process(self) -> None:
         """Process audio until all files have ended, or a signal or an error ends the daemon."""
-        while self._code is None and self._failure is None:
+        while self._code is None and self._failed is None:
             self._wake.clear()
-            was_busy = self._process_each_source()
+            was_busy = self._audio.process_each_source()
             self._notifier.ping_watchdog()
             if was_busy:
                 await asyncio.sleep(0)
-            elif self._has_ended():
+            elif self._audio.are_all_finished and not (self._stays or self._sources.is_switching):
                 return
             else:
                 await self._wait(self._notifier.watchdog_interval_s or _IDLE_S)
 
-    def _has_ended(self) -> bool:
-        """Return whether all sources were files and have ended, and nothing else is to be done."""
-        is_idle = not (self._stays or self._is_switching)
-        return is_idle and all(source.is_finished for source in self._sources)
-
-    def _process_each_source(self) -> bool:
-        """Process one block of each source; return whether there was any."""
-        return max([self._process_source(source) for source in self._sources], default=False)
-
-    def _process_source(self, source: SourceListeners) -> bool:
-        """Process one block of a source; return whether there was one."""
-        supervisor = source.supervisor
-        block = supervisor.take()
-        if block is not None:
-            self._process_block(source, block, is_muted=bool(self._muted_by(supervisor)))
-        if supervisor.has_ended and not source.is_finished:
-            source.is_finished = True
-            if supervisor.last_error:
-                self._file_failure = AudioError(supervisor.last_error)
-            self._deliver(source.end_event())
-        return block is not None
-
-    def _process_block(
-        self, source: SourceListeners, block: AudioBlock, *, is_muted: bool = False
-    ) -> None:
-        """Process a block of a source; deliver its detections and record their clips."""
-        clip_recorder = self._loaded.clip_recorder
-        if not is_muted:
-            label = source.supervisor.label
-            clip_recorder.feed(label, block.audio, start_sample=block.start_sample)
-        self._ui.prepare(source)
-        for detection in source.process(block, is_muted=is_muted):
-            self._deliver(detection)
-        for near_miss in source.take_near_misses():
-            clip_recorder.send(near_miss)
-            self._ui.send(near_miss)
-        self._ui.put(source, block)
-        for peak in source.take_peaks():
-            self._deliver(peak)
-        self._report_failures(source)
-
-    def _muted_by(self, supervisor: SourceSupervisor) -> list[str]:
-        return self._muting.reasons(supervisor.label, is_file=supervisor.is_file)
-
     def _report_failure(self, detail: str) -> None:
         self._deliver(StateChange(event="error", time=wall_time(), detail=detail))
-
-    def _report_failures(self, source: SourceListeners) -> None:
-        """Report the models that have ended by an error of the interpreter."""
-        failures, source.failures = source.failures, []
-        for detail in failures:
-            _log.error("%s", detail)
-            label = source.supervisor.label
-            self._deliver(StateChange(event="error", time=wall_time(), source=label, detail=detail))
 
     async def _wait(self, timeout_s: float) -> None:
         try:
@@ -278,40 +226,8 @@ class Daemon:
 
     def _report_status(self) -> None:
         n_keywords = len(self._loaded.keywords)
-        states = "; ".join(source.supervisor.status() for source in self._sources)
+        states = "; ".join(source.supervisor.status() for source in self._audio.sources)
         self._notifier.status(f"{n_keywords} keywords. {states}.")
-
-    def _open(self, settings: SourceSettings, loaded: LoadedConfig) -> None:
-        """Add a source, and start to supervise it."""
-        supervisor = SourceSupervisor(
-            settings,
-            backlog_s=loaded.config.daemon.backlog_s,
-            on_change=self._deliver_change,
-            on_audio=self._wake.set,
-            capture_command=self._capture_command,
-        )
-        self._sources.append(SourceListeners(supervisor, loaded.listeners[settings.label]))
-        task = asyncio.create_task(supervisor.run())
-        task.add_done_callback(self._check_task)
-        self._tasks[supervisor] = task
-
-    def _check_task(self, task: asyncio.Task[None]) -> None:
-        """End the daemon on an unexpected error of a supervisor; systemd restarts it."""
-        if not task.cancelled() and (error := task.exception()):
-            self._failure = error
-        self._wake.set()
-
-    async def _retire(self, source: SourceListeners) -> None:
-        """End a removed source, and process its remaining audio."""
-        task = self._tasks[source.supervisor]
-        _cancel_once(task)
-        await asyncio.wait([task])
-        del self._tasks[source.supervisor]
-        while block := source.supervisor.take():
-            self._process_block(source, block)
-            await asyncio.sleep(0)
-        for detection in source.flush():
-            self._deliver(detection)
 
     async def _reload_on_request(self) -> None:
         while True:
@@ -329,15 +245,13 @@ class Daemon:
             LoadedConfig.read,
             self.config_path,
             old=old,
-            sources=list(self._sources),
+            sources=list(self._audio.sources),
             override=self._override,
         )
         try:
             loaded = await in_thread(read)
             try:
-                await self._wyoming.change(loaded.config)
-                await self._ui.change(loaded.config)
-                await self._monitoring.change(loaded.config.daemon)
+                await self._services.change(loaded.config, former=old.config)
             except KwsError:
                 if loaded.clip_recorder is not old.clip_recorder:
                     loaded.clip_recorder.close()
@@ -351,7 +265,7 @@ class Daemon:
 
     async def _switch(self, loaded: LoadedConfig) -> None:
         """Replace models, hooks and sources between two blocks of audio."""
-        for source in self._sources:
+        for source in self._audio.sources:
             settings = source.supervisor.settings
             if settings in loaded.config.every_source:
                 await source.warm_up(loaded.listeners[settings.label])
@@ -365,28 +279,7 @@ class Daemon:
         if loaded.hooks is not old.hooks:
             self._delivery.replace_hooks(loaded.hooks)
         self._mqtt.change(loaded)
-        await self._switch_sources(loaded)
-
-    async def _switch_sources(self, loaded: LoadedConfig) -> None:
-        """End removed sources, give new models to the others, and open new sources."""
-        wanted = loaded.config.every_source
-        removed = [one for one in self._sources if one.supervisor.settings not in wanted]
-        self._sources = [one for one in self._sources if one.supervisor.settings in wanted]
-        for source in self._sources:
-            source.supervisor.backlog.max_s = loaded.config.daemon.backlog_s
-            listeners = loaded.listeners[source.supervisor.label]
-            for detection in source.replace_listeners(listeners):
-                self._deliver(detection)
-            self._report_failures(source)
-        kept = [source.supervisor.settings for source in self._sources]
-        self._is_switching = True
-        # A microphone with changed settings must be closed before it is opened again.
-        await asyncio.gather(*map(self._retire, removed))
-        for settings in wanted:
-            if settings not in kept:
-                self._open(settings, loaded)
-        self._is_switching = False
-        self._wake.set()
+        await self._sources.switch(loaded)
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -403,44 +296,28 @@ class Daemon:
     async def _shut_down(self) -> None:
         """Release everything, within two seconds after a signal."""
         self._notifier.stopping()
-        for task in self._tasks.values():
-            _cancel_once(task)
-        await self._process_remaining()
+        self._sources.begin_close()
+        await self._audio.process_remaining()
         self._deliver(StateChange(event="stop", time=wall_time()))
-        closing = asyncio.create_task(
-            self._delivery.close(
-                is_urgent=lambda: self._code is not None or self._failure is not None,
-                keep_alive=self._notifier.ping_watchdog,
+        closing = [
+            asyncio.create_task(one)
+            for one in (
+                self._delivery.close(
+                    is_urgent=lambda: self._code is not None or self._failed is not None,
+                    keep_alive=self._notifier.ping_watchdog,
+                ),
+                self._mqtt.close(),
+                *self._services.closing(),
             )
-        )
-        reporting = asyncio.create_task(self._monitoring.close())
-        leaving = asyncio.create_task(self._wyoming.close())
-        publishing = asyncio.create_task(self._mqtt.close())
-        hiding = asyncio.create_task(self._ui.close())
+        ]
         saving = asyncio.create_task(in_thread(self._loaded.clip_recorder.close))
         await asyncio.wait([saving], timeout=_SAVE_S)
-        services = (closing, reporting, leaving, publishing, hiding)
-        await asyncio.wait([*services, *self._tasks.values()])
-        for task in services:
+        await asyncio.wait(closing)
+        await self._sources.closed()
+        for task in closing:
             task.result()
         self._notifier.close()
-
-    async def _process_remaining(self) -> None:
-        """Process audio in the backlogs for up to 0.3 s, and end every stream."""
-        deadline_s = time.monotonic() + _LAST_AUDIO_S
-        await asyncio.sleep(0)
-        while self._process_each_source() and time.monotonic() < deadline_s:
-            await asyncio.sleep(0)
-        for source in self._sources:
-            for detection in source.flush():
-                self._deliver(detection)
 
     def _clip_counts(self) -> ClipCounts | None:
         clip_recorder = self._loaded.clip_recorder
         return clip_recorder.counts if clip_recorder.is_on else None
-
-
-def _cancel_once(task: asyncio.Task[None]) -> None:
-    """Cancel a supervisor; a second cancel would interrupt the end of its capture process."""
-    if not task.cancelling():
-        task.cancel()

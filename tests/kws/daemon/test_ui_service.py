@@ -134,7 +134,7 @@ def test_with_an_announced_page_the_end_of_all_files_is_not_the_end(tmp_path, re
     announced = []
 
     async def driver(daemon):
-        await until(lambda: daemon._sources and daemon._sources[0].is_finished)
+        await until(lambda: daemon._audio.sources and daemon._audio.are_all_finished)
         await asyncio.sleep(0.2)
         token = announced[0].partition("token=")[2]
         return await asyncio.to_thread(state, free_port, token)
@@ -193,7 +193,7 @@ def test_pages_get_detections_and_states(tmp_path, recording, model, free_port):
     )
 
     async def driver(daemon):
-        await until(lambda: daemon._sources and daemon._sources[0].is_finished)
+        await until(lambda: daemon._audio.sources and daemon._audio.are_all_finished)
         return [one.event for one in daemon._ui._feed.recent()]
 
     from kws.daemon.capture_process import CAPTURE_COMMAND
@@ -202,3 +202,25 @@ def test_pages_get_detections_and_states(tmp_path, recording, model, free_port):
     kinds = [type(one).__name__ for one in events]
     assert kinds.count("Detection") == 2
     assert "StateChange" in kinds
+
+
+def test_a_reload_that_is_refused_by_one_service_changes_none(tmp_path, capture_script, free_port):
+    """The page went to its new port although the new configuration was refused for another."""
+    path = tmp_path / "kws.toml"
+    path.write_text(f"[ui]\nport = {free_port}\ntoken = '{TOKEN}'\n")
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        other = one.getsockname()[1]
+
+    async def driver(daemon):
+        await until(lambda: daemon._ui.link)
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            path.write_text(
+                f"[ui]\nport = {other}\ntoken = '{TOKEN}'\n"
+                f"[daemon]\nmetrics_port = {taken.getsockname()[1]}\n"
+            )
+            daemon.request_reload()
+            await until(lambda: "is refused" in str(daemon._monitoring.snapshot().last_errors))
+        assert not is_open(other)
+        return await asyncio.to_thread(state, free_port)
+
+    assert run_daemon(path, capture_script("sleep 60"), driver)[0] == 200
