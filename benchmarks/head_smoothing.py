@@ -60,7 +60,7 @@ def main(folders: tuple[Path, ...], choices: tuple[int, ...]) -> None:
 def _posteriors(head: Path, stream: Stream) -> np.ndarray:
     """Return the posteriors of a head at every vector of a stream [shape=(k, labels)]."""
     model = open_model(head)
-    embedding = open_embedding(model.manifest, inside=model.embedding_inside)
+    embedding = open_embedding(model)
     padded = np.concatenate((stream.samples, np.zeros(TAIL_SAMPLES, np.int16)))
     vectors = embedding.run(Features(embedding.manifest.features).whole(padded))
     posteriors = model.run(vectors)

@@ -10,7 +10,7 @@ import importlib
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from types import ModuleType
@@ -299,7 +299,7 @@ class _JoinedModel(Model):
 
     def __init__(self, head: Model) -> None:
         self._head = head
-        self._embedding = open_embedding(head.manifest, inside=head.embedding_inside)
+        self._embedding = open_embedding(head)
         hop_frames = self._embedding.manifest.hop_frames
         self._n_context = n_context_vectors(head.manifest, self._embedding.manifest)
         self.n_outputs = head.n_outputs
@@ -371,15 +371,15 @@ def embedding_reference() -> EmbeddingReference:
     )
 
 
-def open_embedding(head: Manifest, *, inside: bytes | None = None) -> Model:
-    """Open the embedding model that a head names: the bundled one, or else that in its file.
+def open_embedding(head: Model, *others: Model) -> Model:
+    """Open the embedding model that heads name: the bundled one, or else that in one's file.
 
     Parameters
     ----------
-    head : Manifest
+    head : Model
         With `takes`.
-    inside : bytes, optional
-        What the head's file holds, see `Model.embedding_inside`.
+    *others : Model
+        Heads on the same embedding.
 
     Raises
     ------
@@ -387,30 +387,32 @@ def open_embedding(head: Manifest, *, inside: bytes | None = None) -> Model:
         If there is none of that name, it has other bytes, or it takes or gives something else than
         the head says.
     """
-    model = _open_embedding(head.takes, inside) if head.takes else None
-    if model is None:
-        raise ModelError(f"A head must take vectors. Received: `{head.name}`.")
-    manifest, takes = model.manifest, head.takes
+    stated = head.manifest
+    if stated.takes is None:
+        raise ModelError(f"A head must take vectors. Received: `{stated.name}`.")
+    model = _open_embedding(stated.takes, (one.embedding_inside for one in (head, *others)))
+    manifest = model.manifest
     found = manifest.features, manifest.embedding, manifest.hop_frames
-    if takes is None or found != (head.features, takes.size, takes.hop_frames):
+    if found != (stated.features, stated.takes.size, stated.takes.hop_frames):
         raise ModelError(
             f"A head must state the features, the size and the hop of its embedding. Received: "
-            f"`{head.name}`, which states others than those of `{manifest.name}`. Train or export "
-            f"the head again."
+            f"`{stated.name}`, which states others than those of `{manifest.name}`. Train or "
+            f"export the head again."
         )
     return model
 
 
-def _open_embedding(reference: EmbeddingReference, inside: bytes | None) -> Model:
+def _open_embedding(reference: EmbeddingReference, inside: Iterable[bytes | None]) -> Model:
     path = _folder() / f"{reference.name}.tflite"
     try:
         content = path.read_bytes()
     except OSError as error:
         content, reason = b"", error.strerror
     if content and _digest(content) == reference.sha256:
-        return open_model(path)
-    if inside:
-        return _open_inside(reference, inside)
+        manifest = manifest_inside(content, name=str(path))
+        return _opened(manifest, content, n_threads=1, reference=False)
+    if own := next(filter(None, inside), None):
+        return _open_inside(reference, own)
     if not content:
         raise ModelError(
             f"A head needs the embedding model that it was trained on. Received: a head for "

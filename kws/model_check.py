@@ -168,7 +168,7 @@ def _run(model: Model) -> float:
     features = open_features(manifest.features)
     embedding = None
     if manifest.takes:
-        embedding = open_embedding(manifest, inside=model.embedding_inside)
+        embedding = open_embedding(model)
     hop = (manifest.takes or manifest).hop_frames
     started_s, n_samples = time.process_time(), 0
     shapes = None

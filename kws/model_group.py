@@ -113,8 +113,7 @@ def grouped(
     for (features, call_samples, takes), indices in members.items():
         embedding = None
         if takes:
-            inside = next(filter(None, (models[i].embedding_inside for i in indices)), None)
-            embedding = open_embedding(models[indices[0]].manifest, inside=inside)
+            embedding = open_embedding(*(models[i] for i in indices))
         context_ms = max(models[i].manifest.context_ms for i in indices)
         steps = GatedSteps(
             features,

@@ -38,7 +38,7 @@ def export_whole(head: Path, out: Path) -> int:
             f"`--whole` is for heads, which `kws new` and `kws enroll` make. Received: {head}, "
             f"which needs no embedding. Leave `--whole` away."
         )
-    inside = open_embedding(model.manifest, inside=model.embedding_inside)
+    inside = open_embedding(model)
     whole = repack(model.content, model.manifest, embedding=inside.content)
     with replacing(out) as begun:
         begun.write_bytes(whole)

@@ -90,7 +90,7 @@ def embeddings(monkeypatch):
     opened = []
     monkeypatch.setattr(
         "kws.model_group.open_embedding",
-        lambda head, inside: opened.append(Embedding()) or opened[-1],
+        lambda *heads: opened.append(Embedding()) or opened[-1],
     )
     return opened
 
@@ -133,7 +133,7 @@ def test_a_head_gives_the_events_that_it_gives_alone(embeddings):
 @given(cuts=st.lists(st.integers(0, 9000), max_size=14))
 def test_events_do_not_depend_on_how_samples_are_cut(gate, cuts):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kws.model_group.open_embedding", lambda head, inside: Embedding())
+        patch.setattr("kws.model_group.open_embedding", lambda *heads: Embedding())
         spotter = Spotter([HeadOf("low", 0), HeadOf("high", 1)], gate=gate)
     whole = spotter.process(SOUND) + spotter.flush()
     edges = np.minimum(np.cumsum([0, *cuts]), len(SOUND))
@@ -215,7 +215,7 @@ def test_a_head_for_an_embedding_that_is_missing_or_another_is_refused(tmp_path,
         "train the head again with this version."
     )
     with pytest.raises(ModelError, match=f"^{re.escape(message)}$"):
-        open_embedding(HeadOf("low", 0).manifest)
+        open_embedding(HeadOf("low", 0))
     (tmp_path / "fake.tflite").write_bytes(b"other")  # as cut short, or of another version
     digest = hashlib.sha256(b"other").hexdigest()
     message = (
@@ -224,4 +224,4 @@ def test_a_head_for_an_embedding_that_is_missing_or_another_is_refused(tmp_path,
         "again, or install the version it was made with."
     )
     with pytest.raises(ModelError, match=f"^{re.escape(message)}$"):
-        open_embedding(HeadOf("low", 0).manifest)
+        open_embedding(HeadOf("low", 0))
