@@ -1,150 +1,137 @@
-"""Can a voice be told from others by a second of speech? speakers.py --data data.
+"""How well `kws enroll --only-me` tells voices apart: speakers.py --data data.
 
-Two descriptions of a second of speech, each a mean and a standard deviation over time: 20 cepstra
-of the front end of the speech embedding, and its vectors. A linear discriminant is trained on
-speakers to train on or to set thresholds with; figures are of the others. Three seconds of a
-speaker are enrolled, and cosine similarity to their mean is the score of every further second:
-other words, same recording device. Equal error rate against all other speakers of the set, who have
-devices of their own: in one room with one microphone it is higher.
+Same word: a speaker of the Speech Commands test set enrols a word from three recordings; the
+speaker's others, and the same word by thirty other speakers, are streamed through the model.
+Figures are of what the word itself detects: how often the enrolled speaker is refused and another
+one let through at the model's threshold, and the equal error rate. Other words: three seconds of
+speech are enrolled, further seconds of that speaker and of all others are scored. Everybody speaks
+into a device of their own; behind one microphone voices are harder to tell apart.
 """
 
+import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 import numpy as np
-from scipy.fft import dct
 
-from kws.features import Features
-from kws.model import open_model
+from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
+from kws.commands.enroll import enroll
+from kws.commands.speaker_data import read_speaker_statistics, speaker_check
+from kws.errors import ConfigError
+from kws.spotter import Spotter
+from kws_export.speakers import read_speech
 from kws_train.data.audio_files import audio_files, read_samples
 from kws_train.data.librispeech import speaker_halves, speaker_of_utterance
 
-_SETS = ("librispeech_train", "librispeech_other", "alphanumeric")
-_SECOND, _N_COLD = 100, 9  # frames; vectors without whole context
-_MOST_FILES, _MOST_SECONDS = 6, 6  # of a speaker; of a file
-_N_ENROLLED, _FEWEST = 3, 6
-_SHRINKAGE, _N_DIMENSIONS = 0.1, 20
+WORDS = ("down", "go", "left", "no", "off", "on", "right", "stop", "up", "yes")
+_N_ENROLLED, _N_OTHERS = 3, 30
+_FEWEST = 6  # seconds of a speaker
 
-Second = tuple[np.ndarray, np.ndarray]
-Describe = Callable[[Second], np.ndarray]
+
+class Trials(NamedTuple):
+    """Scores of the enrolled speakers, and of others against them."""
+
+    own: list[float]
+    others: list[float]
 
 
 @click.command()
 @click.option("--data", required=True, type=click.Path(path_type=Path, exists=True))
-def main(data: Path) -> None:
-    """Print the equal error rates."""
-    training: dict[str, list[Second]] = defaultdict(list)
-    unseen: dict[str, list[Second]] = defaultdict(list)
-    for speaker, is_unseen, seconds in _speech(data):
-        (unseen if is_unseen else training)[speaker] += seconds
-    for name, describe in {"cepstra": _cepstra, "vectors": _vectors, "both": _both}.items():
-        project = _discriminant(training, describe)
-        for corpus in ("librispeech", *_SETS):
-            voices = {k: v for k, v in unseen.items() if k.startswith(f"{corpus}/")}
-            rate, n = equal_error_rate(voices, project)
-            if n > 1:
-                click.echo(f"{name}: {corpus}, {n} speakers: {rate:.1%}")
+@click.option("--speakers", default=4, show_default=True, help="To a word.")
+def main(data: Path, speakers: int) -> None:
+    """Print error rates."""
+    for name, files in _unseen(data).items():
+        trials = other_words(list(read_speech(files)))
+        click.echo(f"other words, {name}, {len(files)} speakers: {_row(trials)}")
+    trials = Trials([], [])
+    n = 0
+    for word in WORDS:
+        for own, others in _same_word(data / "speech_commands_test" / word, speakers):
+            if found := same_word(word, own, others):
+                trials.own.extend(found.own)
+                trials.others.extend(found.others)
+                n += 1
+    click.echo(f"same word, {n} enrolments: {_row(trials)}")
 
 
-def equal_error_rate(
-    voices: dict[str, list[Second]], project: Callable[[Second], np.ndarray]
-) -> tuple[float, int]:
-    """Return the equal error rate, and the number of speakers with enough speech."""
-    known = {
-        speaker: np.array([project(one) for one in seconds])
-        for speaker, seconds in voices.items()
-        if len(seconds) >= _FEWEST
-    }
-    own: list[float] = []
-    others: list[float] = []
-    for speaker, vectors in known.items():
-        centre = vectors[:_N_ENROLLED].mean(axis=0)
-        centre /= np.linalg.norm(centre)
-        for other, theirs in known.items():
-            (own if other == speaker else others).extend(theirs[_N_ENROLLED:] @ centre)
-    if not own or not others:
-        return float("nan"), len(known)
-    levels = np.sort(np.concatenate((own, others)))
-    missed = np.searchsorted(np.sort(own), levels) / len(own)
-    accepted = 1 - np.searchsorted(np.sort(others), levels) / len(others)
+def same_word(word: str, own: Sequence[Path], others: Sequence[Path]) -> Trials | None:
+    """Enrol a word, and return the scores of the speaker where the word is heard."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "word.tflite"
+        try:
+            enroll(word, own[:_N_ENROLLED], model, only_me=True)
+        except ConfigError:  # such as a clipped recording
+            return None
+        spotter = Spotter(model, near_miss_score=0.5)
+    return Trials(
+        list(_scores(spotter, own[_N_ENROLLED:])),
+        list(_scores(spotter, others)),
+    )
+
+
+def other_words(speakers: Sequence[np.ndarray]) -> Trials:
+    """Return the scores of seconds of speech by enrolled and by other speakers."""
+    known = [seconds for seconds in speakers if len(seconds) >= _FEWEST]
+    trials = Trials([], [])
+    for i, seconds in enumerate(known):
+        check = speaker_check(list(seconds[:_N_ENROLLED]), read_speaker_statistics())
+        for k, theirs in enumerate(known):
+            scores = theirs[_N_ENROLLED:] @ np.array(check.weights) + check.bias
+            (trials.own if i == k else trials.others).extend(scores.tolist())
+    return trials
+
+
+def _scores(spotter: Spotter, paths: Iterable[Path]) -> Iterator[float]:
+    room = np.random.default_rng(1).normal(0, 5, RATE_HZ).astype(np.int16)
+    for path in paths:
+        heard = list(spotter.listen(np.concatenate((room, read_samples(path), room))))
+        for event in (*heard, *spotter.take_near_misses()):
+            if event.speaker is not None:
+                yield event.speaker
+
+
+def _row(trials: Trials) -> str:
+    own, others = np.sort(trials.own), np.sort(trials.others)
+    levels = np.concatenate((own, others))
+    missed = np.searchsorted(own, levels) / len(own)
+    accepted = 1 - np.searchsorted(others, levels) / len(others)
     at = int(np.abs(missed - accepted).argmin())
-    return float(missed[at] + accepted[at]) / 2, len(known)
+    rows = [f"equal error rate {(missed[at] + accepted[at]) / 2:.1%} at {levels[at]:.2f}"]
+    rows += [
+        f"at {level}: {(own < level).mean():.1%} refused, "
+        f"{(others >= level).mean():.1%} let through"
+        for level in (0.4, 0.5, 0.6)
+    ]
+    return f"{len(own)} own, {len(others)} others: {'; '.join(rows)}"
 
 
-def _speech(data: Path) -> Iterator[tuple[str, bool, list[Second]]]:
-    model = open_model("speech_embedding")
-    features = Features(model.manifest.features)
+def _same_word(folder: Path, n_speakers: int) -> Iterator[tuple[list[Path], list[Path]]]:
+    """Yield recordings of a speaker who said a word five times, and of others, one each."""
+    takes: dict[str, list[Path]] = defaultdict(list)
+    for path in audio_files(folder):
+        takes[path.name.partition("_nohash_")[0]].append(path)
+    for speaker in [one for one, paths in takes.items() if len(paths) == 5][:n_speakers]:
+        others = [paths[0] for one, paths in takes.items() if one != speaker]
+        yield takes[speaker], others[:: max(1, len(others) // _N_OTHERS)][:_N_OTHERS]
+
+
+def _unseen(data: Path) -> dict[str, list[list[Path]]]:
+    """Return the files of each speaker for final figures, by corpus."""
     corpus = data / "librispeech"
-    _, second_half = speaker_halves(corpus)
-    files: dict[str, list[Path]] = defaultdict(list)
+    _, second = speaker_halves(corpus)
+    readers: dict[str, list[Path]] = defaultdict(list)
     for path in audio_files(corpus):
-        files[f"librispeech/{speaker_of_utterance(path.name)}"].append(path)
-    unseen = {f"librispeech/{speaker}" for speaker in second_half}
-    for name in _SETS:
-        folder = data / "more_speech" / name
-        for path in audio_files(folder):
-            files[f"{name}/{path.relative_to(folder).parts[0]}"].append(path)
-        speakers = sorted(speaker for speaker in files if speaker.startswith(f"{name}/"))
-        unseen |= {speaker for i, speaker in enumerate(speakers) if i % 4 == 3}
-    for speaker, paths in files.items():
-        for path in paths[:_MOST_FILES]:
-            frames = features.whole(read_samples(path)[: 12 * 16_000]).astype(np.float32)
-            vectors = model.run(frames)[_N_COLD:]
-            yield speaker, speaker in unseen, _loud_seconds(frames, vectors)
-
-
-def _loud_seconds(frames: np.ndarray, vectors: np.ndarray) -> list[Second]:
-    """Return seconds that speech fills at least by half: their loud frames, and their vectors."""
-    level = np.percentile(frames.mean(axis=1), 40)
-    found = []
-    for start in range(76, len(frames) - _SECOND, _SECOND):
-        part = frames[start : start + _SECOND]
-        loud = part[part.mean(axis=1) > level]
-        first = start // 8 - _N_COLD
-        if len(loud) >= _SECOND // 2 and len(vectors) >= first + 12:
-            found.append((loud, vectors[first : first + 12]))
-    return found[:_MOST_SECONDS]
-
-
-def _cepstra(second: Second) -> np.ndarray:
-    values = dct(second[0], type=2, norm="ortho", axis=1)[:, 1:21]
-    return np.concatenate((values.mean(axis=0), values.std(axis=0)))
-
-
-def _vectors(second: Second) -> np.ndarray:
-    return np.concatenate((second[1].mean(axis=0), second[1].std(axis=0)))
-
-
-def _both(second: Second) -> np.ndarray:
-    return np.concatenate((_cepstra(second), _vectors(second)))
-
-
-def _discriminant(
-    voices: dict[str, list[Second]], describe: Describe
-) -> Callable[[Second], np.ndarray]:
-    """Return Fisher's linear discriminant between speakers, of unit length."""
-    groups = [np.array([describe(one) for one in s]) for s in voices.values() if len(s) >= 3]
-    everything = np.concatenate(groups)
-    mean, std = everything.mean(axis=0), everything.std(axis=0) + 1e-6
-    scaled = [(group - mean) / std for group in groups]
-    size, n = len(mean), len(everything)
-    within, between = np.zeros((size, size)), np.zeros((size, size))
-    for group in scaled:
-        centre = group.mean(axis=0)
-        within += (group - centre).T @ (group - centre) / n
-        between += len(group) / n * np.outer(centre, centre)
-    within += _SHRINKAGE * np.trace(within) / size * np.eye(size)
-    whiten = np.linalg.inv(np.linalg.cholesky(within))
-    _, directions = np.linalg.eigh(whiten @ between @ whiten.T)
-    projection = whiten.T @ directions[:, ::-1][:, :_N_DIMENSIONS]
-
-    def project(second: Second) -> np.ndarray:
-        found = (describe(second) - mean) / std @ projection
-        return np.asarray(found / np.linalg.norm(found))
-
-    return project
+        if (speaker := speaker_of_utterance(path.name)) in second:
+            readers[speaker].append(path)
+    folder = data / "more_speech" / "alphanumeric"
+    speakers: dict[str, list[Path]] = defaultdict(list)
+    for path in audio_files(folder):
+        speakers[path.relative_to(folder).parts[0]].append(path)
+    chosen = [speakers[one] for i, one in enumerate(sorted(speakers)) if i % 4 == 3]
+    return {"librispeech": list(readers.values()), "alphanumeric": chosen}
 
 
 if __name__ == "__main__":

@@ -541,15 +541,21 @@ def record(
 @click.argument("recordings", nargs=-1, required=True, type=_PATH)
 @click.option("--out", required=True, type=_PATH, help="The .tflite to write.")
 @click.option("--name", help="Name of the model in events; default: that of --out.")
-def enroll(word: str, recordings: tuple[Path, ...], *, out: Path, name: str | None) -> None:
+@click.option(
+    "--only-me", is_flag=True, help="Detect it in this voice only, as far as can be told."
+)
+def enroll(
+    word: str, recordings: tuple[Path, ...], *, out: Path, name: str | None, only_me: bool
+) -> None:
     """Make a model of WORD from 3 recordings or more of your voice.
 
     RECORDINGS are audio files, or folders of them, such as `kws record` makes.
     """
     from kws.commands.enroll import enroll as enroll_word
-    from kws.commands.enroll import recordings_in
+    from kws.commands.enrolment_takes import recordings_in
+    from kws.commands.speaker_data import SPEAKER_THRESHOLD
 
-    enrolment = enroll_word(word, recordings_in(recordings), out, name=name)
+    enrolment = enroll_word(word, recordings_in(recordings), out, name=name, only_me=only_me)
     for path, reason in enrolment.refused.items():
         click.echo(f"Not used, {reason}: {path}", err=True)
     for path, score in enrolment.scores.items():
@@ -557,6 +563,9 @@ def enroll(word: str, recordings: tuple[Path, ...], *, out: Path, name: str | No
         if path in enrolment.left_out:
             weak += "; left out"
         click.echo(f"{path}  {score:.2f}{weak}")
+    for path, score in enrolment.speaker_scores.items():
+        if score < SPEAKER_THRESHOLD:
+            click.echo(f"{path}  voice unlike the others', {score:.2f} of {SPEAKER_THRESHOLD:g}")
     click.echo(f"{out}: {out.stat().st_size} bytes. Try it: kws listen --model {out}")
 
 

@@ -12,6 +12,7 @@ from kws.gate import Gate
 from kws.gated_steps import Step
 from kws.model import Model
 from kws.near_misses import near_misses_of
+from kws.speaker import SpeakerVerifier
 
 __all__ = ["Detector", "Posteriors", "Spotted"]
 
@@ -65,11 +66,15 @@ class Detector:
         Whether `posteriors_of_outputs` is filled; off at first.
     posteriors_of_outputs : deque of Posteriors
         Likewise.
+    verifier : SpeakerVerifier or None
+        Of a model that verifies the speaker; it must hear the frames behind each step first.
 
     Raises
     ------
     ConfigError
         If the settings do not fit the model.
+    ModelError
+        If the model's check of the speaker cannot be used.
     """
 
     def __init__(
@@ -97,6 +102,7 @@ class Detector:
         self.peaks: deque[Peak] = deque(maxlen=_MOST_KEPT)
         self.keeps_posteriors = False
         self.posteriors_of_outputs: deque[Posteriors] = deque(maxlen=_MOST_KEPT)
+        self.verifier = SpeakerVerifier(manifest) if manifest.speaker else None
         self._keyword_at = [manifest.labels.index(one) for one in manifest.keywords]
         self.reset()
 
@@ -104,6 +110,8 @@ class Detector:
         """Start a new stream at time zero."""
         self.model.reset()
         self._decision.reset()
+        if self.verifier:
+            self.verifier.reset()
         if self._near_misses:
             self._near_misses.reset()
         self._rising: dict[str, Detection] = {}
@@ -159,16 +167,26 @@ class Detector:
         self._decision.end_rises()
         self._collect_peaks()
 
-    def _detection(self, hit: Hit) -> Detection:
-        detection = Detection(**self._fields(hit))
+    def _detection(self, hit: Hit) -> Detection | None:
+        """Return a detection, unless another than the enrolled speaker said it: a near miss."""
+        fields = self._fields(hit)
+        if self.verifier:
+            rate_hz = self.manifest.features.sample_rate_hz
+            alike = self.verifier.score(round(fields["end_s"] * rate_hz))
+            fields["speaker"] = round(alike, 3)
+            if not alike >= self.verifier.threshold:
+                if self._near_misses:
+                    self.near_misses.append(NearMiss(**fields))
+                return None
+        detection = Detection(**fields)
         self._last_end_s = detection.end_s
         self._rising[hit.keyword] = detection
         return detection
 
     def _collect_peaks(self) -> None:
         for keyword, peak in self._decision.peaks:
-            fields = self._rising.pop(keyword).fields()
-            self.peaks.append(Peak(**fields, peak=round(peak, 3)))
+            if detection := self._rising.pop(keyword, None):  # none of another speaker's word
+                self.peaks.append(Peak(**detection.fields(), peak=round(peak, 3)))
         self._decision.peaks.clear()
 
     def _keep_posteriors(self) -> None:

@@ -36,6 +36,7 @@ class _Spotted(_Event, frozen=True, kw_only=True):
     end_s: float
     model: str
     source: str | None = None
+    speaker: float | None = None
 
     def fields(self) -> dict[str, Any]:
         """Return all fields by name."""
@@ -72,6 +73,9 @@ class Detection(_Spotted, frozen=True, kw_only=True, tag="detection"):
         Name of the model.
     source : str or None
         Name of the source; set by the daemon, which may have several.
+    speaker : float or None
+        How like the enrolled speaker it was said: about 1 by that speaker, about 0 by others. Only
+        of models that verify the speaker.
     """
 
 
@@ -82,7 +86,7 @@ class Peak(_Spotted, frozen=True, kw_only=True, tag="peak"):
 
     Attributes
     ----------
-    keyword, score, start_s, end_s, model, source
+    keyword, score, start_s, end_s, model, source, speaker
         As in the `Detection`.
     peak : float
         The greatest smoothed posterior from the detection until it fell below the threshold, 0..1.
@@ -95,7 +99,8 @@ class Peak(_Spotted, frozen=True, kw_only=True, tag="peak"):
 class NearMiss(_Spotted, frozen=True, kw_only=True, tag="near_miss"):
     """A keyword's smoothed posterior rose close to its threshold, and fell without a detection.
 
-    For a model of phrases: an utterance whose most probable phrase stayed below the threshold.
+    For a model of phrases: an utterance whose most probable phrase stayed below the threshold. For
+    a model that verifies the speaker also: a word above the threshold, said by somebody else.
 
     Attributes
     ----------
@@ -107,6 +112,8 @@ class NearMiss(_Spotted, frozen=True, kw_only=True, tag="near_miss"):
     model : str
     source : str or None
         As in `Detection`.
+    speaker : float or None
+        As in `Detection`, where that is why it is none.
     """
 
 

@@ -32,6 +32,7 @@ __all__ = [
     "EmbeddingReference",
     "FeatureSettings",
     "Manifest",
+    "SpeakerCheck",
     "StateTensor",
     "embedding_inside",
     "has_manifest",
@@ -236,6 +237,16 @@ class EmbeddingReference(_Part, frozen=True, kw_only=True):
     """Feature frames of each vector."""
 
 
+class SpeakerCheck(_Part, frozen=True, kw_only=True):
+    """A linear score of the statistics of a word, by which its speaker is verified."""
+
+    weights: tuple[float, ...]
+    """One for each of `kws.speaker.word_statistics`."""
+    bias: float
+    threshold: float
+    """Least score of a detection: 1 is the mean of the enrolled recordings, other voices have 0."""
+
+
 class Affine(_Part, frozen=True, kw_only=True):
     """What each value of an input is multiplied by, and what is added to it then."""
 
@@ -279,6 +290,8 @@ class Manifest(_Part, frozen=True, kw_only=True):
     """Applied to each frame or vector before the network, such as to undo a standardisation."""
     context_frames: Annotated[int, Meta(ge=0, le=4096)] = 0
     """Frames that an output depends on; the gate's pre-roll reaches at least so far back."""
+    speaker: SpeakerCheck | None = None
+    """Of a word enrolled with `--only-me`: who may say it."""
     data: tuple[DataSource, ...] = ()
 
     def __post_init__(self) -> None:

@@ -45,6 +45,7 @@ class ModelGroup:
         self.steps = steps
         self._embedding = embedding
         self._detectors = detectors
+        self._verifiers = [one.verifier for one in detectors if one.verifier]
         self._contexts = [0] * len(detectors)
         self._n_cold = self._n_until_warm = self._n_lost = 0
         if embedding:
@@ -73,6 +74,8 @@ class ModelGroup:
     def process(self, frames: npt.NDArray[Any], verdicts: Sequence[bool]) -> Iterator[Spotted]:
         """Run all models on the steps that the frames complete."""
         for step in self.steps.process(frames, verdicts):
+            for verifier in self._verifiers:
+                verifier.hear(step)
             if self._embedding is None:
                 yield from self._spotted(step)
             elif (embedded := self._embed(self._embedding, step)) is not None:

@@ -8,6 +8,7 @@
 - `tensor_arena`: the memory that a microcontroller needs for a network.
 - `whole`: a head with its speech embedding in one file.
 - `enrolment`: the file of a network and background speech that `kws enroll` works with.
+- `speakers`: statistics of many speakers, for `kws enroll --only-me`.
 - `step`: the trained model as a TensorFlow function of one call.
 - `quantize`: conversion to TensorFlow Lite in int8, 16-bit activations or float32.
 - `compact`: the same flatbuffer in fewer bytes.

@@ -8,33 +8,29 @@ import contextlib
 import functools
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from kws.arrays import Samples
-from kws.audio import SAMPLE_RATE_HZ
-from kws.audio_files import audio_below, not_audio
 from kws.commands.enrolment_data import N_VECTORS, fill_network, read_enrolment_data
-from kws.commands.record import check_take
-from kws.config import SourceSettings
-from kws.errors import AudioError, ConfigError, ModelError
-from kws.features import Features
+from kws.commands.enrolment_takes import AFTER_MS, Take, read_takes
+from kws.commands.speaker_data import read_speaker_statistics, speaker_check
+from kws.errors import ConfigError, ModelError
 from kws.manifest import (
     CalibrationBasis,
     CalibrationPoint,
     DecisionDefaults,
     Manifest,
+    SpeakerCheck,
     StateTensor,
     pack,
     read_manifest,
 )
-from kws.model import Model, embedding_reference, model_path, n_cold_vectors, open_model
+from kws.model import embedding_reference, model_path, open_model
 from kws.names import nfc
-from kws.sources import open_source
 from kws.word_filter import (
     Speech,
     WordFilter,
@@ -44,16 +40,10 @@ from kws.word_filter import (
     speech_statistics,
 )
 
-__all__ = ["FEWEST", "Enrolment", "FittedWord", "enroll", "fit_word", "recordings_in", "word_span"]
+__all__ = ["FEWEST", "Enrolment", "FittedWord", "enroll", "fit_word"]
 
 FEWEST = 3
-_LONGEST_S = 5.0
-_SHORTEST_FRAMES = 16
-_PAUSE_FRAMES, _PHRASE_PAUSE_FRAMES = 16, 60  # within a word; between the words of a phrase
-_AFTER_MS = 480  # what comes after a word tells it from the beginnings of others
 _VECTORS_PER_S = 12
-_N_SHIFTS = 4  # of a recording against the steps of the embedding, 20 ms each
-_LEAST_NOISE = 3.0  # amplitude of the noise around recordings, of 16 bits
 _RATES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _BUDGET_PER_HOUR = 0.5
 _REFRACTORY_MS, _DELAY_MS = 1000, 300
@@ -71,6 +61,8 @@ class Enrolment(NamedTuple):
     """Recordings that the others do not detect and the model is not made of."""
     refused: dict[Path, str]
     """Recordings that cannot be used, and the reason."""
+    speaker_scores: dict[Path, float]
+    """With a check of the speaker: the score of each recording under one made of the others."""
 
 
 class FittedWord(NamedTuple):
@@ -83,6 +75,7 @@ class FittedWord(NamedTuple):
     """Of background speech."""
     n_recordings: int
     word_ms: float = 0.0
+    speaker: SpeakerCheck | None = None
 
     @property
     def bias(self) -> float:
@@ -95,16 +88,13 @@ class FittedWord(NamedTuple):
         return float(1 / (1 + np.exp(-np.clip(odds, -50, 50))))
 
 
-class _Take(NamedTuple):
-    """A recording that can be used."""
-
-    word_ms: float
-    ends: npt.NDArray[np.float32]
-    """[shape=(n_shifts, n, size)]: vectors up to the one that ends after the word, by shift."""
-
-
 def enroll(
-    word: str, recordings: Sequence[Path], out: Path, *, name: str | None = None
+    word: str,
+    recordings: Sequence[Path],
+    out: Path,
+    *,
+    name: str | None = None,
+    only_me: bool = False,
 ) -> Enrolment:
     """Write a model that detects `word` spoken by one person.
 
@@ -118,6 +108,8 @@ def enroll(
         The .tflite to write.
     name : str, optional
         Of the model in events; by default the name of `out` without its ending.
+    only_me : bool
+        Detect the word by the speaker of the recordings only: others that say it are near misses.
 
     Raises
     ------
@@ -129,7 +121,7 @@ def enroll(
     _check_count(len(recordings), "")
     word = nfc(word)
     _check_word(word)
-    fitted, enrolment = fit_word(word, recordings)
+    fitted, enrolment = fit_word(word, recordings, only_me=only_me)
     manifest = _manifest(word, fitted, name=name or out.stem)
     network = fill_network(
         read_enrolment_data().network, _SLOPE * fitted.filter.weights, fitted.bias
@@ -138,7 +130,9 @@ def enroll(
     return enrolment
 
 
-def fit_word(word: str, recordings: Sequence[Path]) -> tuple[FittedWord, Enrolment]:
+def fit_word(
+    word: str, recordings: Sequence[Path], *, only_me: bool = False
+) -> tuple[FittedWord, Enrolment]:
     """Do as `enroll`, but return the filter in place of a file."""
     data = read_enrolment_data()
     if data.embedding_sha256 != embedding_reference().sha256:
@@ -148,12 +142,12 @@ def fit_word(word: str, recordings: Sequence[Path]) -> tuple[FittedWord, Enrolme
             f"{data.embedding_sha256[:12]}.... Install kws again."
         )
     embedding = open_model(embedding_reference().name)
-    takes, refused = _read_takes(recordings, embedding, is_phrase=len(word.split()) > 1)
+    takes, refused = read_takes(recordings, embedding, is_phrase=len(word.split()) > 1)
     if refused:
         first, reason = next(iter(refused.items()))
         _check_count(len(takes), f" usable of {len(recordings)}: {first} is {reason}")
     word_ms = float(np.median([take.word_ms for take in takes.values()]))
-    n_vectors = min(N_VECTORS, round((word_ms + _AFTER_MS) / embedding.manifest.call_ms) + 1)
+    n_vectors = min(N_VECTORS, round((word_ms + AFTER_MS) / embedding.manifest.call_ms) + 1)
     windows = np.stack([take.ends[:, -n_vectors:].mean(axis=0) for take in takes.values()])
     filters = WordFilters(windows, _background(n_vectors))
     scores = _scores_by_others(filters, list(takes.values()), data.utterances)
@@ -161,34 +155,14 @@ def fit_word(word: str, recordings: Sequence[Path]) -> tuple[FittedWord, Enrolme
     fitted = _fit(filters, chosen, data.utterances)._replace(word_ms=word_ms)
     paths = list(takes)
     left_out = tuple(path for i, path in enumerate(paths) if i not in chosen)
-    return fitted, Enrolment(dict(zip(paths, scores, strict=True)), left_out, refused)
-
-
-def recordings_in(paths: Iterable[Path]) -> list[Path]:
-    """Return the files, and of each folder all audio files, by name."""
-    found: list[Path] = []
-    for path in paths:
-        inside, nameless = audio_below(path) if path.is_dir() else ([path], {})
-        found += sorted((*inside, *nameless))
-    return found
-
-
-def word_span(levels: npt.NDArray[Any], *, pause_frames: int = _PAUSE_FRAMES) -> tuple[int, int]:
-    """Return the span of a word, [start, end) in frames, from the level of each frame.
-
-    It grows from the loudest frame over the frames in the upper 60 % of the range, across short
-    pauses.
-    """
-    smooth = np.convolve(np.pad(levels, 2, mode="edge"), np.ones(5) / 5, "valid")
-    low = np.percentile(smooth, 10)
-    loud = np.flatnonzero(smooth > low + 0.4 * (smooth.max() - low))
-    if not len(loud):
-        return 0, 0
-    breaks = np.flatnonzero(np.diff(loud) > pause_frames)
-    at = int(np.searchsorted(loud, int(smooth.argmax())))
-    first = max((b + 1 for b in breaks if b < at), default=0)
-    last = min((b for b in breaks if b >= at), default=len(loud) - 1)
-    return int(loud[first]), int(loud[last]) + 1
+    enrolment = Enrolment(dict(zip(paths, scores, strict=True)), left_out, refused, {})
+    if only_me:
+        described = {paths[i]: takes[paths[i]].statistics for i in chosen}
+        fitted = fitted._replace(
+            speaker=speaker_check(list(described.values()), read_speaker_statistics())
+        )
+        enrolment = enrolment._replace(speaker_scores=_alike(described))
+    return fitted, enrolment
 
 
 @functools.cache
@@ -214,7 +188,7 @@ def _fit(
 
 def _scores_by_others(
     filters: WordFilters,
-    takes: Sequence[_Take],
+    takes: Sequence[Take],
     utterances: Sequence[npt.NDArray[np.float32]],
 ) -> list[float]:
     """Return the highest posterior of each recording under a filter of the others."""
@@ -223,6 +197,16 @@ def _scores_by_others(
         others = _fit(filters, [other for other in range(len(takes)) if other != i], utterances)
         highest = [scores_of(others.filter, one).max() for one in take.ends]
         scores.append(others.posterior(float(np.median(highest))))
+    return scores
+
+
+def _alike(described: Mapping[Path, npt.NDArray[np.float64]]) -> dict[Path, float]:
+    """Return the score of each recording's speaker under a check made of the others."""
+    scores = {}
+    for path, statistics in described.items():
+        others = [one for other, one in described.items() if other != path]
+        check = speaker_check(others, read_speaker_statistics())
+        scores[path] = float(statistics @ np.array(check.weights) + check.bias)
     return scores
 
 
@@ -265,84 +249,6 @@ def _check_word(word: str) -> None:
         )
 
 
-def _read_takes(
-    recordings: Sequence[Path], embedding: Model, *, is_phrase: bool
-) -> tuple[dict[Path, _Take], dict[Path, str]]:
-    """Read and embed each recording once; return those to use, and why the others are not."""
-    takes: dict[Path, _Take] = {}
-    refused: dict[Path, str] = {}
-    for recording in recordings:
-        try:
-            samples = _read(recording)
-        except AudioError as error:
-            is_mac = recording.name.startswith("._")
-            refused[recording] = str(not_audio(recording, "") if is_mac else error)
-            continue
-        if problem := _problem(samples):
-            refused[recording] = problem
-            continue
-        features = Features(embedding.manifest.features)
-        levels = features.whole(samples).mean(axis=1)
-        pause = _PHRASE_PAUSE_FRAMES if is_phrase else _PAUSE_FRAMES
-        start, end = word_span(levels, pause_frames=pause)
-        if end - start < _SHORTEST_FRAMES:
-            refused[recording] = "shorter than a sixth of a second"
-            continue
-        hop = embedding.manifest.features.hop_samples
-        takes[recording] = _Take(
-            word_ms=1000 * (end - start) * hop / SAMPLE_RATE_HZ,
-            ends=_vectors_up_to(end * hop, samples, embedding, features),
-        )
-    return takes, refused
-
-
-def _problem(samples: Samples) -> str:
-    """Return why a recording cannot be used; empty if it can."""
-    problem = check_take(samples)
-    if not problem and len(samples) > _LONGEST_S * SAMPLE_RATE_HZ:
-        return f"longer than {_LONGEST_S:g} s: cut it, or use `kws record --input`"
-    return problem
-
-
-def _read(path: Path) -> Samples:
-    with open_source(SourceSettings(input=str(path))) as source:
-        return np.concatenate([np.zeros(0, np.int16), *source])
-
-
-def _vectors_up_to(
-    end: int, samples: Samples, embedding: Model, features: Features
-) -> npt.NDArray[np.float32]:
-    """Return the last vectors up to `_AFTER_MS` after a word that ends at a sample, by shift.
-
-    Around the recording there is noise of the level of its quietest parts.
-    """
-    manifest = embedding.manifest
-    n_cold = n_cold_vectors(manifest)
-    n_samples = (n_cold + N_VECTORS) * manifest.call_samples
-    overlap = manifest.features.window_samples - manifest.features.hop_samples
-    shift = manifest.call_samples // _N_SHIFTS
-    random = np.random.default_rng(1)
-    amplitude = max(_LEAST_NOISE, _floor(samples))
-    before, after = (
-        np.rint(random.normal(0, amplitude, n)).astype(np.int16)
-        for n in (n_samples + overlap, _AFTER_MS * SAMPLE_RATE_HZ // 1000 + manifest.call_samples)
-    )
-    padded = np.concatenate((before, samples, after))
-    last = len(before) + end + _AFTER_MS * SAMPLE_RATE_HZ // 1000
-    by_shift = []
-    for stop in range(last, last + _N_SHIFTS * shift, shift):
-        part = padded[stop - n_samples - overlap : stop]
-        by_shift.append(embedding.run(features.whole(part))[n_cold:])
-    return np.stack(by_shift)
-
-
-def _floor(samples: Samples) -> float:
-    """Return the amplitude of the quietest tenth of the 10 ms blocks."""
-    size = SAMPLE_RATE_HZ // 100
-    blocks = samples[: len(samples) // size * size].reshape(-1, size).astype(np.float64)
-    return float(np.percentile(np.sqrt(np.square(blocks).mean(axis=1)), 10))
-
-
 def _manifest(word: str, fitted: FittedWord, *, name: str) -> Manifest:
     reference = embedding_reference()
     embedding, _ = read_manifest(model_path(reference.name))
@@ -377,5 +283,6 @@ def _manifest(word: str, fitted: FittedWord, *, name: str) -> Manifest:
         calibrated_on=CalibrationBasis(hours=hours, speech_hours=hours, words=0),
         takes=reference,
         context_frames=embedding.context_frames + (n_vectors - 1) * reference.hop_frames,
+        speaker=fitted.speaker,
         data=embedding.data,
     )

@@ -74,6 +74,8 @@ def _facts(manifest: Manifest, *, n_bytes: int) -> Iterator[tuple[str, str]]:
         )
     else:
         yield "latency", f"a call every {manifest.call_ms:g} ms"
+    if manifest.speaker:
+        yield "speaker", f"verified: a score of {manifest.speaker.threshold:g} or more"
     for point in manifest.calibration:
         thresholds = ", ".join(f"{word} {value:g}" for word, value in point.thresholds.items())
         yield "calibration", f"{point.false_alarms_per_hour:g} false alarms/h: {thresholds}"

@@ -14,7 +14,8 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from kws.arrays import Samples
-from kws.commands.enroll import enroll, recordings_in
+from kws.commands.enroll import enroll
+from kws.commands.enrolment_takes import recordings_in
 from kws.commands.record import Take, TakeCutter, check_name, loudest_dbfs, write_take
 from kws.errors import KwsError
 from kws.sources.silence import CHECK_MUTED, SilenceWatch

@@ -11,7 +11,8 @@ from click.testing import CliRunner
 from msgspec.structs import replace
 
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
-from kws.commands.enroll import enroll, recordings_in
+from kws.commands.enroll import enroll
+from kws.commands.enrolment_takes import recordings_in
 from kws.commands.record import write_take
 from kws.errors import ConfigError, ModelError
 from kws.features import Features

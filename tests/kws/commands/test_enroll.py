@@ -11,8 +11,9 @@ import sounds
 from msgspec.structs import replace
 
 from kws.commands.demo import load_demo
-from kws.commands.enroll import enroll, fit_word, recordings_in, word_span
+from kws.commands.enroll import enroll, fit_word
 from kws.commands.enrolment_data import enrolment_data_path, fill_network, read_enrolment_data
+from kws.commands.enrolment_takes import recordings_in
 from kws.commands.record import write_take
 from kws.config import SourceSettings
 from kws.errors import ConfigError, ModelError
@@ -68,7 +69,7 @@ def test_an_enrolled_word_is_heard_and_silence_is_not(enrolled, recordings):
 def test_every_recording_is_read_once(recordings, tmp_path, monkeypatch):
     read = []
     monkeypatch.setattr(
-        "kws.commands.enroll.open_source",
+        "kws.commands.enrolment_takes.open_source",
         lambda settings: read.append(settings.input) or open_source(settings),
     )
     enroll("my word", paths := recordings_in([recordings[0]]), tmp_path / "own.tflite")
@@ -190,23 +191,6 @@ def test_too_few_recordings_are_refused(recordings, tmp_path):
     with pytest.raises(ConfigError, match=r"Received: 2 usable of 3: .* is empty"):
         enroll("word", [*paths[:2], empty], tmp_path / "out.tflite")
     assert not (tmp_path / "out.tflite").exists()
-
-
-def test_a_word_lies_where_it_is_loud_across_a_short_pause():
-    levels = np.full(120, 1.0, np.float32)
-    levels[20:40] = levels[50:60] = levels[90:95] = 9.0
-    start, end = word_span(levels)
-    assert abs(start - 20) <= 2
-    assert abs(end - 60) <= 2
-
-
-def test_a_phrase_goes_on_over_the_pauses_between_its_words():
-    levels = np.full(200, 1.0, np.float32)
-    levels[20:40], levels[80:110] = 9.0, 10.0
-    assert word_span(levels)[0] >= 78
-    start, end = word_span(levels, pause_frames=60)
-    assert abs(start - 20) <= 2
-    assert abs(end - 110) <= 2
 
 
 def test_files_that_cannot_be_read_are_left_out_and_said(recordings, tmp_path, no_ffmpeg):

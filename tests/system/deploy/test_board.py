@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from kws.commands.demo import load_demo
-from kws.commands.enroll import enroll, recordings_in
+from kws.commands.enroll import enroll
+from kws.commands.enrolment_takes import recordings_in
 from kws.commands.record import write_take
 from kws.config import SourceSettings
 from kws.sources import open_source
