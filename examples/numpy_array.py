@@ -1,4 +1,4 @@
-"""Find keywords in samples that are in memory: python examples/numpy_array.py RECORDING."""
+"""Find keywords in samples that are in memory: python examples/numpy_array.py [RECORDING]."""
 
 import sys
 
@@ -6,7 +6,8 @@ import soundfile
 
 import kws
 
-samples, rate_hz = soundfile.read(sys.argv[1], dtype="float32")  # -1..1; int16 is taken too
+recording = sys.argv[1] if len(sys.argv) > 1 else "kws/models/demo.wav"
+samples, rate_hz = soundfile.read(recording, dtype="float32")  # -1..1; int16 is taken too
 if rate_hz != 16_000:
     sys.exit("Resample first, for example by soxr.")
 spotter = kws.Spotter("commands")

@@ -72,9 +72,10 @@ def microphone(tmp_path):
     return {"MICROPHONE": str(RECORDING), "PYTHONPATH": str(tmp_path)}
 
 
-def run(example, *arguments, **environment):
+def run(example, *arguments, cwd=None, **environment):
     done = subprocess.run(
         [sys.executable, EXAMPLES / example, *map(str, arguments)],
+        cwd=cwd,
         env=os.environ | environment,
         capture_output=True,
         text=True,
@@ -127,6 +128,13 @@ def test_near_misses(keywords):
 def test_numpy_array(keywords):
     lines = run("numpy_array.py", RECORDING).splitlines()
     assert [line.split()[2] for line in lines] == keywords
+
+
+def test_without_an_argument_the_bundled_recording_is_taken(keywords):
+    for example in ("file.py", "numpy_array.py"):
+        lines = run(example, cwd=EXAMPLES.parent).splitlines()
+        assert [line.split()[2] for line in lines] == keywords
+    assert run("evaluate.py", cwd=EXAMPLES.parent).startswith(f"{len(keywords)} hits, ")
 
 
 def test_socket(keywords):
