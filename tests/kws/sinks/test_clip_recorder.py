@@ -118,6 +118,28 @@ def test_a_detection_is_kept_with_what_came_before_and_after(recorder, tmp_path,
     assert recording.counts == ClipCounts(written=1)
 
 
+def test_after_some_time_a_clip_still_has_the_audio_before_its_word(recorder, tmp_path):
+    recording = recorder(pre_roll_s=0.5, post_roll_s=0.25)
+    end = 16_000 * 9
+    play(recording, RAMP[:end])
+    recording.send(detection(8.0, 8.5))
+    recording.close()
+    (clip,) = (tmp_path / "clips").glob("*.wav")
+    with wave.open(str(clip)) as file:
+        heard = np.frombuffer(file.readframes(10**6), "<i2")
+    np.testing.assert_array_equal(heard, RAMP[end - 24_000 : end - 4_000])
+
+
+def test_after_the_end_nothing_is_recorded(recorder, tmp_path):
+    recording = recorder()
+    play(recording, RAMP[:40_000])
+    recording.close()
+    play(recording, RAMP[40_000:80_000], start=40_000)
+    recording.send(detection(1.0, 1.5))
+    recording.close()
+    assert files(tmp_path / "clips") == []
+
+
 def test_the_peak_of_a_detection_is_kept_with_its_clip(recorder, tmp_path):
     recording = recorder()
     play(recording, RAMP[:25_000])
