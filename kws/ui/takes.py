@@ -56,6 +56,7 @@ class _Take(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 class _Enroll(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     word: str
+    only_me: bool = False
 
 
 class _Enrolled(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,9 +87,9 @@ def take_routes(host: Host, loop: HostLoop, feed: LiveFeed) -> list[BaseRoute]:
         return await json_answer(lambda: _delete(path))
 
     async def enrol(request: Request) -> Response:
-        word = (await body_of(request, _Enroll)).word
+        wanted = await body_of(request, _Enroll)
         where = await folders()
-        return await json_answer(lambda: _enrol(where, word))
+        return await json_answer(lambda: _enrol(where, wanted))
 
     async def check_input(name: str) -> None:
         sources = [one.name for one in (await loop.run(host.page_state)).sources]
@@ -250,12 +251,13 @@ def _gone(take: str) -> NotThereError:
     return NotThereError(f"The take is not there, or no longer: {take[:80]}. Load the page again.")
 
 
-def _enrol(folders: PageFolders, word: str) -> _Enrolled:
+def _enrol(folders: PageFolders, request: _Enroll) -> _Enrolled:
+    word = request.word
     check_name(word)
     folder = folders.takes / word
     takes = [folder / f"{one}.wav" for one in _takes(folder)]
     model = folders.models / f"{word}.tflite"
-    done = enroll(word, recordings_in(takes), model)
+    done = enroll(word, recordings_in(takes), model, only_me=request.only_me)
     return _Enrolled(
         model=str(model),
         scores={path.stem: round(score, 3) for path, score in done.scores.items()},

@@ -32,6 +32,7 @@ class Recorder {
       ...state.sources.map(({ name }) => el("option", { value: name }, `${shortName(name)} (of kws)`)));
     this.button = el("button", { className: "primary" }, "Record");
     this.words = el("div", { className: "bar" });
+    this.onlyMe = el("input", { type: "checkbox" });
     this.live = el("section", { className: "card", "aria-label": "Recording", hidden: true });
     this.takes = el("section", { className: "card", "aria-label": "Takes" });
     this.result = el("section", { className: "card", "aria-label": "Enrolment", hidden: true });
@@ -166,6 +167,7 @@ class Recorder {
       el("div", { className: "player-box", hidden: true }, this.player.element),
       el("div", { className: "bar" },
         el("button", { className: model ? "" : "primary", disabled: takes.length < FEWEST, onclick: () => this.enrol() }, "Enrol"),
+        el("label", { className: "check" }, this.onlyMe, "Only my voice"),
         model ? el("button", { className: "primary", onclick: () => this.tryIt() }, "Try it live") : null,
         takes.length < FEWEST ? el("span", { className: "muted small" }, `${FEWEST - takes.length} more to enrol`) : null));
   }
@@ -191,7 +193,7 @@ class Recorder {
     fill(this.result, el("p", { role: "status" }, "Enrolling…"));
     let done;
     try {
-      done = await post("/api/enroll", { word: this.word });
+      done = await post("/api/enroll", { word: this.word, only_me: this.onlyMe.checked });
     } catch (error) {
       this.result.hidden = true;
       throw error;
@@ -223,7 +225,8 @@ class Recorder {
           this.scope.mark(event);
           log.prepend(el("li", { className: event.event }, el("span", { className: "num muted" }, `${number(event.end_s, 1)} s`),
             el("span", { className: "what" }, event.keyword),
-            event.event === "detection" ? chip(`detected, ${number(event.score)}`, "good") : chip(`near miss, ${number(event.score)}`, "warn")));
+            event.event === "detection" ? chip(`detected, ${number(event.score)}`, "good")
+              : chip(event.speaker === undefined ? `near miss, ${number(event.score)}` : `another voice, ${number(event.speaker)}`, "warn")));
         }
       }
     });

@@ -238,7 +238,7 @@ def test_sigterm_does_not_wait_for_an_enrolment(tmp_path):
     code = (
         "import time\nfrom pathlib import Path\n"
         "from kws.cli import main\nfrom kws.ui import takes\n"
-        "def enrol(folders, word):\n    Path('begun').touch()\n    time.sleep(60)\n"
+        "def enrol(folders, request):\n    Path('begun').touch()\n    time.sleep(60)\n"
         f"takes._enrol = enrol\nmain(['ui', '--config', 'kws.toml', '--port', '{port}'])"
     )
     environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
