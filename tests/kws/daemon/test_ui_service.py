@@ -221,6 +221,8 @@ def test_a_reload_that_is_refused_by_one_service_changes_none(tmp_path, capture_
             daemon.request_reload()
             await until(lambda: "is refused" in str(daemon._monitoring.snapshot().last_errors))
         assert not is_open(other)
+        snapshot = await asyncio.to_thread(ask, tmp_path / "kws.sock")
+        assert snapshot.page == f"http://127.0.0.1:{free_port}/#token={TOKEN}"
         return await asyncio.to_thread(state, free_port)
 
     assert run_daemon(path, capture_script("sleep 60"), driver)[0] == 200

@@ -140,6 +140,29 @@ def test_after_the_end_nothing_is_recorded(recorder, tmp_path):
     assert files(tmp_path / "clips") == []
 
 
+def test_a_clip_of_a_word_whose_start_is_unknown_begins_before_its_end(recorder, tmp_path):
+    recording = recorder(pre_roll_s=0.5, post_roll_s=0.25)
+    play(recording, RAMP[:40_000])
+    recording.send(detection(None, 2.0))
+    recording.close()
+    (path,) = (tmp_path / "clips").glob("*.json")
+    assert _json(path)["clip"] == {"rate_hz": 16_000, "start_s": 0.9, "duration_s": 1.35}
+
+
+@pytest.mark.parametrize(
+    "command", ["ffmpeg -i rtsp://me:secret@camera", ["ffmpeg", "rtsp://me:secret@camera"]]
+)
+def test_arguments_of_commands_are_not_kept_with_clips(recorder, tmp_path, command):
+    source = SourceSettings(name="kitchen", command=command)
+    recording = recorder(config=Config(source=source))
+    play(recording, RAMP[:40_000])
+    recording.send(detection(1.0, 1.5))
+    recording.close()
+    (path,) = (tmp_path / "clips").glob("*.json")
+    assert _json(path)["settings"]["sources"][0]["command"] == ["ffmpeg", "..."]
+    assert "secret" not in path.read_text()
+
+
 def test_the_peak_of_a_detection_is_kept_with_its_clip(recorder, tmp_path):
     recording = recorder()
     play(recording, RAMP[:25_000])
