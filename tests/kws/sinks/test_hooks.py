@@ -538,13 +538,27 @@ def test_nothing_is_heard_while_a_muting_hook_runs_and_somewhat_longer():
     wait_until(lambda: not hooks.muted)
 
 
-def test_the_sound_is_played_with_the_hook(tmp_path, monkeypatch):
+def test_the_sound_is_played_with_the_hook(tmp_path, monkeypatch, caplog):
     script(tmp_path / "aplay", f'#!/bin/sh\necho "$@" > {tmp_path}/played\n')
     (tmp_path / "awake.wav").write_bytes(b"RIFF")
     monkeypatch.setenv("PATH", f"{tmp_path}:/nowhere")
     hook = HookSettings(command="/bin/true", awake_wav=str(tmp_path / "awake.wav"))
     assert run(hook) == HookCounts(started=1, ok=1)
     assert (tmp_path / "played").read_text() == f"-q {tmp_path}/awake.wav\n"
+    assert caplog.messages == []
+
+
+def test_a_sound_that_never_ends_is_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr(hooks_module, "_LONGEST_SOUND_S", 0.2)
+    script(tmp_path / "aplay", f"#!/bin/sh\necho $$ > {tmp_path}/pids\nexec /bin/sleep 60\n")
+    (tmp_path / "awake.wav").write_bytes(b"RIFF")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/nowhere")
+    hook = HookSettings(command="/bin/true", awake_wav=str(tmp_path / "awake.wav"))
+    started_s = time.monotonic()
+    assert run(hook) == HookCounts(started=1, ok=1)
+    assert time.monotonic() - started_s < 30
+    (pid,) = pids(tmp_path)
+    wait_until(lambda: not is_running(pid))
 
 
 def test_a_sound_that_cannot_be_played_does_not_stop_the_hook(tmp_path, monkeypatch, caplog):
