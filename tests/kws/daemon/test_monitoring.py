@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import os
 import socket
 import subprocess
 import sys
@@ -10,9 +11,11 @@ import urllib.request
 
 import pytest
 
-from kws.config import DaemonSettings
+from kws.config import DaemonSettings, SourceSettings
+from kws.daemon.listeners import SourceListeners
 from kws.daemon.monitoring import LastErrors, Monitoring
 from kws.daemon.service import Daemon
+from kws.daemon.source_supervisor import SourceSupervisor
 from kws.daemon.status_client import ask
 from kws.errors import ConfigError
 from kws.events import Detection
@@ -88,6 +91,49 @@ def test_a_metrics_port_that_is_taken_leaves_no_socket_behind(tmp_path):
         with pytest.raises(ConfigError, match="metrics_port"):
             asyncio.run(Monitoring(settings, sources=list, hooks=HookCounts).start())
     assert not path.exists()
+
+
+def is_served(port):
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_socket_and_port_change_each_on_its_own_and_not_at_all_after_an_error(tmp_path, free_port):
+    one, other = tmp_path / "one.sock", tmp_path / "other.sock"
+
+    async def run():
+        monitoring = Monitoring(DaemonSettings(socket=str(one)), sources=list, hooks=HookCounts)
+        await monitoring.start()
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            for path in (one, other):
+                with pytest.raises(ConfigError, match="metrics_port"):
+                    await monitoring.change(DaemonSettings(socket=str(path), metrics_port=port))
+                assert (await asyncio.to_thread(ask, one)).pid == os.getpid()
+                assert not other.exists()
+        await monitoring.change(DaemonSettings(socket=str(one), metrics_port=free_port))
+        assert is_served(free_port)
+        await monitoring.change(DaemonSettings(socket=str(other), metrics_port=free_port))
+        assert (await asyncio.to_thread(ask, other)).pid == os.getpid()
+        assert (is_served(free_port), one.exists()) == (True, False)
+        await monitoring.change(DaemonSettings(socket=str(other)))
+        assert not is_served(free_port)
+        await monitoring.close()
+
+    asyncio.run(run())
+    assert not other.exists()
+
+
+def test_the_state_of_a_source_is_in_seconds_of_its_audio():
+    supervisor = SourceSupervisor(
+        SourceSettings(), backlog_s=1.0, on_change=id, on_audio=lambda: None
+    )
+    for _ in range(5):
+        supervisor.backlog.append(bytes(16_000))
+    source = SourceListeners(supervisor, [])
+    monitoring = Monitoring(DaemonSettings(), sources=lambda: [source], hooks=HookCounts)
+    (state,) = monitoring.snapshot().sources
+    assert (state.audio_s, state.dropped_s, state.waiting_s) == (2.5, 2.0, 0.5)
 
 
 def test_the_last_errors_are_kept_with_how_often_they_came():

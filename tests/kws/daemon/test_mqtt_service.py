@@ -140,7 +140,9 @@ def test_detections_sensors_and_the_end_are_published(write, run, mosquitto, sub
     assert published == [one.end_s for one in printer.detections()]
     hermes = [json.loads(one) for one in subscriber.of("hermes/hotword/stop/detected")]
     assert len(hermes) == len(published)
-    assert {(one["modelId"], one["siteId"]) for one in hermes} == {("loud", "default")}
+    assert {(one["modelId"], one["siteId"], one["modelType"]) for one in hermes} == {
+        ("loud", "default", "universal")
+    }
     assert -100 <= float(subscriber.of("kws/kitchen/level/desk")[-1]) < 0
     assert int(subscriber.of("kws/kitchen/detections_24h")[-1]) > 0
     assert subscriber.of("kws/kitchen/expected_false_alarms_24h") == []  # without a calibration
@@ -325,6 +327,25 @@ def test_a_reload_that_is_refused_keeps_the_old_broker(write, run, mosquitto, su
         "`ca_file` of [mqtt] must be a file of PEM certificates. Received: /none"
         in (printer.errors()[0])
     )
+
+
+def test_a_reload_of_the_same_device_has_the_broker_forget_nothing(
+    write, run, mosquitto, subscribe
+):
+    mosquitto()
+    subscriber = subscribe()
+    path = write()
+
+    async def drive(daemon, printer):
+        await until(lambda: subscriber.of("kws/kitchen/mute"))
+        path.write_text(path.read_text() + "max_queued = 50\n")
+        os.kill(os.getpid(), signal.SIGHUP)
+        await until(lambda: subscriber.of("kws/kitchen/availability")[-2:] == ["offline", "online"])
+        await hears(printer)
+
+    run(path, drive)
+    assert "" not in subscriber.of(CONFIG)
+    assert "" not in subscriber.of("kws/kitchen/mute")
 
 
 def test_several_sources_are_several_sites(write, run, mosquitto, subscribe):
