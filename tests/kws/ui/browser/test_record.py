@@ -80,7 +80,7 @@ def test_a_word_is_recorded_enrolled_and_tried_live(running, open_page):
 
     page.get_by_role("checkbox", name="Only my voice").check()
     page.get_by_role("button", name="Enrol").click()
-    expect(page.get_by_text("“my word” is enrolled")).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("“my word” is enrolled")).to_be_visible(timeout=240_000)
     model = running.folder / "own/models/my word.tflite"
     expect(page.get_by_role("region", name="Enrolment")).to_contain_text(f'name = "{model}"')
     expect(takes.first.locator(".chip")).to_have_text(re.compile(r"0\.\d\d|1\.00"))
