@@ -130,6 +130,24 @@ def test_after_some_time_a_clip_still_has_the_audio_before_its_word(recorder, tm
     np.testing.assert_array_equal(heard, RAMP[end - 24_000 : end - 4_000])
 
 
+def test_old_clips_are_removed_though_no_new_one_comes(recorder, tmp_path, monkeypatch):
+    monkeypatch.setattr("kws.sinks.clip_recorder._SWEEP_S", 0.05)
+    recorder(max_clips=1)
+    folder = tmp_path / "clips"
+    folder.mkdir(mode=0o700)
+    for n in (1, 2):
+        (folder / f"20260102T12000{n}.000Z_kitchen_stop.wav").write_bytes(b"")
+    wait_until(lambda: files(folder) == ["20260102T120002.000Z_kitchen_stop.wav"])
+
+
+def test_a_clip_is_named_by_its_time_in_milliseconds(tmp_path):
+    folder = ClipFolder(tmp_path / "clips", max_clips=9, max_bytes=99, max_days=9.0)
+    stem = folder.write("stop", {"wav": b""}, now=NOON + timedelta(milliseconds=987))
+    folder.close()
+    assert stem == "20260102T120000.987Z_stop"
+    assert files(tmp_path / "clips") == [f"{stem}.wav"]
+
+
 def test_after_the_end_nothing_is_recorded(recorder, tmp_path):
     recording = recorder()
     play(recording, RAMP[:40_000])
