@@ -2,7 +2,7 @@
 
 The arena holds what lasts (a structure for each tensor and operator, scales of each channel,
 variables) and what is reused within a call (activations, scratch memory of kernels). Structures are
-counted as they are on a 64-bit machine, where `benchmarks/tensor_arena.py` compares the estimate
+counted as they are on a 64-bit machine, where `benchmarks/tflite_micro.py` compares the estimate
 with TensorFlow Lite Micro itself; a microcontroller's pointers have half the size. Scratch memory
 is that of Espressif's kernels (ESP-NN), which TensorFlow Lite Micro's own do not need.
 """
