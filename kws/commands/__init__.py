@@ -11,6 +11,7 @@
 - `machine`: names of this machine and its interpreter.
 - `record`: `kws record`: takes of a word, cut and checked.
 - `enroll`: `kws enroll`: a word from a few recordings, without training.
+- `bundled_data`: files of numbers that come with kws.
 - `enrolment_takes`: recordings of a word, read, checked and as vectors.
 - `speaker_data`: statistics of many speakers, and the check of one.
 - `enrolment_data`: the network and the background speech that it works with.

@@ -5,14 +5,13 @@ background speech.
 """
 
 import functools
-import zipfile
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from kws.commands.bundled_data import bundled_file, read_bundled
 from kws.errors import ModelError
 
 __all__ = [
@@ -47,7 +46,7 @@ class EnrolmentData(NamedTuple):
 
 def enrolment_data_path() -> Path:
     """Return the bundled file."""
-    return Path(str(files("kws.models"))) / "enrolment.npz"
+    return bundled_file("enrolment.npz")
 
 
 @functools.cache
@@ -59,15 +58,11 @@ def read_enrolment_data(path: Path | None = None) -> EnrolmentData:
     ModelError
         If it is missing or damaged.
     """
-    path = path or enrolment_data_path()
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            return _decoded(stored)
-    except (OSError, ValueError, KeyError, EOFError, IndexError, zipfile.BadZipFile) as error:
-        raise ModelError(
-            f"Enrolment needs the file of background speech that comes with kws. Received: {path} "
-            f"({error}). Install kws again."
-        ) from error
+    return read_bundled(
+        path or enrolment_data_path(),
+        _decoded,
+        what="Enrolment needs the file of background speech",
+    )
 
 
 def weight_marks(size: int) -> npt.NDArray[np.float32]:

@@ -5,16 +5,14 @@ of anybody's words around their own mean, times the difference of the speaker fr
 """
 
 import functools
-import zipfile
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from kws.errors import ModelError
+from kws.commands.bundled_data import bundled_file, read_bundled
 from kws.manifest import SpeakerCheck
 from kws.speaker import N_STATISTICS
 
@@ -45,7 +43,7 @@ class SpeakerStatistics(NamedTuple):
 
 def speaker_path() -> Path:
     """Return the bundled file."""
-    return Path(str(files("kws.models"))) / "speakers.npz"
+    return bundled_file("speakers.npz")
 
 
 @functools.cache
@@ -57,18 +55,9 @@ def read_speaker_statistics(path: Path | None = None) -> SpeakerStatistics:
     ModelError
         If it is missing or damaged.
     """
-    path = path or speaker_path()
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            found = SpeakerStatistics(
-                *(stored[name].astype(np.float64) for name in SpeakerStatistics._fields)
-            )
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise _damaged(path, str(error)) from error
-    shapes = [one.shape for one in found]
-    if shapes != [(N_STATISTICS,), (N_STATISTICS,), (N_STATISTICS, N_STATISTICS)]:
-        raise _damaged(path, f"shapes {shapes}")
-    return found
+    return read_bundled(
+        path or speaker_path(), _decoded, what="Verification of the speaker needs the file"
+    )
 
 
 def speaker_check(words: Sequence[Array], statistics: SpeakerStatistics) -> SpeakerCheck:
@@ -90,8 +79,11 @@ def speaker_check(words: Sequence[Array], statistics: SpeakerStatistics) -> Spea
     )
 
 
-def _damaged(path: Path, problem: str) -> ModelError:
-    return ModelError(
-        f"Verification of the speaker needs the statistics that come with kws. Received: {path} "
-        f"({problem}). Install kws again."
+def _decoded(stored: Any) -> SpeakerStatistics:
+    found = SpeakerStatistics(
+        *(stored[name].astype(np.float64) for name in SpeakerStatistics._fields)
     )
+    shapes = [one.shape for one in found]
+    if shapes != [(N_STATISTICS,), (N_STATISTICS,), (N_STATISTICS, N_STATISTICS)]:
+        raise ValueError(f"shapes {shapes}")
+    return found
