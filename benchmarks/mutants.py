@@ -12,6 +12,7 @@ that load is no detection. `--again` repeats the mutants that an earlier run has
 
 import argparse
 import ast
+import contextlib
 import dataclasses
 import difflib
 import itertools
@@ -158,7 +159,10 @@ def drawn_mutants(tree: Path, package: str, *, seed: int) -> Iterator[Mutant]:
             places[name, position].append(mutant)
     chance = random.Random(seed)  # noqa: S311
     for place in chance.sample(sorted(places), len(places)):
-        yield chance.choice(places[place])
+        mutant = chance.choice(places[place])
+        with contextlib.suppress(AttributeError):  # cosmic-ray replaces no exception with a dot
+            mutant.code((tree / mutant.module).read_text())
+            yield mutant
 
 
 def _mutants(module: str, source: str) -> Iterator[tuple[tuple[int, int], Mutant]]:
