@@ -61,8 +61,9 @@ def run_daemon(path, capture, driver, **options):
 
 
 def test_the_daemon_serves_the_page_that_its_configuration_asks_for(
-    tmp_path, capture_script, free_port
+    tmp_path, capture_script, free_port, caplog
 ):
+    caplog.set_level("INFO")
     path = tmp_path / "kws.toml"
     path.write_text(f"[ui]\nport = {free_port}\ntoken = '{TOKEN}'\n")
 
@@ -85,6 +86,10 @@ def test_the_daemon_serves_the_page_that_its_configuration_asks_for(
 
     found, snapshot, later, refused = run_daemon(path, capture_script("sleep 60"), driver)
     assert not is_open(free_port)  # its thread would outlive the daemon
+    address = f"http://127.0.0.1:{free_port}/"
+    told = f"The page is served at {address}; `kws status` shows its link."
+    assert caplog.messages.count(told) == 2
+    assert TOKEN not in caplog.text
     assert found[0] == 200
     assert found[1]["models"][0]["keywords"][0] == "yes"
     assert found[1]["sources"][0]["name"] == "mic"
@@ -193,7 +198,10 @@ def test_pages_get_detections_and_states(tmp_path, recording, model, free_port):
     )
 
     async def driver(daemon):
+        await until(lambda: daemon._ui._feed)
+        daemon._ui._feed.is_watched = True
         await until(lambda: daemon._audio.sources and daemon._audio.are_all_finished)
+        assert all(one.posteriors for one in daemon._ui._feed._sources.values())
         return [one.event for one in daemon._ui._feed.recent()]
 
     from kws.daemon.capture_process import CAPTURE_COMMAND
