@@ -132,7 +132,16 @@ def test_after_some_time_a_clip_still_has_the_audio_before_its_word(recorder, tm
 
 def test_old_clips_are_removed_though_no_new_one_comes(recorder, tmp_path, monkeypatch):
     monkeypatch.setattr("kws.sinks.clip_recorder._SWEEP_S", 0.05)
+    usual, sweeps = ClipFolder.sweep, []
+
+    def sweep(*given, **now):
+        left = usual(*given, **now)
+        sweeps.append(left)
+        return left
+
+    monkeypatch.setattr(ClipFolder, "sweep", sweep)
     recorder(max_clips=1)
+    wait_until(lambda: sweeps)  # the one at the start
     folder = tmp_path / "clips"
     folder.mkdir(mode=0o700)
     for n in (1, 2):
