@@ -10,6 +10,7 @@
 - `own_word`: a model of one's own phrase (`kws new`).
 - `recipes`: the recipes that come with kws.
 - `atomic`: atomic file writes.
+- `cache_folder`: folders of what is kept for other runs.
 - `cli`: commands of the workbench.
 - `optional`: optional libraries, imported on first use.
 - `parallel`: parallel map over the items of a corpus.

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from kws_train.synth.clip_cache import SpeechError, cache_folder, render, transcript
+from kws_train.synth.clip_cache import SpeechError, render, transcript
 from kws_train.synth.voices.engine import Line
 
 
@@ -34,8 +34,3 @@ def test_a_clip_is_transcribed_once(voiced, tmp_path):
     said = iter(["Off."])
     transcriber = SimpleNamespace(name="told", transcribe=lambda samples, /: next(said))
     assert [transcript(clip, transcriber) for _ in range(2)] == ["Off.", "Off."]
-
-
-def test_the_cache_is_where_caches_are(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / "kws/speech"

@@ -5,7 +5,6 @@ names the folder, so that vectors of another one are never found.
 """
 
 import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 
 from kws.errors import ConfigError
 from kws_train.atomic import replacing
+from kws_train.cache_folder import cache_folder
 from kws_train.data.front_ends import FrontEnd, Vectors, speech_embedding
 
 __all__ = ["VectorCache", "digest_of", "vector_cache_folder"]
@@ -24,7 +24,7 @@ _FORMAT = 1  # to be raised whenever the vectors of the same audio change
 
 def vector_cache_folder() -> Path:
     """Return the default cache: $XDG_CACHE_HOME/kws/vectors or ~/.cache/kws/vectors."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kws/vectors"
+    return cache_folder("vectors")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Cache of synthetic clips, by a digest of all that a clip's sound depends on."""
 
 import hashlib
-import os
 from pathlib import Path
 
 import msgspec
@@ -16,18 +15,13 @@ from kws_train.data.audio_files import read_samples
 from kws_train.synth.clip_checks import Transcriber, trim_silence
 from kws_train.synth.voices.engine import Line, VoiceEngine
 
-__all__ = ["SpeechError", "cache_folder", "render", "transcript"]
+__all__ = ["SpeechError", "render", "transcript"]
 
 _FORMAT = 1  # to be raised whenever the cached sound of a line changes
 
 
 class SpeechError(KwsError):
     """An engine failed to synthesise a line."""
-
-
-def cache_folder() -> Path:
-    """Return the default cache: $XDG_CACHE_HOME/kws/speech or ~/.cache/kws/speech."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kws/speech"
 
 
 def render(line: Line, engine: VoiceEngine, *, cache: Path) -> tuple[Path, bool]:

@@ -19,9 +19,10 @@ from rich.progress import track
 
 from kws.errors import KwsError
 from kws_train.atomic import link
+from kws_train.cache_folder import cache_folder
 from kws_train.data.audio_files import read_samples
 from kws_train.parallel import Failure, map_corpus
-from kws_train.synth.clip_cache import SpeechError, cache_folder, render, transcript
+from kws_train.synth.clip_cache import SpeechError, render, transcript
 from kws_train.synth.clip_checks import Transcriber, find_defect, matches_text
 from kws_train.synth.lines import draw_line, engine_weights, speaker_name
 from kws_train.synth.phrases import Phrase
@@ -76,7 +77,7 @@ def synthesize(
     engines : sequence of VoiceEngine
         Drawn at random, those with more voices more often.
     cache : Path, optional
-        By default `cache_folder()`.
+        By default `cache_folder("speech")`.
     transcriber : Transcriber, optional
         Clips with a transcript that does not match are dropped.
     language : str
@@ -99,7 +100,11 @@ def synthesize(
         for phrase, n in wanted.items()
     }
     work = functools.partial(
-        _run, out=out, engines=engines, cache=cache or cache_folder(), transcriber=transcriber
+        _run,
+        out=out,
+        engines=engines,
+        cache=cache or cache_folder("speech"),
+        transcriber=transcriber,
     )
     probes = [job for jobs in todo.values() for job in jobs[:_N_PROBES]]
     results = list(_map(work, probes, n_jobs=n_jobs, title="Probing"))
