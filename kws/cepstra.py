@@ -45,7 +45,11 @@ class Cepstra:
         self._log(bands, out=bands)
         if self._log_offset:
             bands += self._log_offset
-        return bands if self._matrix is None else project(bands, self._matrix)
+        return self.of_logs(bands)
+
+    def of_logs(self, logs: npt.NDArray[Any], /) -> npt.NDArray[Any]:
+        """Return the features of logarithmic bands [shape=(..., k, n)]."""
+        return logs if self._matrix is None else project(logs, self._matrix)
 
     def of_window(self, frames: npt.NDArray[Any], /) -> npt.NDArray[Any]:
         """Return the features of a window, brought to full scale by its largest sample.

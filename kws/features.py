@@ -137,10 +137,34 @@ class Features:
         if n_frames == 0:
             return features
         for i in np.ndindex(signals.shape[:-1]):  # the spectra of many do not fit into the caches
-            emphasised = signals[i].astype(self._dtype)
-            emphasised[1:] -= self._preemphasis * signals[i][:-1].astype(self._dtype)
-            features[i] = self._transform(sliding_window_view(emphasised, window)[::hop])
+            features[i] = self._transform(self._windows(signals[i]))
         return features
+
+    def bands(self, signal: npt.NDArray[Any], /) -> Frames:
+        """Compute the bands of one whole signal, before floor, logarithm and cepstra.
+
+        Bands of power add up where signals do, apart from their phases.
+
+        Parameters
+        ----------
+        signal : array [shape=(n,)]
+            PCM on the scale of 16-bit samples.
+
+        Returns
+        -------
+        float [shape=(k, n)]
+            Of MFCC with `energy`, the last column is the energy of the frame.
+        """
+        if len(signal) < self.settings.window_samples:
+            return np.empty((0, self._filters.shape[1]), self._dtype)
+        return self._bands(self._windows(signal))
+
+    def _windows(self, signal: npt.NDArray[Any]) -> Frames:
+        """Return the pre-emphasised windows of a signal of one window at least."""
+        emphasised = signal.astype(self._dtype)
+        emphasised[1:] -= self._preemphasis * signal[:-1].astype(self._dtype)
+        windows = sliding_window_view(emphasised, self.settings.window_samples)
+        return windows[:: self.settings.hop_samples]
 
     def _append(self, samples: Samples) -> None:
         """Pre-emphasise samples and put them behind those that wait: y[t] = x[t] - c x[t - 1]."""
@@ -157,6 +181,14 @@ class Features:
 
     def _transform(self, frames: Frames) -> Frames:
         """Turn windows of samples (..., window_samples) into features (..., n_features)."""
+        bands = self._bands(frames)
+        if self.settings.normalization == "none":
+            return self._cepstra.of_bands(bands)
+        largest = frames.max(axis=-1, keepdims=True, initial=0.0) / np.float32(_FULL_SCALE)
+        return np.concatenate((bands, largest), axis=-1)
+
+    def _bands(self, frames: Frames) -> Frames:
+        """Turn windows of samples into bands of power or magnitude."""
         spectrum = np.fft.rfft(frames * self._window, self.settings.n_fft)
         parts = spectrum.view(spectrum.real.dtype)  # real and imaginary parts take turns
         if parts.dtype != self._dtype:  # numpy 1 computes every FFT in double precision
@@ -164,11 +196,7 @@ class Features:
         np.square(parts, out=parts)
         if self.settings.spectrum == "magnitude":
             parts = np.sqrt(parts[..., ::2] + parts[..., 1::2])
-        bands = project(parts, self._filters)
-        if self.settings.normalization == "none":
-            return self._cepstra.of_bands(bands)
-        largest = frames.max(axis=-1, keepdims=True, initial=0.0) / np.float32(_FULL_SCALE)
-        return np.concatenate((bands, largest), axis=-1)
+        return project(parts, self._filters)
 
 
 def open_features(settings: FeatureSettings) -> Features | MicroFeatures:

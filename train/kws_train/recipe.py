@@ -93,6 +93,8 @@ class SpeechCorpus(_Table, frozen=True, kw_only=True):
     without transcripts are used entirely."""
     word_weight: Annotated[float, Meta(ge=0.0)] = 1.0
     """Weight of keywords cut out of this corpus; 0 excludes them."""
+    optional: bool = False
+    """True: if the folder is missing, log that and train without it."""
 
 
 class DataRecipe(_Table, frozen=True, kw_only=True):
@@ -244,6 +246,8 @@ MODEL_RECIPES = {str(model.__struct_config__.tag): model for model in get_args(M
 class AugmentRecipe(_Table, frozen=True, kw_only=True):
     """`[augment]`: composition and augmentation of scenes."""
 
+    domain: Literal["audio", "bands"] = "audio"
+    """What scenes are added up of: samples, or powers of bands that are computed once."""
     scene_s: Annotated[float, Meta(gt=0.5, le=30.0)] = 2.4
     keyword_share: Share = 0.6
     """Share of isolated words that are keywords; all keywords are equally frequent."""
@@ -330,7 +334,10 @@ class FitRecipe(_Table, frozen=True, kw_only=True):
     pooled_outputs: Annotated[int, Meta(ge=1, le=15)] = 1
     """For `loss = "max_pooling"`: outputs whose posteriors are averaged, an odd number."""
     teacher: str | None = None
-    """Run folder of a larger model with the same labels, for distillation."""
+    """For distillation: a run folder with the same features and labels, evaluated at every step,
+    or a model file or bundled name with the same labels, whose targets of clips are computed once;
+    empty: none, where a recipe's base has one.
+    """
     teacher_share: Share = 0.5
     temperature: Annotated[float, Meta(ge=1.0)] = 2.0
     precision: Precision = "auto"
@@ -345,6 +352,9 @@ class FitRecipe(_Table, frozen=True, kw_only=True):
     """Share of the initial weights in the final ones."""
     patience: Annotated[int, Meta(ge=1)] = 15
     """Epochs without a lower validation loss before training stops."""
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "teacher", self.teacher or None)
 
 
 class SearchRange(_Table, frozen=True, kw_only=True):
@@ -444,11 +454,23 @@ class Recipe(_Table, frozen=True, kw_only=True):
                 f"augment.clip_share must stay 0 unless fit.loss is max_pooling: other losses "
                 f"would require the word at every output; received {self.fit.loss}"
             )
+        if self.augment.domain == "bands" and not _adds_up(self.features):
+            raise ValueError(
+                "augment.domain may be `bands` for natural logarithms of power alone: features "
+                "with spectrum `power`, log_base `e`, and without log_addend, log_offset and "
+                "normalization"
+            )
         if self.fit.quantize_aware and self.fit.precision.startswith("mixed"):
             raise ValueError(
                 f"fit.precision must be float32 or auto with fit.quantize_aware; received "
                 f"{self.fit.precision}"
             )
+
+
+def _adds_up(features: FeatureSettings) -> bool:
+    """Return whether frames of a sum of sounds follow from the frames of the sounds."""
+    plain = not features.log_addend and not features.log_offset and features.log_base == "e"
+    return plain and features.spectrum == "power" and features.normalization == "none"
 
 
 def load_recipe(path: Path) -> Recipe:

@@ -10,7 +10,7 @@ import soundfile
 
 from kws.errors import ConfigError
 from kws_train.data import align as module
-from kws_train.data.align import AlignedUtterance, align, read_alignment
+from kws_train.data.align import AlignedUtterance, align, alignment_at_hand, read_alignment
 
 LIBRISPEECH = Path(__file__).parents[2] / "data" / "librispeech"
 RECORDING = LIBRISPEECH / "dev-clean/84/121123/84-121123-0014.opus"
@@ -339,3 +339,36 @@ def test_a_half_is_aligned_alone(corpus, tmp_path, half, names):
     align(corpus.path, tmp_path / "out.jsonl", half=half)
 
     assert list(read_alignment(tmp_path / "out.jsonl")) == names
+
+
+def test_an_alignment_at_hand_is_made_once_and_only_whole(corpus, tmp_path, monkeypatch):
+    corpus.add("84-1-0000")
+    corpus.add("84-1-0001")
+    corpus.list_speakers("84")
+    path = tmp_path / "alignment.jsonl"
+    real = module._align_one
+
+    def interrupt(decoder, name, text, audio):
+        if name == "84-1-0001":
+            raise KeyboardInterrupt
+        return real(decoder, name, text, audio)
+
+    monkeypatch.setattr(module, "_align_one", interrupt)
+    monkeypatch.setattr(module, "map_corpus", lambda function, items, **_: map(function, items))
+    monkeypatch.setattr(module, "_CHUNK", 1)
+    with pytest.raises(KeyboardInterrupt):
+        alignment_at_hand(corpus.path, path, half="all")
+    assert not path.is_file()
+    monkeypatch.setattr(module, "_align_one", real)
+    made = alignment_at_hand(corpus.path, path, half="all")
+    assert set(made) == {"84-1-0000", "84-1-0001"}
+    monkeypatch.setattr(module, "align", None)
+    assert alignment_at_hand(corpus.path, path, half="all") == made
+
+
+def test_an_alignment_without_an_utterance_is_not_kept(corpus, tmp_path):
+    corpus.add("84-1-0000", "XYZZY")
+    corpus.list_speakers("84")
+    with pytest.raises(ConfigError, match=r"^An alignment must have an utterance\. Received: 1 in"):
+        alignment_at_hand(corpus.path, tmp_path / "alignment.jsonl", half="all")
+    assert not (tmp_path / "alignment.jsonl").is_file()

@@ -12,6 +12,7 @@ import sounds
 
 from kws.errors import ConfigError
 from kws.manifest import UNKNOWN
+from kws_train.data import align as module
 from kws_train.data.align import AlignedUtterance
 from kws_train.data.audio_files import audio_files
 from kws_train.data.corpus import load_corpus
@@ -234,9 +235,28 @@ def test_a_weight_of_zero_leaves_keywords_in_speech(spoken):
     assert not any(clip.span for clip in corpus.clips["yes"])
 
 
-def test_an_alignment_that_is_missing_is_refused(spoken):
+def test_an_alignment_that_is_missing_is_made_first(spoken, monkeypatch):
+    path = spoken / "alignment.jsonl"
+    lines = path.read_bytes()
+    path.unlink()
+    asked = []
+
+    def align(corpus, out, *, half, **_):
+        asked.append((corpus, half))
+        out.write_bytes(lines)
+        return module.AlignSummary(40, 0, {})
+
+    monkeypatch.setattr(module, "align", align)
+    for _ in range(2):
+        assert load_corpus(recipe(speech=[speech()]), spoken, split="train").speech
+    assert asked == [(spoken / "speech", "first")]
+
+
+def test_an_alignment_that_cannot_be_made_is_an_error(spoken):
     (spoken / "alignment.jsonl").unlink()
-    with pytest.raises(ConfigError, match=r"^An alignment must be a readable file\. Received: "):
+    for transcript in spoken.rglob("*.trans.txt"):
+        transcript.unlink()
+    with pytest.raises(ConfigError, match=r"^A speech corpus must hold \*\.trans\.txt files "):
         load_corpus(recipe(speech=[speech()]), spoken, split="train")
 
 

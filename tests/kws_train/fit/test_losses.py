@@ -281,3 +281,37 @@ def test_a_student_comes_to_say_what_its_teacher_says(losses, tensorflow):
     assert np.abs(theirs - ours).max() < 0.05
     assert all(np.array_equal(*pair) for pair in zip(before, teacher.get_weights(), strict=True))
     assert len(student.weights) == 2
+
+
+def soft_targets(targets, soft):
+    return np.concatenate(
+        (targets, np.broadcast_to(soft, targets.shape)), axis=-1, dtype=np.float32
+    )
+
+
+def test_soft_targets_mix_with_the_loss_where_there_are_any(losses, logits):
+    own = losses.SetLoss()
+    loss = losses.TaughtLoss(own, share=0.25, temperature=2.0)
+    targets = sets(*one_hot([0, 1, 2, 3, 3]))
+    soft = np.zeros((2, 5, N_LABELS), np.float32)
+    soft[:, 1] = [0.1, 0.2, 0.3, 0.4]
+    both = per_output(loss, soft_targets(targets, soft), logits)
+    alone = per_output(own, targets, logits)
+    assert np.array_equal(both[:, [0, 2, 3, 4]], alone[:, [0, 2, 3, 4]])
+    distance = np.asarray(losses.divergence(np.log(soft[:, 1]), logits[:, 1], temperature=2.0))
+    assert both[:, 1] == pytest.approx(0.75 * alone[:, 1] + 0.25 * distance, rel=1e-4)
+
+
+def test_a_student_that_says_what_its_teacher_says_has_no_divergence(losses, logits):
+    loss = losses.TaughtLoss(losses.SetLoss(), share=1.0, temperature=3.0)
+    mild = logits / 4  # no posterior below the floor of soft targets
+    targets = soft_targets(sets(*one_hot([0, 1, 2, 3, 3])), posteriors_of(mild))
+    assert np.abs(per_output(loss, targets, mild)).max() < 1e-3
+
+
+def test_without_soft_targets_the_loss_is_the_students_own(losses, logits):
+    loss = losses.TaughtLoss(losses.SetLoss(), share=0.5, temperature=2.0)
+    targets = sets(*one_hot([0, 1, 2, 3, 3]))
+    assert np.array_equal(
+        per_output(loss, targets, logits), per_output(losses.SetLoss(), targets, logits)
+    )

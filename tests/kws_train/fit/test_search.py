@@ -2,9 +2,11 @@
 
 import csv
 import re
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import msgspec
@@ -45,7 +47,7 @@ def make_up(monkeypatch, searching):
     """Put trainings of five epochs in place that are worse the farther the rate is from 0.01."""
     trained = []
 
-    def fit(recipe, *, data, run, start, validate, callbacks):
+    def fit(recipe, *, data, run, start, validate, callbacks, load):
         trained.append((recipe, run, validate))
         for epoch in range(5):
             loss = abs(recipe.fit.learning_rate - 0.01) + 1 / (epoch + 1)
@@ -234,22 +236,59 @@ def test_a_written_recipe_is_read_as_the_same(recipe, tmp_path):
     assert load_recipe(tmp_path / "written.toml") == recipe
 
 
+def worker(config, data, run, storage, *, n_trials):
+    """Start `kws train --search` on a shared study."""
+    return subprocess.Popen(
+        [
+            Path(sys.executable).with_name("kws"),
+            *("train", "--config", config, "--data", data, "--out", run),
+            *("--search", str(n_trials), "--storage", storage, "--study", "shared"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_a_worker_that_is_killed_leaves_the_study_to_the_other(tensorflow, tone_words, tmp_path):
+    config = tmp_path / "recipe.toml"
+    config.write_text(TOML, encoding="utf-8")
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    runs = [tmp_path / "killed", tmp_path / "left"]
+    killed, left = (worker(config, tone_words, run, storage, n_trials=3) for run in runs)
+    try:
+        while not list(runs[0].glob("trial-*")) and killed.poll() is None:
+            time.sleep(0.05)
+        killed.kill()
+        output, _ = left.communicate(timeout=1200)
+    finally:
+        for process in (killed, left):
+            process.kill()
+            process.communicate()
+    assert (killed.returncode, left.returncode) == (-signal.SIGKILL, 0), output
+    trials = trials_of(runs[1])
+    own = [int(path.name.removeprefix("trial-")) for path in runs[0].glob("trial-*")]
+    states = {int(trial["trial"]): trial["state"] for trial in trials}
+    assert [states[number] for number in own] == ["running"], "nobody ended it"
+    assert sum(state in ("complete", "pruned") for state in states.values()) == 3
+    assert load_recipe(runs[1] / "best.toml").name == "tone_words"
+    assert (runs[1] / "history.png").is_file()
+
+
+def test_the_study_is_drawn(searched):
+    _, run, _ = searched
+    for name in ("history.png", "importance.png"):
+        content = (run / name).read_bytes()
+        assert content.startswith(b"\x89PNG")
+        assert len(content) < 100_000
+
+
 def test_two_processes_share_a_study(tensorflow, tone_words, tmp_path):
     config = tmp_path / "recipe.toml"
     config.write_text(TOML, encoding="utf-8")
     storage = f"sqlite:///{tmp_path / 'study.db'}"
     started = [
-        subprocess.Popen(
-            [
-                Path(sys.executable).with_name("kws"),
-                *("train", "--config", config, "--data", tone_words, "--out", tmp_path / name),
-                *("--search", "3", "--storage", storage, "--study", "shared"),
-            ],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for name in ("one", "two")
+        worker(config, tone_words, tmp_path / name, storage, n_trials=3) for name in ("one", "two")
     ]
     outputs = [process.communicate(timeout=300)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0], outputs

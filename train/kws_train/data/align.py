@@ -7,6 +7,7 @@ false alarm, and real words can be cut out. The result is a JSON-lines file, one
 
 import logging
 import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -25,7 +26,7 @@ from kws.errors import ConfigError
 from kws_train.data.librispeech import speaker_halves, speaker_of_utterance, transcripts_below
 from kws_train.parallel import Failure, JoblibBackend, map_corpus
 
-__all__ = ["AlignSummary", "AlignedUtterance", "align", "read_alignment"]
+__all__ = ["AlignSummary", "AlignedUtterance", "align", "alignment_at_hand", "read_alignment"]
 
 log = logging.getLogger("kws.align")
 
@@ -109,6 +110,36 @@ def align(
                 n_aligned += 1
             lines.flush()
     return AlignSummary(n_aligned, len(transcripts) - len(todo), left_out)
+
+
+def alignment_at_hand(corpus: Path, path: Path, *, half: str) -> dict[str, AlignedUtterance]:
+    """Return the utterances of an alignment; where there is none, align the corpus first.
+
+    An interrupted alignment is continued by the next call; nothing reads it before it is whole.
+
+    Parameters
+    ----------
+    corpus, path : Path
+        The corpus, and its alignment.
+    half : "first", "second" or "all"
+        Which speakers to align.
+
+    Raises
+    ------
+    ConfigError
+        If the alignment can be neither read nor made.
+    """
+    if not path.is_file():
+        log.warning("no word times yet, they are found once: kws align %s %s", corpus, path)
+        unfinished = path.with_name(f"{path.name}.unfinished")
+        summary = align(corpus, unfinished, half=half, n_jobs=-1, progress=sys.stderr.isatty())
+        if not summary.n_aligned + summary.n_kept:
+            raise ConfigError(
+                f"An alignment must have an utterance. Received: {len(summary.left_out)} in "
+                f"{corpus}, all left out, see above. Check its transcripts and audio."
+            )
+        unfinished.replace(path)
+    return read_alignment(path)
 
 
 def read_alignment(path: Path) -> dict[str, AlignedUtterance]:

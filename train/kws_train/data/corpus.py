@@ -12,12 +12,17 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeAlias
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from kws.arrays import Samples
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.errors import ConfigError
 from kws.manifest import UNKNOWN
-from kws_train.data.align import AlignedUtterance, read_alignment
+from kws_train.data.align import AlignedUtterance, alignment_at_hand
 from kws_train.data.audio_files import audio_files, audio_matching, log_left_out, read_samples
 from kws_train.data.librispeech import quiet_utterances, speaker_halves
 from kws_train.data.splits import Split, check_layout, is_validation, official_split, word_of
@@ -27,11 +32,15 @@ from kws_train.recipe import DataRecipe, SpeechCorpus, WordCorpus
 __all__ = [
     "Clip",
     "Corpus",
+    "KeptCorpora",
+    "Probabilities",
     "Spoken",
     "load_corpus",
     "unaligned_utterances",
     "write_left_out",
 ]
+
+Probabilities: TypeAlias = npt.NDArray[np.float32]
 
 log = logging.getLogger("kws.data")
 
@@ -41,18 +50,22 @@ _FEW_CLIPS = 5
 
 @dataclass(frozen=True)
 class Clip:
-    """One isolated word."""
+    """One isolated word; in a corpus in bands, frames stand in place of samples."""
 
     label: str
     word: str
     path: Path
-    samples: Samples = field(repr=False)
+    samples: npt.NDArray[Any] = field(repr=False)
     weight: float = 1.0
     """Relative frequency of being drawn, among clips of the same word."""
     real: bool = True
     """False: synthetic."""
     span: tuple[int, int] | None = None
     """Word boundaries, [start, end) in samples; None: unknown, to be found by `speech_span`."""
+    cut: bool = False
+    """Cut out of a sentence: its margins are other words."""
+    soft: Probabilities | None = field(default=None, repr=False)
+    """What a teacher says of it: float32 [shape=(labels,)]."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +73,7 @@ class Spoken:
     """One utterance of continuous speech and its words as (word, start, end) in samples."""
 
     path: Path
-    samples: Samples = field(repr=False)
+    samples: npt.NDArray[Any] = field(repr=False)
     words: tuple[tuple[str, int, int], ...]
 
 
@@ -71,7 +84,7 @@ class Corpus:
     clips: dict[str, list[Clip]]
     """Isolated words by label; words other than the keywords are under `_unknown_`."""
     speech: list[Spoken]
-    noise: list[Samples]
+    noise: list[npt.NDArray[Any]]
     left_out: dict[Path, str]
     """Files and folders that were not used, with the reason."""
     noise_paths: list[Path] = field(default_factory=list)
@@ -115,6 +128,21 @@ def load_corpus(recipe: DataRecipe, root: Path, *, split: Split) -> Corpus:
     _log_summary(clips, left_out, split=split)
     noise_paths = [path for path, _ in noise]
     return Corpus(clips, speech, [samples for _, samples in noise], left_out, noise_paths)
+
+
+class KeptCorpora:
+    """`load_corpus` for several trainings in a row: the last splits that were read are kept."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[bytes, Path, Split], Corpus] = {}
+
+    def __call__(self, recipe: DataRecipe, root: Path, *, split: Split) -> Corpus:
+        """Return one split of the corpora of a recipe; see `load_corpus`."""
+        key = msgspec.json.encode(recipe), root, split
+        if key not in self._kept:
+            others = {one: kept for one, kept in self._kept.items() if one[0] == key[0]}
+            self._kept = others | {key: load_corpus(recipe, root, split=split)}
+        return self._kept[key]
 
 
 def write_left_out(path: Path, left_out: dict[Path, str]) -> None:
@@ -212,7 +240,13 @@ def _speech(
     keywords: Sequence[str],
 ) -> Iterable[Spoken]:
     """Read the utterances of training speakers that belong to a split."""
-    aligned = read_alignment(root / corpus.alignment) if corpus.alignment else {}
+    if corpus.optional and not (root / corpus.path).is_dir():
+        log.warning("left out, not found: %s", root / corpus.path)
+        return
+    aligned: dict[str, AlignedUtterance] = {}
+    if corpus.alignment:
+        path = root / corpus.alignment
+        aligned = alignment_at_hand(root / corpus.path, path, half=corpus.speakers)
     known = (
         _aligned(corpus, root, aligned)
         if corpus.alignment
@@ -265,9 +299,8 @@ def _cut_keywords(
             if word and weight > 0 and end - start > RATE_HZ // 8:
                 before = min(start, margin)
                 cut = spoken.samples[start - before : end + margin]
-                yield Clip(
-                    word, word, spoken.path, cut, weight, span=(before, before + end - start)
-                )
+                span = before, before + end - start
+                yield Clip(word, word, spoken.path, cut, weight, span=span, cut=True)
 
 
 def _read_all(

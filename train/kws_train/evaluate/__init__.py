@@ -12,6 +12,7 @@
 - `stream`: scores on streams: miss rates, false alarms, latency.
 - `stream_options`: the streams that the options of `kws eval stream` describe.
 - `stream_results`: posteriors of a model over streams, and their DET curves.
+- `study_plots`: plots of a hyper-parameter search.
 - `tables`: scores as plain-text tables.
 - `traces`: smoothed posteriors over a stream, for detections at any threshold.
 - `training_plots`: plots of a finished training in its run folder.

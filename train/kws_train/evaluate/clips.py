@@ -26,6 +26,7 @@ __all__ = [
     "ReliabilityBin",
     "classify",
     "evaluate_clips",
+    "label_scores",
     "labelled_clips",
     "reliability",
 ]
@@ -196,14 +197,22 @@ def classify(
         Time between outputs. Posteriors are averaged over 60 ms, or not at all if that is shorter
         than two outputs.
     """
+    scores = label_scores(posteriors, labels, output_ms=output_ms)
+    predicted = int(scores.argmax())
+    return predicted, float(scores[predicted])
+
+
+def label_scores(
+    posteriors: Posteriors, labels: Sequence[str], *, output_ms: float = 20.0
+) -> Posteriors:
+    """Return the score of each label of a clip, as `classify` compares them [shape=(labels,)]."""
     n_smoothing = max(1, round(_SMOOTHING_MS / output_ms))
     kernel = np.ones(n_smoothing) / n_smoothing
     smoothed = np.stack([np.convolve(column, kernel, "valid") for column in posteriors.T], axis=1)
-    scores = smoothed.max(axis=0)
+    scores: Posteriors = smoothed.max(axis=0)
     resting = labels.index(SILENCE if SILENCE in labels else UNKNOWN)
     scores[resting] = smoothed[:, resting].min()
-    predicted = int(scores.argmax())
-    return predicted, float(scores[predicted])
+    return scores
 
 
 def labelled_clips(

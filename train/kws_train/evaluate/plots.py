@@ -25,6 +25,7 @@ __all__ = [
     "draw_reliability",
     "draw_spectrogram",
     "save",
+    "theme",
 ]
 
 mpl.use("agg")
@@ -48,7 +49,7 @@ def draw_det(curves: Mapping[str, DetCurve], *, dark: bool = False) -> Figure:
     dark : bool
         For a dark page.
     """
-    with _theme(dark=dark):
+    with theme(dark=dark):
         figure = Figure(figsize=(8.4, 4.0), layout="constrained")
         axes = figure.subplots()
         for (name, curve), colour in zip(curves.items(), _cycle(dark=dark), strict=False):
@@ -71,7 +72,7 @@ def draw_det(curves: Mapping[str, DetCurve], *, dark: bool = False) -> Figure:
 
 def draw_reliability(reliability: Reliability, *, dark: bool = False) -> Figure:
     """Draw accuracy over score (reliability diagram); on the diagonal they are equal."""
-    with _theme(dark=dark):
+    with theme(dark=dark):
         figure = Figure(figsize=(4.6, 4.4), layout="constrained")
         axes = figure.subplots()
         bins = reliability.bins
@@ -94,7 +95,7 @@ def draw_learning(history: Path, *, dark: bool = False) -> Figure:
     with history.open(encoding="utf-8") as lines:
         rows = list(csv.DictReader(lines))
     epochs = [int(row["epoch"]) + 1 for row in rows]
-    with _theme(dark=dark):
+    with theme(dark=dark):
         figure = Figure(figsize=(4.6, 4.4), layout="constrained")
         axes = figure.subplots()
         for (key, label), colour in zip(
@@ -116,7 +117,7 @@ def draw_confusion(
     """Draw a confusion matrix in percent: rows are true labels, columns predicted labels."""
     share = 100 * confusion / np.maximum(1, confusion.sum(axis=1, keepdims=True))
     size = 2.5 + 0.5 * len(labels)
-    with _theme(dark=dark):
+    with theme(dark=dark):
         figure = Figure(figsize=(size, size), layout="constrained")
         axes = figure.subplots()
         axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
@@ -137,7 +138,7 @@ def draw_spectrogram(samples: Samples, *, marked_s: tuple[float, float] | None =
 
     `marked_s` is framed, in seconds from the start.
     """
-    with _theme(dark=True):
+    with theme(dark=True):
         figure = Figure(figsize=(4.0, 1.6))
         axes = figure.add_axes((0, 0, 1, 1))
         # Noise of half a quantisation step, since digital silence has no logarithm.
@@ -203,8 +204,8 @@ def _cycle(*, dark: bool) -> Iterator[str]:
 
 
 @contextmanager
-def _theme(*, dark: bool) -> Iterator[None]:
-    """Set colours for a light or a dark page; the background is transparent."""
+def theme(*, dark: bool) -> Iterator[None]:
+    """Set colours for a light or a dark page, within a block; the background is transparent."""
     ink = "#d8dee6" if dark else "#30363d"
     with mpl.rc_context(
         {

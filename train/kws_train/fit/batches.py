@@ -8,12 +8,15 @@ import keras
 import numpy as np
 
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
+from kws.cepstra import Cepstra
 from kws.features import Features
-from kws_train.data.corpus import Corpus, Spoken
+from kws_train.data.corpus import Clip, Corpus, Spoken
 from kws_train.data.splits import Split
+from kws_train.fit.soft_targets import has_soft_targets, taught_by, with_soft_targets
 from kws_train.networks import architectures
 from kws_train.recipe import CtcRecipe, Recipe
 from kws_train.scenes import augment
+from kws_train.scenes.bands import corpus_in_bands, mined_in_bands
 from kws_train.scenes.ctc_scenes import SequenceScenes
 from kws_train.scenes.scenes import Scenes
 
@@ -40,9 +43,17 @@ def make_batches(
     """Return the batches of a split; `mined` are hard negatives, a recording and a sample each."""
     fit = recipe.fit
     stride = architectures.time_stride(recipe.model)
+    if split == "train" and has_soft_targets(recipe):
+        corpus = with_soft_targets(corpus, taught_by(recipe), labels=recipe.labels)
+    recorded = [clip for clips in corpus.clips.values() for clip in clips]
+    if recipe.augment.domain == "bands":
+        corpus = corpus_in_bands(corpus, recipe.features)
+        hop_samples = recipe.features.hop_samples
+        mined = mined_in_bands(mined, corpus, hop_samples=hop_samples)
     scenes = make_scenes(corpus, recipe, time_stride=stride, mined=mined)
     n_scenes = fit.scenes_per_epoch if split == "train" else fit.validation_scenes
-    return SceneBatches(scenes, recipe, n_scenes=n_scenes, training=split == "train")
+    training = split == "train"
+    return SceneBatches(scenes, recipe, n_scenes=n_scenes, training=training, recorded=recorded)
 
 
 def make_scenes(
@@ -75,12 +86,23 @@ class SceneBatches(keras.utils.PyDataset):
     than a mask.
     """
 
-    def __init__(self, scenes: Scenes, recipe: Recipe, *, n_scenes: int, training: bool) -> None:
+    def __init__(
+        self,
+        scenes: Scenes,
+        recipe: Recipe,
+        *,
+        n_scenes: int,
+        training: bool,
+        recorded: Sequence[Clip] = (),
+    ) -> None:
         super().__init__(workers=1)
+        self.recorded = recorded
+        """The clips as audio, whatever scenes are made of."""
         self.scenes, self.recipe, self.training = scenes, recipe, training
         self.n_batches = max(1, n_scenes // recipe.fit.batch_size)
         self.n_features = recipe.features.n_features
         self._features = Features(recipe.features)
+        self._cepstra = Cepstra(recipe.features)
         self._validation_batches: dict[int, Batch] = {}
         self._groups: dict[int, Batch] = {}
 
@@ -91,8 +113,8 @@ class SceneBatches(keras.utils.PyDataset):
         if self.training:
             return self._training_batch(index)
         if index not in self._validation_batches:  # the same scenes in every epoch
-            batch = self._make_scenes(index, self.recipe.fit.batch_size)
-            self._validation_batches[index] = batch
+            frames, *targets = self._make_scenes(index, self.recipe.fit.batch_size)
+            self._validation_batches[index] = (self._finished(frames), *targets)
         return self._validation_batches[index]
 
     def files(self, epoch: int, index: int) -> list[Path]:
@@ -103,6 +125,11 @@ class SceneBatches(keras.utils.PyDataset):
         )
         again[epoch * self.n_batches + index]
         return again.scenes.sources or []
+
+    def example_frames(self, random: np.random.Generator, *, n: int) -> Any:
+        """Return the features of new scenes (n, time, features), without masks and the like."""
+        samples = np.stack([self.scenes.make(random).samples for _ in range(n)])
+        return self._finished(self._frames(samples))
 
     def _training_batch(self, step: int) -> Batch:
         fit = self.recipe.fit
@@ -117,20 +144,35 @@ class SceneBatches(keras.utils.PyDataset):
         )
         random = np.random.default_rng([fit.seed, 2, step])
         frames = np.stack([self._disturb(one, random) for one in frames])
-        return self._mixup((frames, *targets), random)
+        return self._mixup((self._finished(frames), *targets), random)
 
     def _make_scenes(self, index: int, n_scenes: int) -> Batch:
-        """Return scenes without feature augmentation; frames (scenes, time, features)."""
+        """Return scenes without feature augmentation; frames (scenes, time, features or bands)."""
         random = np.random.default_rng([self.recipe.fit.seed, int(self.training), index])
         made: list[Any] = [self.scenes.make(random) for _ in range(n_scenes)]
-        frames = self._features.whole(np.stack([scene.samples for scene in made]))
+        frames = self._frames(np.stack([scene.samples for scene in made]))
         n_outputs = len(self.scenes.output_ends)
         stride = frames.shape[1] // n_outputs
         if isinstance(self.scenes, SequenceScenes):
             return frames[:, : n_outputs * stride], np.stack([one.words for one in made])
         targets = np.stack([scene.targets.allowed for scene in made])
         weights = np.stack([scene.targets.weight for scene in made])
+        if self.training and has_soft_targets(self.recipe):
+            soft = np.stack([scene.targets.soft for scene in made])
+            targets = np.concatenate((targets, soft), axis=-1, dtype=np.float32)
         return frames[:, : n_outputs * stride], targets, weights
+
+    def _frames(self, scenes: Any) -> Any:
+        """Return the frames of samples, or the floored logarithms of powers."""
+        if self.recipe.augment.domain == "audio":
+            return self._features.whole(scenes)
+        return np.log(np.maximum(scenes[..., :-1], np.float32(self.recipe.features.floor)))
+
+    def _finished(self, frames: Any) -> Any:
+        """Return the features of frames; only logarithms of bands have a step left."""
+        if self.recipe.augment.domain == "audio":
+            return frames
+        return self._cepstra.of_logs(frames)
 
     def _mixup(self, batch: Batch, random: np.random.Generator) -> Batch:
         recipe = self.recipe.augment
@@ -141,10 +183,17 @@ class SceneBatches(keras.utils.PyDataset):
 
     def _disturb(self, frames: Any, random: np.random.Generator) -> Any:
         """Warp, tilt and mask one scene's frames (time, bands)."""
+        recipe, kind = self.recipe.augment, self.recipe.features.kind
+        if kind == "mfcc":  # these augmentations are defined on bands
+            if recipe.domain == "audio":
+                return frames
+            n = self.recipe.features.n_mels
+            return np.hstack((self._disturb_bands(frames[:, :n], random), frames[:, n:]))
+        return self._disturb_bands(frames, random)
+
+    def _disturb_bands(self, frames: Any, random: np.random.Generator) -> Any:
         recipe = self.recipe.augment
-        if self.recipe.features.kind == "mfcc":  # these augmentations are defined on bands
-            return frames
-        if self.recipe.features.kind == "logmel" and recipe.warp != (1.0, 1.0):
+        if self.recipe.features.kind != "spectrogram" and recipe.warp != (1.0, 1.0):
             frames = augment.warp(frames, random.uniform(*recipe.warp), high_hz=RATE_HZ / 2)
         frames = augment.tilt(frames, greatest_db=recipe.tilt_db, random=random)
         frames = np.maximum(frames, np.float32(np.log(self.recipe.features.floor)))
@@ -171,15 +220,15 @@ def write_examples(path: Path, training: SceneBatches, validation: SceneBatches)
     """Write features for export: streams to calibrate int8 with, real clips to verify with."""
     random = np.random.default_rng(training.recipe.fit.seed)
     features = Features(training.recipe.features)
-    streams = [features.whole(training.scenes.make(random).samples) for _ in range(_N_STREAMS)]
-    real = [clip for clip in validation.scenes.clips if clip.real]
+    streams = training.example_frames(random, n=_N_STREAMS)
+    real = [clip for clip in validation.recorded if clip.real]
     clips = [
         features.whole(np.resize(np.pad(clip.samples, (0, 8 * RATE_HZ)), RATE_HZ * 3 // 2))
-        for clip in real or validation.scenes.clips
+        for clip in real or validation.recorded
     ]
     chosen = random.permutation(len(clips))[:_N_CLIPS]
     np.savez_compressed(
         path,
-        streams=np.stack(streams).astype(np.float32),
+        streams=streams.astype(np.float32),
         clips=np.stack([clips[i] for i in sorted(chosen)]).astype(np.float32),
     )

@@ -191,8 +191,14 @@ class StopOnNonFiniteLoss(keras.callbacks.Callback):
         raise NonFiniteLossError(
             f"The loss must be finite. Received: {loss} at epoch {self.epoch + 1}, {what} "
             f"{batch + 1}, made of {named}{more}; {self.run / _NOT_FINITE} lists all. Check these "
-            f"files; if they are valid audio, lower `[fit] learning_rate`."
+            f"files; if they are valid audio, lower `[fit] learning_rate`. {self._last_good()}"
         )
+
+    def _last_good(self) -> str:
+        """Say what is left of the training."""
+        if not completed_epochs(self.run):
+            return "No epoch was complete, so no weights are kept."
+        return f"The weights after epoch {self.epoch} are kept in {self.run}."
 
 
 def save_weights(model: keras.Model, path: Path) -> None:

@@ -14,9 +14,18 @@ from keras import ops
 
 from kws_train.recipe import LossName
 
-__all__ = ["CtcLoss", "MaxPoolingLoss", "SetLoss", "distill", "divergence", "make_loss"]
+__all__ = [
+    "CtcLoss",
+    "MaxPoolingLoss",
+    "SetLoss",
+    "TaughtLoss",
+    "distill",
+    "divergence",
+    "make_loss",
+]
 
 _NEVER = 1e4  # as a difference of logits: exp(-1e4) is 0 in every float format
+_LEAST_SOFT = 1e-4
 _SILENCE = 0  # the first label of every model; the blank of CTC
 
 
@@ -152,6 +161,39 @@ class CtcLoss(keras.losses.Loss):
         lengths = ops.full_like(n_words, n_outputs)
         logits = ops.cast(logits, "float32")
         return ops.ctc_loss(words, logits, n_words, lengths, mask_index=_SILENCE) / n_outputs
+
+
+class TaughtLoss(keras.losses.Loss):
+    """Another loss, mixed with the divergence from soft targets that were computed before.
+
+    Knowledge distillation (Hinton et al. 2015). Targets are (batch, outputs, 2 * labels): those of
+    the other loss, then probabilities, all 0 where nothing is taught. Without the second half, as
+    in validation, this is the other loss.
+
+    Parameters
+    ----------
+    own : SetLoss
+    share : float
+        Of the divergence, 0..1, where there is a soft target.
+    temperature : float
+        Divides logits, which gives more weight to labels of low probability.
+    """
+
+    def __init__(self, own: SetLoss, *, share: float, temperature: float, **options: Any) -> None:
+        super().__init__(**options)
+        self.own, self.share, self.temperature = own, share, temperature
+
+    def call(self, targets: Any, logits: Any) -> Any:
+        """Return the loss per output (batch, outputs)."""
+        n_labels = logits.shape[-1]
+        loss = self.own.call(targets[..., :n_labels], logits)
+        if targets.shape[-1] == n_labels:
+            return loss
+        soft = ops.cast(targets[..., n_labels:], "float32")
+        log_soft = ops.log(ops.maximum(soft, _LEAST_SOFT))
+        distance = divergence(log_soft, logits, temperature=self.temperature)
+        mixed = (1.0 - self.share) * loss + self.share * distance
+        return ops.where(ops.sum(soft, axis=-1) > 0, mixed, loss)
 
 
 def distill(

@@ -2,7 +2,8 @@
 
 Each trial trains the first stage of the recipe with values drawn from the ranges of its `[search]`
 table, in a folder of its own. The objective is the lowest validation loss; validation scenes are
-those of the recipe itself in every trial. Machines that use the same storage URL share one study.
+those of the recipe itself in every trial. Machines that use the same storage URL share one study; a
+trial of one that was killed stays unfinished, and another is done in its place.
 """
 
 import csv
@@ -17,6 +18,8 @@ import keras
 import msgspec
 
 from kws.errors import ConfigError
+from kws_train.data.corpus import KeptCorpora
+from kws_train.evaluate.study_plots import draw_study
 from kws_train.fit.checkpoints import BACKUP, NonFiniteLossError
 from kws_train.fit.training import fit
 from kws_train.optional import load_library
@@ -46,8 +49,8 @@ def search(
     """Train until the study has `n_trials` complete or pruned trials; return the best recipe.
 
     Values are drawn by the tree-structured Parzen estimator; a trial that is worse than the median
-    of the others at the same epoch is pruned. `run` gets a folder per trial, `trials.csv` and
-    `best.toml`. The same command continues the study.
+    of the others at the same epoch is pruned. `run` gets a folder per trial, `trials.csv`,
+    `best.toml` and two pictures of the study. The same command continues the study.
 
     Parameters
     ----------
@@ -73,14 +76,17 @@ def search(
     run.mkdir(parents=True, exist_ok=True)
     url = storage or f"sqlite:///{run.resolve() / 'study.db'}"
     opened = _open_study(recipe, url, study, shared=storage is not None)
+    load = KeptCorpora()
     try:
         while _n_done(opened) < n_trials:
             opened.optimize(
-                lambda trial: _run_trial(trial, recipe, data=data, run=run, start=start), 1
+                lambda trial: _run_trial(trial, recipe, data=data, run=run, start=start, load=load),
+                1,
             )
     finally:
         _write_trials(run / "trials.csv", opened, list(recipe.search))
     best = _best_recipe(recipe, opened, run)
+    draw_study(opened, run)
     write_recipe(run / "best.toml", msgspec.structs.replace(best, search={}))
     return best
 
@@ -181,7 +187,15 @@ def _n_done(study: Any) -> int:
     return sum(trial.state.name in ("COMPLETE", "PRUNED") for trial in study.get_trials())
 
 
-def _run_trial(trial: Any, recipe: Recipe, *, data: Path, run: Path, start: Path | None) -> float:
+def _run_trial(
+    trial: Any,
+    recipe: Recipe,
+    *,
+    data: Path,
+    run: Path,
+    start: Path | None,
+    load: KeptCorpora,
+) -> float:
     """Train once; return the lowest validation loss."""
     pruned = load_library("optuna", purpose="`kws train --search`").TrialPruned
     values = {key: _draw(trial, key, range_) for key, range_ in recipe.search.items()}
@@ -192,7 +206,15 @@ def _run_trial(trial: Any, recipe: Recipe, *, data: Path, run: Path, start: Path
     report = _Report(trial, pruned)
     keras.backend.clear_session()
     try:
-        fit(drawn, data=data, run=folder, start=start, validate=validate, callbacks=[report])
+        fit(
+            drawn,
+            data=data,
+            run=folder,
+            start=start,
+            validate=validate,
+            callbacks=[report],
+            load=load,
+        )
     except NonFiniteLossError as error:
         log.warning("trial %d: %s", trial.number, error)
         raise pruned(str(error)) from error

@@ -11,15 +11,15 @@ import itertools
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import keras
 import msgspec
 
 from kws.errors import ConfigError
-from kws_train.data.corpus import load_corpus, write_left_out
+from kws_train.data.corpus import Corpus, KeptCorpora, load_corpus, write_left_out
 from kws_train.fit.batches import (
     Batch,
     SceneBatches,
@@ -41,8 +41,9 @@ from kws_train.fit.checkpoints import (
     write_text,
 )
 from kws_train.fit.hard_negatives import find_hard_negatives
-from kws_train.fit.losses import CtcLoss, distill, make_loss
+from kws_train.fit.losses import CtcLoss, TaughtLoss, distill, make_loss
 from kws_train.fit.prefetch import prefetch
+from kws_train.fit.soft_targets import has_soft_targets
 from kws_train.networks import architectures
 from kws_train.networks.fake_quant import quant_ranges
 from kws_train.networks.keras_backend import at_precision, make_deterministic
@@ -53,6 +54,8 @@ from kws_train.scenes.scenes import Scenes
 __all__ = ["fit", "fit_stages", "restore"]
 
 log = logging.getLogger("kws_train")
+
+LoadCorpus: TypeAlias = Callable[..., Corpus]
 
 _WEIGHTS = "model.weights.h5"
 _TRAINED = "trained.weights.h5"  # the weights that `start_share` averages with the initial ones
@@ -67,6 +70,7 @@ def fit(
     validate: Recipe | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     quiet: bool = False,
+    load: LoadCorpus = load_corpus,
 ) -> architectures.Network:
     """Train one stage of a recipe; return the model with its final weights.
 
@@ -89,6 +93,8 @@ def fit(
         Called besides those of every training.
     quiet : bool
         Print no line for each epoch.
+    load : callable
+        `KeptCorpora` where several trainings in a row have the same data.
 
     Raises
     ------
@@ -103,7 +109,9 @@ def fit(
         _check_same_recipe(recipe, run)
 
     initial = _load_initial(recipe, start)
-    training, validation = _make_data(recipe, validate or recipe, data, run, initial=initial)
+    training, validation = _make_data(
+        recipe, validate or recipe, data, run, initial=initial, load=load
+    )
     model = _make_model(recipe, run, training, initial=initial, resumed=bool(completed))
     initial_weights = model.get_weights()
 
@@ -133,6 +141,7 @@ def fit_stages(
     start: Path | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     quiet: bool = False,
+    load: LoadCorpus | None = None,
 ) -> tuple[architectures.Network, Recipe]:
     """Train the stages of a recipe in turn, all but the last in subfolders of `run`.
 
@@ -144,13 +153,15 @@ def fit_stages(
     if is_finished(run):
         log.warning("this training has finished already, nothing is done: %s", run)
         return restore(run)
+    options: dict[str, Any] = {"data": data, "callbacks": callbacks, "quiet": quiet}
+    options["load"] = load or KeptCorpora()
     *earlier, last = recipe.stages()
     for i, stage in enumerate(earlier, start=1):
         folder = run / f"stage-{i}"
         if not is_finished(folder):
-            fit(stage, data=data, run=folder, start=start, callbacks=callbacks, quiet=quiet)
+            fit(stage, run=folder, start=start, **options)
         start = folder
-    model = fit(last, data=data, run=run, start=start, callbacks=callbacks, quiet=quiet)
+    model = fit(last, run=run, start=start, **options)
     return model, last
 
 
@@ -213,17 +224,23 @@ def _load_initial(recipe: Recipe, start: Path | None) -> _Initial | None:
 
 
 def _make_data(
-    recipe: Recipe, validate: Recipe, data: Path, run: Path, *, initial: _Initial | None
+    recipe: Recipe,
+    validate: Recipe,
+    data: Path,
+    run: Path,
+    *,
+    initial: _Initial | None,
+    load: LoadCorpus,
 ) -> tuple[SceneBatches, SceneBatches]:
     """Return training and validation batches; write lists of their files to the run folder.
 
     Hard negatives are false alarms of the initial model, if it has the recipe's labels.
     """
-    corpus = load_corpus(recipe.data, data, split="train")
+    corpus = load(recipe.data, data, split="train")
     detector = initial.model if initial and initial.labels == recipe.labels else None
     mined = find_hard_negatives(run, recipe, detector, corpus)
     training = make_batches(recipe, corpus, split="train", mined=mined)
-    validation_corpus = load_corpus(validate.data, data, split="validation")
+    validation_corpus = load(validate.data, data, split="validation")
     validation = make_batches(validate, validation_corpus, split="validation")
     _write_left_out(run, training.scenes.left_out | validation.scenes.left_out)
     _write_unknown_words(run, training.scenes, seed=recipe.fit.seed)
@@ -307,18 +324,21 @@ def _loss(recipe: Recipe) -> keras.losses.Loss:
     if isinstance(recipe.model, CtcRecipe):
         return CtcLoss()
     fit = recipe.fit
-    return make_loss(
+    own = make_loss(
         fit.loss,
         label_smoothing=fit.label_smoothing,
         focal_gamma=fit.focal_gamma,
         pooled_outputs=fit.pooled_outputs,
     )
+    if not has_soft_targets(recipe):
+        return own
+    return TaughtLoss(own, share=fit.teacher_share, temperature=fit.temperature)
 
 
 def _add_teacher(model: architectures.Network, recipe: Recipe) -> None:
-    """Add the recipe's teacher, if it has one, to the training loss."""
+    """Add the recipe's teacher, if that is a run folder, to the training loss."""
     fit = recipe.fit
-    if fit.teacher is None:
+    if fit.teacher is None or has_soft_targets(recipe):
         return
     teacher, teacher_recipe = restore(Path(fit.teacher))
     student, taught = (

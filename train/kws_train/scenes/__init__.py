@@ -2,6 +2,8 @@
 
 - `acoustics`: acoustic conditions of scenes: rooms, babble, noise, microphones and codecs.
 - `augment`: transforms of waveforms, of features and of batches.
+- `band_acoustics`: acoustic conditions of scenes that are added up of bands.
+- `bands`: a corpus as bands of power, computed once and kept on disk.
 - `ctc_scenes`: utterances of several words, with the sequence of words as the target.
 - `rooms`: room impulse responses by the image-source method.
 - `scenes`: scenes with a target for every output of the model.

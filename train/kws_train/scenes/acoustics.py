@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from kws.arrays import Samples
+from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
+from kws.manifest import FeatureSettings
 from kws_train.data.corpus import Clip, Corpus, Spoken
 from kws_train.recipe import AugmentRecipe
 from kws_train.scenes import augment
@@ -36,6 +38,8 @@ class Acoustics:
         Impulse responses; none: rooms by Polack's model.
     note : callable
         Called with the path of each file that is used.
+    rate_hz : float
+        Samples in a second.
     """
 
     recipe: AugmentRecipe
@@ -44,6 +48,7 @@ class Acoustics:
     tones: Sequence[Clip]
     rooms: Sequence[Wave]
     note: Callable[[Path], None]
+    rate_hz: float = RATE_HZ
 
     @classmethod
     def of(
@@ -53,8 +58,9 @@ class Acoustics:
         *,
         keywords: Sequence[str],
         note: Callable[[Path], None],
+        features: FeatureSettings,
     ) -> "Acoustics":
-        """Return the conditions that a corpus has material for.
+        """Return the conditions that a corpus has material for, whatever the features.
 
         Raises
         ------
@@ -67,10 +73,33 @@ class Acoustics:
             recipe,
             speech=corpus.speech,
             noise=list(zip(corpus.noise, paths, strict=True)),
-            tones=[clip for clip in clips if clip.real and clip.span is None],
+            tones=[clip for clip in clips if clip.real and not clip.cut],
             rooms=room_bank(recipe.room_bank) if recipe.room == "pyroomacoustics" else (),
             note=note,
         )
+
+    def silence(self, n_samples: int) -> Wave:
+        """Return an empty scene."""
+        return np.zeros(n_samples, np.float32)
+
+    def word(self, samples: Samples, speed: float, random: Random) -> Wave:
+        """Return a word at a speed, at random pitch and level."""
+        wave = augment.change_speed(samples.astype(np.float32), speed)
+        wave = self.change_voice(wave, random)
+        return level(augment.fade(wave), random.uniform(-6, 3))
+
+    def said(self, samples: Samples, speed: float, n_samples: int, random: Random) -> Wave:
+        """Return at most `n_samples` of continuous speech at a speed, at random level."""
+        wave = augment.change_speed(samples.astype(np.float32), speed)[:n_samples]
+        return augment.fade(level(wave, random.uniform(-6, 3)))
+
+    def sentence(self, samples: Samples) -> Wave:
+        """Return continuous speech as it was recorded."""
+        return augment.fade(samples.astype(np.float32))
+
+    def limit(self, samples: Wave) -> Wave:
+        """Clip a finished scene to the range of 16-bit samples."""
+        return np.clip(samples, -32768, 32767)
 
     def change_voice(self, wave: Wave, random: Random) -> Wave:
         """Shift the pitch of some words; the length is kept."""

@@ -29,6 +29,7 @@ __all__ = [
     "loop",
     "mask",
     "microphone",
+    "microphone_response",
     "mixup",
     "reverberate",
     "room_tone",
@@ -172,22 +173,28 @@ def convolve(wave: Wave, response: Wave) -> Wave:
 
 
 def microphone(wave: Wave, *, random: Random) -> Wave:
-    """Apply the frequency response of a random cheap microphone.
+    """Apply `microphone_response` by a linear-phase filter, its delay removed."""
+    hz = np.linspace(0, RATE_HZ / 2, 257)
+    taps = scipy.signal.firwin2(
+        _MICROPHONE_TAPS, hz, np.sqrt(microphone_response(hz, random=random)), fs=RATE_HZ
+    )
+    return convolve(wave, taps.astype(np.float32))
+
+
+def microphone_response(hz: npt.NDArray[np.float64], *, random: Random) -> npt.NDArray[np.float64]:
+    """Return the power response of a random cheap microphone at each frequency.
 
     A band from 40-300 Hz to 3.5-7.9 kHz, with edges of 12 dB per octave, and three resonances or
-    notches of up to 6 dB within it; a linear-phase filter, its delay removed.
+    notches of up to 6 dB within it.
     """
-    hz = np.linspace(0, RATE_HZ / 2, 257)
     octave = np.log2(np.maximum(hz, 10.0))
     low, high = random.uniform(np.log2([40.0, 3500.0]), np.log2([300.0, 7900.0]))
     power = 1 / ((1 + 2 ** (4 * (low - octave))) * (1 + 2 ** (4 * (octave - high))))
     centres, widths = random.uniform(low, high, (3, 1)), random.uniform(0.2, 0.8, (3, 1))
     sizes_db = random.uniform(-6, 6, (3, 1))
     curve_db = np.sum(sizes_db * np.exp(-(((octave - centres) / widths) ** 2) / 2), axis=0)
-    taps = scipy.signal.firwin2(
-        _MICROPHONE_TAPS, hz, np.sqrt(power) * 10 ** (curve_db / 20), fs=RATE_HZ
-    )
-    return convolve(wave, taps.astype(np.float32))
+    response: npt.NDArray[np.float64] = power * 10 ** (curve_db / 10)
+    return response
 
 
 def code(wave: Wave, codec: Codec, *, random: Random) -> Wave:

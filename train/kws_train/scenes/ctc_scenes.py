@@ -8,9 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.manifest import UNKNOWN
-from kws_train.scenes import augment
 from kws_train.scenes.augment import Random, Wave
 from kws_train.scenes.scenes import Scenes
 
@@ -46,42 +44,34 @@ class SequenceScenes(Scenes):
 
     def make(self, random: Random) -> Sequence:  # type: ignore[override]
         """Make one utterance."""
-        samples = np.zeros(self.n_samples, np.float32)
+        samples = self._acoustics.silence(self.n_samples)
         words: list[int] = []
         if random.random() > self.recipe.silence_share:
             if random.random() < _KEYWORD_UTTERANCES or not self._speech:
                 words = self._add_sequence(samples, random)
             else:
                 words = self._add_sentence(samples, random)
-        if random.random() < self.recipe.room_share:
-            samples = augment.reverberate(
-                samples,
-                t60_s=random.uniform(0.1, 0.7),
-                direct_db=random.uniform(-2, 12),
-                random=random,
-            )
-        samples = np.clip(
-            self._acoustics.add_background(samples, random, noise_share=self.recipe.noise_share),
-            -32768,
-            32767,
+        samples = self._acoustics.add_room(samples, random)
+        samples = self._acoustics.add_background(
+            samples, random, noise_share=self.recipe.noise_share
         )
         targets = np.zeros(_MOST_TARGETS, np.uint8)
         targets[: len(words)] = words[:_MOST_TARGETS]
-        return Sequence(samples, targets)
+        return Sequence(self._acoustics.limit(samples), targets)
 
     def _add_sequence(self, samples: Wave, random: Random) -> list[int]:
         """Add a random number of words one after another, as many as fit."""
         words: list[int] = []
-        at = int(random.uniform(0.05, 0.5) * RATE_HZ)
+        at = self._samples(random.uniform(0.05, 0.5))
         for _ in range(int(random.integers(1, MOST_WORDS + 1))):
-            label, wave, (start, end), _ = self._draw(random)
-            if at + end - start + 0.2 * RATE_HZ > self.n_samples:
+            word, wave, (start, end) = self._draw(random)
+            if at + end - start + 0.2 * self._rate_hz > self.n_samples:
                 break
             first = max(0, at - start)
             piece = wave[max(0, start - at) :][: self.n_samples - first]
             samples[first : first + len(piece)] += piece
-            words.append(self.labels.index(label))
-            at += end - start + int(random.uniform(_LEAST_GAP_S, _LONGEST_GAP_S) * RATE_HZ)
+            words.append(self.labels.index(word.label))
+            at += end - start + self._samples(random.uniform(_LEAST_GAP_S, _LONGEST_GAP_S))
         return words
 
     def _add_sentence(self, samples: Wave, random: Random) -> list[int]:
@@ -91,12 +81,12 @@ class SequenceScenes(Scenes):
             return []
         first = int(random.integers(len(spoken.words)))
         start = spoken.words[first][1]
-        room = self.n_samples - int(0.3 * RATE_HZ)
+        room = self.n_samples - self._samples(0.3)
         said = [word for word in spoken.words[first:] if word[2] - start <= room][:_MOST_TARGETS]
         if not said:
             return []
-        piece = augment.fade(spoken.samples[start : said[-1][2]].astype(np.float32))
-        at = int(random.uniform(0.05, 0.2) * RATE_HZ)
+        piece = self._acoustics.sentence(spoken.samples[start : said[-1][2]])
+        at = self._samples(random.uniform(0.05, 0.2))
         samples[at : at + len(piece)] += piece[: self.n_samples - at]
         return [self._label(word) for word, *_ in said]
 

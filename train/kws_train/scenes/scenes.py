@@ -16,25 +16,32 @@ import numpy as np
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.errors import ConfigError
 from kws.manifest import UNKNOWN, FeatureSettings
-from kws_train.data.corpus import Corpus, Spoken
+from kws_train.data.corpus import Corpus, Probabilities, Spoken
 from kws_train.data.speech_span import Span
 from kws_train.recipe import AugmentRecipe, DataRecipe
-from kws_train.scenes import augment
-from kws_train.scenes.acoustics import Acoustics, happens, level
+from kws_train.scenes.acoustics import Acoustics, happens
 from kws_train.scenes.augment import Random, Wave
-from kws_train.scenes.targets import PAUSE_S, Marker, Targets, output_ends
-from kws_train.scenes.word_draw import WordDraw
+from kws_train.scenes.band_acoustics import BandAcoustics
+from kws_train.scenes.targets import PAUSE_S, Marker, Targets, n_frames, output_ends
+from kws_train.scenes.word_draw import DrawnWord, WordDraw
 
 __all__ = ["Scene", "Scenes"]
 
-_CLIP_SAMPLES = RATE_HZ
-_AUDIBLE_SAMPLES = RATE_HZ // 50  # less of a keyword cannot be recognised
+_CLIP_S = 1.0
+_AUDIBLE_S = 0.02  # less of a keyword cannot be recognised
 _MARGIN_S = 0.3
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Audio and its targets; `samples` is float32 on the scale of 16-bit samples."""
+    """Audio and its targets.
+
+    Attributes
+    ----------
+    samples : float32
+        On the scale of 16-bit samples [shape=(n,)], or powers of bands [shape=(frames, bands + 1)].
+    targets : Targets
+    """
 
     samples: Wave
     targets: Targets
@@ -46,7 +53,7 @@ class Scenes:
     Parameters
     ----------
     corpus : Corpus
-        One split.
+        One split; in bands (`kws_train.scenes.bands`) where `recipe.domain` is `bands`.
     data, recipe : DataRecipe, AugmentRecipe
         Keywords, and how scenes are made.
     labels : sequence of str
@@ -78,8 +85,8 @@ class Scenes:
         _check_clips(corpus)
         self.recipe = recipe
         self.labels = list(labels)
-        self.n_samples = round(recipe.scene_s * RATE_HZ)
-        self.output_ends = output_ends(self.n_samples, features, time_stride=time_stride)
+        n_samples = round(recipe.scene_s * RATE_HZ)
+        self.output_ends = output_ends(n_samples, features, time_stride=time_stride)
         self.left_out = corpus.left_out
         self.clips = [clip for clips in corpus.clips.values() for clip in clips]
         self.sources: list[Path] | None = None
@@ -87,14 +94,24 @@ class Scenes:
         self._speech, self._mined = corpus.speech, mined
         self._ambiguous = _ambiguous(data)
         self._marker = Marker(labels, self.output_ends)
-        self._words = WordDraw(corpus, recipe, keywords=data.keywords, ambiguous=self._ambiguous)
-        self._acoustics = Acoustics.of(
-            corpus, recipe, keywords=self._words.keywords, note=self._note
+        in_bands = recipe.domain == "bands"
+        self._rate_hz = RATE_HZ / features.hop_samples if in_bands else RATE_HZ
+        self.n_samples = n_frames(n_samples, features) if in_bands else n_samples
+        self._words = WordDraw(
+            corpus,
+            recipe,
+            keywords=data.keywords,
+            ambiguous=self._ambiguous,
+            rate_hz=self._rate_hz,
+        )
+        kind = BandAcoustics if in_bands else Acoustics
+        self._acoustics: Acoustics | BandAcoustics = kind.of(
+            corpus, recipe, keywords=self._words.keywords, note=self._note, features=features
         )
 
     def make(self, random: Random) -> Scene:
         """Make one scene."""
-        samples = np.zeros(self.n_samples, np.float32)
+        samples = self._acoustics.silence(self.n_samples)
         targets = self._marker.silence()
         last_word_end = 0
         kind = random.random()
@@ -110,10 +127,10 @@ class Scenes:
         noise_share = 1.0 if is_silent else self.recipe.noise_share
         samples = self._disturb(samples, random, noise_share=noise_share, is_recorded=is_recorded)
         if is_clip:
-            samples[_CLIP_SAMPLES:] = 0.0
+            samples[self._samples(_CLIP_S) :] = 0.0
         elif random.random() < self.recipe.cut_share:
             samples[int(random.uniform(last_word_end, self.n_samples)) :] = 0.0
-        return Scene(np.clip(samples, -32768, 32767), targets)
+        return Scene(self._acoustics.limit(samples), targets)
 
     def recording_sources(self) -> "Scenes":
         """Return a maker of the same scenes that lists the files it uses in `sources`."""
@@ -153,34 +170,41 @@ class Scenes:
         before_s, after_s = np.inf, np.inf
         if words and self._speech and random.random() < self.recipe.context_share:
             before_s, after_s = random.uniform(0.05, 0.5, 2)
-            begin = words[0][1][0] - int(before_s * RATE_HZ)
-            end = words[-1][1][1] + int(after_s * RATE_HZ)
+            begin = words[0][1][0] - self._samples(before_s)
+            end = words[-1][1][1] + self._samples(after_s)
             self._add_speech(samples, targets, (0, begin), random)
             self._add_speech(samples, targets, (end, self.n_samples), random)
-        for i, (label, span) in enumerate(words):
+        for i, (label, span, soft) in enumerate(words):
             is_close = (i == 0 and before_s < PAUSE_S) or (
                 i == len(words) - 1 and after_s < PAUSE_S
             )
-            mark = self._marker.permit if is_close else self._marker.require
-            mark(targets, label, span)
+            if is_close:
+                self._marker.permit(targets, label, self._at_16_khz(span))
+            else:
+                self._marker.require(targets, label, self._at_16_khz(span), soft)
         return words[-1][1][1] if words else 0
 
-    def _place_words(self, samples: Wave, random: Random) -> list[tuple[str, Span]]:
-        """Add one or two words at random places; return each with its span in the scene."""
+    def _place_words(
+        self, samples: Wave, random: Random
+    ) -> list[tuple[str, Span, Probabilities | None]]:
+        """Add one or two words at random places.
+
+        Returns the label, the span in the scene and the soft target of each.
+        """
         at = int(random.uniform(0.0, 0.4) * self.n_samples)
         last_end: int | None = None
-        words: list[tuple[str, Span]] = []
+        words: list[tuple[str, Span, Probabilities | None]] = []
         for _ in range(2 if random.random() < 0.5 else 1):
-            label, wave, (start, end), _ = self._draw(random)
-            latest = self.n_samples - int(0.35 * RATE_HZ) - end
+            word, wave, (start, end) = self._draw(random)
+            latest = self.n_samples - self._samples(0.35) - end
             if last_end is None:
                 at = min(at, latest)
             else:
-                at = last_end + int(random.uniform(0.1, 0.6) * RATE_HZ)
+                at = last_end + self._samples(random.uniform(0.1, 0.6))
             if at < 0 or at > latest:
                 continue
             samples[at : at + len(wave)] += wave[: self.n_samples - at]
-            words.append((label, (at + start, at + end)))
+            words.append((word.label, (at + start, at + end), word.soft))
             last_end = at + len(wave)
         return words
 
@@ -189,34 +213,35 @@ class Scenes:
 
         Returns whether it was recorded; False: synthetic.
         """
-        label, wave, (start, end), is_real = self._draw(random, most_s=1.0)
-        earliest = -min(start, RATE_HZ // 10)
-        at = int(random.uniform(earliest, max(earliest, _CLIP_SAMPLES - end)))
-        piece = wave[max(0, -at) :][: _CLIP_SAMPLES - max(0, at)]
+        word, wave, (start, end) = self._draw(random, most_s=1.0)
+        n_clip = self._samples(_CLIP_S)
+        earliest = -min(start, self._samples(0.1))
+        at = int(random.uniform(earliest, max(earliest, n_clip - end)))
+        piece = wave[max(0, -at) :][: n_clip - max(0, at)]
         samples[max(0, at) : max(0, at) + len(piece)] = piece
-        span = at + start, min(at + end, _CLIP_SAMPLES)
-        self._marker.require_from_middle(targets, label, span)
-        return is_real
+        span = at + start, min(at + end, n_clip)
+        self._marker.require_from_middle(targets, word.label, self._at_16_khz(span))
+        return word.is_real
 
     def _add_speech(self, samples: Wave, targets: Targets, where: Span, random: Random) -> None:
         """Add a random stretch of continuous speech at `where`, at the level of speech."""
         n = where[1] - where[0]
-        if n < 0.1 * RATE_HZ:
+        if n < 0.1 * self._rate_hz:
             return
         speed = random.uniform(*self.recipe.speed)
         n_said = round(n * speed)
         spoken, offset = self._draw_speech(n_said, random)
         self._note(spoken.path)
-        said = spoken.samples[offset : offset + n_said].astype(np.float32)
-        piece = augment.fade(level(augment.change_speed(said, speed)[:n], random.uniform(-6, 3)))
+        said = spoken.samples[offset : offset + n_said]
+        piece = self._acoustics.said(said, speed, n, random)
         samples[where[0] : where[0] + len(piece)] += piece
-        self._marker.add_speech(targets, where)
+        self._marker.add_speech(targets, self._at_16_khz(where))
         for word, start, end in spoken.words:
-            if min(end, offset + len(said)) - max(start, offset) < _AUDIBLE_SAMPLES:
+            if min(end, offset + len(said)) - max(start, offset) < _AUDIBLE_S * self._rate_hz:
                 continue
             first, last = (where[0] + round((edge - offset) / speed) for edge in (start, end))
             for keyword in self._ambiguous.get(word, ()):
-                self._marker.permit(targets, keyword, (first, last))
+                self._marker.permit(targets, keyword, self._at_16_khz((first, last)))
 
     def _draw_speech(self, n_samples: int, random: Random) -> tuple[Spoken, int]:
         """Draw an utterance and an offset in it; for `mined_share`, around a mined false alarm."""
@@ -227,20 +252,26 @@ class Scenes:
         spoken = self._speech[int(random.integers(len(self._speech)))]
         return spoken, int(random.integers(max(1, len(spoken.samples) - n_samples)))
 
-    def _draw(self, random: Random, *, most_s: float = _MARGIN_S) -> tuple[str, Wave, Span, bool]:
+    def _draw(self, random: Random, *, most_s: float = _MARGIN_S) -> tuple[DrawnWord, Wave, Span]:
         """Draw an isolated word at random speed, pitch and level.
 
-        Returns its label, its sound with margins of up to `most_s`, the span of the word in that,
-        and whether it was recorded.
+        Returns the word, its sound with margins of up to `most_s`, and its span in that.
         """
         word = self._words.draw(random, most_s=most_s)
         self._note(word.path)
         speed = random.uniform(*self.recipe.speed)
-        wave = augment.change_speed(word.samples.astype(np.float32), speed)
-        wave = self._acoustics.change_voice(wave, random)
-        wave = level(augment.fade(wave), random.uniform(-6, 3))
+        wave = self._acoustics.word(word.samples, speed, random)
         start, end = (round(edge / speed) for edge in word.span)
-        return word.label, wave, (start, end), word.is_real
+        return word, wave, (start, end)
+
+    def _samples(self, seconds: float) -> int:
+        """Return a time in samples, or in frames where scenes are made of bands."""
+        return int(seconds * self._rate_hz)
+
+    def _at_16_khz(self, span: Span) -> Span:
+        """Return a span in samples of 16 kHz, as targets are marked by."""
+        start, end = (round(edge * RATE_HZ / self._rate_hz) for edge in span)
+        return start, end
 
 
 def _check_clips(corpus: Corpus) -> None:

@@ -22,9 +22,10 @@ import numpy.typing as npt
 
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.manifest import SILENCE, UNKNOWN, FeatureSettings
+from kws_train.data.corpus import Probabilities
 from kws_train.data.speech_span import Span
 
-__all__ = ["PAUSE_S", "Marker", "Targets", "output_ends"]
+__all__ = ["PAUSE_S", "Marker", "Targets", "n_frames", "output_ends"]
 
 MAY_FROM_S = -0.06
 ANSWER_FROM_S = 0.1
@@ -47,19 +48,27 @@ class Targets:
     allowed : uint8 [shape=(outputs, labels)]
         1 where a label is right.
     weight : float32 [shape=(outputs,)]
+    soft : float32 [shape=(outputs, labels)]
+        What a teacher says of the word that is required; 0 where none is, or there is no teacher.
     """
 
     allowed: npt.NDArray[np.uint8]
     weight: npt.NDArray[np.float32]
+    soft: npt.NDArray[np.float32]
 
 
 def output_ends(
     n_samples: int, features: FeatureSettings, *, time_stride: int
 ) -> npt.NDArray[np.int_]:
     """Return the end of the last frame of each output, in samples [shape=(outputs,)]."""
-    n_frames = 1 + (n_samples - features.window_samples) // features.hop_samples
-    last_frame = np.arange(n_frames // time_stride) * time_stride + time_stride - 1
+    n_outputs = n_frames(n_samples, features) // time_stride
+    last_frame = np.arange(n_outputs) * time_stride + time_stride - 1
     return last_frame * features.hop_samples + features.window_samples
+
+
+def n_frames(n_samples: int, features: FeatureSettings) -> int:
+    """Return the number of whole frames of a signal."""
+    return 1 + (n_samples - features.window_samples) // features.hop_samples
 
 
 class Marker:
@@ -81,7 +90,8 @@ class Marker:
         """Return the targets of a silent scene, to be marked."""
         allowed = np.zeros((len(self._ends), len(self._labels)), np.uint8)
         allowed[:, self._silence] = 1
-        return Targets(allowed, np.ones(len(allowed), np.float32))
+        soft = np.zeros(allowed.shape, np.float32)
+        return Targets(allowed, np.ones(len(allowed), np.float32), soft)
 
     def add_speech(self, targets: Targets, span: Span) -> None:
         """Permit `_unknown_` during speech and for a quarter of a second after it."""
@@ -95,12 +105,16 @@ class Marker:
         targets.allowed[inside, self._unknown] = 1
         targets.allowed[inside, self._labels.index(keyword)] = 1
 
-    def require(self, targets: Targets, word: str, span: Span) -> None:
+    def require(
+        self, targets: Targets, word: str, span: Span, soft: Probabilities | None = None
+    ) -> None:
         """Require an answer to an isolated word, after its end."""
         late_s = (self._ends - span[1]) / RATE_HZ
         may = (late_s >= MAY_FROM_S) & (late_s < SILENT_AGAIN_S)
         must = (late_s >= ANSWER_FROM_S) & (late_s < ANSWER_TO_S)
         self._require(targets, word, may=may, must=must, weight=ANSWER_WEIGHT)
+        if soft is not None:
+            targets.soft[must] = soft
 
     def require_from_middle(self, targets: Targets, word: str, span: Span) -> None:
         """Require an answer to the word of a single clip, from its middle on.

@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from kws.arrays import Samples
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.manifest import UNKNOWN
-from kws_train.data.corpus import Clip, Corpus, Spoken
+from kws_train.data.corpus import Clip, Corpus, Probabilities, Spoken
 from kws_train.data.speech_span import Span, speech_span
 from kws_train.recipe import AugmentRecipe
 from kws_train.scenes.augment import Random
@@ -35,13 +34,16 @@ class DrawnWord(NamedTuple):
         False: synthetic.
     path : Path
         Its file.
+    soft : float32 [shape=(labels,)] or None
+        What a teacher says of it.
     """
 
     label: str
-    samples: Samples
+    samples: npt.NDArray[Any]
     span: Span
     is_real: bool
     path: Path
+    soft: Probabilities | None = None
 
 
 class WordDraw:
@@ -55,6 +57,8 @@ class WordDraw:
     keywords : sequence of str
     ambiguous : mapping of str to list of str
         Words that sound like a keyword, in lower case; they are not cut out of speech as unknown.
+    rate_hz : float
+        Samples in a second; frames, of a corpus in bands.
     """
 
     def __init__(
@@ -64,8 +68,9 @@ class WordDraw:
         *,
         keywords: Sequence[str],
         ambiguous: Mapping[str, Sequence[str]],
+        rate_hz: float = RATE_HZ,
     ) -> None:
-        self._recipe = recipe
+        self._recipe, self._rate_hz = recipe, rate_hz
         self._clips = {label: _ClipDraw(corpus.clips[label]) for label in corpus.clips}
         self.keywords = [word for word in keywords if corpus.clips[word]]
         """Those that have clips."""
@@ -73,7 +78,7 @@ class WordDraw:
             (word, spoken, (start, end))
             for spoken in corpus.speech
             for word, start, end in spoken.words
-            if word not in ambiguous and end - start > _SHORTEST_CUT_S * RATE_HZ
+            if word not in ambiguous and end - start > _SHORTEST_CUT_S * rate_hz
         ]
         self._cuttable: list[tuple[Spoken, Span]] = [(spoken, span) for _, spoken, span in cuttable]
         self._n_cuttable = Counter(word for word, _, _ in cuttable)
@@ -86,13 +91,20 @@ class WordDraw:
             label = UNKNOWN
         if label == UNKNOWN and self._cuttable and random.random() < self._recipe.speech_word_share:
             spoken, span = self._cuttable[int(random.integers(len(self._cuttable)))]
-            samples, span = _cut(spoken.samples, span, random, most_s=_SPEECH_MARGIN_S)
+            samples, span = self._cut(spoken.samples, span, random, most_s=_SPEECH_MARGIN_S)
             return DrawnWord(label, samples, span, is_real=True, path=spoken.path)
         clip, span = self._clips[label].draw(random)
-        # A clip with a known span was cut out of a sentence: its margins are other words.
-        most_s = most_s if clip.span is None else _CLIP_MARGIN_S
-        samples, span = _cut(clip.samples, span, random, most_s=most_s)
-        return DrawnWord(label, samples, span, is_real=clip.real, path=clip.path)
+        most_s = _CLIP_MARGIN_S if clip.cut else most_s
+        samples, span = self._cut(clip.samples, span, random, most_s=most_s)
+        return DrawnWord(label, samples, span, clip.real, clip.path, clip.soft)
+
+    def _cut(
+        self, samples: npt.NDArray[Any], span: Span, random: Random, *, most_s: float
+    ) -> tuple[npt.NDArray[Any], Span]:
+        """Cut out a word with random margins of up to `most_s`; return it and its span in that."""
+        before, after = (int(m) for m in random.uniform(0.01, most_s, 2) * self._rate_hz)
+        start, end = max(0, span[0] - before), min(len(samples), span[1] + after)
+        return samples[start:end], (span[0] - start, span[1] - start)
 
     def unknown_words(self) -> list[tuple[str, str, int, float]]:
         """Return (word, `clip` or `speech`, how many, probability) of all that is `_unknown_`.
@@ -143,10 +155,3 @@ def _edges(weights: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     edges = np.cumsum(weights / weights.sum()) if len(weights) else np.zeros(1)
     edges[-1] = np.inf
     return edges
-
-
-def _cut(samples: Samples, span: Span, random: Random, *, most_s: float) -> tuple[Samples, Span]:
-    """Cut a word out with random margins of up to `most_s`; return it and its span in the cut."""
-    before, after = (int(m) for m in random.uniform(0.01, most_s, 2) * RATE_HZ)
-    start, end = max(0, span[0] - before), min(len(samples), span[1] + after)
-    return samples[start:end], (span[0] - start, span[1] - start)
