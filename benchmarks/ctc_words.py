@@ -26,6 +26,7 @@ __all__ = [
     "SequenceScores",
     "Utterance",
     "build_utterances",
+    "decode_sequences",
     "edit_distance",
     "evaluate_sequences",
     "word_error_rate",
@@ -84,8 +85,8 @@ def build_utterances(
     return utterances
 
 
-def evaluate_sequences(model: Model, utterances: Sequence[Utterance]) -> SequenceScores:
-    """Decode utterances greedily, with a beam, and with the whole pipeline."""
+def decode_sequences(model: Model, utterances: Sequence[Utterance]) -> dict[str, list[list[str]]]:
+    """Return the keywords of each utterance: greedy, with a beam, with the whole pipeline."""
     labels, keywords = model.manifest.labels, model.manifest.keywords
     blank = labels.index(SILENCE)
     features = Features(model.manifest.features)
@@ -103,6 +104,12 @@ def evaluate_sequences(model: Model, utterances: Sequence[Utterance]) -> Sequenc
             decoded[how].append([labels[i] for i in sequence if labels[i] in keywords])
         detections = [*spotter.process(samples), *spotter.flush()]
         decoded["runtime"].append([word for one in detections for word in one.keyword.split()])
+    return decoded
+
+
+def evaluate_sequences(model: Model, utterances: Sequence[Utterance]) -> SequenceScores:
+    """Return the scores of a model, by each way to decode."""
+    decoded = decode_sequences(model, utterances)
     said = [list(words) for words, _ in utterances]
     return SequenceScores(
         n=len(said),

@@ -1,8 +1,9 @@
 """Train, export and measure every architecture of the zoo under equal conditions: `make zoo`.
 
-All models but `ctc` train on the same cached scenes, each for the same CPU time on one thread.
-Finished steps are skipped. The figures are written to RUNS/NAME/scores.json and to the tables of
-docs/zoo.md.
+Each model trains for the same CPU time on one thread, by the loop of `kws train`. Finished steps
+are skipped and an unfinished training is resumed. A row that fails does not keep the others from
+being trained; the exit code tells. The figures are written to RUNS/NAME/scores.json and
+RUNS/NAME/curve.csv, and to the tables and the picture of docs/zoo.md.
 """
 
 import argparse
@@ -11,9 +12,7 @@ import logging
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +23,17 @@ import keras
 import msgspec
 import numpy as np
 from ctc_words import build_utterances, evaluate_sequences
-from scene_cache import CachedBatches, CachedScenes, cached_scenes
+from training_curve import Curve, draw_curves, read_curve
+from training_speed import cost_of
 
+from kws.arrays import Samples
 from kws.commands.bench import cpu_by_stage, recording
-from kws.features import Features
+from kws.errors import KwsError
 from kws.model import Model, open_model
-from kws_train.data.corpus import load_corpus
+from kws_train.data.corpus import KeptCorpora
 from kws_train.evaluate.build_stream import keyword_clips
-from kws_train.fit.checkpoints import is_finished, mark_finished
-from kws_train.fit.losses import CtcLoss, SetLoss
-from kws_train.fit.training import restore
-from kws_train.networks import architectures
+from kws_train.fit.training import fit_stages, restore
+from kws_train.own_word.pretrained import unpack_run
 from kws_train.recipe import (
     MODEL_RECIPES,
     CtcRecipe,
@@ -42,19 +41,22 @@ from kws_train.recipe import (
     Recipe,
     StepRecipe,
     load_recipe,
+    write_recipe,
 )
-from kws_train.scenes.ctc_scenes import SequenceScenes
-from kws_train.scenes.scenes import Scenes
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "train/kws_train/recipes"
+PICTURE = ROOT / "docs/zoo-curves.png"
 BITS = {"lstm": "int16x8"}
 """An LSTM's cell accumulates small changes over a long time, which eight bits lose."""
 TEMPERATURE = 2.0
 """Of step models: otherwise confident errors have the highest score that eight bits can represent.
 Not of `ctc`, whose decoder uses posteriors unchanged."""
-N_VALIDATION = 1280
-N_STREAMS = 96
+STARTED = {"ctc"}
+"""Rows that start from the weights of the bundled `commands`, as the recipe `digits` does."""
+CORPORA = KeptCorpora()
+BEFORE = " ¹"
+"""Marks a row whose training is older than its recipe."""
 BEGIN, END = "<!-- make zoo: begin -->", "<!-- make zoo: end -->"
 
 log = logging.getLogger("kws.zoo")
@@ -65,158 +67,95 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=ROOT / "data")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs/zoo")
-    parser.add_argument("--scenes", type=int, default=12_000, help="number of shared scenes")
     parser.add_argument("--minutes", type=float, default=10.0, help="CPU time per model")
     parser.add_argument("--stream-minutes", type=float, default=60.0, help="length of the stream")
     parser.add_argument("--utterances", type=int, default=500, help="to measure `ctc` on")
     parser.add_argument("--only", nargs="*", default=[*MODEL_RECIPES], help="models, by name")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    for name in options.only:
-        recipe = load_recipe(RECIPES / f"{name}.toml")
-        run = options.runs / name
-        if not is_finished(run):
-            train(recipe, run, options)
-            keras.backend.clear_session()
-        model = options.runs / f"{name}.tflite"
-        if not model.is_file():
-            export(recipe, run, model)
-            keras.backend.clear_session()
-        if not (run / "scores.json").is_file():
-            scores = measure(recipe, model, run, options)
-            (run / "scores.json").write_text(json.dumps(scores, indent=1))
-        write_page(options)
+    failed = [name for name in options.only if not is_made(name, options)]
+    sys.exit(f"not finished: {', '.join(failed)}; see above" if failed else 0)
 
 
-def train(recipe: Recipe, run: Path, options: argparse.Namespace) -> None:
-    """Train for as many epochs as fit into the CPU time; write a run folder."""
-    training, validation, labels = scenes_of(recipe, options)
-    stride = architectures.time_stride(recipe.model)
-    batches, held_out = (
-        CachedBatches(
-            scenes, recipe, labels=labels, time_stride=stride, training=scenes is training
-        )
-        for scenes in (training, validation)
+def is_made(name: str, options: argparse.Namespace) -> bool:
+    """Run the missing steps of a row; log why one of them failed, and return False."""
+    try:
+        make(name, options)
+    except (KwsError, subprocess.CalledProcessError) as error:
+        log.error("%s: %s", name, error)  # noqa: TRY400  # no traceback reaches a user
+        return False
+    return True
+
+
+def make(name: str, options: argparse.Namespace) -> None:
+    """Train, export and measure a row, as far as that is not done, and write the page."""
+    recipe = load_recipe(RECIPES / f"{name}.toml")
+    run, model = options.runs / name, options.runs / f"{name}.tflite"
+    if not (run / "budget.json").is_file():
+        train(recipe, run, options, CORPORA)
+        keras.backend.clear_session()
+    if not model.is_file():
+        export(recipe, run, model)
+        keras.backend.clear_session()
+    if not (run / "scores.json").is_file():
+        scores = measure(recipe, model, run, options)
+        (run / "scores.json").write_text(json.dumps(scores, indent=1))
+    write_page(options)
+
+
+def train(recipe: Recipe, run: Path, options: argparse.Namespace, load: KeptCorpora) -> None:
+    """Train the stages of a recipe within the CPU time; go on where an earlier call stopped."""
+    planned = run.with_suffix(".toml")
+    if not planned.is_file():
+        run.parent.mkdir(parents=True, exist_ok=True)
+        write_recipe(planned, plan(recipe, options, load))
+    recipe = load_recipe(planned)
+    clips = [] if isinstance(recipe.model, CtcRecipe) else validation_clips(recipe, options, load)
+    curve = Curve(run, recipe, clips)
+    start = None
+    if recipe.name in STARTED:
+        start = unpack_run(options.runs / "start", RECIPES / "commands.npz")
+    model, _ = fit_stages(
+        recipe, data=options.data, run=run, start=start, callbacks=[curve], load=load
     )
-    sample = batches.frames[:512].reshape(-1, recipe.features.n_features).astype(np.float32)
-    mean, std = sample.mean(axis=0).tolist(), (sample.std(axis=0) + 1e-3).tolist()
-    step_s = seconds_per_step(compiled(recipe, mean, std, n_steps=100), batches)
-    epochs = max(1, round(60 * options.minutes / (step_s * len(batches))))
-    log.info("%s: %.3f s per step, %d epochs", recipe.name, step_s, epochs)
-    model = compiled(recipe, mean, std, n_steps=epochs * len(batches))
-    run.mkdir(parents=True, exist_ok=True)
-    fit = msgspec.structs.replace(recipe.fit, epochs=epochs, scenes_per_epoch=len(batches.frames))
-    recipe = msgspec.structs.replace(recipe, fit=fit)
-    settings = {"recipe": msgspec.to_builtins(recipe), "mean": mean, "std": std}
-    (run / "settings.json").write_text(json.dumps(settings, indent=1))
-    write_examples(run, recipe, training, validation, labels)
-    started_s = time.process_time()
-    logger = keras.callbacks.CSVLogger(str(run / "history.csv"))
-    model.fit(
-        batches,
-        validation_data=held_out,
-        validation_freq=max(1, epochs // 4),
-        epochs=epochs,
-        callbacks=[logger],
-        verbose=2,
-    )
+    stages = [stage.fit for stage in recipe.stages()]
     spent = {
-        "cpu_s": time.process_time() - started_s,
-        "epochs": epochs,
-        "scenes": len(batches.frames),
+        "cpu_s": 60 * curve.minutes,
+        "epochs": sum(fit.epochs for fit in stages),
+        "scenes": sum(fit.epochs * fit.scenes_per_epoch for fit in stages),
         "parameters": int(model.count_params()),
     }
     (run / "budget.json").write_text(json.dumps(spent))
-    model.save_weights(run / "model.weights.h5")
-    mark_finished(run)
 
 
-def compiled(
-    recipe: Recipe, mean: list[float], std: list[float], *, n_steps: int
-) -> architectures.Network:
-    """Return the untrained network of a recipe, with a learning rate for so many steps."""
-    keras.utils.set_random_seed(recipe.fit.seed)
-    model = architectures.build(recipe.model, n_labels=len(recipe.labels), mean=mean, std=std)
-    rate = keras.optimizers.schedules.CosineDecay(
-        recipe.fit.learning_rate / 20,
-        n_steps,
-        warmup_target=recipe.fit.learning_rate,
-        warmup_steps=max(1, n_steps // 12),
-    )
-    optimizer = keras.optimizers.AdamW(rate, weight_decay=recipe.fit.weight_decay, clipnorm=1.0)
-    model.compile(optimizer, loss=CtcLoss() if isinstance(recipe.model, CtcRecipe) else SetLoss())
-    return model
+def plan(recipe: Recipe, options: argparse.Namespace, load: KeptCorpora) -> Recipe:
+    """Return a recipe with as many epochs as fit into the CPU time, a third for the last stage."""
+    stages = recipe.stages()
+    n_first = len(stages) - 1
+    shares = [2 / 3 / n_first] * n_first + [1 / 3] if n_first else [1.0]
+    epochs = []
+    for stage, share in zip(stages, shares, strict=True):
+        corpus = load(stage.data, options.data, split="train")
+        per_scene_s = sum(cost_of(stage, corpus).values())
+        per_epoch_s = per_scene_s * stage.fit.scenes_per_epoch
+        epochs.append(max(1, round(60 * options.minutes * share / per_epoch_s)))
+        log.info("%s: %.2f ms a scene, %d epochs", recipe.name, 1000 * per_scene_s, epochs[-1])
+    first, *later = ({"epochs": n, "cosine_epochs": n} for n in epochs)
+    then: list[Any] = [
+        {**stage, "fit": {**stage.get("fit", {}), **fit}}
+        for stage, fit in zip(recipe.then, later, strict=True)
+    ]
+    fit = msgspec.structs.replace(recipe.fit, **first)
+    return msgspec.structs.replace(recipe, fit=fit, then=then)
 
 
-def write_examples(
-    run: Path,
-    recipe: Recipe,
-    training: CachedScenes,
-    validation: CachedScenes,
-    labels: Sequence[str],
-) -> None:
-    """Write the examples that export calibrates on: scenes, at least half with a keyword."""
-    columns = [labels.index(word) for word in recipe.data.keywords]
-    if isinstance(recipe.model, CtcRecipe):
-        holds = np.isin(training.targets, columns).any(axis=1)
-    else:
-        holds = training.targets[..., columns].any(axis=(1, 2))
-    half = np.flatnonzero(holds)[: N_STREAMS // 2]
-    others = np.setdiff1d(np.arange(len(holds)), half)[: N_STREAMS - len(half)]
-    chosen = np.sort(np.concatenate((half, others)))
-    features = Features(recipe.features)
-    np.savez_compressed(
-        run / "examples.npz",
-        streams=training.frames(recipe.features)[chosen].astype(np.float32),
-        clips=features.whole(np.load(validation.folder / "clips.npy")).astype(np.float32),
-    )
-
-
-def seconds_per_step(model: architectures.Network, batches: CachedBatches) -> float:
-    """Return the CPU time per training step, batch included, after compilation."""
-    for i in range(2):
-        model.train_on_batch(*batches[i])
-    n_steps = min(12, len(batches))
-    started_s = time.process_time()
-    for i in range(n_steps):
-        model.train_on_batch(*batches[i])
-    return (time.process_time() - started_s) / n_steps
-
-
-def scenes_of(
-    recipe: Recipe, options: argparse.Namespace
-) -> tuple[CachedScenes, CachedScenes, list[str]]:
-    """Return the cached scenes of training and validation for a recipe, and their labels."""
-    shared = load_recipe(RECIPES / "crnn.toml")
-    if not set(recipe.data.keywords) <= set(shared.data.keywords):
-        shared = recipe
-    folder = options.runs / "scenes" / shared.name
-    training, validation = (
-        cached_scenes(
-            partial(make_scenes, shared, options.data, split),
-            folder / split,
-            n_scenes=n,
-            seed=seed,
-        )
-        for split, n, seed in (
-            ("train", options.scenes, 1),
-            ("validation", min(N_VALIDATION, options.scenes), 2),
-        )
-    )
-    return training, validation, shared.labels
-
-
-def make_scenes(recipe: Recipe, data: Path, split: str) -> Scenes:
-    """Return the scene maker of a split, with a target for every frame."""
-    kind = SequenceScenes if isinstance(recipe.model, CtcRecipe) else Scenes
-    return kind(
-        load_corpus(recipe.data, data, split=split),
-        recipe.data,
-        recipe.augment,
-        labels=recipe.labels,
-        features=recipe.features,
-        time_stride=1,
-    )
+def validation_clips(
+    recipe: Recipe, options: argparse.Namespace, load: KeptCorpora
+) -> list[tuple[str, Samples]]:
+    """Return the recorded validation clips, the same of every row, as (label, samples)."""
+    corpus = load(recipe.data, options.data, split="validation")
+    clips = [clip for known in corpus.clips.values() for clip in known if clip.real]
+    return [(clip.label, clip.samples) for clip in clips]
 
 
 def kws(*words: object) -> str:
@@ -258,6 +197,8 @@ def measure(recipe: Recipe, path: Path, run: Path, options: argparse.Namespace) 
     words.append(f"--minutes={options.stream_minutes}")
     stream = ["--keywords", test, "--background", data / "librispeech"]
     stream += ["--noise", data / "noise/esc10", "--noise-pattern=4-*"]  # what recipes leave out
+    clean = kws("eval", "stream", path, *stream, "--snr-db=inf", *words, "--json")
+    scores["clean"] = json.loads(clean)
     scores["stream"] = json.loads(kws("eval", "stream", path, *stream, *words, "--json"))
     return scores
 
@@ -293,16 +234,19 @@ def write_page(options: argparse.Namespace) -> None:
     before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
     written, _, after = rest.partition(END)
     table, _, sequences = written.strip().partition("\n\n")
+    curves = {name: options.runs / name / "curve.csv" for name in MODEL_RECIPES}
+    draw_curves({name: read_curve(p) for name, p in curves.items() if p.is_file()}, PICTURE)
     found = {name: options.runs / name / "scores.json" for name in MODEL_RECIPES}
     scores = {name: json.loads(p.read_text()) for name, p in found.items() if p.is_file()}
     head = ["architecture", "features", "runs as", "parameters", "kB", "minutes", "epochs"]
-    head += ["CPU ms/s", "agrees", "clips", "missed at 1/h", "at 0.5/h"]
+    head += ["CPU ms/s", "agrees", "clips", "missed, clean", "missed, 10 dB"]
     lines = [line_of(head), line_of(["---"] * len(head))]
     for name in MODEL_RECIPES:
         if name in scores:
             lines.append(line_of(row_of(name, scores[name])))
         else:
-            lines += [line for line in table.splitlines() if line.startswith(f"| `{name}` |")]
+            kept = [line for line in table.splitlines() if line.startswith(f"| `{name}`")]
+            lines += [marked(line) for line in kept]
     if "ctc" in scores:
         ctc = scores["ctc"]["sequences"]
         rows = [["`ctc`, decoded by", "word error rate", "utterances without a mistake"]]
@@ -321,8 +265,13 @@ def row_of(name: str, one: dict[str, Any]) -> list[str]:
     row += [f"{one['bytes'] / 1000:.0f}", f"{one['cpu_s'] / 60:.0f}", str(one["epochs"])]
     row += [f"{one['cpu']['all']:.1f}", f"{one['agreement']:.1%}"]
     row += [f"{one['clips']['accuracy']:.1%}" if "clips" in one else "–"]
-    row += [missed(one["stream"], budget) if "stream" in one else "–" for budget in (1.0, 0.5)]
-    return row
+    return [*row, *(missed(one[key]) if key in one else "–" for key in ("clean", "stream"))]
+
+
+def marked(line: str) -> str:
+    """Mark the row of a model that was trained before its recipe changed."""
+    name, *others = line.strip("| ").split(" | ")
+    return line_of([name.removesuffix(BEFORE) + BEFORE, *others])
 
 
 def line_of(cells: Sequence[str]) -> str:
@@ -330,10 +279,10 @@ def line_of(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def missed(stream: dict[str, Any], budget: float) -> str:
-    """Return the miss rate at a budget of false alarms per hour; note if none meets it."""
-    (point,) = (one for one in stream["points"] if one.get("budget") == budget)
-    note = "" if point["fa_per_hour"] <= budget else f" ({point['fa_per_hour']:.1f}/h)"
+def missed(stream: dict[str, Any]) -> str:
+    """Return the miss rate at one false alarm per hour; note if no threshold keeps to that."""
+    (point,) = (one for one in stream["points"] if one.get("budget") == 1.0)
+    note = "" if point["fa_per_hour"] <= 1.0 else f" ({point['fa_per_hour']:.1f}/h)"
     return f"{point['miss_rate']:.0%}{note}"
 
 

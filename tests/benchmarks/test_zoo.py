@@ -1,0 +1,121 @@
+"""Rows of the zoo in small: one that is interrupted, and one that diverges."""
+
+import argparse
+import logging
+
+import msgspec
+import pytest
+import sounds
+import tiny
+
+from kws_train.recipe import load_recipe
+
+pytestmark = pytest.mark.slow  # TensorFlow has to be imported
+
+
+@pytest.fixture(scope="module")
+def zoo(tensorflow):
+    import zoo
+
+    return zoo
+
+
+@pytest.fixture(scope="module")
+def tone_words(tmp_path_factory):
+    """A folder of tones by speakers in the training and the validation split."""
+    folder = tmp_path_factory.mktemp("tones")
+    for word, hz in (("low", 500), ("high", 2500), ("other", 1200)):
+        for i in range(14):
+            wave = sounds.tone_in_noise(hz, seed=i)
+            sounds.write(folder / "words" / word / f"{i:04x}_nohash_0.wav", wave)
+    return folder
+
+
+@pytest.fixture
+def options(zoo, tone_words, tmp_path, monkeypatch):
+    """The options of two rows of tones, `calm` and `wild`; nothing is exported or measured."""
+    recipes = tmp_path / "recipes"
+    recipes.mkdir()
+    last = {"fit": {"epochs": 2}, "augment": {"domain": "audio"}}
+    recipe = msgspec.structs.replace(tiny.RECIPE, then=[last])
+    staged = tiny.toml(recipe, augment={"domain": "bands"})
+    (recipes / "calm.toml").write_text(staged.replace("tone_words", "calm"))
+    wild = tiny.toml(fit={"learning_rate": 1e30}).replace("tone_words", "wild")
+    (recipes / "wild.toml").write_text(wild)
+    monkeypatch.setattr(zoo, "RECIPES", recipes)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for step in ("export", "measure", "write_page"):
+        monkeypatch.setattr(zoo, step, lambda *_: {})
+    return argparse.Namespace(
+        data=tone_words, runs=tmp_path / "runs", minutes=0.001, only=["wild", "calm"]
+    )
+
+
+def test_an_interrupted_row_is_resumed(zoo, options, monkeypatch):
+    real = zoo.Curve.on_epoch_end
+
+    def interrupt(curve, epoch, logs=None):
+        real(curve, epoch, logs)
+        if len(zoo.read_curve(curve.path)) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(zoo.Curve, "on_epoch_end", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        zoo.is_made("calm", options)
+    run = options.runs / "calm"
+    plan = (options.runs / "calm.toml").read_text()
+    spent = zoo.read_curve(run / "curve.csv")[0].minutes
+    monkeypatch.setattr(zoo.Curve, "on_epoch_end", real)
+    assert zoo.is_made("calm", options)
+    assert (options.runs / "calm.toml").read_text() == plan, "as many epochs as planned before"
+    n_epochs = [stage.fit.epochs for stage in load_recipe(options.runs / "calm.toml").stages()]
+    points = zoo.read_curve(run / "curve.csv")
+    assert len(points) == sum(n_epochs), "the first epoch is not done again"
+    minutes = [point.minutes for point in points]
+    assert minutes[0] == spent
+    assert minutes == sorted(minutes)
+    assert all(0.0 <= point.accuracy <= 1.0 for point in points)
+    assert (run / "budget.json").is_file()
+
+
+def test_a_row_that_diverges_does_not_keep_the_others(zoo, options, monkeypatch, caplog):
+    made = []
+    monkeypatch.setattr(
+        zoo, "make", lambda name, _, real=zoo.make: (real(name, _), made.append(name))
+    )
+    monkeypatch.setattr("sys.argv", ["zoo.py", *_arguments(options)])
+    with caplog.at_level(logging.ERROR), pytest.raises(SystemExit) as left:
+        zoo.main()
+    assert left.value.code == "not finished: wild; see above"
+    assert made == ["calm"]
+    (record,) = [one for one in caplog.records if one.name == "kws.zoo"]
+    text = record.getMessage()
+    assert text.startswith("wild: The loss must be finite. Received: ")
+    assert "No epoch was complete, so no weights are kept." in text
+
+
+def test_a_row_that_was_not_trained_again_is_marked_once(zoo):
+    line = "| `gru` | mfcc | 84 |"
+    assert zoo.marked(line) == "| `gru` ¹ | mfcc | 84 |"
+    assert zoo.marked(zoo.marked(line)) == zoo.marked(line)
+
+
+def test_curves_are_drawn_where_there_is_an_accuracy(zoo, tmp_path):
+    from training_curve import Point
+
+    spelt = [Point(1.0, float("nan"), 0.3)]
+    zoo.draw_curves({"ctc": spelt}, tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()
+    rising = [Point(1.0, 0.5, 0.3), Point(2.0, 0.7, 0.2)]
+    zoo.draw_curves({"ctc": spelt, "gru": rising}, tmp_path / "one.png")
+    assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
+
+
+def _arguments(options):
+    return [
+        f"--data={options.data}",
+        f"--runs={options.runs}",
+        "--minutes=0.001",
+        "--only",
+        *options.only,
+    ]
