@@ -172,6 +172,6 @@ def test_the_entry_point_starts_the_service_with_its_options(tmp_path):
 
 def test_the_image_installs_what_the_entry_point_runs():
     image = (ADDON / "Dockerfile").read_text(encoding="utf-8")
-    assert "[wyoming]" in image
+    assert "[wyoming,micro]" in image
     for source in re.findall(r"^COPY (\S+) ", image, re.MULTILINE):
         assert source == "kws-*.whl" or (ADDON / source).is_file()
