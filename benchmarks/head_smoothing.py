@@ -6,7 +6,8 @@ Takes finished work folders of `kws new` or `benchmarks/own_word.py`. Their head
 gate over their evaluation streams, once; each smoothing is applied to the same posteriors. For each
 word, the smoothing with the fewest misses of the other words is chosen, and its own misses with it
 are reported: no choice was made on them. Misses are means over the operating points of one to six
-false alarms, as a single one decides too little.
+false alarms, as a single one decides too little. `--tuning` takes the streams that thresholds are
+set on. Folders of `--format microwakeword` are taken too, with multiples of 30 ms.
 """
 
 from pathlib import Path
@@ -15,16 +16,16 @@ import click
 import msgspec
 import numpy as np
 
-from kws.features import Features
+from kws.features import Features, open_features
 from kws.manifest import Manifest
 from kws.model import n_cold_vectors, open_embedding, open_model
 from kws_train.evaluate.build_stream import Stream
 from kws_train.evaluate.det import DetCurve, det_curve
 from kws_train.evaluate.traces import TAIL_SAMPLES, Trace
-from kws_train.own_word.evaluation import evaluation_streams
+from kws_train.own_word.evaluation import NOISY_SNR_DB, evaluation_streams
+from kws_train.own_word.word_vectors import vector_tuning_streams
 from kws_train.own_word.workspace import Workspace
 
-_VECTOR_MS = 80
 _N_FALSE = range(1, 7)
 
 Misses = dict[int, list[float]]  # by smoothing: of each condition
@@ -33,13 +34,18 @@ Misses = dict[int, list[float]]  # by smoothing: of each condition
 @click.command()
 @click.argument("folders", metavar="WORK...", nargs=-1, required=True, type=Path)
 @click.option("--smoothing-ms", "choices", multiple=True, type=int, default=(320, 480, 640))
-def main(folders: tuple[Path, ...], choices: tuple[int, ...]) -> None:
+@click.option("--tuning", is_flag=True)
+def main(folders: tuple[Path, ...], choices: tuple[int, ...], *, tuning: bool) -> None:
     """Print misses at each smoothing, then each word at the smoothing that the others choose."""
     found: dict[str, Misses] = {}
     for folder in folders:
         workspace = Workspace(folder)
         request = workspace.read_request()
-        streams = evaluation_streams(request, workspace)
+        streams = (
+            vector_tuning_streams(request, workspace, snr_db=NOISY_SNR_DB, seed=1)
+            if tuning
+            else evaluation_streams(request, workspace)
+        )
         model = open_model(workspace.exported)
         traces = [_posteriors(workspace.exported, one) for one in streams]
         rows = found[request.phrases[0]] = {}
@@ -57,11 +63,13 @@ def main(folders: tuple[Path, ...], choices: tuple[int, ...]) -> None:
         click.echo(f"left out: | {word} | {chosen} ms | {shown} |")
 
 
-def _posteriors(head: Path, stream: Stream) -> np.ndarray:
-    """Return the posteriors of a head at every vector of a stream [shape=(k, labels)]."""
-    model = open_model(head)
-    embedding = open_embedding(model)
+def _posteriors(path: Path, stream: Stream) -> np.ndarray:
+    """Return the posteriors of a model at every output over a stream [shape=(k, labels)]."""
+    model = open_model(path)
     padded = np.concatenate((stream.samples, np.zeros(TAIL_SAMPLES, np.int16)))
+    if model.manifest.takes is None:
+        return model.run(open_features(model.manifest.features).whole(padded))
+    embedding = open_embedding(model)
     vectors = embedding.run(Features(embedding.manifest.features).whole(padded))
     posteriors = model.run(vectors)
     posteriors[: n_cold_vectors(embedding.manifest)] = 0
@@ -71,10 +79,11 @@ def _posteriors(head: Path, stream: Stream) -> np.ndarray:
 def _curve(
     manifest: Manifest, posteriors: np.ndarray, stream: Stream, smoothing_ms: int
 ) -> DetCurve:
-    n = smoothing_ms // _VECTOR_MS
+    output_ms = round(manifest.call_ms)
+    n = smoothing_ms // output_ms
     sums = np.cumsum(np.pad(posteriors, ((n, 0), (0, 0))), axis=0, dtype=np.float64)
     smoothed = ((sums[n:] - sums[:-n]) / n).astype(np.float32)
-    delay_ms = (n - 1) * _VECTOR_MS
+    delay_ms = (n - 1) * output_ms
     decision = msgspec.structs.replace(
         manifest.decision, smoothing_ms=smoothing_ms, delay_ms=delay_ms
     )

@@ -21,6 +21,7 @@ from kws.audio import SAMPLE_RATE_HZ
 from kws.config import GateSettings
 from kws.micro_features import MicroFeatures
 from kws.model import open_model
+from kws.model_file import read_model
 from kws.spotter import Spotter
 
 Values: TypeAlias = npt.NDArray[np.float64]
@@ -80,11 +81,12 @@ def _theirs(stream: Samples, path: Path) -> tuple[Values, list[float], float]:
 
 
 def _ours(stream: Samples, path: Path, gate: GateSettings) -> tuple[list[float], float]:
-    """Return the ends of detections and CPU seconds."""
+    """Return when words are detected, and CPU seconds."""
     spotter = Spotter(path, gate=gate)
+    delay_s = read_model(path)[0].decision.delay_ms / 1000
     started_s = time.process_time()
     found = [
-        one.end_s
+        round(one.end_s + delay_s, 3)
         for at in range(0, len(stream), 1280)
         for one in spotter.process(stream[at : at + 1280])
     ]

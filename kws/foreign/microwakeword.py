@@ -98,7 +98,8 @@ def microwakeword_manifest(path: Path, content: bytes) -> Manifest | None:
     if not _has_shapes(graph):
         raise _other_shapes(path, graph)
     n_frames = graph.tensors[graph.inputs[0]].shape[1]
-    window_ms = stated.micro.sliding_window_size * n_frames * _FRAME_MS
+    step_ms = n_frames * _FRAME_MS
+    window_ms = stated.micro.sliding_window_size * step_ms
     return Manifest(
         name=re.sub(r"[^A-Za-z0-9_.-]", "_", path.stem)[:64],
         description=" by ".join(filter(None, ("microWakeWord model", stated.author))),
@@ -113,6 +114,7 @@ def microwakeword_manifest(path: Path, content: bytes) -> Manifest | None:
             smoothing_ms=window_ms,
             refractory_ms=_REFRACTORY_MS,
             word_ms=_WORD_MS,
+            delay_ms=window_ms - step_ms,  # a mean rises so much later than the last output
         ),
         context_frames=n_frames * (1 + _n_remembered(graph)),
     )

@@ -75,7 +75,7 @@ def test_what_the_json_says_becomes_the_manifest(copied):
     assert manifest.labels == ("hey_snow_ball",)
     assert manifest.description == "microWakeWord model by A. Person"
     assert manifest.decision.threshold == pytest.approx(0.8, abs=1e-6)
-    assert manifest.decision.smoothing_ms == 300
+    assert (manifest.decision.smoothing_ms, manifest.decision.delay_ms) == (300, 270)
     assert (manifest.n_frames, manifest.kernels) == (3, "reference")
     # Frames that the variables of this network hold, and those of a call.
     assert 60 < manifest.context_frames < 400
