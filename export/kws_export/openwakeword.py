@@ -1,9 +1,10 @@
-"""Export of a head as a model of openWakeWord: a window of 16 vectors in, one score out.
+"""Export of a head as a model of openWakeWord: a window of 16 vectors or more in, one score out.
 
-The head's streaming step becomes a window without state: of 16 vectors its convolutions give as
-many outputs as have whole context, whose last ones are averaged as the decision of kws averages
-them. The bundled embedding's standardisation is folded into the first layer, so that the file takes
-the values of the published network.
+The head's streaming step becomes a window without state: its convolutions give as many outputs as
+have whole context, whose last ones are averaged as the decision of kws averages them. The window is
+as long as that takes; programs on openWakeWord read its length from the file. The bundled
+embedding's standardisation is folded into the first layer, so that the file takes the values of the
+published network.
 """
 
 import json
@@ -28,7 +29,6 @@ from kws_train.networks.speech_embedding import load_weights
 from kws_train.optional import load_library
 
 __all__ = [
-    "N_VECTORS",
     "Convolution",
     "ExportedHead",
     "HeadWeights",
@@ -38,8 +38,8 @@ __all__ = [
 
 log = logging.getLogger("kws_export")
 
-N_VECTORS = 16
-"""Of the window; the least that programs on openWakeWord compute."""
+_FEWEST_VECTORS, _MOST_VECTORS = 16, 120
+"""Of the window: those of openWakeWord's own models, and what its programs keep."""
 
 Array: TypeAlias = npt.NDArray[np.float32]
 
@@ -71,6 +71,10 @@ class HeadWeights(NamedTuple):
     def n_context(self) -> int:
         """Vectors that an output depends on."""
         return 1 + sum(one.dilation * (len(one.kernel) - 1) for one in self.convolutions)
+
+    def n_vectors(self, n_outputs: int) -> int:
+        """Return the vectors of a window that has so many outputs with whole context."""
+        return self.n_context + n_outputs - 1
 
 
 class ExportedHead(NamedTuple):
@@ -110,18 +114,19 @@ def export_openwakeword(source: Path, out: Path) -> list[ExportedHead]:
             f"one with `kws new`, without --small or --format."
         )
     weights = read_head(path)
-    if (n_context := weights.n_context) > N_VECTORS:
+    if (n_context := weights.n_context) > _MOST_VECTORS:
         raise ModelError(
-            f"A head must depend on {N_VECTORS} vectors at most to become a model of openWakeWord. "
-            f"Received: {path}, which depends on {n_context}. Train it again with this version."
+            f"A head must depend on {_MOST_VECTORS} vectors at most to become a model of "
+            f"openWakeWord. Received: {path}, which depends on {n_context}. Train it again with "
+            f"this version."
         )
     n_wanted = max(1, round(manifest.decision.smoothing_ms / manifest.call_ms))
-    n_averaged = min(n_wanted, N_VECTORS - n_context + 1)
+    n_averaged = min(n_wanted, _MOST_VECTORS - n_context + 1)
     if n_averaged < n_wanted:
         log.warning(
             "kws averages %d scores of this head, of which a window of %d vectors has %d.",
             n_wanted,
-            N_VECTORS,
+            _MOST_VECTORS,
             n_averaged,
         )
     published = _published(weights)
@@ -224,7 +229,7 @@ def _write(
     """Write the files of a keyword, and compare them with the head."""
     choice = np.zeros((len(manifest.labels), 1), np.float32)
     choice[column] = 1
-    n_outputs = N_VECTORS - weights.n_context + 1
+    n_outputs = max(n_averaged, _FEWEST_VECTORS - weights.n_context + 1)
     mean = np.zeros((1, n_outputs), np.float32)
     mean[0, n_outputs - n_averaged :] = 1 / n_averaged
     note = json.dumps(_note(manifest, column, n_averaged), indent=1)
@@ -233,7 +238,13 @@ def _write(
         out.with_suffix(".onnx"): _onnx(weights, choice, mean),
         out.with_suffix(".openwakeword.json"): note.encode(),
     }
-    difference = _difference(head, contents, column=column, n_averaged=n_averaged)
+    difference = _difference(
+        head,
+        contents,
+        column=column,
+        n_averaged=n_averaged,
+        n_vectors=weights.n_vectors(n_outputs),
+    )
     if difference > _LARGEST_DIFFERENCE:
         raise ModelError(
             f"An exported head must give the scores of the head. Received: a difference of "
@@ -253,7 +264,9 @@ def _tflite(weights: HeadWeights, choice: Array, mean: Array) -> bytes:
 def _converted(weights: HeadWeights, choice: Array, mean: Array) -> bytes:
     tf = load_library("tensorflow", purpose="Writing a .tflite")
 
-    @tf.function(input_signature=[tf.TensorSpec((1, N_VECTORS, weights.size), tf.float32)])  # type: ignore[untyped-decorator]
+    n_vectors = weights.n_vectors(mean.shape[1])
+
+    @tf.function(input_signature=[tf.TensorSpec((1, n_vectors, weights.size), tf.float32)])  # type: ignore[untyped-decorator]
     def score(vectors: Any) -> Any:
         x = vectors[:, :, None, :]
         for one in weights.convolutions:
@@ -292,7 +305,7 @@ def _onnx(weights: HeadWeights, choice: Array, mean: Array) -> bytes:
         helper.make_node("MatMul", ["mean", "posteriors"], ["averages"]),
         helper.make_node("MatMul", ["averages", "choice"], ["score"]),
     ]
-    shape = [1, N_VECTORS, weights.size]
+    shape = [1, weights.n_vectors(mean.shape[1]), weights.size]
     graph = helper.make_graph(
         nodes,
         "head",
@@ -337,7 +350,7 @@ def _note(manifest: Manifest, column: int, n_averaged: int) -> dict[str, Any]:
 
 
 def _difference(
-    head: Path, contents: Mapping[Path, bytes], *, column: int, n_averaged: int
+    head: Path, contents: Mapping[Path, bytes], *, column: int, n_averaged: int, n_vectors: int
 ) -> float:
     """Return the largest difference of the models' scores from the head's, on a minute of words."""
     vectors = (
@@ -347,13 +360,13 @@ def _difference(
     )
     weights = np.full(n_averaged, 1 / n_averaged)
     expected = np.convolve(open_model(head).run(vectors)[:, column], weights, mode="valid")
-    expected = expected[N_VECTORS - n_averaged :]
+    expected = expected[n_vectors - n_averaged :]
     largest = 0.0
     with tempfile.TemporaryDirectory() as folder:
         for out, content in contents.items():
             if out.suffix in {".tflite", ".onnx"}:
                 path = Path(folder) / out.name
                 path.write_bytes(content)
-                scores = open_model(path).run(vectors)[N_VECTORS - 1 :, 0]
+                scores = open_model(path).run(vectors)[n_vectors - 1 :, 0]
                 largest = max(largest, float(np.abs(scores - expected).max()))
     return largest
