@@ -20,7 +20,7 @@ __all__ = ["export_word_micro", "train_word_micro", "write_calibrated_micro"]
 
 _EPOCHS = 24
 _BATCHES_PER_MINUTE = 150
-_WINDOW = 16  # outputs whose mean a device compares with the cut-off: 0.48 s
+_WINDOW = 10  # outputs whose mean a device compares with the cut-off: 0.3 s
 _FIRST_CUTOFF = 0.5  # until it is calibrated
 
 
