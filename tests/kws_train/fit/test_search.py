@@ -1,6 +1,7 @@
 """Searches whose trainings are made up, and one that really trains, in two processes at once."""
 
 import csv
+import multiprocessing
 import re
 import signal
 import subprocess
@@ -236,43 +237,38 @@ def test_a_written_recipe_is_read_as_the_same(recipe, tmp_path):
     assert load_recipe(tmp_path / "written.toml") == recipe
 
 
-def worker(config, data, run, storage, *, n_trials):
-    """Start `kws train --search` on a shared study."""
-    return subprocess.Popen(
-        [
-            Path(sys.executable).with_name("kws"),
-            *("train", "--config", config, "--data", data, "--out", run),
-            *("--search", str(n_trials), "--storage", storage, "--study", "shared"),
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+def test_a_worker_that_is_killed_leaves_the_study_to_the_other(
+    searching, made_up, recipe, tmp_path, monkeypatch
+):
+    quick = searching.fit
 
+    def fit(recipe, *, run, **options):
+        run.mkdir(parents=True)
+        time.sleep(0.3)
+        quick(recipe, run=run, **options)
 
-def test_a_worker_that_is_killed_leaves_the_study_to_the_other(tensorflow, tone_words, tmp_path):
-    config = tmp_path / "recipe.toml"
-    config.write_text(TOML, encoding="utf-8")
-    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    def work(run):
+        storage = f"sqlite:///{tmp_path / 'study.db'}"
+        searching.search(recipe, data=run, run=run, n_trials=4, storage=storage, study="shared")
+
+    monkeypatch.setattr(searching, "fit", fit)
+    fork = multiprocessing.get_context("fork")
     runs = [tmp_path / "killed", tmp_path / "left"]
-    killed, left = (worker(config, tone_words, run, storage, n_trials=3) for run in runs)
-    try:
-        while not list(runs[0].glob("trial-*")) and killed.poll() is None:
-            time.sleep(0.05)
-        killed.kill()
-        output, _ = left.communicate(timeout=1200)
-    finally:
-        for process in (killed, left):
-            process.kill()
-            process.communicate()
-    assert (killed.returncode, left.returncode) == (-signal.SIGKILL, 0), output
-    trials = trials_of(runs[1])
-    own = [int(path.name.removeprefix("trial-")) for path in runs[0].glob("trial-*")]
-    states = {int(trial["trial"]): trial["state"] for trial in trials}
-    assert [states[number] for number in own] == ["running"], "nobody ended it"
-    assert sum(state in ("complete", "pruned") for state in states.values()) == 3
+    killed, left = (fork.Process(target=work, args=(run,), daemon=True) for run in runs)
+    for process in (killed, left):
+        process.start()
+    while not list(runs[0].glob("trial-*")):
+        time.sleep(0.01)
+    killed.kill()
+    for process in (killed, left):
+        process.join()
+    assert (killed.exitcode, left.exitcode) == (-signal.SIGKILL, 0)
+    states = {trial["trial"]: trial["state"] for trial in trials_of(runs[1])}
+    unfinished = [path.name.removeprefix("trial-") for path in runs[0].glob("trial-*")]
+    assert [states.pop(number) for number in unfinished] == ["running"]
+    assert len(states) == 4
+    assert set(states.values()) <= {"complete", "pruned"}
     assert load_recipe(runs[1] / "best.toml").name == "tone_words"
-    assert (runs[1] / "history.png").is_file()
 
 
 def test_the_study_is_drawn(searched):
@@ -288,7 +284,17 @@ def test_two_processes_share_a_study(tensorflow, tone_words, tmp_path):
     config.write_text(TOML, encoding="utf-8")
     storage = f"sqlite:///{tmp_path / 'study.db'}"
     started = [
-        worker(config, tone_words, tmp_path / name, storage, n_trials=3) for name in ("one", "two")
+        subprocess.Popen(
+            [
+                Path(sys.executable).with_name("kws"),
+                *("train", "--config", config, "--data", tone_words, "--out", tmp_path / name),
+                *("--search", "3", "--storage", storage, "--study", "shared"),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for name in ("one", "two")
     ]
     outputs = [process.communicate(timeout=300)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0], outputs
