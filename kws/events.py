@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Literal, Self
 
 import msgspec
-from msgspec.structs import asdict, replace
+from msgspec.structs import replace
 
 __all__ = [
     "Detection",
@@ -39,8 +39,10 @@ class _Spotted(_Event, frozen=True, kw_only=True):
     speaker: float | None = None
 
     def fields(self) -> dict[str, Any]:
-        """Return all fields by name."""
-        return asdict(self)
+        """Return the fields that are set by name, as in JSON; an unknown `start_s` is None."""
+        fields: dict[str, Any] = msgspec.to_builtins(self)
+        del fields["event"]
+        return fields
 
     def shifted(self, by_s: float) -> Self:
         """Return the same event in a stream that began `by_s` seconds earlier."""

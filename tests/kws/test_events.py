@@ -93,3 +93,10 @@ def test_every_detection_survives_json_on_one_line(keyword, score, start_s, end_
     assert "\n" not in line
     assert from_json(line) == event
     assert json.loads(line)["keyword"] == keyword
+
+
+def test_fields_that_are_not_set_are_left_out():
+    heard = Detection(keyword="go", score=0.9, start_s=None, end_s=1.0, model="m")
+    expected = {"keyword": "go", "score": 0.9, "start_s": None, "end_s": 1.0, "model": "m"}
+    assert heard.fields() == expected
+    assert replace(heard, speaker=0.7).fields() == {**expected, "speaker": 0.7}
