@@ -181,13 +181,26 @@ def test_a_loss_that_is_not_finite_names_the_files_of_its_batch(checkpoints, tmp
     message = (
         f"The loss must be finite. Received: nan at epoch 3, {what}, made of {named} and 1 more; "
         f"{tmp_path / 'not_finite.txt'} lists all. Check these files; if they are valid "
-        f"audio, lower `[fit] learning_rate`."
+        f"audio, lower `[fit] learning_rate`. No epoch was complete, so no weights are kept."
     )
     with pytest.raises(KwsError, match=f"^{re.escape(message)}$"):
         getattr(stop, hook)(17, {"loss": float("nan")})
     assert asked == [(2, 17)]
     listed = (tmp_path / "not_finite.txt").read_text().splitlines()
     assert listed == [str(path) for path in dict.fromkeys(files)]
+
+
+def test_a_loss_that_is_not_finite_names_the_weights_that_are_kept(
+    checkpoints, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(checkpoints, "completed_epochs", lambda _run: [0.5, 0.4])
+    stop = checkpoints.StopOnNonFiniteLoss(
+        tmp_path, training=lambda _epoch, _batch: [], validation=lambda _epoch, _batch: []
+    )
+    stop.on_epoch_begin(2)
+    kept = f"The weights after epoch 2 are kept in {tmp_path}."
+    with pytest.raises(KwsError, match=f"{re.escape(kept)}$"):
+        stop.on_train_batch_end(0, {"loss": float("inf")})
 
 
 @pytest.mark.parametrize(
