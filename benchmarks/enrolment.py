@@ -28,7 +28,8 @@ from kws.errors import ConfigError
 from kws.word_filter import scores_of
 from kws_train.data.audio_files import audio_files, read_samples
 from kws_train.data.front_ends import speech_embedding
-from kws_train.data.librispeech import speaker_halves, speaker_of_utterance
+from kws_train.data.librispeech import speaker_halves
+from kws_train.data.speakers import TESTING, files_of_quarters, files_of_readers
 from kws_train.synth.voices.engine import Line
 from kws_train.synth.voices.kokoro import Kokoro
 
@@ -143,14 +144,10 @@ def unseen_speech(data: Path) -> list[Path]:
     """Return utterances of speakers for final figures."""
     corpus = data / "librispeech"
     _, second = speaker_halves(corpus)
-    paths = [path for path in audio_files(corpus) if speaker_of_utterance(path.name) in second]
+    groups = list(files_of_readers(corpus, second).values())
     for name in _SETS:
-        folder = data / "more_speech" / name
-        found = audio_files(folder)
-        speakers = sorted({path.relative_to(folder).parts[0] for path in found})
-        last = {one for i, one in enumerate(speakers) if i % 4 == 3}
-        paths += [path for path in found if path.relative_to(folder).parts[0] in last]
-    return paths
+        groups += files_of_quarters(data / "more_speech" / name, TESTING).values()
+    return [path for group in groups for path in group]
 
 
 def same_speaker(folder: Path, n_speakers: int) -> Iterator[Trial]:

@@ -24,7 +24,8 @@ from kws.errors import ConfigError
 from kws.spotter import Spotter
 from kws_export.speakers import read_speech
 from kws_train.data.audio_files import audio_files, read_samples
-from kws_train.data.librispeech import speaker_halves, speaker_of_utterance
+from kws_train.data.librispeech import speaker_halves
+from kws_train.data.speakers import TESTING, files_of_quarters, files_of_readers
 
 WORDS = ("down", "go", "left", "no", "off", "on", "right", "stop", "up", "yes")
 _N_ENROLLED, _N_OTHERS = 3, 30
@@ -122,16 +123,11 @@ def _unseen(data: Path) -> dict[str, list[list[Path]]]:
     """Return the files of each speaker for final figures, by corpus."""
     corpus = data / "librispeech"
     _, second = speaker_halves(corpus)
-    readers: dict[str, list[Path]] = defaultdict(list)
-    for path in audio_files(corpus):
-        if (speaker := speaker_of_utterance(path.name)) in second:
-            readers[speaker].append(path)
     folder = data / "more_speech" / "alphanumeric"
-    speakers: dict[str, list[Path]] = defaultdict(list)
-    for path in audio_files(folder):
-        speakers[path.relative_to(folder).parts[0]].append(path)
-    chosen = [speakers[one] for i, one in enumerate(sorted(speakers)) if i % 4 == 3]
-    return {"librispeech": list(readers.values()), "alphanumeric": chosen}
+    return {
+        "librispeech": list(files_of_readers(corpus, second).values()),
+        "alphanumeric": list(files_of_quarters(folder, TESTING).values()),
+    }
 
 
 if __name__ == "__main__":

@@ -28,9 +28,10 @@ from kws.commands.enrolment_data import (
 from kws.model import embedding_reference, open_model
 from kws_export.compact import compact
 from kws_train.atomic import replacing
-from kws_train.data.audio_files import audio_files, read_samples
+from kws_train.data.audio_files import read_samples
 from kws_train.data.front_ends import speech_embedding
-from kws_train.data.librispeech import speaker_halves, speaker_of_utterance
+from kws_train.data.librispeech import speaker_halves
+from kws_train.data.speakers import TRAINING, files_of_quarters, files_of_readers
 
 __all__ = ["empty_network", "speech_to_enroll_with", "write_enrolment_data"]
 
@@ -112,19 +113,11 @@ def speech_to_enroll_with(data: Path, *, seed: int = 1) -> list[Path]:
     """
     corpus = data / "librispeech"
     training, _ = speaker_halves(corpus)
-    readers: dict[str, list[Path]] = {}
-    for path in audio_files(corpus):
-        if (speaker := speaker_of_utterance(path.name)) in training:
-            readers.setdefault(speaker, []).append(path)
     random = np.random.default_rng(seed)
-    sets = [_in_turn(list(readers.values()), random)]
+    sets = [_in_turn(list(files_of_readers(corpus, training).values()), random)]
     for name in _MORE_SPEECH:
-        folder = data / "more_speech" / name
-        speakers: dict[str, list[Path]] = {}
-        for path in audio_files(folder):
-            speakers.setdefault(path.relative_to(folder).parts[0], []).append(path)
-        chosen = [speakers[one] for i, one in enumerate(sorted(speakers)) if i % 4 < 2]
-        sets.append(_in_turn(chosen, random))
+        chosen = files_of_quarters(data / "more_speech" / name, TRAINING)
+        sets.append(_in_turn(list(chosen.values()), random))
     return list(_merged(sets))
 
 

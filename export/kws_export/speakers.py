@@ -21,7 +21,8 @@ from kws.model import embedding_reference, model_path
 from kws.speaker import word_statistics
 from kws_train.atomic import replacing
 from kws_train.data.audio_files import audio_files, read_samples
-from kws_train.data.librispeech import speaker_halves, speaker_of_utterance
+from kws_train.data.librispeech import speaker_halves
+from kws_train.data.speakers import TRAINING, files_of_quarters, files_of_readers
 
 __all__ = ["read_speech", "read_words", "statistics_of", "write_speaker_statistics"]
 
@@ -107,20 +108,12 @@ def _loud_seconds(frames: Array) -> list[Array]:
 
 def _training_speech(data: Path) -> list[list[Path]]:
     """Return the files of each speaker to train on."""
-    known, _ = speaker_halves(data / "librispeech")
-    groups: dict[str, list[Path]] = defaultdict(list)
-    for path in audio_files(data / "librispeech"):
-        if (speaker := speaker_of_utterance(path.name)) in known:
-            groups[speaker].append(path)
+    corpus = data / "librispeech"
+    training, _ = speaker_halves(corpus)
+    groups = list(files_of_readers(corpus, training).values())
     for name in _MORE_SPEECH:
-        folder = data / "more_speech" / name
-        speakers: dict[str, list[Path]] = defaultdict(list)
-        for path in audio_files(folder):
-            speakers[path.relative_to(folder).parts[0]].append(path)
-        for i, speaker in enumerate(sorted(speakers)):
-            if i % 4 < 2:
-                groups[f"{name}/{speaker}"] += speakers[speaker]
-    return list(groups.values())
+        groups += files_of_quarters(data / "more_speech" / name, TRAINING).values()
+    return groups
 
 
 def _features() -> Features:

@@ -13,6 +13,7 @@ from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.errors import FormatError
 from kws_train.atomic import link
 from kws_train.data.audio_files import audio_files, log_left_out, read_samples, readable
+from kws_train.data.speakers import quarters_of_speakers
 from kws_train.data.splits import is_validation, official_split, speaker_of, word_of
 from kws_train.synth.lexicon import common_words, probability
 
@@ -96,9 +97,8 @@ def import_speech(folder: Path, out: Path) -> None:
         return
     paths = audio_files(folder)
     left_out: dict[Path, str] = {}
-    speakers = {path.relative_to(folder).parts[0] for path in paths}
-    quarters = {name: i % 4 for i, name in enumerate(sorted(speakers))}
-    by_speaker = len(speakers) >= _MIN_SPEAKERS_TO_SPLIT
+    quarters = quarters_of_speakers(paths, folder)
+    by_speaker = len(quarters) >= _MIN_SPEAKERS_TO_SPLIT
     n = round(_SEGMENT_S * RATE_HZ)
     n_train = 0
     for split in ("train", "test"):
