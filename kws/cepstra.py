@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from kws.manifest import FeatureSettings
 
-__all__ = ["Cepstra", "project"]
+__all__ = ["Cepstra", "cosines", "project"]
 
 _BLOCK = 8  # frames in 80 ms at a hop of 10 ms
 _LEAST_PEAK = 1e-9
@@ -81,6 +81,15 @@ def project(rows: npt.NDArray[Any], matrix: npt.NDArray[Any], /) -> npt.NDArray[
     return projected
 
 
+def cosines(n_bands: int, n_cepstra: int) -> npt.NDArray[np.float64]:
+    """Return the DCT-II [shape=(n_bands, n_cepstra)], orthonormal but for the zeroth column."""
+    n = np.arange(n_bands)[:, None]
+    k = np.arange(n_cepstra)[None, :]
+    matrix: npt.NDArray[np.float64]
+    matrix = np.sqrt(2 / n_bands) * np.cos(np.pi * k * (2 * n + 1) / (2 * n_bands))
+    return matrix
+
+
 def _cepstral_matrix(settings: FeatureSettings) -> npt.NDArray[np.float64] | None:
     """Return the DCT-II with the lifter folded in, or None where there are no cepstra.
 
@@ -88,10 +97,8 @@ def _cepstral_matrix(settings: FeatureSettings) -> npt.NDArray[np.float64] | Non
     """
     if settings.kind != "mfcc":
         return None
-    n = np.arange(settings.n_mels)[:, None]
     k = np.arange(settings.n_mfcc)[None, :]
-    dct: npt.NDArray[np.float64]
-    dct = np.sqrt(2 / settings.n_mels) * np.cos(np.pi * k * (2 * n + 1) / (2 * settings.n_mels))
+    dct = cosines(settings.n_mels, settings.n_mfcc)
     if settings.dct == "orthonormal":
         dct[:, 0] /= np.sqrt(2)
     if settings.lifter:

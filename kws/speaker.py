@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from kws.cepstra import cosines
 from kws.errors import ModelError
 from kws.gated_steps import Step
 from kws.manifest import Manifest
@@ -51,7 +52,7 @@ def word_statistics(frames: Array, *, is_phrase: bool = False) -> npt.NDArray[np
     if end - start < _N_PARTS:
         start, end = 0, len(frames)
     word = frames[max(0, start - _MARGIN_FRAMES) : end + _MARGIN_FRAMES]
-    cepstra = word.astype(np.float64) @ _cosines(frames.shape[1])
+    cepstra = word.astype(np.float64) @ cosines(frames.shape[1], 1 + _N_CEPSTRA)[:, 1:]
     levels = word.mean(axis=1)
     loud = cepstra[levels >= np.percentile(levels, _QUIET_PERCENTILE)]
     parts = [part.mean(axis=0) for part in np.array_split(cepstra, _N_PARTS)]
@@ -127,11 +128,3 @@ class SpeakerVerifier:
         if len(word) < _N_PARTS:
             return 0.0
         return float(word_statistics(word, is_phrase=self._is_phrase) @ self._weights + self._bias)
-
-
-def _cosines(n: int) -> npt.NDArray[np.float64]:
-    """Return the orthonormal DCT-II without its zeroth coefficient, the level."""
-    i = np.arange(n)[:, None]
-    k = np.arange(1, 1 + _N_CEPSTRA)[None, :]
-    cosines: npt.NDArray[np.float64] = np.sqrt(2 / n) * np.cos(np.pi * k * (2 * i + 1) / (2 * n))
-    return cosines
