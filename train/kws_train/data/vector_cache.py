@@ -12,9 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from kws.errors import ConfigError
-from kws_train.atomic import replacing
-from kws_train.cache_folder import cache_folder
+from kws_train.cache_folder import cache_folder, kept_file
 from kws_train.data.front_ends import FrontEnd, Vectors, speech_embedding
 
 __all__ = ["VectorCache", "digest_of", "vector_cache_folder"]
@@ -70,16 +68,13 @@ class VectorCache:
             return found
         vectors = make()
         path = self._path(digest)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as begun, begun.open("wb") as file:
-                np.save(file, vectors, allow_pickle=False)
-        except OSError as error:
-            raise ConfigError(
-                f"Vectors to train on must go to a folder that can be written to. "
-                f"Received: {self.folder} ({error.strerror}). Free some space, or name another "
-                f"folder in XDG_CACHE_HOME; what was computed so far is used again."
-            ) from error
+        with kept_file(
+            path,
+            what="Vectors to train on",
+            folder=self.folder,
+            remedy="name another folder in XDG_CACHE_HOME; what was computed so far is used again",
+        ) as file:
+            np.save(file, vectors, allow_pickle=False)
         return vectors
 
     def _path(self, digest: str) -> Path:

@@ -19,8 +19,7 @@ from kws.errors import ConfigError
 from kws.features import open_features
 from kws.manifest import SILENCE
 from kws.model import Model, model_path, open_model, with_embedding
-from kws_train.atomic import replacing
-from kws_train.cache_folder import cache_folder
+from kws_train.cache_folder import cache_folder, kept_file
 from kws_train.data.corpus import Clip, Corpus
 from kws_train.evaluate.clips import label_scores
 from kws_train.evaluate.traces import TAIL_SAMPLES, silence_before
@@ -87,7 +86,8 @@ def with_soft_targets(
     if targets is None:
         log.info("soft targets of %d clips by %s, once", len(clips), teacher)
         targets = _posteriors(open_model(teacher), clips, labels)
-        _write(path, targets)
+        with kept_file(path, what="Soft targets") as file:
+            np.save(file, targets, allow_pickle=False)
     taught = iter(targets)
     return replace(
         corpus,
@@ -129,18 +129,6 @@ def _read(path: Path, shape: tuple[int, int]) -> SoftTargets | None:
         f"A file of soft targets must hold float32 of shape {shape}. Received: {received}, in "
         f"{path}. Remove it; it is made again."
     )
-
-
-def _write(path: Path, targets: SoftTargets) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as begun, begun.open("wb") as file:
-            np.save(file, targets, allow_pickle=False)
-    except OSError as error:
-        raise ConfigError(
-            f"Soft targets must go to a folder that can be written to. Received: {path.parent} "
-            f"({error.strerror}). Free some space, or name another folder in XDG_CACHE_HOME."
-        ) from error
 
 
 def _difference(known: Sequence[str], wanted: Sequence[str]) -> str:

@@ -22,8 +22,7 @@ from kws.arrays import Samples
 from kws.errors import ConfigError
 from kws.features import Features
 from kws.manifest import FeatureSettings
-from kws_train.atomic import replacing
-from kws_train.cache_folder import cache_folder
+from kws_train.cache_folder import cache_folder, kept_file
 from kws_train.data.corpus import Clip, Corpus, Spoken
 from kws_train.data.speech_span import Span, speech_span
 
@@ -130,15 +129,8 @@ def _write(
     made = [_log_bands(features, signal) for signal in signals]
     lengths = np.array([len(one) for one in made])
     bands = np.concatenate(made)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as begun, begun.open("wb") as file:
-            np.savez(file, header=np.array(header), lengths=lengths, bands=bands)
-    except OSError as error:
-        raise ConfigError(
-            f"Bands must go to a folder that can be written to. Received: {path.parent} "
-            f"({error.strerror}). Free some space, or name another folder in XDG_CACHE_HOME."
-        ) from error
+    with kept_file(path, what="Bands") as file:
+        np.savez(file, header=np.array(header), lengths=lengths, bands=bands)
     return lengths, bands
 
 
