@@ -90,6 +90,11 @@ class Corpus:
     noise_paths: list[Path] = field(default_factory=list)
     """The file of each piece of noise."""
 
+    def named_noise(self) -> list[tuple[npt.NDArray[Any], Path]]:
+        """Return each piece of noise with its file, or a name where there is none."""
+        paths = self.noise_paths or [Path("noise")] * len(self.noise)
+        return list(zip(self.noise, paths, strict=True))
+
     def wordless(self) -> list[Spoken]:
         """Return the noise as utterances without words."""
         return [

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 
 from kws.arrays import Samples
-from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.manifest import FeatureSettings
 from kws_train.data.corpus import Clip, Corpus, Spoken
 from kws_train.recipe import AugmentRecipe
@@ -38,8 +37,6 @@ class Acoustics:
         Impulse responses; none: rooms by Polack's model.
     note : callable
         Called with the path of each file that is used.
-    rate_hz : float
-        Samples in a second.
     """
 
     recipe: AugmentRecipe
@@ -48,7 +45,6 @@ class Acoustics:
     tones: Sequence[Clip]
     rooms: Sequence[Wave]
     note: Callable[[Path], None]
-    rate_hz: float = RATE_HZ
 
     @classmethod
     def of(
@@ -67,12 +63,11 @@ class Acoustics:
         ConfigError
             If the recipe asks for pyroomacoustics and it is not installed.
         """
-        paths = corpus.noise_paths or [Path("noise")] * len(corpus.noise)
         clips = (clip for keyword in keywords for clip in corpus.clips[keyword])
         return cls(
             recipe,
             speech=corpus.speech,
-            noise=list(zip(corpus.noise, paths, strict=True)),
+            noise=corpus.named_noise(),
             tones=[clip for clip in clips if clip.real and not clip.cut],
             rooms=room_bank(recipe.room_bank) if recipe.room == "pyroomacoustics" else (),
             note=note,

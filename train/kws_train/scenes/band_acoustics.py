@@ -5,6 +5,7 @@ samples, by which levels are set. Words, speech and noise are logarithms, as
 `kws_train.scenes.bands` keeps them.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,13 +72,12 @@ class BandAcoustics:
         features: FeatureSettings,
     ) -> "BandAcoustics":
         """Return the conditions that a corpus in bands has material for."""
-        paths = corpus.noise_paths or [Path("noise")] * len(corpus.noise)
         clips = (clip for keyword in keywords for clip in corpus.clips[keyword])
         return cls(
             recipe,
             features,
             speech=corpus.speech,
-            noise=list(zip(corpus.noise, paths, strict=True)),
+            noise=corpus.named_noise(),
             tones=[(_background(c.samples), c.path) for c in clips if c.real and not c.cut],
             fluctuations=_fluctuations(features),
             note=note,
@@ -223,6 +223,7 @@ def _fluctuations(settings: FeatureSettings) -> Powers:
     return (random.gamma(shapes, size=(_N_FLUCTUATIONS, len(shapes))) / shapes).astype(np.float32)
 
 
+@functools.cache
 def _centres_hz(settings: FeatureSettings) -> npt.NDArray[np.float64]:
     """Return the frequency in the middle of each band."""
     hz = np.linspace(0, settings.sample_rate_hz / 2, settings.n_fft // 2 + 1)
