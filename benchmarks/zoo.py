@@ -280,9 +280,10 @@ def line_of(cells: Sequence[str]) -> str:
 
 
 def missed(stream: dict[str, Any]) -> str:
-    """Return the miss rate at one false alarm per hour; note if no threshold keeps to that."""
-    (point,) = (one for one in stream["points"] if one.get("budget") == 1.0)
-    note = "" if point["fa_per_hour"] <= 1.0 else f" ({point['fa_per_hour']:.1f}/h)"
+    """Return the miss rate at one false alarm per hour in speech; note if that is not kept to."""
+    (point,) = (one for one in stream["speech_points"] if one.get("budget") == 1.0)
+    rate = point["speech_fa_per_hour"]
+    note = "" if round(rate, 2) <= 1.0 else f" ({rate:.1f}/h)"
     return f"{point['miss_rate']:.0%}{note}"
 
 

@@ -100,6 +100,15 @@ def test_a_row_that_was_not_trained_again_is_marked_once(zoo):
     assert zoo.marked(zoo.marked(line)) == zoo.marked(line)
 
 
+def test_a_keyword_taken_for_another_is_no_false_alarm_in_speech(zoo):
+    at_one = {"budget": 1.0, "miss_rate": 0.24, "fa_per_hour": 9.0, "speech_fa_per_hour": 1.00005}
+    other = {**at_one, "budget": 2.0, "miss_rate": 0.1}
+    stream = {"points": [{**at_one, "miss_rate": 0.9}], "speech_points": [other, at_one]}
+    assert zoo.missed(stream) == "24%"
+    stream["speech_points"] = [{**at_one, "speech_fa_per_hour": 3.0}]
+    assert zoo.missed(stream) == "24% (3.0/h)"
+
+
 def test_curves_are_drawn_where_there_is_an_accuracy(zoo, tmp_path):
     from training_curve import Point
 

@@ -1,12 +1,10 @@
 import re
-from pathlib import Path
 
 import pytest
 
 from kws.errors import ConfigError
 from kws_train.recipe import load_recipe
 
-RECIPES = Path(__file__).parents[2] / "train" / "kws_train" / "recipes"
 SMALL = """
 name = "small"
 
@@ -33,11 +31,6 @@ def load(tmp_path):
         return load_recipe(path)
 
     return load
-
-
-@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
-def test_a_bundled_recipe_keeps_its_own_rules(path):
-    assert load_recipe(path).name == path.stem
 
 
 def test_what_a_recipe_does_not_say_has_a_default(load):
