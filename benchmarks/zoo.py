@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=ROOT / "data")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs/zoo")
     parser.add_argument("--minutes", type=float, default=10.0, help="CPU time per model")
-    parser.add_argument("--stream-minutes", type=float, default=60.0, help="length of the stream")
+    parser.add_argument("--stream-minutes", type=float, default=120.0, help="length of a stream")
     parser.add_argument("--utterances", type=int, default=500, help="to measure `ctc` on")
     parser.add_argument("--only", nargs="*", default=[*MODEL_RECIPES], help="models, by name")
     options = parser.parse_args()

@@ -22,6 +22,14 @@ def test_the_lowest_threshold_is_taken_from_which_on_the_budget_is_kept():
     assert curve.at_budget(5.0).threshold == 0.3
 
 
+def test_a_stream_some_seconds_short_of_an_hour_has_room_for_a_false_alarm_per_hour():
+    levels, n_false, n_missed = np.array([0.5, 0.7, 0.9]), np.array([2, 1, 0]), np.array([0, 1, 2])
+    curve = DetCurve(levels, n_false, n_missed, hours=0.9994, n_words=2)
+    assert curve.at_budget(1.0).threshold == 0.7
+    half = DetCurve(levels, n_false, n_missed, hours=0.5, n_words=2)
+    assert half.at_budget(1.0).threshold == 0.9
+
+
 def test_a_budget_that_no_threshold_keeps_gets_the_highest():
     curve = DetCurve(np.array([0.9, 1.0]), np.array([4, 3]), np.array([0, 1]), hours=1.0, n_words=2)
     point = curve.at_budget(0.5)

@@ -26,7 +26,7 @@ from kws.manifest import (
 from kws_train.atomic import replacing
 from kws_train.data.audio_files import duration_s
 from kws_train.evaluate.build_stream import Stream
-from kws_train.evaluate.det import DetCurve, count_errors
+from kws_train.evaluate.det import DetCurve, count_errors, false_alarms_within
 from kws_train.evaluate.stream_results import StreamResults
 
 __all__ = ["RATES", "calibrate_manifest", "tail_threshold", "write_manifest"]
@@ -168,9 +168,9 @@ def _measured(
     ]
     counts = [count_errors(results.gated, results.streams, row) for row in rows]
     for rate in RATES:
-        over = (i for i, one in enumerate(counts) if one.n_false > rate * hours)
-        n_kept = next(over, len(counts))
-        if rate * hours >= 1 and n_kept and counts[n_kept - 1].n_missed < n_words:
+        most = false_alarms_within(rate, hours=hours)
+        n_kept = next((i for i, one in enumerate(counts) if one.n_false > most), len(counts))
+        if most >= 1 and n_kept and counts[n_kept - 1].n_missed < n_words:
             yield rate, rows[n_kept - 1]
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "count_errors",
     "det_curve",
     "false_alarms_on_background",
+    "false_alarms_within",
     "match_detections",
     "operating_point",
     "poisson_interval",
@@ -35,6 +36,7 @@ BUDGETS = (0.1, 0.2, 0.5, 1.0)
 """False alarms per hour that miss rates are stated at."""
 
 _LEAST = 0.3
+_FULL_LENGTH = 1.01  # of what a stream was meant to last, relative to what it lasts at the least
 _N_TOP = 500
 _N_REST = 300
 
@@ -102,7 +104,7 @@ class DetCurve:
         n_false = self.n_false
         if in_speech and self.n_confused is not None:
             n_false = n_false - self.n_confused
-        over = np.flatnonzero(n_false > budget * self.hours)
+        over = np.flatnonzero(n_false > false_alarms_within(budget, hours=self.hours))
         i = min(over[-1] + 1 if len(over) else 0, len(self.thresholds) - 1)
         return self._point(int(i), budget)
 
@@ -120,6 +122,15 @@ class DetCurve:
             budget=budget,
             n_confused=None if self.n_confused is None else int(self.n_confused[i]),
         )
+
+
+def false_alarms_within(per_hour: float, *, hours: float) -> float:
+    """Return how many false alarms a rate permits.
+
+    A stream ends with its last whole utterance: one of an hour, some seconds short of it, still has
+    room for one false alarm at one per hour.
+    """
+    return per_hour * hours * _FULL_LENGTH
 
 
 def operating_point(
