@@ -4,9 +4,11 @@ import csv
 import multiprocessing
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import msgspec
 import pytest
 import tiny
 
-from kws.errors import ConfigError
+from kws.errors import ConfigError, KwsError
 from kws_train.recipe import SearchRange, load_recipe, write_recipe
 
 pytestmark = pytest.mark.slow  # TensorFlow has to be imported
@@ -269,6 +271,59 @@ def test_a_worker_that_is_killed_leaves_the_study_to_the_other(
     assert len(states) == 4
     assert set(states.values()) <= {"complete", "pruned"}
     assert load_recipe(runs[1] / "best.toml").name == "tone_words"
+
+
+@pytest.fixture
+def locked(tmp_path):
+    """A database's URL, and what locks its file, as a process does that writes to a busy disk."""
+    path = tmp_path / "study.db"
+
+    def lock(*, for_s):
+        other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        other.execute("BEGIN EXCLUSIVE")
+        threading.Timer(for_s, other.close).start()
+
+    return f"sqlite:///{path}", lock
+
+
+def test_a_database_that_another_process_locks_is_waited_for(
+    searching, recipe, tmp_path, monkeypatch, locked
+):
+    url, lock = locked
+    make_up(monkeypatch, searching)
+    real = searching.fit
+
+    def fit(*arguments, **options):
+        real(*arguments, **options)
+        lock(for_s=7)  # more than the five seconds that SQLite waits by itself
+
+    monkeypatch.setattr(searching, "fit", fit)
+    searching.search(recipe, data=tmp_path, run=tmp_path / "run", n_trials=1, storage=url)
+    assert [trial["state"] for trial in trials_of(tmp_path / "run")] == ["complete"]
+
+
+def test_a_database_that_stays_locked_ends_the_search_with_an_error(
+    searching, recipe, tmp_path, monkeypatch, locked
+):
+    url, lock = locked
+    make_up(monkeypatch, searching)
+    real = searching.fit
+
+    def fit(*arguments, **options):
+        real(*arguments, **options)
+        lock(for_s=2)
+
+    monkeypatch.setattr(searching, "fit", fit)
+    monkeypatch.setattr(searching, "_LOCK_S", 0.05)
+    options = {"data": tmp_path, "run": tmp_path / "run", "n_trials": 2, "storage": url}
+    with pytest.raises(KwsError, match=r"must stay writable\. Received: .*locked") as caught:
+        searching.search(recipe, **options)
+    assert "The same command continues the study" in str(caught.value)
+    time.sleep(2.5)
+    monkeypatch.setattr(searching, "fit", real)
+    searching.search(recipe, **options)
+    states = [trial["state"] for trial in trials_of(tmp_path / "run")]
+    assert sorted(states) == ["complete", "complete", "running"]
 
 
 def test_the_study_is_drawn(searched):

@@ -10,14 +10,15 @@ import csv
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import keras
 import msgspec
 
-from kws.errors import ConfigError
+from kws.errors import ConfigError, KwsError
 from kws_train.data.corpus import KeptCorpora
 from kws_train.evaluate.study_plots import draw_study
 from kws_train.fit.checkpoints import BACKUP, NonFiniteLossError
@@ -32,6 +33,7 @@ log = logging.getLogger("kws.search")
 _LOSS_SETTINGS = {"fit.loss", "fit.label_smoothing", "fit.focal_gamma"}
 _WARM_UP_EPOCHS = 3  # the losses of the first epochs do not predict the last
 _TRIES, _PAUSE_S = 4, 0.5
+_LOCK_S = 60.0  # to wait while another process writes to a SQLite file, on a busy disk
 
 _Made = TypeVar("_Made")
 
@@ -71,20 +73,25 @@ def search(
     ConfigError
         If `[search]` is empty, has an unknown setting or changes the loss itself, Optuna is not
         installed, the storage cannot be used, or no trial is complete.
+    KwsError
+        If the storage fails later; the same command continues the study.
     """
     _check_ranges(recipe)
     run.mkdir(parents=True, exist_ok=True)
     url = storage or f"sqlite:///{run.resolve() / 'study.db'}"
     opened = _open_study(recipe, url, study, shared=storage is not None)
     load = KeptCorpora()
-    try:
-        while _n_done(opened) < n_trials:
-            opened.optimize(
-                lambda trial: _run_trial(trial, recipe, data=data, run=run, start=start, load=load),
-                1,
-            )
-    finally:
-        _write_trials(run / "trials.csv", opened, list(recipe.search))
+    with _storage_errors(url):
+        try:
+            while _n_done(opened) < n_trials:
+                opened.optimize(
+                    lambda trial: _run_trial(
+                        trial, recipe, data=data, run=run, start=start, load=load
+                    ),
+                    1,
+                )
+        finally:
+            _write_trials(run / "trials.csv", opened, list(recipe.search))
     best = _best_recipe(recipe, opened, run)
     draw_study(opened, run)
     write_recipe(run / "best.toml", msgspec.structs.replace(best, search={}))
@@ -152,7 +159,8 @@ def _open_study(recipe: Recipe, url: str, name: str | None, *, shared: bool) -> 
     optuna.logging.disable_default_handler()
     try:
         database = _create_concurrently(
-            lambda: optuna.storages.RDBStorage(url), sqlalchemy.exc.DBAPIError
+            lambda: optuna.storages.RDBStorage(url, engine_kwargs=_engine_options(url)),
+            sqlalchemy.exc.DBAPIError,
         )
         study = optuna.create_study(
             storage=database,
@@ -170,6 +178,29 @@ def _open_study(recipe: Recipe, url: str, name: str | None, *, shared: bool) -> 
     seed = None if shared else (recipe.fit.seed + len(study.trials)) % 2**32
     study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=shared)
     return study
+
+
+def _engine_options(url: str) -> dict[str, Any]:
+    return {"connect_args": {"timeout": _LOCK_S}} if url.startswith("sqlite") else {}
+
+
+@contextmanager
+def _storage_errors(url: str) -> Iterator[None]:
+    """Turn failures of an open study's database into an error that says how to go on."""
+    optuna = load_library("optuna", purpose="`kws train --search`")
+    sqlalchemy = load_library("sqlalchemy", purpose="`kws train --search`")
+    failures = (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError)
+    try:
+        yield
+    except (AssertionError, *failures) as error:
+        cause = error.__context__ if isinstance(error, AssertionError) else error
+        if not isinstance(cause, failures):  # Optuna asserts that it could store how a trial ended
+            raise
+        reason = str(cause.__cause__ or cause).partition("\n")[0]
+        raise KwsError(
+            f"The study's database must stay writable. Received: {reason} at {url}. The same "
+            f"command continues the study; its unfinished trial is done again."
+        ) from error
 
 
 def _create_concurrently(make: Callable[[], _Made], taken: type[Exception]) -> _Made:
