@@ -9,7 +9,7 @@ from sounds import RATE_HZ, square
 from kws.manifest import SILENCE, UNKNOWN, FeatureSettings
 from kws_train.data.corpus import Clip, Corpus, Spoken
 from kws_train.recipe import AugmentRecipe, DataRecipe
-from kws_train.scenes.ctc_scenes import SequenceScenes
+from kws_train.scenes.ctc_scenes import MOST_WORDS, SequenceScenes
 
 LABELS = [SILENCE, UNKNOWN, "yes", "no"]
 PITCHES_HZ = {1: 400, 2: 1000, 3: 2000}
@@ -59,10 +59,11 @@ def spelt(scene):
     return scene.words[scene.words > 0].tolist()
 
 
-def test_the_target_is_the_words_in_the_order_they_are_said():
-    maker = sequences()
-    made = [maker.make(np.random.default_rng(seed)) for seed in range(40)]
-    assert {len(spelt(scene)) for scene in made} == {1, 2, 3, 4, 5}
+def test_the_target_is_the_words_in_the_order_they_are_said(monkeypatch):
+    monkeypatch.setattr("kws_train.scenes.ctc_scenes._LEAST_GAP_S", 0.02)  # else they overlap
+    maker = sequences(scene_s=6.0)
+    made = [maker.make(np.random.default_rng(seed)) for seed in range(60)]
+    assert {len(spelt(scene)) for scene in made} == set(range(1, MOST_WORDS + 1))
     assert {label for scene in made for label in spelt(scene)} == {1, 2, 3}
     for scene in made:
         assert heard(scene.samples) == spelt(scene)
@@ -84,6 +85,33 @@ def test_a_sentence_is_spelt_word_by_word_homophones_as_their_keyword(monkeypatc
         assert spelt(scene) in [wanted[i:] for i in range(4)]
         assert heard(scene.samples) == spelt(scene)
     assert wanted in [spelt(scene) for scene in made]
+
+
+def test_words_of_a_fast_utterance_run_into_one_another():
+    maker = sequences(scene_s=6.0)
+    gaps = []
+    for seed in range(60):
+        scene = maker.make(np.random.default_rng(seed))
+        sounds = np.flatnonzero(np.abs(scene.samples) > 300)
+        n_words = len(spelt(scene))
+        if n_words > 1:
+            gaps.append((sounds[-1] - sounds[0] + 1 - 6000 * n_words) / (n_words - 1) / RATE_HZ)
+    assert min(gaps) < 0.0
+    assert 0.1 < max(gaps) <= 0.3
+
+
+def test_sentences_with_many_keywords_are_drawn_more_often(monkeypatch):
+    monkeypatch.setattr("kws_train.scenes.ctc_scenes._KEYWORD_UTTERANCES", 0.0)
+    sound = square(PITCHES_HZ[1], 6000)
+    book = [Spoken(Path("book"), sound, (("hello", 0, 6000),)) for _ in range(18)]
+    empty = Spoken(Path("empty"), sound, ())
+    number = Spoken(Path("number"), sound, (("yes", 0, 6000),))
+    some = Spoken(Path("some"), np.tile(sound, 2), (("no", 0, 6000), ("hello", 6000, 12000)))
+    maker = sequences(speech=[*book, empty, some, number])
+    heads = [spelt(maker.make(np.random.default_rng(seed)))[0] for seed in range(400)]
+    shares = [heads.count(label) / len(heads) for label in PITCHES_HZ]
+    assert abs(shares[1] - (0.5 * 2 / 3 + 0.5 / 20)) < 0.08, "of `number`, one keyword of one word"
+    assert shares[2] > 0.05, "of `some`"
 
 
 def test_an_utterance_may_hold_nothing():

@@ -4,20 +4,23 @@ For models with a CTC loss (`kws_train.fit.losses`), which learn the alignment t
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from kws.manifest import UNKNOWN
+from kws_train.data.corpus import Spoken
 from kws_train.scenes.augment import Random, Wave
 from kws_train.scenes.scenes import Scenes
 
 __all__ = ["MOST_WORDS", "Sequence", "SequenceScenes"]
 
-MOST_WORDS = 5
+MOST_WORDS = 8
 _MOST_TARGETS = 24
-_LEAST_GAP_S, _LONGEST_GAP_S = 0.02, 0.3
-_KEYWORD_UTTERANCES = 0.85  # share among utterances with words; the others are sentences
+_LEAST_GAP_S, _LONGEST_GAP_S = -0.04, 0.3  # connected words run into one another
+_KEYWORD_UTTERANCES = 0.7  # share among utterances with words; the others are sentences
+_RICH_SENTENCES = 0.5  # share of sentences drawn by the share of keywords among their words
 
 
 @dataclass(frozen=True)
@@ -36,18 +39,28 @@ class Sequence:
 
 
 class SequenceScenes(Scenes):
-    """Make utterances of one to five isolated words, of sentences, or of nothing.
+    """Make utterances of one to eight isolated words, of sentences, or of nothing.
 
-    Words other than keywords are among them, with the label of unknown words. Parameters are those
-    of `Scenes`.
+    Words other than keywords are among them, with the label of unknown words. The pauses between
+    words are as long as the utterance is slow. Half of the sentences are those with many keywords
+    for their length: read numbers among books. Parameters are those of `Scenes`.
     """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._sentences = [spoken for spoken in self._speech if spoken.words]
+        shares = [
+            np.mean([word in self.labels for word, *_ in spoken.words])
+            for spoken in self._sentences
+        ]
+        self._keywords_up_to = np.cumsum(shares)
 
     def make(self, random: Random) -> Sequence:  # type: ignore[override]
         """Make one utterance."""
         samples = self._acoustics.silence(self.n_samples)
         words: list[int] = []
         if random.random() > self.recipe.silence_share:
-            if random.random() < _KEYWORD_UTTERANCES or not self._speech:
+            if random.random() < _KEYWORD_UTTERANCES or not self._sentences:
                 words = self._add_sequence(samples, random)
             else:
                 words = self._add_sentence(samples, random)
@@ -63,6 +76,7 @@ class SequenceScenes(Scenes):
         """Add a random number of words one after another, as many as fit."""
         words: list[int] = []
         at = self._samples(random.uniform(0.05, 0.5))
+        longest_gap_s = random.uniform(_LEAST_GAP_S, _LONGEST_GAP_S)
         for _ in range(int(random.integers(1, MOST_WORDS + 1))):
             word, wave, (start, end) = self._draw(random)
             if at + end - start + 0.2 * self._rate_hz > self.n_samples:
@@ -71,14 +85,12 @@ class SequenceScenes(Scenes):
             piece = wave[max(0, start - at) :][: self.n_samples - first]
             samples[first : first + len(piece)] += piece
             words.append(self.labels.index(word.label))
-            at += end - start + self._samples(random.uniform(_LEAST_GAP_S, _LONGEST_GAP_S))
+            at += end - start + self._samples(random.uniform(_LEAST_GAP_S, longest_gap_s))
         return words
 
     def _add_sentence(self, samples: Wave, random: Random) -> list[int]:
         """Add a stretch of whole words of continuous speech."""
-        spoken = self._speech[int(random.integers(len(self._speech)))]
-        if not spoken.words:
-            return []
+        spoken = self._draw_sentence(random)
         first = int(random.integers(len(spoken.words)))
         start = spoken.words[first][1]
         room = self.n_samples - self._samples(0.3)
@@ -89,6 +101,13 @@ class SequenceScenes(Scenes):
         at = self._samples(random.uniform(0.05, 0.2))
         samples[at : at + len(piece)] += piece[: self.n_samples - at]
         return [self._label(word) for word, *_ in said]
+
+    def _draw_sentence(self, random: Random) -> Spoken:
+        total = float(self._keywords_up_to[-1])
+        if total > 0 and random.random() < _RICH_SENTENCES:
+            at = np.searchsorted(self._keywords_up_to, random.uniform(0.0, total), side="right")
+            return self._sentences[min(int(at), len(self._sentences) - 1)]
+        return self._sentences[int(random.integers(len(self._sentences)))]
 
     def _label(self, word: str) -> int:
         keywords = self._ambiguous.get(word)
