@@ -1,6 +1,7 @@
 """Training in small: tones are the words, one speaker validates, an epoch takes a second."""
 
 import csv
+import gc
 import json
 import re
 import resource
@@ -15,8 +16,9 @@ from tiny import RECIPE
 
 from kws.errors import ConfigError, KwsError
 from kws.manifest import FeatureSettings
-from kws_train.data.corpus import load_corpus
+from kws_train.data.corpus import Corpus, load_corpus
 from kws_train.recipe import GruRecipe
+from kws_train.scenes.scenes import Scenes
 
 pytestmark = pytest.mark.slow
 
@@ -65,6 +67,18 @@ def two_epochs(training, data, tmp_path_factory):
     """Two epochs without interruption: the model and its run folder."""
     run = tmp_path_factory.mktemp("two")
     return training.fit(changed(epochs=2), data=data, run=run), run
+
+
+def scenes_in_memory():
+    gc.collect()
+    return sum(isinstance(one, Scenes | Corpus) for one in gc.get_objects())
+
+
+def test_a_training_leaves_no_scenes_in_memory(training, data, tmp_path):
+    in_bands = tiny.changed(augment={"domain": "bands"})
+    before = scenes_in_memory()
+    training.fit(in_bands, data=data, run=tmp_path / "run", quiet=True)
+    assert scenes_in_memory() <= before, "a search of forty trials would fill it"
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_others(training, data, tmp_path):

@@ -126,6 +126,12 @@ class SceneBatches(keras.utils.PyDataset):
         again[epoch * self.n_batches + index]
         return again.scenes.sources or []
 
+    def close(self) -> None:
+        """Free the corpus: TensorFlow keeps every dataset that a process has validated on."""
+        del self.scenes, self.recorded
+        self._validation_batches.clear()
+        self._groups.clear()
+
     def example_frames(self, random: np.random.Generator, *, n: int) -> Any:
         """Return the features of new scenes (n, time, features), without masks and the like."""
         samples = np.stack([self.scenes.make(random).samples for _ in range(n)])

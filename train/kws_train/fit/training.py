@@ -12,6 +12,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -112,24 +113,25 @@ def fit(
     training, validation = _make_data(
         recipe, validate or recipe, data, run, initial=initial, load=load
     )
-    model = _make_model(recipe, run, training, initial=initial, resumed=bool(completed))
-    initial_weights = model.get_weights()
+    with closing(training), closing(validation):
+        model = _make_model(recipe, run, training, initial=initial, resumed=bool(completed))
+        initial_weights = model.get_weights()
 
-    _compile(model, recipe, n_batches=len(training), has_initial=initial is not None)
-    if completed:
-        resume(model, run, n_epochs=len(completed))
-    own = _callbacks(run, recipe, training, validation, completed=completed)
-    _train(
-        model,
-        recipe,
-        training,
-        validation,
-        completed=completed,
-        callbacks=[*own, *callbacks],
-        quiet=quiet,
-    )
+        _compile(model, recipe, n_batches=len(training), has_initial=initial is not None)
+        if completed:
+            resume(model, run, n_epochs=len(completed))
+        own = _callbacks(run, recipe, training, validation, completed=completed)
+        _train(
+            model,
+            recipe,
+            training,
+            validation,
+            completed=completed,
+            callbacks=[*own, *callbacks],
+            quiet=quiet,
+        )
 
-    _finish(model, recipe, run, initial_weights=initial_weights)
+        _finish(model, recipe, run, initial_weights=initial_weights)
     return model
 
 

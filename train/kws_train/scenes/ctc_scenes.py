@@ -48,10 +48,10 @@ class SequenceScenes(Scenes):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        keywords = {label.lower() for label in self.labels}
         self._sentences = [spoken for spoken in self._speech if spoken.words]
         shares = [
-            np.mean([word in self.labels for word, *_ in spoken.words])
-            for spoken in self._sentences
+            np.mean([word in keywords for word, *_ in spoken.words]) for spoken in self._sentences
         ]
         self._keywords_up_to = np.cumsum(shares)
 
