@@ -45,6 +45,8 @@ def draw_history(study: Any) -> Figure:
             best = np.minimum.accumulate(losses)
             axes.step(numbers, best, where="post", color="#d55e00", label="best")
         axes.set(xlabel="trial", ylabel="validation loss", yscale="log")
+        axes.yaxis.set_major_formatter("{x:g}")  # 1 and 2, not powers of ten
+        axes.yaxis.set_minor_formatter("{x:g}")
         axes.legend()
     return figure
 
