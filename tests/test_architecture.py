@@ -134,13 +134,14 @@ def test_test_clips_stay_below_five_megabytes():
     assert sum(path.stat().st_size for path in clips) < 5e6
 
 
-def test_no_weights_but_bundled_models_are_in_the_repository():
+def test_no_weights_but_bundled_models_and_one_example_are_in_the_repository():
     weights = {path for path in _tracked() if path.suffix in {".tflite", ".h5", ".keras", ".onnx"}}
     bundled = set((ROOT / "kws/models").glob("*.tflite"))
     folders = (ROOT / "tests/data/hostile", ROOT / "tests/data/cases")
     by_hand = {path for folder in folders for path in folder.glob("*.tflite")}  # without training
     assert all(path.stat().st_size < 5_000 for path in by_hand)
-    assert weights - bundled - by_hand == set()
+    example = {ROOT / "examples/digits.tflite"}
+    assert weights - bundled - by_hand == example
 
 
 def _package_folder(package: str) -> Path:

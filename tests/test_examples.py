@@ -177,3 +177,23 @@ def test_the_hook_writes_what_was_detected(tmp_path):
 def test_every_example_has_a_test():
     text = Path(__file__).read_text(encoding="utf-8")
     assert {path.name for path in EXAMPLES.glob("*.py") if f'"{path.name}"' not in text} == set()
+
+
+def test_a_number_said_in_one_utterance_runs_the_hook_of_its_digits(tmp_path):
+    # One of the numbers that digits.tflite was trained on: this is no measure of it.
+    number = EXAMPLES.parent / "tests/data/digits/one_two_three.opus"
+    command = ["listen", "--config", EXAMPLES / "digits.toml", "--input", number, "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "kws", *map(str, command)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    events = map(json.loads, done.stdout.splitlines())
+    (event,) = (event for event in events if event["event"] == "detection")
+    assert event["keyword"] == "one two three"
+    assert event["end_s"] - event["start_s"] < 1.5
+    logged = (tmp_path / "numbers.log").read_text()
+    assert logged.startswith("one two three, score 0.5")
