@@ -234,10 +234,9 @@ def write_page(options: argparse.Namespace) -> None:
     before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
     written, _, after = rest.partition(END)
     table, _, sequences = written.strip().partition("\n\n")
-    curves = {name: options.runs / name / "curve.csv" for name in MODEL_RECIPES}
-    draw_curves({name: read_curve(p) for name, p in curves.items() if p.is_file()}, PICTURE)
     found = {name: options.runs / name / "scores.json" for name in MODEL_RECIPES}
     scores = {name: json.loads(p.read_text()) for name, p in found.items() if p.is_file()}
+    draw_curves({name: read_curve(options.runs / name / "curve.csv") for name in scores}, PICTURE)
     head = ["architecture", "features", "runs as", "parameters", "kB", "minutes", "epochs"]
     head += ["CPU ms/s", "agrees", "clips", "missed, clean", "missed, 10 dB"]
     lines = [line_of(head), line_of(["---"] * len(head))]
