@@ -274,53 +274,42 @@ def test_a_worker_that_is_killed_leaves_the_study_to_the_other(
 
 
 @pytest.fixture
-def locked(tmp_path):
-    """A database's URL, and what locks its file, as a process does that writes to a busy disk."""
-    path = tmp_path / "study.db"
+def locked_at_end(searching, made_up, tmp_path, monkeypatch):
+    """Lock the database for some seconds when a training ends, as a process on a busy disk does."""
+    path, trained = tmp_path / "study.db", searching.fit
 
     def lock(*, for_s):
-        other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        other.execute("BEGIN EXCLUSIVE")
-        threading.Timer(for_s, other.close).start()
+        def fit(*arguments, **options):
+            trained(*arguments, **options)
+            other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            other.execute("BEGIN EXCLUSIVE")
+            threading.Timer(for_s, other.close).start()
 
-    return f"sqlite:///{path}", lock
+        monkeypatch.setattr(searching, "fit", fit if for_s else trained)
+        return f"sqlite:///{path}"
+
+    return lock
 
 
 def test_a_database_that_another_process_locks_is_waited_for(
-    searching, recipe, tmp_path, monkeypatch, locked
+    searching, recipe, tmp_path, locked_at_end
 ):
-    url, lock = locked
-    make_up(monkeypatch, searching)
-    real = searching.fit
-
-    def fit(*arguments, **options):
-        real(*arguments, **options)
-        lock(for_s=7)  # more than the five seconds that SQLite waits by itself
-
-    monkeypatch.setattr(searching, "fit", fit)
+    url = locked_at_end(for_s=7)  # more than the five seconds that SQLite waits by itself
     searching.search(recipe, data=tmp_path, run=tmp_path / "run", n_trials=1, storage=url)
     assert [trial["state"] for trial in trials_of(tmp_path / "run")] == ["complete"]
 
 
 def test_a_database_that_stays_locked_ends_the_search_with_an_error(
-    searching, recipe, tmp_path, monkeypatch, locked
+    searching, recipe, tmp_path, monkeypatch, locked_at_end
 ):
-    url, lock = locked
-    make_up(monkeypatch, searching)
-    real = searching.fit
-
-    def fit(*arguments, **options):
-        real(*arguments, **options)
-        lock(for_s=2)
-
-    monkeypatch.setattr(searching, "fit", fit)
     monkeypatch.setattr(searching, "_LOCK_S", 0.05)
+    url = locked_at_end(for_s=2)
     options = {"data": tmp_path, "run": tmp_path / "run", "n_trials": 2, "storage": url}
     with pytest.raises(KwsError, match=r"must stay writable\. Received: .*locked") as caught:
         searching.search(recipe, **options)
     assert "The same command continues the study" in str(caught.value)
     time.sleep(2.5)
-    monkeypatch.setattr(searching, "fit", real)
+    locked_at_end(for_s=0)
     searching.search(recipe, **options)
     states = [trial["state"] for trial in trials_of(tmp_path / "run")]
     assert sorted(states) == ["complete", "complete", "running"]
