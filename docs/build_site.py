@@ -21,6 +21,8 @@ BUILD = ROOT / "build" / "site"
 PAGES, HTML = BUILD / "pages", BUILD / "html"
 WORKER, FOREIGN_WORKER = "frame_worker.js", "https://unpkg.com/iframe-worker/shim"
 LINK = re.compile(r"(\[[^\]]*\])\(((?!\w+:)[^)#\s]+)")
+SHOWN = {".py", ".toml"}
+"""Examples that are shown in their page; others are files to fetch from it."""
 FOLDERS = {
     "docs/adr": ("Decisions", "What is hard to reverse, and why it was decided so."),
     "examples": ("Examples", "A short program for each use of the Python API."),
@@ -90,9 +92,12 @@ def _listing(folder: str, title: str, text: str) -> str:
         if path.suffix == ".md":
             heading = path.read_text("utf-8").partition("\n")[0].lstrip("# ")
             lines.append(f"- [{heading}]({path.name})")
-        elif folder == "examples" and path.is_file():
+        elif folder == "examples" and path.suffix in SHOWN:
             code = path.read_text("utf-8").strip()
             lines.append(f"## {path.name}\n\n```{path.suffix.lstrip('.')}\n{code}\n```\n")
+        elif folder == "examples" and path.is_file():
+            shutil.copy(path, PAGES / folder / path.name)
+            lines.append(f"## [{path.name}]({path.name})\n")
     return "\n".join(lines) + "\n"
 
 

@@ -34,6 +34,14 @@ def test_every_page_of_the_repository_is_there(site):
     assert missing == {"README.html"}  # the index
 
 
+def test_examples_are_shown_and_what_is_no_text_is_fetched(site):
+    page = site["examples/index.html"]
+    assert "phrases" in page
+    assert 'href="digits.tflite"' in page
+    example = ROOT / "examples" / "digits.tflite"
+    assert (HTML / "examples" / "digits.tflite").read_bytes() == example.read_bytes()
+
+
 def test_nothing_is_fetched_from_elsewhere(site):
     for name, text in site.items():
         loaded = re.findall(r'<script[^>]* src="([^"]+)"|<link[^>]* href="([^"]+)"', text)
