@@ -19,7 +19,8 @@ from kws.model import model_path, open_model
 from kws_export.quantize_embedding import correlations
 from kws_train.data.audio_files import audio_files, audio_matching, read_samples
 from kws_train.data.librispeech import speaker_halves
-from kws_train.networks.speech_embedding import FEATURES, load_weights
+from kws_train.networks.speech_embedding import load_weights
+from kws_train.recipe import EMBEDDING_FEATURES
 
 STREAM_S, N_STREAMS = 10, 24
 N_RUNS, RUN_S = 7, 30
@@ -50,12 +51,14 @@ def _print_costs(path: Path) -> None:
     open_model(model_path("commands"))  # so that the interpreter's library is loaded
     before = _resident_mb()
     model = open_model(path)
-    frames = np.random.default_rng(1).normal(6, 2, (8, FEATURES.n_features)).astype(np.float32)
+    frames = (
+        np.random.default_rng(1).normal(6, 2, (8, EMBEDDING_FEATURES.n_features)).astype(np.float32)
+    )
     after = _resident_mb()
     print(f"memory: {after - before:.1f} MB beside the interpreter's library")
     slow = open_model(path, reference=True)
     chunk = np.random.default_rng(2).normal(0, 3000, RATE_HZ * 80 // 1000).astype(np.int16)
-    features = Features(FEATURES)
+    features = Features(EMBEDDING_FEATURES)
     for name, call in (
         ("step", lambda: model.step(frames)),
         ("step, built-in kernels", lambda: slow.step(frames)),
@@ -95,7 +98,7 @@ def _streams(
             said += around * np.sqrt(power) * 10 ** (-snrs_db[i % len(snrs_db)] / 20)
         said *= 10 ** (gains_db[i % len(gains_db)] / 20)
         signals[i] = np.clip(np.rint(said), -32768, 32767)
-    return Features(FEATURES).whole(signals).astype(np.float32)
+    return Features(EMBEDDING_FEATURES).whole(signals).astype(np.float32)
 
 
 def _filled(paths: Sequence[Path], random: np.random.Generator) -> np.ndarray:

@@ -18,7 +18,7 @@ from kws_export.quantize import Quantization, convert
 from kws_export.step import state_tensors
 from kws_export.verify import MIN_AGREEMENT, Agreement, verify
 from kws_train.fit.training import restore
-from kws_train.networks.architectures import Network
+from kws_train.networks.architectures import Network, context_frames
 from kws_train.networks.fake_quant import quant_mode
 from kws_train.networks.window_models import Windowed
 from kws_train.recipe import Recipe
@@ -140,6 +140,7 @@ def build_manifest(
         kind="step",
         labels=labels,
         n_frames=n_frames,
+        context_frames=context_frames(recipe.model),
         input="frames",
         output="Identity",
         states=state_tensors(model),

@@ -15,8 +15,8 @@ from kws_export.quantize import Quantization, convert
 from kws_export.step import state_tensors
 from kws_export.verify import MIN_AGREEMENT, Agreement, verify
 from kws_train.atomic import replacing
-from kws_train.networks.architectures import Spotting
 from kws_train.networks.embedding_head import N_CONTEXT_VECTORS
+from kws_train.networks.spotting import Spotting
 
 __all__ = ["export_head", "head_manifest"]
 

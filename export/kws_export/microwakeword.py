@@ -24,8 +24,8 @@ from kws_export.compact import compact
 from kws_export.tensor_arena import tensor_arena_bytes
 from kws_export.verify import MIN_AGREEMENT, Agreement, verify
 from kws_train.atomic import replacing
-from kws_train.networks.architectures import Spotting
 from kws_train.networks.micro_network import STRIDE_FRAMES
+from kws_train.networks.spotting import Spotting
 from kws_train.networks.streaming import step_through
 
 __all__ = [

@@ -21,8 +21,9 @@ from kws_export.step import (
     run_float,
     state_tensors,
 )
-from kws_train.networks.architectures import Network, Spotting
+from kws_train.networks.architectures import Network
 from kws_train.networks.fake_quant import quant_ranges
+from kws_train.networks.spotting import Spotting
 from kws_train.networks.window_models import Windowed
 
 __all__ = ["Quantization", "convert"]

@@ -16,11 +16,9 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from kws.model import open_model
-from kws_train.networks.architectures import Spotting
 from kws_train.networks.blocks import Block
 from kws_train.networks.fake_quant import quant_mode
 from kws_train.networks.speech_embedding import (
-    FEATURES,
     LEAST,
     N_WARM_UP,
     SLOPE,
@@ -29,7 +27,9 @@ from kws_train.networks.speech_embedding import (
     embed_whole,
     speech_embedding,
 )
+from kws_train.networks.spotting import Spotting
 from kws_train.networks.streaming import Streaming
+from kws_train.recipe import EMBEDDING_FEATURES
 
 __all__ = ["N_FRAMES", "build_network", "correlations", "quantize_aware"]
 
@@ -54,7 +54,7 @@ def build_network(
     if aware:
         for layer in [one for one in model._flatten_layers() if isinstance(one, Streaming)]:
             layer.add_ranges()
-    model.build((None, None, FEATURES.n_features))
+    model.build((None, None, EMBEDDING_FEATURES.n_features))
     return model
 
 

@@ -27,16 +27,16 @@ from kws_export.quantize_embedding import N_FRAMES, build_network, correlations,
 from kws_export.step import state_tensors
 from kws_train.data.audio_files import audio_files, audio_matching, read_samples
 from kws_train.data.librispeech import speaker_halves
-from kws_train.networks.architectures import Spotting
 from kws_train.networks.keras_backend import make_deterministic
 from kws_train.networks.speech_embedding import (
-    FEATURES,
     N_CONTEXT,
     N_VALUES,
     WEIGHTS,
     embed_whole,
 )
+from kws_train.networks.spotting import Spotting
 from kws_train.optional import load_library
+from kws_train.recipe import EMBEDDING_FEATURES
 
 __all__ = [
     "LEAST_CORRELATION",
@@ -134,7 +134,7 @@ def step_file(model: Spotting, *, streams: Array, quantization: Quantization = "
         licence="Apache-2.0",
         labels=(),
         kind="step",
-        features=FEATURES,
+        features=EMBEDDING_FEATURES,
         n_frames=N_FRAMES,
         hop_frames=N_FRAMES,
         input="frames",
@@ -167,7 +167,7 @@ def _streams(speech: Sequence[Path], noise: Sequence[Path], *, n_streams: int, s
             said += around * ratio * np.sqrt(np.square(said).mean() / power)
         said *= 10 ** (_GAINS_DB[i // 2 % len(_GAINS_DB)] / 20)
         signals[i] = np.clip(np.rint(said), -32768, 32767)
-    return np.asarray(Features(FEATURES).whole(signals), np.float32)
+    return np.asarray(Features(EMBEDDING_FEATURES).whole(signals), np.float32)
 
 
 def _filled(paths: Sequence[Path], n_samples: int, random: np.random.Generator) -> Array:

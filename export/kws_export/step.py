@@ -16,9 +16,9 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from kws.manifest import StateTensor
-from kws_train.networks.architectures import Spotting
 from kws_train.networks.fake_quant import quant_mode, quant_ranges
 from kws_train.networks.recurrent import LSTM, Recurrent
+from kws_train.networks.spotting import Spotting
 from kws_train.networks.window_models import Windowed
 
 __all__ = ["cell_ranges", "concrete_step", "concrete_window", "run_float", "state_tensors"]

@@ -25,6 +25,14 @@ def test_the_zoo_has_every_architecture_and_every_kind_of_features():
     assert {recipe.features.kind for recipe in recipes} == {"mfcc", "logmel", "spectrogram"}
 
 
+def test_the_speech_embedding_takes_its_own_features_alone(tmp_path):
+    text = BASE.replace("n_blocks = 2", 'architecture = "speech_embedding"')
+    path = write(tmp_path, "one.toml", text)
+    with pytest.raises(ConfigError, match=r"features must be those of commands\.toml") as raised:
+        load_recipe(path)
+    assert "another window_samples, window, taper_samples" in str(raised.value)
+
+
 def write(folder, name, text):
     (folder / name).write_text(text, encoding="utf-8")
     return folder / name

@@ -18,6 +18,7 @@ from kws.manifest import SILENCE, UNKNOWN, DataSource, DecisionDefaults, Feature
 from kws.names import nfc
 
 __all__ = [
+    "EMBEDDING_FEATURES",
     "MODEL_RECIPES",
     "AugmentRecipe",
     "BcResnetRecipe",
@@ -30,6 +31,7 @@ __all__ = [
     "DataRecipe",
     "DeepCnnRecipe",
     "DsCnnRecipe",
+    "EmbeddingRecipe",
     "FitRecipe",
     "GruRecipe",
     "LossName",
@@ -234,8 +236,39 @@ class BilstmRecipe(_Window, frozen=True, kw_only=True, tag="bilstm"):
     stack_frames: FrameCount = 4
 
 
+class EmbeddingRecipe(_Architecture, frozen=True, kw_only=True, tag="speech_embedding"):
+    """Google's speech embedding with its published weights, six layers, and convolutions on it."""
+
+    channels: Size = 64
+    """Of the convolutions on its vectors."""
+
+
+EMBEDDING_FEATURES = FeatureSettings(
+    kind="logmel",
+    window_samples=512,
+    taper_samples=400,
+    window="periodic_hann",
+    n_mels=32,
+    low_hz=60.0,
+    high_hz=3800.0,
+    mel_filters="slaney",
+    preemphasis=0.0,
+    periodogram=False,
+    floor=1e-10,
+    log_base="10",
+    log_offset=2.0,
+)
+"""The front end published with Google's speech embedding, less the lifting of what lies 80 dB below
+a chunk's loudest value."""
+
 StepRecipe: TypeAlias = (
-    CrnnRecipe | GruRecipe | LstmRecipe | DsCnnRecipe | TcResnetRecipe | BcResnetRecipe
+    CrnnRecipe
+    | GruRecipe
+    | LstmRecipe
+    | DsCnnRecipe
+    | TcResnetRecipe
+    | BcResnetRecipe
+    | EmbeddingRecipe
 )
 WindowRecipe: TypeAlias = Conv1dLstmRecipe | CnnLstmRecipe | DeepCnnRecipe | BilstmRecipe
 ModelRecipe: TypeAlias = StepRecipe | WindowRecipe | CtcRecipe
@@ -408,6 +441,8 @@ class Recipe(_Table, frozen=True, kw_only=True):
             )
         if isinstance(self.model, WindowRecipe):
             self._check_window_model(self.model)
+        if isinstance(self.model, EmbeddingRecipe):
+            self._check_embedding()
         self._check_training()
 
     @property
@@ -444,6 +479,18 @@ class Recipe(_Table, frozen=True, kw_only=True):
         if isinstance(model, DeepCnnRecipe) and len(self.data.keywords) != 1:
             raise ValueError(
                 f"deep_cnn must have one keyword; received {len(self.data.keywords)} in data"
+            )
+
+    def _check_embedding(self) -> None:
+        changed = [
+            key
+            for key in FeatureSettings.__struct_fields__
+            if getattr(self.features, key) != getattr(EMBEDDING_FEATURES, key)
+        ]
+        if changed:
+            raise ValueError(
+                f"features must be those of commands.toml for speech_embedding, whose weights are "
+                f"for them; received another {', '.join(changed)}"
             )
 
     def _check_training(self) -> None:

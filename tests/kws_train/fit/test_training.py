@@ -17,7 +17,7 @@ from tiny import RECIPE
 from kws.errors import ConfigError, KwsError
 from kws.manifest import FeatureSettings
 from kws_train.data.corpus import Corpus, load_corpus
-from kws_train.recipe import GruRecipe
+from kws_train.recipe import BilstmRecipe, GruRecipe
 from kws_train.scenes.scenes import Scenes
 
 pytestmark = pytest.mark.slow
@@ -256,6 +256,17 @@ def test_frozen_layers_keep_the_weights_that_are_begun_with(training, data, two_
     *frozen, last = moved
     assert max(frozen) == 0, "running statistics of normalisation among them"
     assert last > 1e-4
+
+
+def test_a_window_model_trains_in_stages(training, data, tmp_path):
+    model = BilstmRecipe(window_frames=32, hop_frames=8, units=4)
+    stages = [{"fit": {"learning_rate": 1e-3}}]
+    recipe = msgspec.structs.replace(RECIPE, model=model, then=stages)
+    trained, last = training.fit_stages(recipe, data=data, run=tmp_path, quiet=True)
+    before, _ = training.restore(tmp_path / "stage-1")
+    assert last.fit.learning_rate == 1e-3
+    assert len(before.weights) == len(trained.weights)
+    assert not same_weights(before, trained)
 
 
 def test_a_run_can_end_part_of_the_way_back(training, data, two_epochs, tmp_path):

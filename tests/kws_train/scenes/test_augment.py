@@ -1,3 +1,4 @@
+import math
 from typing import get_args
 
 import numpy as np
@@ -349,6 +350,26 @@ def test_a_tilt_stays_within_its_greatest_deviation(seed, greatest_db):
     moved = augment.tilt(frames(), greatest_db=greatest_db, random=random) - frames()
     assert np.abs(moved).max() <= greatest_db * np.log(10) / 10 + 1e-5
     assert np.abs(moved - moved[0]).max() <= 1e-5, "the same in every frame"
+
+
+def test_a_tilt_of_decimal_logarithms_is_as_many_decibels():
+    natural, decimal = (
+        augment.tilt(np.zeros((1, 40), np.float32), greatest_db=8, random=one, base=base)
+        for one, base in ((np.random.default_rng(4), math.e), (np.random.default_rng(4), 10.0))
+    )
+    np.testing.assert_allclose(decimal * np.log(10), natural, rtol=1e-5)
+
+
+def test_a_warp_moves_a_peak_to_its_frequency_times_the_factor():
+    """Of features between two frequencies, as the speech embedding's."""
+    low_hz, high_hz, n_bands = 60.0, 3800.0, 64
+    mels = np.linspace(np.log1p(low_hz / 700), np.log1p(high_hz / 700), n_bands + 2)[1:-1]
+    bands_hz = 700 * np.expm1(mels)
+    peak = np.exp(-(((bands_hz - 1500) / 150) ** 2)).astype(np.float32)[None]
+    for factor in (0.9, 1.0, 1.15):
+        warped = augment.warp(peak, factor, low_hz=low_hz, high_hz=high_hz)[0]
+        found = float((warped * bands_hz).sum() / warped.sum())
+        assert found == pytest.approx(1500 * factor, rel=0.01)
 
 
 def test_a_tilt_is_smooth_over_bands(random):

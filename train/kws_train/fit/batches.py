@@ -1,5 +1,6 @@
 """Batches of features, targets and weights, made of scenes that are drawn from a corpus."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -198,11 +199,18 @@ class SceneBatches(keras.utils.PyDataset):
         return self._disturb_bands(frames, random)
 
     def _disturb_bands(self, frames: Any, random: np.random.Generator) -> Any:
-        recipe = self.recipe.augment
-        if self.recipe.features.kind != "spectrogram" and recipe.warp != (1.0, 1.0):
-            frames = augment.warp(frames, random.uniform(*recipe.warp), high_hz=RATE_HZ / 2)
-        frames = augment.tilt(frames, greatest_db=recipe.tilt_db, random=random)
-        frames = np.maximum(frames, np.float32(np.log(self.recipe.features.floor)))
+        recipe, features = self.recipe.augment, self.recipe.features
+        base = math.e if features.log_base == "e" else 10.0
+        if features.kind != "spectrogram" and recipe.warp != (1.0, 1.0):
+            frames = augment.warp(
+                frames,
+                random.uniform(*recipe.warp),
+                low_hz=features.low_hz,
+                high_hz=features.high_hz or RATE_HZ / 2,
+            )
+        frames = augment.tilt(frames, greatest_db=recipe.tilt_db, random=random, base=base)
+        least = math.log(features.floor, base) + features.log_offset
+        frames = np.maximum(frames, np.float32(least))
         if random.random() < 0.3:
             return frames.astype(np.float32)
         return augment.mask(

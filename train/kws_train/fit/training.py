@@ -49,7 +49,7 @@ from kws_train.networks import architectures
 from kws_train.networks.fake_quant import quant_ranges
 from kws_train.networks.keras_backend import at_precision, make_deterministic
 from kws_train.networks.transfer import initialize
-from kws_train.recipe import CtcRecipe, Recipe
+from kws_train.recipe import CtcRecipe, EmbeddingRecipe, Recipe
 from kws_train.scenes.scenes import Scenes
 
 __all__ = ["fit", "fit_stages", "restore"]
@@ -293,8 +293,10 @@ def _build(recipe: Recipe, *, mean: Sequence[float], std: Sequence[float]) -> ar
 def _compile(
     model: architectures.Network, recipe: Recipe, *, n_batches: int, has_initial: bool
 ) -> None:
-    for layer in model.stack[: recipe.fit.frozen_layers] if has_initial else ():
-        layer.trainable = False
+    has_weights = has_initial or isinstance(recipe.model, EmbeddingRecipe)
+    if recipe.fit.frozen_layers and has_weights:  # window models have none
+        for layer in model.stack[: recipe.fit.frozen_layers]:
+            layer.trainable = False
     model.compile(optimizer=_optimizer(model, recipe, n_batches=n_batches), loss=_loss(recipe))
     _add_teacher(model, recipe)
 

@@ -23,8 +23,8 @@ from kws_train.fit.vector_windows import (
     VectorFit,
     validation_windows,
 )
-from kws_train.networks.architectures import Spotting
 from kws_train.networks.embedding_head import embedding_head
+from kws_train.networks.spotting import Spotting
 
 __all__ = ["pooled_focal_loss", "train_on_vectors", "worst_moments"]
 

@@ -1,4 +1,4 @@
-"""Streaming architectures, each a function from settings to layers, and the model around them.
+"""Streaming architectures, each a function from settings to layers.
 
 Architectures over windows are in `kws_train.networks.window_models`; `build` builds either kind.
 """
@@ -7,18 +7,20 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-import keras
-
 from kws_train.networks.blocks import Broadcast, Residual
 from kws_train.networks.convolution import Causal
+from kws_train.networks.embedding_head import N_CONTEXT_VECTORS, head_layers
 from kws_train.networks.layers import Average, Classify, Flatten, Normalize, Stack
 from kws_train.networks.recurrent import GRU, LSTM
-from kws_train.networks.streaming import States, Streaming, Tensor, step_through
+from kws_train.networks.speech_embedding import N_CONTEXT, N_VALUES, speech_embedding
+from kws_train.networks.spotting import Spotting
+from kws_train.networks.streaming import Streaming
 from kws_train.networks.window_models import Windowed, build_window
 from kws_train.recipe import (
     BcResnetRecipe,
     CrnnRecipe,
     DsCnnRecipe,
+    EmbeddingRecipe,
     GruRecipe,
     LstmRecipe,
     ModelRecipe,
@@ -26,45 +28,7 @@ from kws_train.recipe import (
     WindowRecipe,
 )
 
-__all__ = ["ARCHITECTURES", "Network", "Spotting", "build", "time_stride"]
-
-
-class Spotting(keras.Model):
-    """A stack of streaming layers, with a vector of logits per `time_stride` frames."""
-
-    def __init__(self, layers: Sequence[Streaming], **options: Any) -> None:
-        super().__init__(**options)
-        self.stack = list(layers)
-        self.time_stride = math.prod(layer.time_stride for layer in self.stack)
-
-    def build(self, shape: tuple[int | None, ...]) -> None:
-        """Build for (batch, frames, features)."""
-        shape = (*shape, 1)
-        for layer in self.stack:
-            layer.build(shape)
-            layer.built = True
-            shape = layer.compute_output_shape(shape)
-        self.built = True
-
-    def call(self, frames: Tensor, training: bool = False) -> Tensor:
-        """Turn frames (batch, frames, features) into logits (batch, frames / stride, labels)."""
-        x = keras.ops.expand_dims(frames, -1)
-        for layer in self.stack:
-            x = layer(x, training=training)
-        return x
-
-    @property
-    def statistics(self) -> tuple[list[float], list[float]]:
-        """Mean and standard deviation of each feature, as the first layer normalises with them."""
-        return self.stack[0].statistics
-
-    def state_shapes(self) -> list[tuple[int, ...]]:
-        """Return the shapes of all states, first layer first."""
-        return [shape for layer in self.stack for shape in layer.state_shapes()]
-
-    def step(self, frames: Tensor, states: States) -> tuple[Tensor, States]:
-        """Turn the next frames (1, n, features) into posteriors (1, n / stride, labels)."""
-        return step_through(self.stack, keras.ops.expand_dims(frames, -1), states)
+__all__ = ["ARCHITECTURES", "Network", "build", "context_frames", "time_stride"]
 
 
 Network: TypeAlias = Spotting | Windowed
@@ -75,6 +39,13 @@ def time_stride(recipe: ModelRecipe) -> int:
     if isinstance(recipe, WindowRecipe):
         return recipe.hop_frames
     return math.prod(layer.time_stride for layer in ARCHITECTURES[recipe.architecture](recipe))
+
+
+def context_frames(recipe: ModelRecipe) -> int:
+    """Return the frames that an output depends on where the gate's own pre-roll is less, else 0."""
+    if not isinstance(recipe, EmbeddingRecipe):
+        return 0
+    return N_CONTEXT + (N_CONTEXT_VECTORS - 1) * time_stride(recipe)
 
 
 def build(
@@ -91,8 +62,10 @@ def build(
     """
     if isinstance(recipe, WindowRecipe):
         return build_window(recipe, n_labels=n_labels, mean=mean, std=std)
-    body = ARCHITECTURES[recipe.architecture](recipe)
-    model = Spotting([Normalize(mean, std), *body, Classify(n_labels, dropout=recipe.dropout)])
+    layers = ARCHITECTURES[recipe.architecture](recipe)
+    if not isinstance(recipe, EmbeddingRecipe):  # whose weights are for the features as they are
+        layers = [Normalize(mean, std), *layers]
+    model = Spotting([*layers, Classify(n_labels, dropout=recipe.dropout)])
     if quantize_aware:
         for layer in [one for one in model._flatten_layers() if isinstance(one, Streaming)]:
             layer.add_ranges()
@@ -204,6 +177,12 @@ def _bc_resnet(recipe: BcResnetRecipe) -> list[Streaming]:
     return [*layers, Average(recipe.pool_outputs)]
 
 
+def _speech_embedding(recipe: EmbeddingRecipe) -> list[Streaming]:
+    """Google's speech embedding (Lin et al. 2020) with its published weights, and a head."""
+    head = head_layers(size=N_VALUES, channels=recipe.channels, dropout=recipe.dropout)
+    return [*speech_embedding(standardize=True), *head]
+
+
 ARCHITECTURES: dict[str, Callable[[Any], list[Streaming]]] = {
     "crnn": _crnn,
     "ctc": _crnn,
@@ -212,5 +191,6 @@ ARCHITECTURES: dict[str, Callable[[Any], list[Streaming]]] = {
     "ds_cnn": _ds_cnn,
     "tc_resnet": _tc_resnet,
     "bc_resnet": _bc_resnet,
+    "speech_embedding": _speech_embedding,
 }
 """Step architectures by their name in recipes."""

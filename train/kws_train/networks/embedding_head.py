@@ -3,12 +3,12 @@
 A 1x1 convolution, then three causal convolutions of three taps: 1.7 s of audio in all.
 """
 
-from kws_train.networks.architectures import Spotting
 from kws_train.networks.convolution import Causal
 from kws_train.networks.layers import Classify, Dropout, Flatten
+from kws_train.networks.spotting import Spotting
 from kws_train.networks.streaming import Streaming
 
-__all__ = ["N_CONTEXT_VECTORS", "embedding_head"]
+__all__ = ["N_CONTEXT_VECTORS", "embedding_head", "head_layers"]
 
 N_CONTEXT_VECTORS = 13
 """Vectors that an output depends on."""
@@ -31,9 +31,15 @@ def embedding_head(
     dropout : float
         Share, before each of them and the last layer.
     """
-    layers: list[Streaming] = [Flatten(), Causal(size)]
-    for dilation in _DILATIONS:
-        layers += [Dropout(dropout), Causal(channels, kernel=(3, 1), dilation=dilation)]
+    layers = head_layers(size=size, channels=channels, dropout=dropout)
     model = Spotting([*layers, Classify(n_labels, dropout=dropout)])
     model.build((None, None, size))
     return model
+
+
+def head_layers(*, size: int, channels: int, dropout: float) -> list[Streaming]:
+    """Return the untrained layers of a head below its classifier."""
+    layers: list[Streaming] = [Flatten(), Causal(size)]
+    for dilation in _DILATIONS:
+        layers += [Dropout(dropout), Causal(channels, kernel=(3, 1), dilation=dilation)]
+    return layers

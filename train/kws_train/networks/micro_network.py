@@ -6,10 +6,10 @@ Zhang et al. 2017), each looking back further than the one before. All of it are
 ESPHome's interpreter has.
 """
 
-from kws_train.networks.architectures import Spotting
 from kws_train.networks.blocks import Residual
 from kws_train.networks.convolution import Causal
 from kws_train.networks.layers import Classify, Dropout, Flatten
+from kws_train.networks.spotting import Spotting
 from kws_train.networks.streaming import Streaming
 
 __all__ = ["N_CONTEXT_FRAMES", "STRIDE_FRAMES", "micro_network"]

@@ -19,14 +19,12 @@ import numpy.typing as npt
 from keras import ops
 
 from kws.errors import ConfigError
-from kws.manifest import FeatureSettings
-from kws_train.networks.architectures import Spotting
 from kws_train.networks.blocks import Block
 from kws_train.networks.keras_backend import constants
+from kws_train.networks.spotting import Spotting
 from kws_train.networks.streaming import Shape, States, Streaming, Tensor
 
 __all__ = [
-    "FEATURES",
     "LEAST",
     "N_CONTEXT",
     "N_VALUES",
@@ -42,23 +40,6 @@ __all__ = [
 ]
 
 Weights: TypeAlias = npt.NDArray[np.float32]
-
-FEATURES = FeatureSettings(
-    kind="logmel",
-    window_samples=512,
-    taper_samples=400,
-    window="periodic_hann",
-    n_mels=32,
-    low_hz=60.0,
-    high_hz=3800.0,
-    mel_filters="slaney",
-    preemphasis=0.0,
-    periodogram=False,
-    floor=1e-10,
-    log_base="10",
-    log_offset=2.0,
-)
-"""The published front end, less the lifting of what lies 80 dB below a chunk's loudest value."""
 
 N_VALUES = 96
 N_CONTEXT = 76

@@ -10,8 +10,8 @@ import msgspec
 from kws_train.atomic import replacing
 from kws_train.fit.vector_training import train_on_vectors
 from kws_train.fit.vector_windows import VectorFit
-from kws_train.networks.architectures import Spotting
 from kws_train.networks.keras_backend import make_deterministic
+from kws_train.networks.spotting import Spotting
 from kws_train.own_word.word_vectors import WordVectors
 from kws_train.own_word.workspace import Request, Workspace
 

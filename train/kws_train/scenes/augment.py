@@ -5,6 +5,7 @@ that the same seed gives the same result. Rooms, microphones and codecs keep len
 """
 
 import io
+import math
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -258,27 +259,35 @@ def mixup(
     return own * frames + (1 - own) * frames[other], targets, np.ones_like(weight)
 
 
-def tilt(frames: npt.NDArray[np.float32], *, greatest_db: float, random: Random) -> Wave:
+def tilt(
+    frames: npt.NDArray[np.float32], *, greatest_db: float, random: Random, base: float = math.e
+) -> Wave:
     """Add a random smooth frequency response to log-power features (..., bands).
 
     Three half-cosines over the bands, each of random sign and size; together at most `greatest_db`.
+    `base` is that of the logarithm.
     """
     bands = np.linspace(0, np.pi, frames.shape[-1])
     sizes = random.uniform(-1, 1, 3) / 3
     curve = sum(size * np.cos((k + 1) * bands) for k, size in enumerate(sizes))
-    return (frames + curve * greatest_db * np.log(10) / 10).astype(np.float32)
+    scale = np.log(10) / np.log(base) / 10
+    return (frames + curve * greatest_db * scale).astype(np.float32)
 
 
-def warp(frames: npt.NDArray[np.float32], factor: float, *, high_hz: float) -> Wave:
+def warp(
+    frames: npt.NDArray[np.float32], factor: float, *, high_hz: float, low_hz: float = 0.0
+) -> Wave:
     """Warp log-mel bands (..., bands) as for a vocal tract of `1 / factor` the length.
 
     Vocal tract length perturbation (Jaitly and Hinton 2013): the band at f takes the value at
-    f / factor, by linear interpolation on the mel scale up to `high_hz`, its edges repeated.
+    f / factor, by linear interpolation on the mel scale from `low_hz` to `high_hz`, its edges
+    repeated.
     """
     n_bands = frames.shape[-1]
-    most = np.log1p(high_hz / 700)
-    bands_hz = 700 * np.expm1((np.arange(n_bands) + 1) * most / (n_bands + 1))
-    at = np.log1p(bands_hz / factor / 700) / most * (n_bands + 1) - 1
+    least, most = np.log1p(low_hz / 700), np.log1p(high_hz / 700)
+    step = (most - least) / (n_bands + 1)
+    bands_hz = 700 * np.expm1(least + (np.arange(n_bands) + 1) * step)
+    at = (np.log1p(bands_hz / factor / 700) - least) / step - 1
     at = np.clip(at, 0, n_bands - 1)
     low = np.minimum(at.astype(int), n_bands - 2)
     share = (at - low).astype(np.float32)

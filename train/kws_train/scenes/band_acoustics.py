@@ -173,7 +173,10 @@ class BandAcoustics:
         if self.features.kind != "spectrogram":
             n = self.n_bands
             logs[:, :n] = augment.warp(
-                logs[:, :n], speed * pitch, high_hz=self.features.sample_rate_hz / 2
+                logs[:, :n],
+                speed * pitch,
+                low_hz=self.features.low_hz,
+                high_hz=self.features.high_hz or self.features.sample_rate_hz / 2,
             )
         return np.exp(logs)
 
