@@ -14,10 +14,13 @@ import argparse
 import csv
 import json
 import logging
+import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as kws_train does
 
 import keras
 import msgspec
@@ -39,7 +42,7 @@ from kws_train.fit.training import fit, restore
 from kws_train.recipe import Recipe, WordCorpus, load_recipe
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ROOT / "train/kws_train/recipes/commands.toml"
+COMMANDS = ROOT / "train/kws_train/recipes/commands-small.toml"
 HOLES = ("on", "off")
 REAL = ("speech_commands",)
 SYNTHETIC = (*REAL, "speech_commands_tts")

@@ -18,6 +18,7 @@ from typing import Any
 
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as kws_train does
 
 import keras
 import msgspec
@@ -40,13 +41,15 @@ from kws_train.recipe import (
     DeepCnnRecipe,
     Recipe,
     StepRecipe,
+    WindowRecipe,
     load_recipe,
     write_recipe,
 )
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "train/kws_train/recipes"
-PICTURE = ROOT / "docs/zoo-curves.png"
+PICTURES = {"step": ROOT / "docs/zoo-curves.png", "window": ROOT / "docs/zoo-curves-window.png"}
+"""The curves of all step and of all window models, once the runs of all of them are there."""
 BITS = {"lstm": "int16x8"}
 """An LSTM's cell accumulates small changes over a long time, which eight bits lose."""
 TEMPERATURE = 2.0
@@ -54,9 +57,9 @@ TEMPERATURE = 2.0
 Not of `ctc`, whose decoder uses posteriors unchanged."""
 STARTED = {"ctc"}
 """Rows that start from the weights of the bundled `commands`, as the recipe `digits` does."""
+ROWS = [name for name in MODEL_RECIPES if (RECIPES / f"{name}.toml").is_file()]
+"""Not `speech_embedding`, whose recipe is that of the bundled `commands`."""
 CORPORA = KeptCorpora()
-BEFORE = " ¹"
-"""Marks a row whose training is older than its recipe."""
 BEGIN, END = "<!-- make zoo: begin -->", "<!-- make zoo: end -->"
 
 log = logging.getLogger("kws.zoo")
@@ -70,7 +73,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0, help="CPU time per model")
     parser.add_argument("--stream-minutes", type=float, default=120.0, help="length of a stream")
     parser.add_argument("--utterances", type=int, default=500, help="to measure `ctc` on")
-    parser.add_argument("--only", nargs="*", default=[*MODEL_RECIPES], help="models, by name")
+    parser.add_argument("--only", nargs="*", default=ROWS, help="models, by name")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     failed = [name for name in options.only if not is_made(name, options)]
@@ -114,7 +117,7 @@ def train(recipe: Recipe, run: Path, options: argparse.Namespace, load: KeptCorp
     curve = Curve(run, recipe, clips)
     start = None
     if recipe.name in STARTED:
-        start = unpack_run(options.runs / "start", RECIPES / "commands.npz")
+        start = unpack_run(options.runs / "start", RECIPES / "commands-small.npz")
     model, _ = fit_stages(
         recipe, data=options.data, run=run, start=start, callbacks=[curve], load=load
     )
@@ -234,18 +237,22 @@ def write_page(options: argparse.Namespace) -> None:
     before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
     written, _, after = rest.partition(END)
     table, _, sequences = written.strip().partition("\n\n")
-    found = {name: options.runs / name / "scores.json" for name in MODEL_RECIPES}
+    found = {name: options.runs / name / "scores.json" for name in ROWS}
     scores = {name: json.loads(p.read_text()) for name, p in found.items() if p.is_file()}
-    draw_curves({name: read_curve(options.runs / name / "curve.csv") for name in scores}, PICTURE)
+    for kind, picture in PICTURES.items():
+        names = [name for name in ROWS if kind_of(name) == kind]
+        if scores.keys() >= set(names):
+            draw_curves(
+                {one: read_curve(options.runs / one / "curve.csv") for one in names}, picture
+            )
     head = ["architecture", "features", "runs as", "parameters", "kB", "minutes", "epochs"]
     head += ["CPU ms/s", "agrees", "clips", "missed, clean", "missed, 10 dB"]
     lines = [line_of(head), line_of(["---"] * len(head))]
-    for name in MODEL_RECIPES:
+    for name in ROWS:
         if name in scores:
             lines.append(line_of(row_of(name, scores[name])))
         else:
-            kept = [line for line in table.splitlines() if line.startswith(f"| `{name}`")]
-            lines += [marked(line) for line in kept]
+            lines += [line for line in table.splitlines() if line.startswith(f"| `{name}`")]
     if "ctc" in scores:
         ctc = scores["ctc"]["sequences"]
         rows = [["`ctc`, decoded by", "word error rate", "utterances without a mistake"]]
@@ -267,10 +274,13 @@ def row_of(name: str, one: dict[str, Any]) -> list[str]:
     return [*row, *(missed(one[key]) if key in one else "–" for key in ("clean", "stream"))]
 
 
-def marked(line: str) -> str:
-    """Mark the row of a model that was trained before its recipe changed."""
-    name, *others = line.strip("| ").split(" | ")
-    return line_of([name.removesuffix(BEFORE) + BEFORE, *others])
+def kind_of(name: str) -> str:
+    """Return how a row's model runs, "step" or "window"."""
+    return (
+        "window"
+        if isinstance(load_recipe(RECIPES / f"{name}.toml").model, WindowRecipe)
+        else "step"
+    )
 
 
 def line_of(cells: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from hypothesis import settings
 from kws.manifest import FeatureSettings, Manifest, StateTensor, pack
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as kws_train does
 
 settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=40)
 settings.load_profile("fixed")

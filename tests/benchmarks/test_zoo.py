@@ -1,6 +1,7 @@
 """Rows of the zoo in small: one that is interrupted, and one that diverges."""
 
 import argparse
+import json
 import logging
 
 import msgspec
@@ -94,10 +95,27 @@ def test_a_row_that_diverges_does_not_keep_the_others(zoo, options, monkeypatch,
     assert "No epoch was complete, so no weights are kept." in text
 
 
-def test_a_row_that_was_not_trained_again_is_marked_once(zoo):
-    line = "| `gru` | mfcc | 84 |"
-    assert zoo.marked(line) == "| `gru` ¹ | mfcc | 84 |"
-    assert zoo.marked(zoo.marked(line)) == zoo.marked(line)
+def test_the_page_keeps_rows_and_pictures_whose_runs_are_not_there(zoo, tmp_path, monkeypatch):
+    page = tmp_path / "docs" / "zoo.md"
+    page.parent.mkdir()
+    kept = "| `gru` | mfcc | 84 |"
+    page.write_text(f"before\n{zoo.BEGIN}\n{kept}\n| `bilstm` | mfcc | 141 |\n{zoo.END}\nafter")
+    scores = {
+        "kind": "window", "parameters": 39948, "bytes": 141_234, "cpu_s": 720.0, "epochs": 23,
+        "cpu": {"all": 1.71}, "agreement": 0.978, "clips": {"accuracy": 0.672},
+    }  # fmt: skip
+    run = tmp_path / "runs" / "bilstm"
+    run.mkdir(parents=True)
+    (run / "scores.json").write_text(json.dumps(scores))
+    drawn = []
+    monkeypatch.setattr(zoo, "ROOT", tmp_path)
+    monkeypatch.setattr(zoo, "draw_curves", lambda *curves: drawn.append(curves))
+    zoo.write_page(argparse.Namespace(runs=tmp_path / "runs"))
+    lines = page.read_text().splitlines()
+    assert kept in lines
+    new = "| `bilstm` | mfcc | window | 39,948 | 141 | 12 | 23 | 1.7 | 97.8% | 67.2% | – | – |"
+    assert new in lines
+    assert (lines[0], lines[-1], drawn) == ("before", "after", [])
 
 
 def test_a_keyword_taken_for_another_is_no_false_alarm_in_speech(zoo):

@@ -21,3 +21,6 @@ import os
 
 # TensorFlow's C++ log speaks to its developers; set the variable to read it.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+# Without AVX-512 VNNI, TensorFlow leaves out oneDNN, and with it convolutions of uneven strides.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
