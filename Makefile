@@ -47,9 +47,10 @@ docs: .venv/workbench
 docs-site: .venv/workbench
 	.venv/bin/python docs/build_site.py
 
-# Train the bundled model again, or resume that: make train-commands DATA=folder.
+# Train the bundled models of commands again, or resume that: make train-commands DATA=folder.
 train-commands: .venv/workbench
-	PATH=.venv/bin:$$PATH train/kws_train/recipes/commands.sh $(DATA) runs/commands kws/models/commands.tflite
+	for name in commands commands-small; do PATH=.venv/bin:$$PATH train/kws_train/recipes/commands.sh \
+		$$name $(DATA) runs/$$name kws/models/$$name.tflite || exit; done
 
 # Make the bundled speech embedding from its published weights: make speech-embedding DATA=folder.
 speech-embedding: .venv/workbench

@@ -1,6 +1,6 @@
 """Write the golden outputs anew: what bundled models give for fixed frames, bit for bit.
 
-Run it when a bundled model changes, and only then: ``python tests/golden.py commands`` or
+Run it when a bundled model changes, and only then: ``python tests/golden.py commands-small`` or
 ``python tests/golden.py speech_embedding``.
 """
 
@@ -12,10 +12,10 @@ import numpy as np
 from kws.features import Features
 from kws.model import model_path, open_model
 
-N_STEPS = {"commands": 300, "speech_embedding": 120}
+N_STEPS = {"commands-small": 300, "speech_embedding": 120}
 DATA = Path(__file__).parent / "data"
 FILES = {
-    "commands": (DATA / "golden.npz", "posteriors"),
+    "commands-small": (DATA / "golden.npz", "posteriors"),
     "speech_embedding": (DATA / "golden_speech_embedding.npz", "outputs"),
 }
 

@@ -48,7 +48,7 @@ def test_the_wheel_holds_the_package_its_licence_and_nothing_else(wheel):
         for path in (ROOT / root / package).rglob("*.py")
     }
     assert modules - names == set()
-    assert {"kws_train/recipes/commands.toml", "kws/models/commands.tflite"} <= names
+    assert {"kws_train/recipes/commands.toml", "kws/models/commands-small.tflite"} <= names
     assert "kws_train/own_word/pretrained.npz" in names
     assert {"kws/py.typed", "kws/ui/static/index.html", "kws/ui/static/app.js"} <= names
 

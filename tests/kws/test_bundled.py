@@ -21,13 +21,13 @@ def heard(name: str, recording: Path) -> list[str]:
 
 
 def test_all_are_there():
-    assert set(MODELS) == {"commands", "computer", "hey_computer"}
+    assert set(MODELS) == {"commands", "commands-small", "computer", "hey_computer"}
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_it_is_small_has_a_card_and_says_whose_data_it_learned_from(name):
     path, manifest = MODELS[name], open_model(MODELS[name]).manifest
-    assert path.stat().st_size <= 100_000
+    assert path.stat().st_size <= (450_000 if name == "commands" else 100_000)
     assert f"`{name}`" in path.with_suffix(".md").read_text(encoding="utf-8").splitlines()[0]
     assert manifest.name == name
     assert manifest.licence == "Apache-2.0"

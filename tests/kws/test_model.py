@@ -314,12 +314,12 @@ def test_the_reference_kernels_give_the_same_bits_in_any_number_of_threads(
 
 
 @pytest.mark.skipif(
-    "commands" not in bundled_models() or not GOLDEN.is_file(),
+    "commands-small" not in bundled_models() or not GOLDEN.is_file(),
     reason="needs the bundled model and tests/data/golden.npz, made by tests/golden.py",
 )
 def test_the_bundled_model_gives_its_golden_outputs_bit_for_bit():
     stored = np.load(GOLDEN)
-    model = open_model(bundled_models()["commands"], reference=True)
+    model = open_model(bundled_models()["commands-small"], reference=True)
     posteriors = run(model, stored["frames"])
     assert len(posteriors) >= 200
     assert posteriors.dtype == stored["posteriors"].dtype
