@@ -355,8 +355,8 @@ def _opened(manifest: Manifest, content: bytes, *, n_threads: int, reference: bo
 
 def bundled_models() -> dict[str, Path]:
     """Return the files of the bundled models by name, without the speech embedding."""
-    found = {path.stem: path for path in sorted(_folder().glob("*.tflite"))}
-    return {name: path for name, path in found.items() if name != _EMBEDDING}
+    found = {path.stem: path for path in _folder().glob("*.tflite")}
+    return {name: found[name] for name in sorted(found) if name != _EMBEDDING}
 
 
 @functools.cache

@@ -304,7 +304,7 @@ def meter_erases_lines(place):
         *_, end = screen.run(chunks, pause_s=0.005)
         detections = [row for row in end if re.search(r" s  \w+ +0\.\d\d$", row)]
         said = int(re.search(r"(\d+) detections", "".join(end))[1])
-        if end[:2] == ABOVE and len(detections) == said > 3:
+        if end[:2] == ABOVE and len(detections) == said >= 3:
             whole.append(f"{columns}x{lines}")
     return f"all detections and both lines above them, at {', '.join(whole)}"
 

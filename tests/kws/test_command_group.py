@@ -139,9 +139,9 @@ def completions(line):
         ("kws li", ["listen"]),
         ("kws eval cl", ["clips"]),
         ("kws listen --false", ["--false-alarms-per-hour"]),
-        ("kws listen --model comm", ["commands"]),
+        ("kws listen --model comm", ["commands", "commands-small"]),
         ("kws info comp", ["computer"]),
-        ("kws eval clips comm", ["commands"]),
+        ("kws eval clips comm", ["commands", "commands-small"]),
         ("kws listen --log-format ", ["text", "json"]),
     ],
 )

@@ -70,7 +70,7 @@ def test_a_file_is_listened_to_without_posix():
     done = run_elsewhere(code, "listen", load_demo()[1], "--threshold", "0.5")
     assert (done.returncode, done.stderr.splitlines()[1:]) == (0, [])
     words = [line.split()[-2] for line in done.stdout.splitlines() if line.strip()]
-    assert words.count("left") == words.count("stop") == 1
+    assert words.count("left") == words.count("right") == 1
 
 
 def test_a_model_that_is_not_bundled_is_checked_without_posix(model):

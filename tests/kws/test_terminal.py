@@ -133,9 +133,9 @@ def test_without_utf8_it_is_ascii(meter):
     screen.draw(meter.lines(40, ascii_only=screen.ascii_only))
 
 
-def test_a_meter_costs_less_than_a_millisecond_of_cpu_per_second(monkeypatch):
+def test_a_meter_costs_less_than_half_of_what_it_takes_to_listen(monkeypatch):
     """Ten times a second is drawn, and every frame is another one."""
-    spotter = Spotter("commands")
+    spotter = Spotter("commands-small", gate=False)
     levels = 30 * 10 ** (np.arange(1000) % 50 / 20)  # another one in each frame
     chunks = np.repeat(levels[:, None], 1600, axis=1).astype(np.int16)
     monkeypatch.setattr(LiveLines, "is_due", True)
@@ -146,15 +146,19 @@ def test_a_meter_costs_less_than_a_millisecond_of_cpu_per_second(monkeypatch):
     with live_meter() as (update, _):
         for chunk in chunks[:100]:
             update(chunk, spotter)
-        cpu_s = []
+        shown_s, heard_s = [], []
         for tenth in np.split(chunks, 10):  # other programs disturb some of them
             started_s = time.thread_time()
             for chunk in tenth:
                 update(chunk, spotter)
-            cpu_s.append((time.thread_time() - started_s) / 10)
+            listens_s = time.thread_time()
+            for chunk in tenth:
+                spotter.process(chunk)
+            shown_s.append(listens_s - started_s)
+            heard_s.append(time.thread_time() - listens_s)
     stream.seek(0)
     assert stream.read().count("level") == 1100
-    assert 1000 * float(np.median(cpu_s)) <= 1.0
+    assert float(np.median(shown_s)) <= 0.5 * float(np.median(heard_s))
 
 
 def test_logs_appear_above_the_meter_and_the_terminal_is_left_clean(monkeypatch):

@@ -489,8 +489,8 @@ class Recipe(_Table, frozen=True, kw_only=True):
         ]
         if changed:
             raise ValueError(
-                f"features must be those of commands.toml for speech_embedding, whose weights are "
-                f"for them; received another {', '.join(changed)}"
+                f"features must be those of commands.toml for speech_embedding, whose "
+                f"weights are for them; received another {', '.join(changed)}"
             )
 
     def _check_training(self) -> None:

@@ -5,7 +5,8 @@
 - `convolution`: causal convolution with batch normalisation and activation.
 - `recurrent`: GRU and LSTM.
 - `blocks`: layers in turn, residual and broadcasted residual blocks, sub-spectral normalisation.
-- `architectures`: streaming architectures by name, and the model around their layers.
+- `spotting`: the model around a stack of streaming layers.
+- `architectures`: streaming architectures by name.
 - `speech_embedding`: the whole speech embedding, for training, with the published weights.
 - `embedding_head`: the head that tells keywords apart in vectors of the speech embedding.
 - `micro_network`: a small network for microcontrollers, on frames of the micro frontend.

@@ -6,8 +6,8 @@ set -eu
 name=$1 data=$2 run=$3 model=$4
 recipe=$(dirname "$0")/$name.toml
 case $name in
-    commands) options= ;;
-    *) options="--frames 4 --temperature 1.5" ;;
+    commands) frames=8 ;;
+    *) frames=4 ;;
 esac
 kws align "$data/librispeech" "$data/alignment.jsonl" --half first
 [ -d "$data/spliced/off" ] || kws splice "$data/speech_commands" "$data/spliced" \
@@ -15,6 +15,5 @@ kws align "$data/librispeech" "$data/alignment.jsonl" --half first
 [ -d "$data/spliced/on" ] || kws splice "$data/speech_commands" "$data/spliced" \
     --word on --part stop:AA --part down:N --most 700 --stretch 1 1.8
 kws train --config "$recipe" --data "$data" --out "$run"
-# shellcheck disable=SC2086  # several options, or none
-kws export "$run" --out "$model" $options
+kws export "$run" --out "$model" --frames "$frames" --temperature 1.5
 kws eval calibrate "$model" --config "$recipe" --data "$data"
