@@ -1,4 +1,5 @@
 import json
+import subprocess
 import sys
 
 import msgspec
@@ -175,9 +176,14 @@ def test_a_listening_that_does_not_start_is_an_error_too(tmp_path):
 
 
 @pytest.mark.slow
-def test_importing_kws_takes_no_longer_than_60_ms_over_numpy():
-    best_ms = min(bench._probe("import-time")[1] for _ in range(5))  # CPU, not elapsed
-    assert best_ms <= 60
+def test_importing_kws_takes_two_thirds_of_the_time_of_numpy_at_most():
+    """CPU, not elapsed, and the best of five in turn: machines differ, and are busy at times."""
+    code = "import time; at = time.process_time(); import numpy; print(time.process_time() - at)"
+    numpy_ms, kws_ms = [], []
+    for _ in range(5):
+        kws_ms.append(bench._probe("import-time")[1])
+        numpy_ms.append(1000 * float(subprocess.check_output([sys.executable, "-c", code])))
+    assert min(kws_ms) <= 2 / 3 * min(numpy_ms)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Shell scripts in place of the capture process, as they start quickly."""
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -113,6 +114,7 @@ def said(path):
 
 def census():
     """Count what a daemon might leave behind: descriptors, threads, children."""
+    gc.collect()  # descriptors of earlier tests, which would go in between
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     return len(list(Path("/proc/self/fd").iterdir())), threading.active_count(), len(children)
 

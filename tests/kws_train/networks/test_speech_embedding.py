@@ -15,6 +15,10 @@ from kws_train.recipe import EMBEDDING_FEATURES, EmbeddingRecipe
 
 pytestmark = pytest.mark.slow
 
+ROUNDING = 1e-4
+"""Of values up to 60. With AVX-512 the bits are equal; elsewhere convolutions of other lengths are
+summed up in another order."""
+
 
 @pytest.fixture(scope="module")
 def networks(tensorflow):
@@ -66,17 +70,16 @@ def test_whole_equals_the_published_network(networks, network, frames, published
     assert np.abs(embeddings - wanted).max() <= 1e-4
 
 
-def test_a_step_gives_the_bits_of_the_whole_that_begins_at_frame_4(networks, network, frames):
+def test_a_step_gives_what_the_whole_gives_that_begins_at_frame_4(networks, network, frames):
     in_steps = stepped(network, frames)[networks.N_WARM_UP :]
     whole = networks.embed_whole(network, frames[None, 4:])[0]
     assert len(in_steps) == len(whole) > 100
-    assert np.array_equal(in_steps, whole)
+    assert np.abs(in_steps - whole).max() <= ROUNDING
 
 
 def test_steps_from_the_first_frame_on_are_what_training_sees(network, frames):
-    assert np.array_equal(
-        stepped(network, frames), np.asarray(network(frames[None]))[0, :, 0][: len(frames) // 8]
-    )
+    whole = np.asarray(network(frames[None]))[0, :, 0][: len(frames) // 8]
+    assert np.abs(stepped(network, frames) - whole).max() <= ROUNDING
 
 
 def test_76_frames_give_one_embedding(networks, network, frames):
