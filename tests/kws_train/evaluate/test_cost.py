@@ -42,7 +42,7 @@ def test_work_and_weights_are_those_counted_by_hand(tensorflow):
 
 
 def test_the_bundled_models_work_is_counted_for_a_second():
-    manifest, content = read_manifest(bundled_models()["commands"])
+    manifest, content = read_manifest(bundled_models()["commands-small"])
     counted = count_operations(content, manifest)
     assert counted.macs_per_s == counted.macs_per_call * 25
     assert counted.n_weights == 66_420

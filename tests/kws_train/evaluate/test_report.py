@@ -107,8 +107,8 @@ def run(tmp_path_factory, make_tone, make_corpus):
     clip = clips / "go" / "a_nohash_0.wav"
     background = quiet_utterances(make_corpus(clips / "speech"), without=["go"])
     stream = build_stream([("go", clip)] * 5 + [("stop", clip)] * 4, background, seed=1)
-    results = process_streams(open_model(model_path("commands")), [stream])
-    write_report(run, model_path("commands"), clips=clips, results=results, command="kws 'a<b'")
+    results = process_streams(open_model(model_path("commands-small")), [stream])
+    write_report(run, model_path("commands-small"), clips=clips, results=results, command="kws 'a<b'")
     return run
 
 
@@ -186,4 +186,4 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
         f"history.csv. Give the folder that `kws train --out` wrote."
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
-        write_report(tmp_path, model_path("commands"), clips=tmp_path, results=None)
+        write_report(tmp_path, model_path("commands-small"), clips=tmp_path, results=None)
