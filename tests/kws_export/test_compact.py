@@ -8,10 +8,10 @@ from kws_export.compact import compact
 
 
 def test_a_compacted_model_answers_as_before(tmp_path):
-    manifest, content = read_manifest(bundled_models()["commands"])
+    manifest, content = read_manifest(bundled_models()["commands-small"])
     smaller = tmp_path / "smaller.tflite"
     smaller.write_bytes(pack(compact(content), manifest))
-    before, after = open_model(bundled_models()["commands"]), open_model(smaller)
+    before, after = open_model(bundled_models()["commands-small"]), open_model(smaller)
     random = np.random.default_rng(0)
     for _ in range(40):
         frames = random.normal(8, 3, (manifest.n_frames, 40)).astype(np.float32)
@@ -19,7 +19,7 @@ def test_a_compacted_model_answers_as_before(tmp_path):
 
 
 def test_a_compacted_model_is_not_compacted_further():
-    _, content = read_manifest(bundled_models()["commands"])
+    _, content = read_manifest(bundled_models()["commands-small"])
     once = compact(content)
     assert len(once) <= len(content)
     assert len(compact(once)) == len(once)

@@ -24,7 +24,7 @@ from kws_train.evaluate.stream import evaluate_stream
 from kws_train.evaluate.stream_results import StreamResults, process_streams
 from kws_train.evaluate.traces import Trace
 
-MODEL = bundled_models()["commands"]
+MODEL = bundled_models()["commands-small"]
 
 
 @pytest.fixture
@@ -125,8 +125,8 @@ def test_a_rate_whose_threshold_nothing_reaches_is_left_out(manifest):
 def test_a_model_that_detects_nothing_is_not_calibrated(manifest):
     message = (
         "A model must detect keywords at 20 false alarms per hour to be calibrated. Received: "
-        "commands, which detects none in 1 hours. Train it longer, or measure longer streams with "
-        "--minutes."
+        "commands-small, which detects none in 1 hours. Train it longer, or measure longer streams "
+        "with --minutes."
     )
     with pytest.raises(ModelError, match=f"^{re.escape(message)}$"):
         calibrate_manifest(manifest, results(manifest, said=[("yes", -3.0)], hours=1.0))

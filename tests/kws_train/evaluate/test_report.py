@@ -108,7 +108,9 @@ def run(tmp_path_factory, make_tone, make_corpus):
     background = quiet_utterances(make_corpus(clips / "speech"), without=["go"])
     stream = build_stream([("go", clip)] * 5 + [("stop", clip)] * 4, background, seed=1)
     results = process_streams(open_model(model_path("commands-small")), [stream])
-    write_report(run, model_path("commands-small"), clips=clips, results=results, command="kws 'a<b'")
+    write_report(
+        run, model_path("commands-small"), clips=clips, results=results, command="kws 'a<b'"
+    )
     return run
 
 
