@@ -1,6 +1,6 @@
 """The pretrained network that `kws new` fine-tunes, packed in one file of 16-bit floats.
 
-It is the bundled `commands` before the last stage of its recipe. `python -m
+It is the bundled `commands-small` before the last stage of its recipe. `python -m
 kws_train.own_word.pretrained pack RUN FILE` packs a run folder, `unpack RUN FILE` restores one.
 """
 
