@@ -56,7 +56,7 @@ TEMPERATURE = 2.0
 """Of step models: otherwise confident errors have the highest score that eight bits can represent.
 Not of `ctc`, whose decoder uses posteriors unchanged."""
 STARTED = {"ctc"}
-"""Rows that start from the weights of the bundled `commands`, as the recipe `digits` does."""
+"""Rows that start from the weights of `commands-small`, as the recipe `digits` does."""
 ROWS = [name for name in MODEL_RECIPES if (RECIPES / f"{name}.toml").is_file()]
 """Not `speech_embedding`, whose recipe is that of the bundled `commands`."""
 CORPORA = KeptCorpora()
@@ -276,11 +276,7 @@ def row_of(name: str, one: dict[str, Any]) -> list[str]:
 
 def kind_of(name: str) -> str:
     """Return how a row's model runs, "step" or "window"."""
-    return (
-        "window"
-        if isinstance(load_recipe(RECIPES / f"{name}.toml").model, WindowRecipe)
-        else "step"
-    )
+    return "window" if issubclass(MODEL_RECIPES[name], WindowRecipe) else "step"
 
 
 def line_of(cells: Sequence[str]) -> str:
