@@ -5,7 +5,6 @@ undoes this. A head has no metadata: its name is that of its file.
 """
 
 import functools
-import hashlib
 import re
 from importlib.resources import files
 from pathlib import Path
@@ -117,6 +116,8 @@ def _labels(keyword: str, n_scores: int) -> tuple[str, ...]:
 @functools.cache
 def _embedding() -> tuple[Manifest, EmbeddingReference]:
     """Return the manifest of the bundled speech embedding, and a reference to it."""
+    import hashlib  # 4 MB, for heads alone
+
     path = Path(str(files("kws.models"))) / f"{_EMBEDDING}.tflite"
     manifest, content = read_manifest(path)
     reference = EmbeddingReference(

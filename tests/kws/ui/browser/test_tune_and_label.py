@@ -182,6 +182,22 @@ def test_clips_are_filtered_by_day_source_keyword_kind_and_score(view):
     expect(page.get_by_text("No clip fits the filter")).to_be_visible()
 
 
+def test_an_answer_to_an_earlier_filter_that_comes_late_changes_nothing(view):
+    page = view("Label")
+    listed = page.locator(".clips li")
+    expect(listed.first).to_be_visible()
+    late = []
+    page.route("**/api/clips?*source=hall*", lambda route: late.append(route), times=1)  # noqa: PLW0108  # it is given attributes
+    page.get_by_label("Source", exact=True).select_option("hall")
+    page.get_by_label("Score from").fill("0.99")
+    page.get_by_label("Score from").press("Enter")
+    expect(page.get_by_text("No clip fits the filter")).to_be_visible()
+    late[0].fulfill(response=late[0].fetch())
+    page.wait_for_timeout(300)
+    expect(listed).to_have_count(0)
+    expect(page.get_by_label("Source", exact=True)).to_have_value("hall")
+
+
 def test_a_clip_is_seen_played_and_labelled_by_keys_into_a_folder_of_kws_mine(view, running):
     page = view("Label")
     page.get_by_label("Source", exact=True).select_option("hall")
