@@ -47,11 +47,11 @@ def main(folders: tuple[Path, ...], choices: tuple[int, ...], *, tuning: bool) -
             else evaluation_streams(request, workspace)
         )
         model = open_model(workspace.exported)
-        traces = [_posteriors(workspace.exported, one) for one in streams]
+        traces = [posteriors_of(workspace.exported, one) for one in streams]
         rows = found[request.phrases[0]] = {}
         for smoothing_ms in choices:
             rows[smoothing_ms] = [
-                _mean_misses(_curve(model.manifest, p, stream, smoothing_ms))
+                mean_misses(curve_at(model.manifest, p, stream, smoothing_ms))
                 for p, stream in zip(traces, streams, strict=True)
             ]
             shown = " | ".join(f"{misses:.1%}" for misses in rows[smoothing_ms])
@@ -63,7 +63,7 @@ def main(folders: tuple[Path, ...], choices: tuple[int, ...], *, tuning: bool) -
         click.echo(f"left out: | {word} | {chosen} ms | {shown} |")
 
 
-def _posteriors(path: Path, stream: Stream) -> np.ndarray:
+def posteriors_of(path: Path, stream: Stream) -> np.ndarray:
     """Return the posteriors of a model at every output over a stream [shape=(k, labels)]."""
     model = open_model(path)
     padded = np.concatenate((stream.samples, np.zeros(TAIL_SAMPLES, np.int16)))
@@ -76,7 +76,7 @@ def _posteriors(path: Path, stream: Stream) -> np.ndarray:
     return posteriors
 
 
-def _curve(
+def curve_at(
     manifest: Manifest, posteriors: np.ndarray, stream: Stream, smoothing_ms: int
 ) -> DetCurve:
     output_ms = round(manifest.call_ms)
@@ -97,7 +97,7 @@ def _curve(
     return det_curve([trace], [stream])
 
 
-def _mean_misses(curve: DetCurve) -> float:
+def mean_misses(curve: DetCurve) -> float:
     points = (curve.at_budget((n + 0.01) / curve.hours) for n in _N_FALSE)
     return float(np.mean([one.miss_rate for one in points]))
 

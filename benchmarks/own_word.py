@@ -6,9 +6,14 @@ For each word of `data/wake_words`, whose last quarter by name is for the figure
 training. Fold 4 of ESC-10 is for the figures, nothing trains on it; of other speech, every fourth
 speaker is. What was made before is found again. With `--model` nothing is trained: that file is
 measured on the same streams.
+
+A word without recordings is learned from text and measured on held-out synthetic voices; its false
+alarms are those of people's speech, like the others'. The last line adds up false alarms at the
+models' own thresholds.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +22,7 @@ import click
 from kws.model import open_model
 from kws_train.atomic import link
 from kws_train.data.audio_files import audio_files
-from kws_train.evaluate.det import OperatingPoint
+from kws_train.evaluate.det import OperatingPoint, poisson_interval
 from kws_train.evaluate.stream import evaluate_stream
 from kws_train.evaluate.stream_results import process_streams
 from kws_train.own_word.evaluation import evaluation_streams
@@ -83,59 +88,62 @@ def main(
     noise = _noise([data / one for one in kinds], out)
     rows: list[str] = []
     compared: list[str] = []
-    for n_recordings in counts:
-        for word in words:
-            folders = _recordings(data / "wake_words" / word.replace(" ", "_"), out, n_recordings)
-            name = f"{word.replace(' ', '_')}-{n_recordings}"
-            request = Request(
-                phrases=(word,),
-                recordings=folders[0] if n_recordings else None,
-                test=folders[1],
-                speech=tuple(data / one for one in speech),
-                small=small,
-                format=file_format,
-                noise=(noise,),
-                minutes=minutes,
-                n_clips=n_clips,
-            )
-            workspace = Workspace(
-                out / f"{name}.work", notify=lambda text: click.echo(text, err=True)
-            )
-            if model:
-                _measure(model, request, workspace)
-                continue
-            result = build_word_model(
-                request,
-                out=out / f"{name}.tflite",
-                workspace=workspace,
-                engines=engines,
-                cache=cache,
-                vectors=cache and cache / "vectors",
-                n_jobs=n_jobs,
-            )
-            figures = result.figures
-            if not n_recordings:
-                compared += _compare(figures, request, workspace)
-            wanted = request.budget, None  # None: at the model's own threshold for that budget
-            cells = [
-                _cell(point)
-                for budget in wanted
-                for points in figures.points.values()
-                for point in points
-                if point.budget == budget
-            ]
-            kind = next(kind for kind, n in _KINDS.items() if n == n_recordings)
-            rows.append(
-                f"| {kind} | {word} | {' | '.join(cells)} | {figures.n_bytes / 1000:.1f} kB | "
-                f"{figures.cpu_ms:.1f} ms | {figures.minutes:.0f} |"
-            )
-            click.echo(rows[-1], err=True)
+    all_figures: list[Figures] = []
+    for n_recordings, word in product(counts, words):
+        place = data / "wake_words" / word.replace(" ", "_")
+        is_recorded = place.is_dir()
+        if n_recordings and not is_recorded:
+            continue
+        folders = _recordings(place, out, n_recordings) if is_recorded else (None, None)
+        name = f"{place.name}-{n_recordings}"
+        request = Request(
+            phrases=(word,),
+            recordings=folders[0] if n_recordings else None,
+            test=folders[1],
+            speech=tuple(data / one for one in speech),
+            small=small,
+            format=file_format,
+            noise=(noise,),
+            minutes=minutes,
+            n_clips=n_clips,
+        )
+        workspace = Workspace(out / f"{name}.work", notify=lambda text: click.echo(text, err=True))
+        if model:
+            _measure(model, request, workspace)
+            continue
+        result = build_word_model(
+            request,
+            out=out / f"{name}.tflite",
+            workspace=workspace,
+            engines=engines,
+            cache=cache,
+            vectors=cache and cache / "vectors",
+            n_jobs=n_jobs,
+        )
+        figures = result.figures
+        all_figures.append(figures)
+        if not n_recordings and is_recorded:
+            compared += _compare(figures, request, workspace)
+        wanted = request.budget, None  # None: at the model's own threshold for that budget
+        cells = [
+            _cell(point)
+            for budget in wanted
+            for points in figures.points.values()
+            for point in points
+            if point.budget == budget
+        ]
+        kind = next(kind for kind, n in _KINDS.items() if n == n_recordings)
+        rows.append(
+            f"| {kind} | {word} | {' | '.join(cells)} | {figures.n_bytes / 1000:.1f} kB | "
+            f"{figures.cpu_ms:.1f} ms | {figures.minutes:.0f} |"
+        )
+        click.echo(rows[-1], err=True)
     if model:
         return
     columns = "missed, clean | missed, 10 dB | as set, clean | as set, 10 dB"
     click.echo(f"| from | word | {columns} | file | CPU | minutes |")
     click.echo("|---|---|---|---|---|---|---|---|---|")
-    click.echo("\n".join((*rows, *compared)))
+    click.echo("\n".join((*rows, *compared, "", _pooled(all_figures))))
 
 
 def _compare(figures: Figures, request: Request, workspace: Workspace) -> Iterator[str]:
@@ -151,6 +159,18 @@ def _compare(figures: Figures, request: Request, workspace: Workspace) -> Iterat
             for point, n in ((voices, curve.n_words), (people, figures.n_words))
         ]
         yield f"{name}: {Comparison(request.phrases[0], *counts)}"
+
+
+def _pooled(models: Sequence[Figures]) -> str:
+    """Describe the false alarms of all models in all streams, each at its own threshold."""
+    points = [(one.hours, points[-1]) for one in models for points in one.points.values()]
+    hours = sum(hours for hours, _ in points)
+    n = round(sum(hours * point.fa_per_hour for hours, point in points))
+    low, high = (count / hours for count in poisson_interval(n))
+    return (
+        f"as set for {models[0].budget:g} false alarms per hour, {len(models)} models: {n} in "
+        f"{hours:.1f} h, {n / hours:.2f} [{low:.2f}, {high:.2f}] per hour"
+    )
 
 
 def _measure(path: Path, request: Request, workspace: Workspace) -> None:

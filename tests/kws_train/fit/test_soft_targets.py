@@ -11,10 +11,13 @@ import tiny
 from sounds import RATE_HZ
 
 from kws.errors import ConfigError, ModelError
+from kws.features import Features
 from kws.manifest import SILENCE, UNKNOWN
-from kws.model import model_path
+from kws.model import model_path, open_model, with_embedding
 from kws_train.data.audio_files import read_samples
 from kws_train.data.corpus import Clip, Corpus
+from kws_train.data.front_ends import speech_embedding
+from kws_train.evaluate.clips import label_scores
 from kws_train.fit import soft_targets
 from kws_train.fit.soft_targets import has_soft_targets, taught_by, with_soft_targets
 from kws_train.recipe import CtcRecipe, DecisionDefaults
@@ -53,6 +56,40 @@ def test_a_teacher_says_what_it_hears_whatever_the_clip_is_called(corpus, tmp_pa
         assert (soft > 0).all()
         assert soft[LABELS.index(SILENCE)] < 0.05, "a clip of a word is not silent"
     assert LABELS[int(soft_of(taught, UNKNOWN).argmax())] == UNKNOWN
+
+
+@pytest.mark.slow
+def test_a_head_teaches_although_it_knows_no_silence(tmp_path, unsettle, monkeypatch):
+    from kws_export import head as export
+    from kws_train.networks.embedding_head import embedding_head
+
+    network = embedding_head(2)
+    unsettle(network, seed=7)
+    manifest = export.head_manifest(
+        network,
+        name="computer",
+        description="",
+        keywords=("computer",),
+        decision=DecisionDefaults(),
+    )
+    head = tmp_path / "computer.tflite"
+    monkeypatch.setattr(export, "MIN_AGREEMENT", 0.8)  # a random head is often undecided
+    vectors = speech_embedding().vectors(np.tile(read_samples(WORD), 20)).astype(np.float32)
+    examples = vectors[: len(vectors) // 20 * 20].reshape(-1, 20, 96)
+    export.export_head(network, head, manifest=manifest, examples=examples)
+
+    labels = [SILENCE, UNKNOWN, "computer"]
+    clips = {UNKNOWN: [], "computer": [Clip("computer", "computer", WORD, read_samples(WORD))]}
+    assert taught_by(recipe_of(["computer"], fit={"teacher": str(head)})) == head
+    taught = with_soft_targets(Corpus(clips, [], [], {}), head, labels=labels, folder=tmp_path)
+    soft = soft_of(taught, "computer")
+    joined = with_embedding(open_model(head))
+    second = np.zeros(RATE_HZ, np.int16)
+    word = np.concatenate((second, second, read_samples(WORD), second[:8000]))
+    posteriors = joined.run(Features(joined.manifest.features).whole(word))
+    scores = label_scores(posteriors, joined.manifest.labels, output_ms=80)
+    assert soft[0] < 0.01, "a clip of a word is not silent"
+    assert soft[1:] == pytest.approx(scores / scores.sum(), abs=0.1)
 
 
 def test_the_order_of_labels_is_the_recipes(corpus, tmp_path):

@@ -1,13 +1,13 @@
 """Soft targets: what a model says of each clip, computed once, to distil from.
 
-The teacher is any model file with the labels of the recipe; its features and its architecture are
-its own. What it says of a clip is the score of each label, as `kws eval clips` compares them,
-scaled to a sum of 1.
+The teacher is any model file with the labels of the recipe, `_silence_` excepted, which heads do
+not have; its features and its architecture are its own. What it says of a clip is the score of each
+label, as `kws eval clips` compares them, scaled to a sum of 1.
 """
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
@@ -55,8 +55,8 @@ def taught_by(recipe: Recipe) -> Path:
             "`mixup_share` above 0 or a model of word sequences. Leave one of them out."
         )
     path, labels = model_path(str(recipe.fit.teacher)), recipe.labels
-    known = open_model(path).manifest.labels
-    if set(known) != set(labels):
+    known = {SILENCE, *open_model(path).manifest.labels}
+    if known != set(labels):
         raise ConfigError(
             f"A teacher must have the labels of the recipe. Received: {path}, with "
             f"{_difference(known, labels)}. Give another `[fit] teacher`, or the keywords of this "
@@ -100,7 +100,6 @@ def with_soft_targets(
 
 def _posteriors(teacher: Model, clips: Sequence[Clip], labels: Sequence[str]) -> SoftTargets:
     known = teacher.manifest.labels
-    order = [known.index(label) for label in labels]
     model = with_embedding(teacher)
     features = open_features(model.manifest.features)
     before, after = silence_before(model.manifest), np.zeros(TAIL_SAMPLES, np.int16)
@@ -109,8 +108,8 @@ def _posteriors(teacher: Model, clips: Sequence[Clip], labels: Sequence[str]) ->
     for i, clip in enumerate(clips):
         frames = features.whole(np.concatenate((before, clip.samples, after)))
         scores = label_scores(model.run(frames), known, output_ms=output_ms)
-        scores[known.index(SILENCE)] = 0.0  # the word is there, however quiet
-        targets[i] = np.maximum(scores, _LEAST)[order]
+        said = dict(zip(known, scores, strict=True)) | {SILENCE: 0.0}  # the word is there, if quiet
+        targets[i] = [max(said[label], _LEAST) for label in labels]
     return targets / targets.sum(axis=1, keepdims=True)
 
 
@@ -131,7 +130,7 @@ def _read(path: Path, shape: tuple[int, int]) -> SoftTargets | None:
     )
 
 
-def _difference(known: Sequence[str], wanted: Sequence[str]) -> str:
+def _difference(known: Collection[str], wanted: Collection[str]) -> str:
     """Name the labels that only one side has."""
     more, less = sorted(set(known) - set(wanted)), sorted(set(wanted) - set(known))
     parts = [(what, names) for what, names in (("also", more), ("without", less)) if names]

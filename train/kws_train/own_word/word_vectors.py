@@ -32,17 +32,37 @@ from kws_train.scenes.word_scenes import (
     word_vectors,
 )
 
-__all__ = ["WordVectors", "collect_vectors", "spread_scenes", "vector_tuning_streams"]
+__all__ = [
+    "WORD_AUGMENTATION",
+    "WordVectors",
+    "collect_vectors",
+    "spread_scenes",
+    "vector_tuning_streams",
+]
 
 _SCENES_PER_MINUTE = 300
 _N_SCENES = (600, 6000)  # of keywords; fewest and most
 _MOST_VARIANTS = 20  # of one clip
 _SPEECH_VARIANTS, _NOISE_VARIANTS, _OTHER_VARIANTS = 3, 2, 2
-_WORD_SNR_DB = (-6.0, 25.0)
 _N_AROUND = 600  # utterances to put around words
 _N_NOISY_STREAMS = 3
 _N_EXAMPLES = 200
 _NOISE_S = 30.0  # of each recording
+
+_SPEECH_AUGMENTATION = AugmentRecipe(
+    room_share=0.45,
+    room="pyroomacoustics" if find_spec("pyroomacoustics") else "polack",
+    noise_share=0.85,
+    snr_db=(-2.0, 25.0),
+    gain_db=(-14.0, 6.0),
+    babble_share=0.1,
+    microphone_share=0.25,
+    codec_share=0.2,
+    speed=(0.8, 1.2),
+    warp=(0.86, 1.18),
+)
+WORD_AUGMENTATION = msgspec.structs.replace(_SPEECH_AUGMENTATION, snr_db=(-6.0, 25.0))
+"""How scenes of words are disturbed."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +82,13 @@ class WordVectors:
 
 
 def collect_vectors(
-    request: Request, workspace: Workspace, *, cache: VectorCache, n_jobs: int = 1
+    request: Request,
+    workspace: Workspace,
+    *,
+    cache: VectorCache,
+    n_jobs: int = 1,
+    words: AugmentRecipe = WORD_AUGMENTATION,
+    more_clips: Sequence[Path] = (),
 ) -> WordVectors:
     """Return the vectors of all scenes, speech and noise of a request; kept ones are read.
 
@@ -74,6 +100,10 @@ def collect_vectors(
         Of the front end.
     n_jobs : int
         Processes.
+    words : AugmentRecipe
+        How scenes of words are disturbed; speech alone always is as it is by default.
+    more_clips : sequence of Path
+        Clips of the first phrase to train on, beside those of the workspace.
 
     Raises
     ------
@@ -83,11 +113,10 @@ def collect_vectors(
     labels = labels_of_request(request)
     speech = divide_speech(request, workspace)
     noise = tuple(audio_files(workspace.noise / "train"))
-    recipe = _augmentation()
-    alone = Disturbance(recipe, noise)  # not changed by words, so that it is kept for all of them
+    alone = Disturbance(_SPEECH_AUGMENTATION, noise)  # whatever the word, so that it is kept
     n_around = min(_N_AROUND, len(speech.training))
     around = Disturbance(
-        msgspec.structs.replace(recipe, snr_db=_WORD_SNR_DB),
+        words,
         noise,
         tuple(speech.training[i * len(speech.training) // n_around] for i in range(n_around)),
     )
@@ -102,7 +131,9 @@ def collect_vectors(
     unheard = all_vectors(utterance_vectors, held_out, around=alone)
     data = []
     for split, vectors in (("train", background), ("validation", unheard)):
-        items, classes, weights = _scenes(request, workspace, labels, split=split)
+        items, classes, weights = _scenes(
+            request, workspace, labels, split=split, more=more_clips if split == "train" else ()
+        )
         workspace.notify(f"preparing {len(items)} scenes of words for {split}")
         scenes = all_vectors(word_vectors, items, around=around)
         data.append(
@@ -149,23 +180,13 @@ def vector_tuning_streams(
     ]
 
 
-def _augmentation() -> AugmentRecipe:
-    return AugmentRecipe(
-        room_share=0.45,
-        room="pyroomacoustics" if find_spec("pyroomacoustics") else "polack",
-        noise_share=0.85,
-        snr_db=(-2.0, 25.0),
-        gain_db=(-14.0, 6.0),
-        babble_share=0.1,
-        microphone_share=0.25,
-        codec_share=0.2,
-        speed=(0.8, 1.2),
-        warp=(0.86, 1.18),
-    )
-
-
 def _scenes(
-    request: Request, workspace: Workspace, labels: Sequence[str], *, split: str
+    request: Request,
+    workspace: Workspace,
+    labels: Sequence[str],
+    *,
+    split: str,
+    more: Sequence[Path],
 ) -> tuple[list[SceneItem], list[int], list[float]]:
     """Return scenes to make of a split, the label of each, and its weight."""
     synthetic, recorded = (
@@ -176,6 +197,7 @@ def _scenes(
         recorded = keyword_clips(workspace.recordings / "train", labels, split="all")
     weight = recording_weight(len(recorded), len(synthetic))
     known = [(*clip, 1.0) for clip in synthetic] + [(*clip, weight) for clip in recorded]
+    known += [(labels[0], path, 1.0) for path in more]
     is_training = split == "train"
     n_scenes = np.clip(_SCENES_PER_MINUTE * request.minutes, *_N_SCENES)
     n_variants = min(_MOST_VARIANTS, max(1, round(n_scenes / len(known)))) if is_training else 1
