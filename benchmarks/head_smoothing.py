@@ -26,8 +26,6 @@ from kws_train.own_word.evaluation import NOISY_SNR_DB, evaluation_streams
 from kws_train.own_word.word_vectors import vector_tuning_streams
 from kws_train.own_word.workspace import Workspace
 
-_N_FALSE = range(1, 7)
-
 Misses = dict[int, list[float]]  # by smoothing: of each condition
 
 
@@ -51,7 +49,7 @@ def main(folders: tuple[Path, ...], choices: tuple[int, ...], *, tuning: bool) -
         rows = found[request.phrases[0]] = {}
         for smoothing_ms in choices:
             rows[smoothing_ms] = [
-                mean_misses(curve_at(model.manifest, p, stream, smoothing_ms))
+                curve_at(model.manifest, p, stream, smoothing_ms).mean_misses()
                 for p, stream in zip(traces, streams, strict=True)
             ]
             shown = " | ".join(f"{misses:.1%}" for misses in rows[smoothing_ms])
@@ -95,11 +93,6 @@ def curve_at(
         duration_s=stream.duration_s,
     )
     return det_curve([trace], [stream])
-
-
-def mean_misses(curve: DetCurve) -> float:
-    points = (curve.at_budget((n + 0.01) / curve.hours) for n in _N_FALSE)
-    return float(np.mean([one.miss_rate for one in points]))
 
 
 if __name__ == "__main__":

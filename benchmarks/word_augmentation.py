@@ -19,7 +19,7 @@ import click
 import keras
 import msgspec
 import numpy as np
-from head_smoothing import curve_at, mean_misses
+from head_smoothing import curve_at
 
 from kws.arrays import Frames
 from kws.features import open_features
@@ -166,7 +166,7 @@ def _misses(
         posteriors[:n_cold] = 0
         decision = model.manifest.decision
         misses.append(
-            mean_misses(curve_at(model.manifest, posteriors, stream, decision.smoothing_ms))
+            curve_at(model.manifest, posteriors, stream, decision.smoothing_ms).mean_misses()
         )
     return misses
 

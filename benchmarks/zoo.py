@@ -40,7 +40,6 @@ from kws_train.recipe import (
     CtcRecipe,
     DeepCnnRecipe,
     Recipe,
-    StepRecipe,
     WindowRecipe,
     load_recipe,
     write_recipe,
@@ -53,7 +52,7 @@ PICTURES = {"step": ROOT / "docs/zoo-curves.png", "window": ROOT / "docs/zoo-cur
 BITS = {"lstm": "int16x8"}
 """An LSTM's cell accumulates small changes over a long time, which eight bits lose."""
 TEMPERATURE = 2.0
-"""Of step models: otherwise confident errors have the highest score that eight bits can represent.
+"""Otherwise confident errors have the highest score that eight bits can represent.
 Not of `ctc`, whose decoder uses posteriors unchanged."""
 STARTED = {"ctc"}
 """Rows that start from the weights of `commands-small`, as the recipe `digits` does."""
@@ -170,7 +169,7 @@ def kws(*words: object) -> str:
 def export(recipe: Recipe, run: Path, out: Path) -> None:
     """Write the model file."""
     options: list[object] = ["--quantize", BITS.get(recipe.name, "int8")]
-    if isinstance(recipe.model, StepRecipe) and not isinstance(recipe.model, CtcRecipe):
+    if not isinstance(recipe.model, CtcRecipe):
         options += ["--temperature", TEMPERATURE]
     kws("export", run, "--out", out, "--force", *options)
 

@@ -20,7 +20,7 @@ from kws_export.verify import MIN_AGREEMENT, Agreement, verify
 from kws_train.fit.training import restore
 from kws_train.networks.architectures import Network, context_frames
 from kws_train.networks.fake_quant import quant_mode
-from kws_train.networks.window_models import Windowed
+from kws_train.networks.window_models import OneKeyword, Windowed
 from kws_train.recipe import Recipe
 
 __all__ = ["build_manifest", "export_model", "load_examples"]
@@ -50,7 +50,7 @@ def export_model(
         Frames per call of a step model; by default its time stride, which has the lowest latency.
         A window model accepts its hop only.
     temperature : float
-        Divides the logits of a step model (Guo et al. 2017). Above 1, posteriors near 1 lie further
+        Divides the logits (Guo et al. 2017). Above 1, posteriors near 1 lie further
         apart, which int8 would otherwise round to the same value.
     force : bool
         Write the file even if it disagrees with the trained model.
@@ -63,7 +63,7 @@ def export_model(
     Raises
     ------
     ConfigError
-        If the run folder is incomplete, or `n_frames` or `temperature` do not fit its model.
+        If the run folder is incomplete, or `n_frames` does not fit its model.
     ModelError
         If the file cannot be run, or its most probable label agrees with the trained model's at
         less than `MIN_AGREEMENT` of the outputs.
@@ -185,17 +185,16 @@ def _check_frames(model: Network, n_frames: int) -> None:
 
 
 def _apply_temperature(model: Network, temperature: float) -> None:
+    """Divide the weights of the last layer, and the ranges of its output if they were trained."""
     if temperature == 1.0:
         return
     if isinstance(model, Windowed):
-        raise ConfigError(
-            f"`--temperature` is for step models. Received: {temperature:g} for a window model. "
-            f"Leave it out."
-        )
-    classify = model.stack[-1]
-    for layer in (classify.dense, classify.ranges):
-        if layer:
-            layer.set_weights([weights / temperature for weights in layer.get_weights()])
+        last = model.net.layers[-1]
+        layers = [last.dense if isinstance(last, OneKeyword) else last]
+    else:
+        layers = [one for one in (model.stack[-1].dense, model.stack[-1].ranges) if one]
+    for layer in layers:
+        layer.set_weights([weights / temperature for weights in layer.get_weights()])
 
 
 def _predict(model: Network, clips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

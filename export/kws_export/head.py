@@ -1,9 +1,13 @@
-"""Export of a head on the speech embedding: a step of one vector, verified in a subprocess."""
+"""Export of a head on the speech embedding, alone or as one network with it.
+
+A step is one vector of the embedding, or the frames of one; it is verified in a subprocess.
+"""
 
 import logging
 import tempfile
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from keras import ops
@@ -18,7 +22,7 @@ from kws_train.atomic import replacing
 from kws_train.networks.embedding_head import N_CONTEXT_VECTORS
 from kws_train.networks.spotting import Spotting
 
-__all__ = ["export_head", "head_manifest"]
+__all__ = ["export_head", "head_manifest", "whole_manifest"]
 
 log = logging.getLogger("kws_export")
 
@@ -36,12 +40,12 @@ def export_head(
     Parameters
     ----------
     model : Spotting
-        Of `embedding_head`; changed by the temperature.
+        Of `embedding_head`, or of the architecture `speech_embedding`; changed by the temperature.
     out : Path
     manifest : Manifest
-        Of `head_manifest`; its `quantization` decides the number format.
+        Of `head_manifest` or `whole_manifest`; its `quantization` decides the number format.
     examples : float32 [shape=(n, k, size)]
-        Vectors of scenes, to calibrate on and to compare outputs on.
+        Vectors of scenes, or frames, to calibrate on and to compare outputs on.
     temperature : float
         Divides the logits; posteriors near 1 then lie further apart (Guo et al. 2017).
 
@@ -56,7 +60,7 @@ def export_head(
     flatbuffer = convert(
         model,
         quantization=manifest.quantization,
-        n_frames=1,
+        n_frames=manifest.n_frames,
         examples=list(examples[:n_calibrate]),
     )
     posteriors = np.asarray(ops.softmax(model.predict(examples[n_calibrate:], verbose=0)))
@@ -119,4 +123,19 @@ def head_manifest(
         takes=takes,
         context_frames=n_context,
         data=(*embedding.data, *data),
+    )
+
+
+def whole_manifest(head: Manifest, model: Spotting) -> Manifest:
+    """Return the manifest of a network that is a head and its embedding, trained together.
+
+    Parameters
+    ----------
+    head : Manifest
+        Of the head alone: labels, decision and data stay the same.
+    model : Spotting
+        For the shapes of its states.
+    """
+    return msgspec.structs.replace(
+        head, takes=None, n_frames=8, hop_frames=8, states=state_tensors(model)
     )

@@ -13,6 +13,7 @@ import tiny
 from kws.errors import ConfigError, ModelError
 from kws.manifest import read_manifest
 from kws.model import open_model
+from kws_train.recipe import Conv1dLstmRecipe, DeepCnnRecipe, Recipe, WindowRecipe
 
 pytestmark = pytest.mark.slow
 
@@ -26,16 +27,19 @@ RECIPE = msgspec.structs.replace(
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a run folder of an untrained model: its posteriors are all nearly the same."""
+    return untrained(RECIPE, tmp_path_factory.mktemp("run"))
+
+
+def untrained(recipe: Recipe, folder: Path) -> Path:
     import keras
 
     from kws_train.networks import architectures
 
     keras.utils.set_random_seed(3)
-    folder = tmp_path_factory.mktemp("run")
     mean, std = [8.0] * 16, [4.0] * 16
-    model = architectures.build(RECIPE.model, n_labels=len(RECIPE.labels), mean=mean, std=std)
+    model = architectures.build(recipe.model, n_labels=len(recipe.labels), mean=mean, std=std)
     model.save_weights(folder / "model.weights.h5")
-    settings = {"recipe": msgspec.to_builtins(RECIPE), "mean": mean, "std": std}
+    settings = {"recipe": msgspec.to_builtins(recipe), "mean": mean, "std": std}
     (folder / "settings.json").write_text(json.dumps(settings))
     random = np.random.default_rng(3)
     frames = random.normal(8, 4, (12, 60, 16)).clip(0).astype(np.float32)
@@ -68,6 +72,32 @@ def test_a_temperature_spreads_posteriors_and_keeps_their_order(run: Path, tmp_p
     expected = np.sqrt(open_model(plain).step(frames))
     expected /= expected.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(open_model(soft).step(frames), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "network"),
+    [
+        (["go", "stop"], Conv1dLstmRecipe(channels=4, lstm_units=4, window_frames=40)),
+        (["stop"], DeepCnnRecipe(channels=(2, 2, 2, 2), dense_units=4, window_frames=40)),
+    ],
+)
+def test_a_temperature_divides_the_logits_of_window_models(
+    keywords: list[str], network: WindowRecipe, tmp_path: Path
+) -> None:
+    from kws_export.bundle import export_model
+
+    tables = {"data": {"keywords": keywords, "words": []}, "features": {"n_mels": 16}}
+    recipe = msgspec.structs.replace(tiny.changed(**tables), name="tiny", model=network)
+    run = untrained(recipe, tmp_path)
+    files = {t: tmp_path / f"{t}.tflite" for t in (1.0, 2.0)}
+    for t, out in files.items():
+        export_model(run, out, quantization="float32", temperature=t, force=True)
+    frames = np.random.default_rng(1).normal(8, 4, (network.hop_frames, 16)).astype(np.float32)
+    plain, soft = (open_model(one).step(frames) for one in files.values())
+    # One output: that of the keyword, by a sigmoid.
+    every = np.stack((plain, 1 - plain)) if len(keywords) == 1 else plain.T[..., None]
+    expected = np.sqrt(every) / np.sqrt(every).sum(axis=0)
+    np.testing.assert_allclose(soft.ravel(), expected.ravel()[: soft.size], atol=1e-5)
 
 
 def test_an_export_that_disagrees_is_refused_and_leaves_no_file(run: Path, tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""What turns audio into the vectors that a network takes: speech embedding or micro frontend."""
+"""What turns audio into the vectors that a network takes.
+
+The speech embedding, the features that it takes itself, or the micro frontend.
+"""
 
 import functools
 from collections.abc import Callable
@@ -13,7 +16,7 @@ from kws.features import Features
 from kws.micro_features import MICRO_FEATURES, MicroFeatures
 from kws.model import Model, embedding_reference, n_cold_vectors, open_model
 
-__all__ = ["FrontEnd", "Vectors", "micro_frontend", "speech_embedding"]
+__all__ = ["FrontEnd", "Vectors", "embedding_frames", "micro_frontend", "speech_embedding"]
 
 Vectors: TypeAlias = npt.NDArray[np.float16]
 
@@ -92,6 +95,21 @@ def speech_embedding() -> FrontEnd:
 
 
 @functools.cache
+def embedding_frames() -> FrontEnd:
+    """Return the features of the bundled speech embedding, to train it together with a head."""
+    reference = embedding_reference()
+    settings = _opened_embedding()[1].settings
+    return FrontEnd(
+        name=f"{reference.name}-{reference.sha256[:16]}-frames",
+        size=settings.n_mels,
+        hop_samples=settings.hop_samples,
+        overlap_samples=settings.window_samples - settings.hop_samples,
+        n_cold=0,
+        compute=_frames,
+    )
+
+
+@functools.cache
 def micro_frontend() -> FrontEnd:
     """Return the micro frontend of microWakeWord and ESPHome.
 
@@ -114,6 +132,10 @@ def micro_frontend() -> FrontEnd:
 def _embed(samples: Samples) -> Frames:
     model, features = _opened_embedding()
     return model.run(features.whole(samples))
+
+
+def _frames(samples: Samples) -> Frames:
+    return _opened_embedding()[1].whole(samples)
 
 
 def _micro_frames(samples: Samples) -> Frames:

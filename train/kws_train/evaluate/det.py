@@ -3,7 +3,7 @@
 Martin et al. 1997, "The DET curve in assessment of detection task performance".
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -107,6 +107,11 @@ class DetCurve:
         over = np.flatnonzero(n_false > false_alarms_within(budget, hours=self.hours))
         i = min(over[-1] + 1 if len(over) else 0, len(self.thresholds) - 1)
         return self._point(int(i), budget)
+
+    def mean_misses(self, n_false: Iterable[int] = range(1, 7)) -> float:
+        """Return the mean miss rate at these numbers of false alarms: a single one says little."""
+        points = (self.at_budget((n + 0.01) / self.hours) for n in n_false)
+        return float(np.mean([one.miss_rate for one in points]))
 
     def at_threshold(self, threshold: float) -> OperatingPoint:
         """Return the outcome at one of the thresholds."""

@@ -150,7 +150,7 @@ class _HardNegatives(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         first = self._settings.epochs // 2
-        if epoch >= first and (epoch - first) % 3 == 0:
+        if self._settings.n_hard and epoch >= first and (epoch - first) % 3 == 0:
             self._batches.hard = worst_moments(
                 self.model,
                 self._batches.data.background,

@@ -41,7 +41,7 @@ class VectorFit(msgspec.Struct, frozen=True, kw_only=True):
         Of the windows without a keyword: scenes of other words; in the second half, moments that
         the head takes for a keyword.
     n_hard : int
-        Moments that are drawn from.
+        Moments that are drawn from; 0: none are looked for.
     apart : int
         Outputs from one moment to the next, at least.
     piece : int

@@ -135,6 +135,16 @@ class Workspace:
         return self.folder / "exported.tflite"
 
     @property
+    def fine_tuned(self) -> Path:
+        """The exported network of a head and its embedding, fine-tuned together."""
+        return self.folder / "fine_tuned.tflite"
+
+    @property
+    def fine_tuning(self) -> Path:
+        """Misses of the head and of the fine-tuned network; says that the better one was kept."""
+        return self.folder / "fine_tuning.json"
+
+    @property
     def model(self) -> Path:
         """The calibrated model file."""
         return self.folder / "model.tflite"
