@@ -10,10 +10,13 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from kws.manifest import DataSource, read_manifest
+from kws.model import open_model
 from kws_train.data.audio_files import audio_files
 from kws_train.evaluate.calibrate import write_manifest
 from kws_train.own_word.workspace import Workspace
 
+EMBEDDING_FRAMES = 8
+"""Of a call of networks that begin with the speech embedding."""
 MODELS = Path(__file__).parent.parent / "kws/models"
 
 
@@ -21,11 +24,13 @@ def main(folder: Path) -> None:
     """Write the finished model of a work folder to kws/models, under its keyword's name."""
     workspace = Workspace(folder)
     manifest, _ = read_manifest(workspace.model)
+    is_whole_small = manifest.takes is None and manifest.n_frames < EMBEDDING_FRAMES
+    begun = () if is_whole_small else open_model("speech_embedding").manifest.data
     bundled = replace(
         manifest,
         description=f"{manifest.name.replace('_', ' ')}: English, any voice",
         licence="Apache-2.0",
-        data=sources(workspace, manifest.name),
+        data=(*begun, *sources(workspace, manifest.name)),
     )
     out = MODELS / f"{manifest.name}.tflite"
     write_manifest(workspace.model, bundled, out)
@@ -33,7 +38,7 @@ def main(folder: Path) -> None:
 
 
 def sources(workspace: Workspace, keyword: str) -> tuple[DataSource, ...]:
-    """Return what it was trained on."""
+    """Return what it was trained on, the weights that it starts from excepted."""
     parts = [workspace.recordings / split for split in ("train", "validation")]
     recorded = sum(len(audio_files(part)) for part in parts if part.is_dir())
     synthetic = DataSource(
@@ -42,15 +47,40 @@ def sources(workspace: Workspace, keyword: str) -> tuple[DataSource, ...]:
         clips=len(audio_files(workspace.synthetic_all / keyword)),
     )
     people = DataSource(name="Picovoice wake-word-benchmark", licence="Apache-2.0", clips=recorded)
-    librispeech = DataSource(
+    request = workspace.read_request()
+    speech = dict.fromkeys(SPEECH[folder.name] for folder in request.speech)
+    kinds = {path.parent.name for path in audio_files(workspace.noise / "train")}
+    noise = NOISE if kinds & HOUSEHOLD else NOISE[:1]
+    return (synthetic, *((people,) if recorded else ()), *speech, *noise)
+
+
+SPEECH = {
+    "librispeech": DataSource(
         name="LibriSpeech dev-clean (Panayotov et al. 2015), first half of the speakers",
         licence="CC BY 4.0",
-    )
-    noise = DataSource(
+    ),
+    **dict.fromkeys(
+        ("librispeech_train", "librispeech_other"),
+        DataSource(
+            name="LibriSpeech, parts of train and other, half of the speakers", licence="CC BY 4.0"
+        ),
+    ),
+    "coffee_orders": DataSource(
+        name="Picovoice speech-to-intent-benchmark, half of the orders", licence="Apache-2.0"
+    ),
+    "alphanumeric": DataSource(
+        name="alphanumeric-audio-dataset (Sakshee5), half of the speakers", licence="MIT"
+    ),
+}
+"""By the name of the folder."""
+HOUSEHOLD = {"bg_noise", "false_activations", "noises"}
+NOISE = (
+    DataSource(
         name="Speech Commands' background noise, ESC-10 (Piczak 2015) folds 1 to 3",
         licence="CC BY 4.0, CC BY 3.0 and per clip",
-    )
-    return (synthetic, *((people,) if recorded else ()), librispeech, noise)
+    ),
+    DataSource(name="Open Voice OS wake-word community dataset, noise", licence="public domain"),
+)
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def export_head(
         agreement = verify(candidate, expected)
         if agreement.argmax < MIN_AGREEMENT:
             raise ModelError(
-                f"An exported head must agree with the trained one at {MIN_AGREEMENT:.1%} of the "
+                f"An exported model must agree with the trained one at {MIN_AGREEMENT:.1%} of the "
                 f"outputs. Received: {agreement.argmax:.2%} over {agreement.n_outputs}. Train "
                 f"again with another `--seed`."
             )

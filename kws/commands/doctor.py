@@ -183,7 +183,7 @@ def check_kernels() -> Check:
         "kernels",
         False,
         f"{detail}: no fast int8 kernels for this processor",
-        "use small models here: `kws new --small`, or the bundled `commands-small`",
+        "use small models here: `kws new --small`, or the bundled models with `-small`",
         needed=False,
     )
 

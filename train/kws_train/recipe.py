@@ -368,8 +368,8 @@ class FitRecipe(_Table, frozen=True, kw_only=True):
     """For `loss = "max_pooling"`: outputs whose posteriors are averaged, an odd number."""
     teacher: str | None = None
     """For distillation: a run folder with the same features and labels, evaluated at every step,
-    or a model file or bundled name with the same labels, whose targets of clips are computed once;
-    empty: none, where a recipe's base has one.
+    or a model file or bundled name with the same labels, `_silence_` excepted, whose targets of
+    clips are computed once; empty: none, where a recipe's base has one.
     """
     teacher_share: Share = 0.5
     temperature: Annotated[float, Meta(ge=1.0)] = 2.0

@@ -14,9 +14,12 @@ from kws.model import open_model
 from kws.model_file import read_model
 from kws.run_progress import is_running, read_progress
 from kws.spotter import Spotter
+from kws_export import head as exported_head
+from kws_train.atomic import link
 from kws_train.fit.vector_windows import VectorFit
-from kws_train.own_word import head, micro, prepare, recipe, time_budget, word_vectors
+from kws_train.own_word import fine_tuning, head, micro, prepare, recipe, time_budget, word_vectors
 from kws_train.own_word.figures import describe_figures
+from kws_train.own_word.fine_tuning import fine_tune_word
 from kws_train.own_word.pipeline import build_word_model
 from kws_train.own_word.workspace import Request, Workspace
 
@@ -151,6 +154,27 @@ def test_text_becomes_a_head_on_the_speech_embedding(tmp_path, speech, monkeypat
     assert set(result.figures.points) == {"clean", "10 dB"}
     assert "lights_out" in result.report.read_text(encoding="utf-8")
     Spotter(open_model(result.model)).process(np.zeros(RATE_HZ, np.int16))
+
+    # With time left and recordings to compare on, both are fine-tuned as one network.
+    longer = replace(request, minutes=9)
+    fine_tune_word(longer, workspace, vectors=tmp_path / "vectors")
+    assert not workspace.fine_tuning.exists()
+    for path in (workspace.synthetic / "validation" / "hey_robot").iterdir():
+        link(path, workspace.recordings / "validation" / "hey_robot" / path.name)
+    monkeypatch.setattr(fine_tuning._Training, "seconds_per_batch", lambda self: 300.0)
+    monkeypatch.setattr(exported_head, "MIN_AGREEMENT", 1.01)
+    fine_tune_word(longer, workspace, vectors=tmp_path / "vectors")
+    assert said[-1].startswith("the fine-tuned network is not used, the head stays: An exported")
+    workspace.fine_tuning.unlink()
+    monkeypatch.setattr(exported_head, "MIN_AGREEMENT", 0.5)  # it was trained for two batches
+    fine_tune_word(longer, workspace, vectors=tmp_path / "vectors")
+    assert re.match(r"recordings missed among unknown speakers, clean / 10 dB: .* kept$", said[-1])
+    assert set(json.loads(workspace.fine_tuning.read_text())) == {"head", "fine-tuned"}
+    whole, content = read_manifest(workspace.fine_tuned)
+    assert (whole.takes, whole.labels) == (None, manifest.labels)
+    assert (whole.n_frames, whole.call_ms, whole.context_frames) == (8, 80, 172)
+    assert len(content) > 300_000
+    Spotter(open_model(workspace.fine_tuned)).process(np.zeros(RATE_HZ, np.int16))
 
     # A second word embeds no speech again.
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "vectors").rglob("*.npy")}

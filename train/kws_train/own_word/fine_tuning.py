@@ -3,8 +3,9 @@
 The head learns on vectors that the embedding gave once; here the whole network, from features to
 posteriors, learns on the features of the same scenes, speech and noise: first the last blocks of
 the embedding and the head, then all of it. The result needs no embedding beside it, and shares none
-with other words. It replaces the head only where it misses fewer words in the streams that
-thresholds are set on, whose speakers and voices neither was trained on.
+with other words. It replaces the head only where it misses fewer recordings that neither was
+trained on, among speech of unknown speakers. Synthetic voices cannot decide that: what is
+fine-tuned on them knows them by heart, and misses more people (docs/experiments.md).
 """
 
 import time
@@ -16,12 +17,13 @@ import keras
 import msgspec
 import numpy as np
 
+from kws.errors import ModelError
 from kws.model import open_model
 from kws.stderr import quiet_stderr
 from kws_export.head import export_head, whole_manifest
 from kws_train.atomic import replacing
 from kws_train.data.front_ends import embedding_frames
-from kws_train.data.vector_cache import VectorCache
+from kws_train.data.vector_cache import VectorCache, vector_cache_folder
 from kws_train.evaluate.stream_results import process_streams
 from kws_train.fit.vector_training import train_on_vectors
 from kws_train.fit.vector_windows import VectorFit
@@ -30,12 +32,13 @@ from kws_train.networks.embedding_head import embedding_head
 from kws_train.networks.keras_backend import make_deterministic
 from kws_train.networks.spotting import Spotting
 from kws_train.own_word.evaluation import NOISY_SNR_DB
-from kws_train.own_word.stages import describe_minutes
+from kws_train.own_word.stages import EpochProgress, describe_minutes
 from kws_train.own_word.vector_network import restore_network
 from kws_train.own_word.word_vectors import (
     WordVectors,
     collect_vectors,
     spread_scenes,
+    validation_recordings,
     vector_tuning_streams,
 )
 from kws_train.own_word.workspace import Request, Workspace
@@ -49,7 +52,6 @@ FEWEST_MINUTES = 5.0
 _N_BLOCKS = 6
 _EPOCHS = 4
 _N_PROBE_BATCHES = 4
-_TEMPERATURE = 1.0
 
 
 class _Phase(NamedTuple):
@@ -64,31 +66,37 @@ _PHASES = (_Phase(3, 0.4, 5e-4), _Phase(0, 0.6, 2e-4))
 
 
 def fine_tune_word(
-    request: Request, workspace: Workspace, *, vectors: Path, n_jobs: int = 1
+    request: Request, workspace: Workspace, *, vectors: Path | None = None, n_jobs: int = 1
 ) -> None:
     """Fine-tune the embedding in the minutes that are left; keep the better of both models.
+
+    Without recordings to compare them on, or with less than `FEWEST_MINUTES`, nothing is done.
 
     Parameters
     ----------
     request : Request
     workspace : Workspace
         With a trained and exported head, which is replaced if the whole network is better.
-    vectors : Path
-        Cache of vectors.
+    vectors : Path, optional
+        Cache of vectors, by default `vector_cache_folder()`.
     n_jobs : int
         Processes.
     """
-    if workspace.fine_tuning.is_file():
+    if workspace.fine_tuning.is_file() or not validation_recordings(request, workspace):
         return
     left = request.minutes - workspace.training_minutes
     if left < FEWEST_MINUTES:
         return
     if not workspace.fine_tuned.is_file():
         with workspace.count_training_time():
-            cache = VectorCache(vectors, embedding_frames())
+            cache = VectorCache(vectors or vector_cache_folder(), embedding_frames())
             collected = collect_vectors(request, workspace, cache=cache, n_jobs=n_jobs)
             model = _train(request, workspace, collected, minutes=left)
-        _export(workspace, model, collected)
+        try:
+            _export(workspace, model, collected)
+        except ModelError as error:
+            _keep_the_head(workspace, error)
+            return
     _keep_the_better(request, workspace)
 
 
@@ -98,17 +106,16 @@ def _train(
     """Return the fine-tuned network; a training that was interrupted begins again."""
     make_deterministic(seed=request.seed)
     n_labels = 1 + len(request.phrases)
-    head = restore_network(request, workspace, network=embedding_head)
-    model = _whole_network(n_labels, size=vectors.training.scenes.shape[2])
-    for layer, trained in zip(model.stack[_N_BLOCKS:], head.stack, strict=True):
-        layer.set_weights(trained.get_weights())
+    model = _with_head(restore_network(request, workspace, network=embedding_head), n_labels)
     workspace.notify(f"fine-tuning the speech embedding for {describe_minutes(minutes)}")
+    progress = EpochProgress(_EPOCHS * len(_PHASES), notify=workspace.notify)
     for phase in _PHASES:
         make = _from(model, n_frozen=phase.n_frozen)
         train = _Training(request, vectors, make, learning_rate=phase.learning_rate)
         batch_s = train.seconds_per_batch()
         n_batches = max(1, round(60 * minutes * phase.share / batch_s / _EPOCHS))
-        model = _copy(train(epochs=_EPOCHS, batches=n_batches), n_labels)
+        trained = train(epochs=_EPOCHS, batches=n_batches, callbacks=[progress])
+        model = _copy(trained, n_labels)
     return model
 
 
@@ -191,6 +198,14 @@ def _settings(epochs: int, batches: int, *, learning_rate: float) -> VectorFit:
     )
 
 
+def _with_head(head: Spotting, n_labels: int) -> Spotting:
+    """Return the published embedding and a trained head as one network."""
+    model = _whole_network(n_labels, size=embedding_frames().size)
+    for layer, trained in zip(model.stack[_N_BLOCKS:], head.stack, strict=True):
+        layer.set_weights(trained.get_weights())
+    return model
+
+
 def _whole_network(n_labels: int, *, size: int) -> Spotting:
     statistics = [0.0] * size, [1.0] * size  # the features go in as they are
     model = build(EmbeddingRecipe(), n_labels=n_labels, mean=statistics[0], std=statistics[1])
@@ -225,14 +240,25 @@ def _export(workspace: Workspace, model: Spotting, vectors: WordVectors) -> None
             workspace.fine_tuned,
             manifest=whole_manifest(head, model),
             examples=spread_scenes(vectors.training),
-            temperature=_TEMPERATURE,
         )
     workspace.notify(f"exported in int8: agrees with the trained network at {agreement.argmax:.1%}")
 
 
+def _keep_the_head(workspace: Workspace, error: ModelError) -> None:
+    workspace.notify(f"the fine-tuned network is not used, the head stays: {error}")
+    with replacing(workspace.fine_tuning) as begun:
+        begun.write_text("{}\n", encoding="utf-8")
+
+
 def _keep_the_better(request: Request, workspace: Workspace) -> None:
-    """Compare both models on the streams that thresholds are set on, and note which is kept."""
-    streams = vector_tuning_streams(request, workspace, snr_db=NOISY_SNR_DB, seed=1)
+    """Compare both models among speech that thresholds are set on, and note which is kept."""
+    streams = vector_tuning_streams(
+        request,
+        workspace,
+        snr_db=NOISY_SNR_DB,
+        seed=1,
+        clips=validation_recordings(request, workspace),
+    )
     misses = {
         name: [
             curve.mean_misses()
@@ -243,8 +269,9 @@ def _keep_the_better(request: Request, workspace: Workspace) -> None:
     is_better = float(np.mean(misses["fine-tuned"])) < float(np.mean(misses["head"]))
     shown = {name: " / ".join(f"{one:.1%}" for one in rates) for name, rates in misses.items()}
     workspace.notify(
-        f"missed in speech of unknown speakers, clean / {NOISY_SNR_DB:g} dB: {shown['head']} "
-        f"before, {shown['fine-tuned']} fine-tuned, which is {'kept' if is_better else 'not kept'}"
+        f"recordings missed among unknown speakers, clean / {NOISY_SNR_DB:g} dB: {shown['head']} "
+        f"by the head, {shown['fine-tuned']} fine-tuned, which is "
+        f"{'kept' if is_better else 'not kept'}"
     )
     if is_better:
         with replacing(workspace.exported) as begun:

@@ -37,6 +37,7 @@ from kws_train.evaluate.tuning_streams import tuning_streams
 from kws_train.fit.training import fit_stages
 from kws_train.own_word.evaluation import NOISY_SNR_DB, evaluation_streams, link_test_clips
 from kws_train.own_word.figures import Figures, measure_figures, thresholds_at
+from kws_train.own_word.fine_tuning import fine_tune_word
 from kws_train.own_word.head import export_word_head, train_word_head
 from kws_train.own_word.micro import (
     export_word_micro,
@@ -258,6 +259,8 @@ def _run_stages(
         export_network(workspace)
     else:
         make_on_vectors(request, workspace, vectors=vectors, n_jobs=n_jobs)
+        if not request.is_micro:
+            fine_tune_word(request, workspace, vectors=vectors, n_jobs=n_jobs)
         stages.begin("export")
     stages.begin("thresholds")
     calibrate_thresholds(request, workspace)

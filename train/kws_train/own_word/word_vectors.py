@@ -37,6 +37,7 @@ __all__ = [
     "WordVectors",
     "collect_vectors",
     "spread_scenes",
+    "validation_recordings",
     "vector_tuning_streams",
 ]
 
@@ -156,13 +157,35 @@ def spread_scenes(data: VectorData) -> npt.NDArray[np.float32]:
     return data.scenes[np.random.default_rng(1).permutation(chosen)].astype(np.float32)
 
 
+def validation_recordings(request: Request, workspace: Workspace) -> list[tuple[str, Path]]:
+    """Return the labelled recordings that nothing is trained on, none if they are too few."""
+    folder = workspace.recordings / "validation"
+    return keyword_clips(folder, labels_of_request(request), split="all")
+
+
 def vector_tuning_streams(
-    request: Request, workspace: Workspace, *, snr_db: float, seed: int
+    request: Request,
+    workspace: Workspace,
+    *,
+    snr_db: float,
+    seed: int,
+    clips: Sequence[tuple[str, Path]] = (),
 ) -> list[Stream]:
-    """Return streams of held-out speakers to set thresholds on: a clean one, others in noise."""
+    """Return streams of held-out speakers to set thresholds on: a clean one, others in noise.
+
+    Parameters
+    ----------
+    request : Request
+    workspace : Workspace
+    snr_db : float
+        Of the noisy streams.
+    seed : int
+    clips : sequence of (str, Path)
+        Labelled clips; by default those of held-out voices, and recordings if there are any.
+    """
     labels = labels_of_request(request)
-    folders = [one / "validation" for one in (workspace.synthetic, workspace.recordings)]
-    clips = [clip for one in folders for clip in keyword_clips(one, labels, split="all")]
+    voices = keyword_clips(workspace.synthetic / "validation", labels, split="all")
+    clips = clips or [*voices, *validation_recordings(request, workspace)]
     if not clips:  # too few recordings to split
         clips = keyword_clips(workspace.recordings / "train", labels, split="all")
     utterances = divide_speech(request, workspace).thresholds
