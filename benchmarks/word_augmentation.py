@@ -162,7 +162,7 @@ def _misses(
     n_cold = n_cold_vectors(open_embedding(model).manifest)
     misses = []
     for stream, vectors in zip(streams, heard, strict=True):
-        posteriors = np.asarray(keras.ops.softmax(head(vectors[None])))[0]
+        posteriors = np.array(keras.ops.softmax(head(vectors[None])))[0]
         posteriors[:n_cold] = 0
         decision = model.manifest.decision
         misses.append(

@@ -140,7 +140,7 @@ def completions(line):
         ("kws eval cl", ["clips"]),
         ("kws listen --false", ["--false-alarms-per-hour"]),
         ("kws listen --model comm", ["commands", "commands-small"]),
-        ("kws info comp", ["computer"]),
+        ("kws info comp", ["computer", "computer-small"]),
         ("kws eval clips comm", ["commands", "commands-small"]),
         ("kws listen --log-format ", ["text", "json"]),
     ],

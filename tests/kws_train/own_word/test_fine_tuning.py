@@ -92,16 +92,18 @@ def test_the_model_that_misses_fewer_words_is_kept(tmp_path, monkeypatch, head, 
 
 
 @pytest.mark.parametrize(
-    ("minutes", "spent", "n_recordings"), [(3.0, 0.0, 1), (10.0, 5.5, 1), (30.0, 3.0, 0)]
+    ("minutes", "spent", "n_recordings"), [(3.0, 0.0, 5), (10.0, 5.5, 5), (30.0, 3.0, 4)]
 )
-def test_too_little_time_or_no_recording_leaves_the_head(tmp_path, minutes, spent, n_recordings):
+def test_too_little_time_or_too_few_recordings_leave_the_head(
+    tmp_path, minutes, spent, n_recordings
+):
     workspace = Workspace(tmp_path)
     request = Request(phrases=("robot",), minutes=minutes)
     workspace.begin(request)
     (tmp_path / "minutes").write_text(f"{spent}\n")
+    folder = workspace.recordings / "validation/robot"
+    folder.mkdir(parents=True)
     for i in range(n_recordings):
-        folder = workspace.recordings / "validation/robot"
-        folder.mkdir(parents=True)
         (folder / f"{i}.flac").touch()
     before = sorted(tmp_path.rglob("*"))
     fine_tuning.fine_tune_word(request, workspace)

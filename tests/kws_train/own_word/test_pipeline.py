@@ -161,6 +161,7 @@ def test_text_becomes_a_head_on_the_speech_embedding(tmp_path, speech, monkeypat
     assert not workspace.fine_tuning.exists()
     for path in (workspace.synthetic / "validation" / "hey_robot").iterdir():
         link(path, workspace.recordings / "validation" / "hey_robot" / path.name)
+    monkeypatch.setattr(fine_tuning, "FEWEST_RECORDINGS", 1)
     monkeypatch.setattr(fine_tuning._Training, "seconds_per_batch", lambda self: 300.0)
     monkeypatch.setattr(exported_head, "MIN_AGREEMENT", 1.01)
     fine_tune_word(longer, workspace, vectors=tmp_path / "vectors")

@@ -8,6 +8,7 @@
 - `word_vectors`: vectors to train heads and networks of microcontrollers on, tuning streams.
 - `vector_network`: training of a network on these vectors.
 - `head`: the head on the speech embedding: training, export.
+- `fine_tuning`: the embedding and the head trained on together, where recordings can judge.
 - `micro`: the network for ESPHome's devices: training, export, cut-off.
 - `corpora`: speech, other words and noise, imported or generated.
 - `recipe`: the training recipe of a request.

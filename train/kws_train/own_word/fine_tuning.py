@@ -49,6 +49,9 @@ __all__ = ["fine_tune_word"]
 FEWEST_MINUTES = 5.0
 """Time left for fine-tuning below which it is not begun."""
 
+FEWEST_RECORDINGS = 5
+"""Recordings for validation, a tenth of all; fewer do not tell the models apart."""
+
 _N_BLOCKS = 6
 _EPOCHS = 4
 _N_PROBE_BATCHES = 4
@@ -70,7 +73,8 @@ def fine_tune_word(
 ) -> None:
     """Fine-tune the embedding in the minutes that are left; keep the better of both models.
 
-    Without recordings to compare them on, or with less than `FEWEST_MINUTES`, nothing is done.
+    With less than `FEWEST_RECORDINGS` to compare them on or less than `FEWEST_MINUTES`, nothing is
+    done.
 
     Parameters
     ----------
@@ -82,7 +86,8 @@ def fine_tune_word(
     n_jobs : int
         Processes.
     """
-    if workspace.fine_tuning.is_file() or not validation_recordings(request, workspace):
+    n_judges = len(validation_recordings(request, workspace))
+    if workspace.fine_tuning.is_file() or n_judges < FEWEST_RECORDINGS:
         return
     left = request.minutes - workspace.training_minutes
     if left < FEWEST_MINUTES:
