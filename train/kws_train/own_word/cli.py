@@ -49,7 +49,8 @@ _DEFAULT_FOLDERS = {"speech": "librispeech", "noise": "noise"}
     type=click.FloatRange(1),
     default=10.0,
     show_default=True,
-    help="Time for training, after synthesis: 3, 10 or 30; with --small, 30 or 120.",
+    help="Time for training, after synthesis: 3, 10 or, to fine-tune on 50 recordings or more, 30; "
+    "with --small, 30 or 120.",
 )
 @click.option(
     "--small",
