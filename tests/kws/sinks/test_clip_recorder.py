@@ -296,6 +296,7 @@ def test_a_slow_disk_delays_nobody_and_what_is_too_much_is_dropped(recorder, mon
         write(name, content, folder=folder)
 
     monkeypatch.setattr(clips_module, "_write_new", slow)
+    monkeypatch.setattr("kws.sinks.clip_recorder._CLOSE_S", 20.0)  # for a busy machine
     play(recording, RAMP)
     before_s = time.monotonic()
     for _ in range(30):
