@@ -110,6 +110,21 @@ def test_too_little_time_or_too_few_recordings_leave_the_head(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_network_that_is_there_is_compared_however_little_time_is_left(tmp_path, monkeypatch):
+    workspace = Workspace(tmp_path)
+    folder = workspace.recordings / "validation/robot"
+    folder.mkdir(parents=True)
+    for i in range(5):
+        (folder / f"{i}.flac").touch()
+    (tmp_path / "minutes").write_text("30\n")
+    workspace.fine_tuned.touch()
+    compared = []
+    monkeypatch.setattr(fine_tuning, "_keep_the_better", lambda *given: compared.append(given))
+    request = Request(phrases=("robot",), minutes=30)
+    fine_tuning.fine_tune_word(request, workspace)
+    assert compared == [(request, workspace)]
+
+
 def test_what_was_decided_is_not_decided_again(tmp_path):
     workspace = Workspace(tmp_path)
     workspace.fine_tuning.write_text("{}")

@@ -89,10 +89,10 @@ def fine_tune_word(
     n_judges = len(validation_recordings(request, workspace))
     if workspace.fine_tuning.is_file() or n_judges < FEWEST_RECORDINGS:
         return
-    left = request.minutes - workspace.training_minutes
-    if left < FEWEST_MINUTES:
-        return
     if not workspace.fine_tuned.is_file():
+        left = request.minutes - workspace.training_minutes
+        if left < FEWEST_MINUTES:
+            return
         with workspace.count_training_time():
             cache = VectorCache(vectors or vector_cache_folder(), embedding_frames())
             collected = collect_vectors(request, workspace, cache=cache, n_jobs=n_jobs)
