@@ -15,8 +15,6 @@ from kws_train.data.audio_files import audio_files
 from kws_train.evaluate.calibrate import write_manifest
 from kws_train.own_word.workspace import Workspace
 
-EMBEDDING_FRAMES = 8
-"""Of a call of networks that begin with the speech embedding."""
 MODELS = Path(__file__).parent.parent / "kws/models"
 
 
@@ -24,8 +22,8 @@ def main(folder: Path) -> None:
     """Write the finished model of a work folder to kws/models, under its keyword's name."""
     workspace = Workspace(folder)
     manifest, _ = read_manifest(workspace.model)
-    is_whole_small = manifest.takes is None and manifest.n_frames < EMBEDDING_FRAMES
-    begun = () if is_whole_small else open_model("speech_embedding").manifest.data
+    known = open_model("speech_embedding").manifest.data
+    begun = [one for one in manifest.data if one in known]  # none of a small network
     bundled = replace(
         manifest,
         description=f"{manifest.name.replace('_', ' ')}: English, any voice",

@@ -16,9 +16,10 @@ import click
 import msgspec
 import numpy as np
 
-from kws.features import Features, open_features
+from kws.arrays import Frames
+from kws.features import open_features
 from kws.manifest import Manifest
-from kws.model import n_cold_vectors, open_embedding, open_model
+from kws.model import Model, n_cold_vectors, open_embedding, open_model
 from kws_train.evaluate.build_stream import Stream
 from kws_train.evaluate.det import DetCurve, det_curve
 from kws_train.evaluate.traces import TAIL_SAMPLES, Trace
@@ -45,7 +46,7 @@ def main(folders: tuple[Path, ...], choices: tuple[int, ...], *, tuning: bool) -
             else evaluation_streams(request, workspace)
         )
         model = open_model(workspace.exported)
-        traces = [posteriors_of(workspace.exported, one) for one in streams]
+        traces = [_posteriors(workspace.exported, one) for one in streams]
         rows = found[request.phrases[0]] = {}
         for smoothing_ms in choices:
             rows[smoothing_ms] = [
@@ -61,15 +62,19 @@ def main(folders: tuple[Path, ...], choices: tuple[int, ...], *, tuning: bool) -
         click.echo(f"left out: | {word} | {chosen} ms | {shown} |")
 
 
-def posteriors_of(path: Path, stream: Stream) -> np.ndarray:
+def run_over(model: Model, stream: Stream) -> Frames:
+    """Return what a model that takes frames gives over a stream and half a second more."""
+    padded = np.concatenate((stream.samples, np.zeros(TAIL_SAMPLES, np.int16)))
+    return model.run(open_features(model.manifest.features).whole(padded))
+
+
+def _posteriors(path: Path, stream: Stream) -> np.ndarray:
     """Return the posteriors of a model at every output over a stream [shape=(k, labels)]."""
     model = open_model(path)
-    padded = np.concatenate((stream.samples, np.zeros(TAIL_SAMPLES, np.int16)))
     if model.manifest.takes is None:
-        return model.run(open_features(model.manifest.features).whole(padded))
+        return run_over(model, stream)
     embedding = open_embedding(model)
-    vectors = embedding.run(Features(embedding.manifest.features).whole(padded))
-    posteriors = model.run(vectors)
+    posteriors = model.run(run_over(embedding, stream))
     posteriors[: n_cold_vectors(embedding.manifest)] = 0
     return posteriors
 

@@ -19,15 +19,14 @@ import click
 import keras
 import msgspec
 import numpy as np
-from head_smoothing import curve_at
+from head_smoothing import curve_at, run_over
 
 from kws.arrays import Frames
-from kws.features import open_features
 from kws.model import n_cold_vectors, open_embedding, open_model
 from kws_train.data.audio_files import audio_files, read_samples
 from kws_train.data.vector_cache import VectorCache, vector_cache_folder
 from kws_train.evaluate.build_stream import Stream
-from kws_train.evaluate.traces import TAIL_SAMPLES, posterior_trace, silence_before
+from kws_train.evaluate.traces import posterior_trace, silence_before
 from kws_train.fit.vector_training import train_on_vectors
 from kws_train.fit.vector_windows import VectorFit
 from kws_train.networks.keras_backend import make_deterministic
@@ -77,7 +76,8 @@ def main(
     workspace = Workspace(folder, notify=lambda text: click.echo(text, err=True))
     request = workspace.read_request()
     streams = evaluation_streams(request, workspace)
-    heard = [_vectors(workspace.exported, stream) for stream in streams]
+    embedding = open_embedding(open_model(workspace.exported))
+    heard = [run_over(embedding, stream) for stream in streams]
     click.echo(f"| scenes of {request.phrases[0]} | missed, clean | missed, 10 dB |\n|---|---|---|")
     for name, augment, clips in _ways(request, workspace, engines, recordings):
         if only and not name.startswith(only):
@@ -147,12 +147,6 @@ def _train(request: Request, vectors: WordVectors, *, seed: int) -> Spotting:
         settings=VectorFit(),
         seed=seed,
     )
-
-
-def _vectors(path: Path, stream: Stream) -> Frames:
-    embedding = open_embedding(open_model(path))
-    padded = np.concatenate((stream.samples, np.zeros(TAIL_SAMPLES, np.int16)))
-    return embedding.run(open_features(embedding.manifest.features).whole(padded))
 
 
 def _misses(

@@ -136,6 +136,7 @@ def whole_manifest(head: Manifest, model: Spotting) -> Manifest:
     model : Spotting
         For the shapes of its states.
     """
+    stride = model.time_stride
     return msgspec.structs.replace(
-        head, takes=None, n_frames=8, hop_frames=8, states=state_tensors(model)
+        head, takes=None, n_frames=stride, hop_frames=stride, states=state_tensors(model)
     )

@@ -86,7 +86,7 @@ def test_the_model_that_misses_fewer_words_is_kept(tmp_path, monkeypatch, head, 
     monkeypatch.setattr(fine_tuning, "process_streams", results)
     fine_tuning._keep_the_better(Request(phrases=("robot",)), workspace)
     assert workspace.exported.read_bytes() == kept.encode()
-    assert ("kept" if kept == "fine-tuned" else "not kept") in said[-1]
+    assert said[-1].endswith(f"which is {'kept' if kept == 'fine-tuned' else 'not kept'}")
     noted = json.loads(workspace.fine_tuning.read_text())
     assert noted == {"head": list(head), "fine-tuned": list(fine_tuned)}
 
