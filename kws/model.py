@@ -46,6 +46,7 @@ __all__ = [
     "n_context_vectors",
     "open_embedding",
     "open_model",
+    "share_inputs",
     "start_after_silence",
     "with_embedding",
 ]
@@ -117,7 +118,8 @@ class Model(ABC):
         self.n_outputs = math.prod(shape) // n_labels
         self._inputs, self._outputs = inputs, outputs
         self._affine = _affine(manifest)
-        self._input_scale, self._output_scale = _Scale(self._input), _Scale(self._output)
+        self._input_scale: _Scale | _LastInput = _Scale(self._input)
+        self._output_scale = _Scale(self._output)
         self._frames_in = self._input["index"]
         self._posteriors_out = self._output["index"]
 
@@ -462,6 +464,21 @@ def start_after_silence(embedding: Model, heads: Mapping[Model, int]) -> None:
             head.step(vectors)
 
 
+def share_inputs(models: Iterable[Model]) -> None:
+    """Quantise once what several models are given one after another, where their inputs are alike.
+
+    Parameters
+    ----------
+    models : iterable of Model
+        Steps of the same array object follow one another, and nobody writes into it in between.
+    """
+    shared: dict[tuple[Any, ...], _LastInput] = {}
+    for model in models:
+        scale = model._input_scale if isinstance(model, Model) else None
+        if isinstance(scale, _Scale):
+            model._input_scale = shared.setdefault(scale.parameters, _LastInput(scale))
+
+
 def n_cold_vectors(embedding: Manifest) -> int:
     """Return how many first vectors of a stream depend on frames before it."""
     return -(-embedding.context_frames // embedding.hop_frames) - 1
@@ -597,6 +614,7 @@ class _Scale:
     def __init__(self, tensor: Any) -> None:
         scale, zero_point = tensor["quantization"]
         self._dtype = np.dtype(tensor["dtype"])
+        self.parameters = (scale, zero_point, self._dtype)
         self._is_float = not scale
         self._scale, self._zero_point = np.float32(scale), np.float32(zero_point)
         self._values: Array | None = None
@@ -626,3 +644,18 @@ class _Scale:
             return self._values.take(integers.view(np.uint8))
         values = integers.astype(np.float32)
         return values if self._is_float else (values - self._zero_point) * self._scale
+
+
+class _LastInput:
+    """A scale that gives the same integers again for the array that it was given last."""
+
+    def __init__(self, scale: _Scale) -> None:
+        self._scale = scale
+        self._last: tuple[Array | None, Array] = None, np.empty(0)
+
+    def to_integers(self, values: Array) -> Array:
+        """Round to the tensor's integers; see `_Scale.to_integers`."""
+        last = self._last
+        if last[0] is not values:
+            last = self._last = values, self._scale.to_integers(values)
+        return last[1]

@@ -15,6 +15,7 @@ from kws.model import (
     n_cold_vectors,
     n_context_vectors,
     open_embedding,
+    share_inputs,
     start_after_silence,
 )
 
@@ -117,6 +118,8 @@ def grouped(
         embedding = None
         if takes:
             embedding = open_embedding(*(models[i] for i in indices))
+        if len(indices) > 1:
+            share_inputs(models[i] for i in indices)
         context_ms = max(models[i].manifest.context_ms for i in indices)
         steps = GatedSteps(
             features,

@@ -8,17 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import kws.model
 from kws.config import GateSettings
 from kws.errors import ModelError
 from kws.features import Features
 from kws.manifest import DecisionDefaults, EmbeddingReference, FeatureSettings, Manifest
-from kws.model import open_embedding
+from kws.model import open_embedding, open_model, share_inputs
 from kws.spotter import Spotter
 
 RATE_HZ = 16_000
 FEATURES = FeatureSettings(kind="logmel", n_mels=8, floor=1.0)
 TAKES = EmbeddingReference(name="fake", sha256=64 * "0", size=2, hop_frames=4)
 CONTEXT = 30  # frames: with 4 to a step, the eighth vector is the first that depends on none before
+VECTORS = np.linspace(-1, 1, 96, dtype=np.float32)[None]
 N_SILENT = 8  # steps of silence before a stream
 
 
@@ -117,6 +119,25 @@ def test_two_heads_share_the_steps_of_one_embedding(embeddings):
     assert embedding.n_steps == N_SILENT + (len(SOUND) - 400 + 160) // (4 * 160)
     assert np.array_equal(low.vectors, high.vectors)
     assert len(low.vectors) == embedding.n_steps - N_SILENT
+
+
+def test_heads_that_take_the_same_integers_quantise_vectors_once(monkeypatch):
+    heads = [open_model("hey_computer") for _ in range(3)]
+    alone = [open_model("hey_computer").step(VECTORS * k) for k in (1, 3)]
+    quantised = []
+    plain = kws.model._Scale.to_integers
+    monkeypatch.setattr(
+        kws.model._Scale,
+        "to_integers",
+        lambda scale, values: quantised.append(values) or plain(scale, values),
+    )
+    share_inputs(heads)
+    for vectors, expected in zip((VECTORS, VECTORS * 3), alone, strict=True):
+        for head in heads:
+            head.reset()
+            assert np.array_equal(head.step(vectors), expected)
+    assert len(quantised) == 2
+    assert not np.array_equal(*alone)
 
 
 def test_a_head_gives_the_events_that_it_gives_alone(embeddings):
