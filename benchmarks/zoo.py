@@ -24,7 +24,7 @@ import keras
 import msgspec
 import numpy as np
 from ctc_words import build_utterances, evaluate_sequences
-from training_curve import Curve, draw_curves, read_curve
+from training_curve import Curve, Point, draw_curves, read_curve
 from training_speed import cost_of
 
 from kws.arrays import Samples
@@ -72,10 +72,13 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0, help="CPU time per model")
     parser.add_argument("--stream-minutes", type=float, default=120.0, help="length of a stream")
     parser.add_argument("--utterances", type=int, default=500, help="to measure `ctc` on")
+    parser.add_argument("--curves", type=Path, help="picture of the rows that RUNS holds")
     parser.add_argument("--only", nargs="*", default=ROWS, help="models, by name")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     failed = [name for name in options.only if not is_made(name, options)]
+    if options.curves:
+        draw_curves(curves_of(options.runs, ROWS), options.curves)
     sys.exit(f"not finished: {', '.join(failed)}; see above" if failed else 0)
 
 
@@ -241,9 +244,7 @@ def write_page(options: argparse.Namespace) -> None:
     for kind, picture in PICTURES.items():
         names = [name for name in ROWS if kind_of(name) == kind]
         if scores.keys() >= set(names):
-            draw_curves(
-                {one: read_curve(options.runs / one / "curve.csv") for one in names}, picture
-            )
+            draw_curves(curves_of(options.runs, names), picture)
     head = ["architecture", "features", "runs as", "parameters", "kB", "minutes", "epochs"]
     head += ["CPU ms/s", "agrees", "clips", "missed, clean", "missed, 10 dB"]
     lines = [line_of(head), line_of(["---"] * len(head))]
@@ -261,6 +262,12 @@ def write_page(options: argparse.Namespace) -> None:
         sequences = "\n".join(map(line_of, rows))
     tables = "\n\n".join(["\n".join(lines), *([sequences] if sequences else [])])
     page.write_text(f"{before}{BEGIN}\n{tables}\n{END}{after}", encoding="utf-8")
+
+
+def curves_of(runs: Path, names: Sequence[str]) -> dict[str, list[Point]]:
+    """Return the curves of the rows that a folder of runs holds."""
+    paths = {name: runs / name / "curve.csv" for name in names}
+    return {name: read_curve(path) for name, path in paths.items() if path.is_file()}
 
 
 def row_of(name: str, one: dict[str, Any]) -> list[str]:

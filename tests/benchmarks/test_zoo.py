@@ -138,6 +138,14 @@ def test_curves_are_drawn_where_there_is_an_accuracy(zoo, tmp_path):
     assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_curves_are_those_of_the_rows_that_a_folder_holds(zoo, tmp_path):
+    (tmp_path / "gru").mkdir()
+    (tmp_path / "gru/curve.csv").write_text("1.000,0.5000,0.3000\n2.500,nan,0.2000\n")
+    assert list(zoo.curves_of(tmp_path, ["crnn"])) == []
+    (points,) = zoo.curves_of(tmp_path, ["crnn", "gru"]).values()
+    assert [(one.minutes, one.val_loss) for one in points] == [(1.0, 0.3), (2.5, 0.2)]
+
+
 def _arguments(options):
     return [
         f"--data={options.data}",
