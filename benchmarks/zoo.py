@@ -55,7 +55,7 @@ TEMPERATURE = 2.0
 """Otherwise confident errors have the highest score that eight bits can represent.
 Not of `ctc`, whose decoder uses posteriors unchanged."""
 STARTED = {"ctc"}
-"""Rows that start from the weights of `commands-small`, as the recipe `digits` does."""
+"""Rows that start from the weights of `commands-small`."""
 ROWS = [name for name in MODEL_RECIPES if (RECIPES / f"{name}.toml").is_file()]
 """Not `speech_embedding`, whose recipe is that of the bundled `commands`."""
 CORPORA = KeptCorpora()
