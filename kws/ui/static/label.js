@@ -46,11 +46,13 @@ class Labeller {
     return this.clips[this.at];
   }
 
-  async refresh({ keep } = {}) {
+  // The chosen clip stays, if it fits the filter: it may have been clicked before the answer came.
+  async refresh() {
     this.listed?.abort(); // the answer to an earlier filter may come after that to this one
     this.listed = new AbortController();
     const { signal } = this.listed;
     const listing = await get(`/api/clips?${new URLSearchParams(this.filter)}`, { signal });
+    const chosen = this.current?.clip.id;
     this.listing = listing;
     this.clips = listing.clips;
     this.side.hidden = !listing.n;
@@ -59,7 +61,7 @@ class Labeller {
     const rest = listing.n_found > this.clips.length ? `, the newest ${this.clips.length} shown` : "";
     this.count.textContent = `${listing.n_found} of ${listing.n} clips${rest}`;
     this.drawList();
-    const kept = this.clips.findIndex((one) => one.clip.id === keep);
+    const kept = this.clips.findIndex((one) => one.clip.id === chosen);
     await this.choose(kept >= 0 ? kept : this.clips.length ? 0 : -1);
   }
 

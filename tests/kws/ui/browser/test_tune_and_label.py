@@ -198,6 +198,25 @@ def test_an_answer_to_an_earlier_filter_that_comes_late_changes_nothing(view):
     expect(page.get_by_label("Source", exact=True)).to_have_value("hall")
 
 
+def test_a_clip_that_is_chosen_before_a_filter_is_answered_stays_chosen(view):
+    page = view("Label")
+    listed = page.locator(".clips li")
+    expect(listed.first).to_be_visible()
+    n, held = listed.count(), []
+    page.route("**/api/clips?*source=hall*", lambda route: held.append(route), times=1)  # noqa: PLW0108  # it is given attributes
+    page.get_by_label("Source", exact=True).select_option("hall")
+    last = listed.filter(has_text="hall").last
+    last.click()
+    said = last.inner_text()
+    held[0].fulfill(response=held[0].fetch())
+    until(page, "n => document.querySelectorAll('.clips li').length < n", n)
+    expect(listed.last).to_have_text(said, use_inner_text=True)
+    expect(listed.last).to_have_attribute("aria-selected", "true")
+    expect(listed.first).to_have_attribute("aria-selected", "false")
+    page.get_by_label("Source", exact=True).select_option("kitchen")
+    expect(listed.first).to_have_attribute("aria-selected", "true")
+
+
 def test_a_clip_is_seen_played_and_labelled_by_keys_into_a_folder_of_kws_mine(view, running):
     page = view("Label")
     page.get_by_label("Source", exact=True).select_option("hall")
