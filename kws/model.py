@@ -474,7 +474,7 @@ def share_inputs(models: Iterable[Model]) -> None:
     """
     shared: dict[tuple[Any, ...], _LastInput] = {}
     for model in models:
-        scale = model._input_scale if isinstance(model, Model) else None
+        scale = getattr(model, "_input_scale", None)  # none of a head joined to its embedding
         if isinstance(scale, _Scale):
             model._input_scale = shared.setdefault(scale.parameters, _LastInput(scale))
 

@@ -13,7 +13,7 @@ from kws.config import GateSettings
 from kws.errors import ModelError
 from kws.features import Features
 from kws.manifest import DecisionDefaults, EmbeddingReference, FeatureSettings, Manifest
-from kws.model import open_embedding, open_model, share_inputs
+from kws.model import open_embedding, open_model, share_inputs, with_embedding
 from kws.spotter import Spotter
 
 RATE_HZ = 16_000
@@ -138,6 +138,12 @@ def test_heads_that_take_the_same_integers_quantise_vectors_once(monkeypatch):
             assert np.array_equal(head.step(vectors), expected)
     assert len(quantised) == 2
     assert not np.array_equal(*alone)
+
+
+def test_heads_that_are_joined_to_their_embeddings_are_listened_to_together():
+    joined = [with_embedding(open_model("hey_computer")) for _ in range(2)]
+    spotter = Spotter(joined, gate=False)
+    assert spotter.process(silence(1)) == []
 
 
 def test_a_head_gives_the_events_that_it_gives_alone(embeddings):
