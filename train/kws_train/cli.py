@@ -434,17 +434,34 @@ def calibrate(
     help="Half of the speakers, in the order of SPEAKERS.TXT; the second is for evaluation.",
 )
 @click.option(
+    "--recognize",
+    is_flag=True,
+    help="Recognise the words of all files: for speech without transcripts.",
+)
+@click.option(
     "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Number of processes."
 )
 @click.option("--scheduler", help="Address of a Dask cluster to use instead.")
-def align(corpus: Path, out: Path, half: str, jobs: int, scheduler: str | None) -> None:
+def align(
+    corpus: Path, out: Path, *, half: str, recognize: bool, jobs: int, scheduler: str | None
+) -> None:
     """Find the time of every word in a corpus of speech.
 
-    CORPUS has the layout of LibriSpeech; OUT gets JSON lines.
+    CORPUS has the layout of LibriSpeech or, with --recognize, a folder for each speaker; OUT gets
+    JSON lines. Words are recognised as American English, many of them wrongly: enough to tell most
+    places where a keyword is said.
     """
     from kws_train.data.align import align as run
 
-    summary = run(corpus, out, half=half, n_jobs=jobs, scheduler=scheduler, progress=True)
+    summary = run(
+        corpus,
+        out,
+        half=half,
+        recognize=recognize,
+        n_jobs=jobs,
+        scheduler=scheduler,
+        progress=True,
+    )
     click.echo(
         f"{out}: {summary.n_aligned} utterances aligned, {summary.n_kept} already there, "
         f"{len(summary.left_out)} left out"

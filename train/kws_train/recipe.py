@@ -90,9 +90,10 @@ class SpeechCorpus(_Table, frozen=True, kw_only=True):
     path: str
     alignment: str | None = None
     """Word times, made by `kws align`, relative to the data folder; None: unknown words."""
-    speakers: Literal["first", "all"] = "first"
+    speakers: Literal["first", "quarters", "all"] = "first"
     """`first`: the first half of SPEAKERS.TXT, because the second is for evaluation; folders
-    without transcripts are used entirely."""
+    without transcripts are used entirely. `quarters`: of every four folders of speakers, in order
+    of name, two to train, the third to tune, and the fourth is for evaluation."""
     word_weight: Annotated[float, Meta(ge=0.0)] = 1.0
     """Weight of keywords cut out of this corpus; 0 excludes them."""
     optional: bool = False

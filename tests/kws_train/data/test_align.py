@@ -65,9 +65,9 @@ def decoded(monkeypatch):
     names = []
     real = module._align_one
 
-    def record(decoder, name, text, path):
-        names.append(name)
-        return real(decoder, name, text, path)
+    def record(decoder, utterance):
+        names.append(utterance.name)
+        return real(decoder, utterance)
 
     monkeypatch.setattr(module, "_align_one", record)
     return names
@@ -274,9 +274,41 @@ def test_a_folder_without_transcripts_is_refused(tmp_path):
 
     assert str(error.value) == (
         f"A speech corpus must hold *.trans.txt files with audio beside them. Received: {tmp_path} "
-        f"with none. Give a folder in LibriSpeech's layout."
+        f"with none. Give a folder in LibriSpeech's layout, or have the words recognised: "
+        f"`--recognize`."
     )
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_words_are_recognised_where_there_is_no_transcript(tmp_path):
+    for name in ("ann/1.opus", "ann/2.opus", "ben.opus"):
+        (tmp_path / "speech" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(RECORDING, tmp_path / "speech" / name)
+    (tmp_path / "speech" / "cut.wav").write_bytes(b"this is no WAV")
+    out = tmp_path / "out.jsonl"
+    summary = align(tmp_path / "speech", out, recognize=True)
+
+    assert (summary.n_aligned, summary.n_kept, list(summary.left_out)) == (3, 0, ["cut"])
+    known = read_alignment(out)
+    assert {name: one.speaker for name, one in known.items()} == {
+        "ann/1": "ann", "ann/2": "ann", "ben": "ben.opus",
+    }  # fmt: skip
+    (alone,) = [word for word in known["ann/1"].words if word[0] == "ALONE"]
+    assert alone[1:] == pytest.approx((1.1, 1.5), abs=0.15)
+    assert known["ann/1"].words == known["ann/2"].words == known["ben"].words
+    assert align(tmp_path / "speech", out, recognize=True).n_kept == 3
+
+
+def test_speech_of_all_without_transcripts_is_recognised_by_itself(tmp_path, caplog):
+    speech = tmp_path / "speech"
+    speech.mkdir()
+    shutil.copy(RECORDING, speech / "ann.opus")
+    path = tmp_path / "words.jsonl"
+    with caplog.at_level(logging.WARNING, logger="kws.align"):
+        assert list(alignment_at_hand(speech, path, half="all")) == ["ann"]
+    assert caplog.messages == [
+        f"no word times yet, they are found once: kws align {speech} {path} --recognize"
+    ]
 
 
 def test_a_half_without_a_speaker_is_refused(tmp_path):
@@ -348,10 +380,10 @@ def test_an_alignment_at_hand_is_made_once_and_only_whole(corpus, tmp_path, monk
     path = tmp_path / "alignment.jsonl"
     real = module._align_one
 
-    def interrupt(decoder, name, text, audio):
-        if name == "84-1-0001":
+    def interrupt(decoder, utterance):
+        if utterance.name == "84-1-0001":
             raise KeyboardInterrupt
-        return real(decoder, name, text, audio)
+        return real(decoder, utterance)
 
     monkeypatch.setattr(module, "_align_one", interrupt)
     monkeypatch.setattr(module, "map_corpus", lambda function, items, **_: map(function, items))

@@ -215,6 +215,34 @@ def test_all_speakers_train_where_the_recipe_says_so(spoken):
     assert speakers == {"1", "2"}
 
 
+@pytest.fixture
+def recognized(words):
+    """Eight speakers without transcripts, ten recordings each, whose names differ by folder."""
+    lines = []
+    for speaker in "abcdefgh":
+        for i in range(10):
+            write(words / "recognized" / speaker / f"{i}.flac", seconds=1.0)
+            said = (("SO", 0.0, 0.2), ("NO" if i == 9 else "YEAR", 0.2, 0.6))
+            one = AlignedUtterance(f"{speaker}/{i}", speaker, said)
+            lines.append(msgspec.json.encode(one) + b"\n")
+    (words / "recognized.jsonl").write_bytes(b"".join(lines))
+    return words
+
+
+@pytest.mark.parametrize("alignment", ["recognized.jsonl", None])
+def test_of_every_four_speakers_two_train(recognized, alignment):
+    quarters = SpeechCorpus(path="recognized", alignment=alignment, speakers="quarters")
+    wanted = recipe(speech=[quarters])
+    splits = [load_corpus(wanted, recognized, split=s).speech for s in ("train", "validation")]
+    assert len(splits[0]) + len(splits[1]) == 40
+    for utterances in splits:
+        assert {one.path.parent.name for one in utterances} == {"a", "b", "e", "f"}
+        assert all(bool(one.words) == bool(alignment) for one in utterances)
+    if alignment:
+        said = {one.path.name: one.words[1][0] for one in (*splits[0], *splits[1])}
+        assert (said["9.flac"], said["3.flac"]) == ("no", "year")
+
+
 def test_words_of_speech_are_in_samples_and_small_letters(spoken):
     one = load_corpus(recipe(speech=[speech()]), spoken, split="train").speech[0]
     assert one.words == (("so", 0, 3200), ("yes", 3200, 9600), ("no", 10_400, 11_200))

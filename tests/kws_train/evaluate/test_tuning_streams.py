@@ -65,3 +65,23 @@ def test_tuning_streams_use_all_speech_and_draw_other_noise_for_a_repeated_ratio
     assert np.array_equal(
         first.samples, tuning_streams(recipe, corpora, snr_db=(10.0,), snr_rule="peak")[0].samples
     )
+
+
+def test_tuning_streams_use_the_third_of_every_four_speakers(corpora, make_tone):
+    lines = []
+    for speaker in "abcdefgh":
+        for said in ("GO", "AWAY"):
+            make_tone(corpora / "recognized" / speaker / f"{said}.wav", hz=5000)
+            words = f'[["{said}",0.1,0.2]]'
+            name = f"{speaker}/{said}"
+            lines.append(f'{{"utterance":"{name}","speaker":"{speaker}","words":{words}}}\n')
+    (corpora / "recognized.jsonl").write_text("".join(lines))
+    for alignment, said in (("recognized.jsonl", {"AWAY"}), (None, {"GO", "AWAY"})):
+        quarters = SpeechCorpus(path="recognized", alignment=alignment, speakers="quarters")
+        absent = SpeechCorpus(path="absent", speakers="quarters", optional=True)
+        recipe = DataRecipe(
+            keywords=["go"], words=[WordCorpus(path="words")], speech=[quarters, absent]
+        )
+        (clean,) = tuning_streams(recipe, corpora, snr_db=(np.inf,))
+        assert {one.path.parent.name for one in clean.background} == {"c", "g"}
+        assert {one.path.stem for one in clean.background} == said

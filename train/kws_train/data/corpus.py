@@ -9,7 +9,7 @@ Samples are int16, mono, 16 kHz.
 import csv
 import functools
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -22,9 +22,10 @@ from kws.arrays import Samples
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.errors import ConfigError
 from kws.manifest import UNKNOWN
-from kws_train.data.align import AlignedUtterance, alignment_at_hand
+from kws_train.data.align import AlignedUtterance, alignment_at_hand, utterance_name
 from kws_train.data.audio_files import audio_files, audio_matching, log_left_out, read_samples
 from kws_train.data.librispeech import quiet_utterances, speaker_halves
+from kws_train.data.speakers import TRAINING, files_of_quarters
 from kws_train.data.splits import Split, check_layout, is_validation, official_split, word_of
 from kws_train.parallel import Failure, map_corpus
 from kws_train.recipe import DataRecipe, SpeechCorpus, WordCorpus
@@ -35,6 +36,7 @@ __all__ = [
     "KeptCorpora",
     "Probabilities",
     "Spoken",
+    "aligned_utterances",
     "load_corpus",
     "unaligned_utterances",
     "write_left_out",
@@ -248,43 +250,60 @@ def _speech(
     if corpus.optional and not (root / corpus.path).is_dir():
         log.warning("left out, not found: %s", root / corpus.path)
         return
-    aligned: dict[str, AlignedUtterance] = {}
-    if corpus.alignment:
-        path = root / corpus.alignment
-        aligned = alignment_at_hand(root / corpus.path, path, half=corpus.speakers)
-    known = (
-        _aligned(corpus, root, aligned)
+    aligned = (
+        aligned_utterances(corpus, root)
         if corpus.alignment
-        else unaligned_utterances(corpus, root, without=keywords)
+        else dict.fromkeys(unaligned_utterances(corpus, root, without=keywords))
     )
-    wanted = [path for path in known if is_validation(path.stem) == (split == "validation")]
+    wanted = [path for path in aligned if is_validation(path.stem) == (split == "validation")]
     samples, bad = _read_all(wanted)
     left_out |= bad
     for path, speech in samples:
-        said = aligned[path.stem].words if path.stem in aligned else ()
+        known = aligned[path]
         words = tuple(
             (word.lower(), round(start_s * RATE_HZ), round(end_s * RATE_HZ))
-            for word, start_s, end_s in said
+            for word, start_s, end_s in (known.words if known else ())
         )
         yield Spoken(path, speech, words)
 
 
-def _aligned(
-    corpus: SpeechCorpus, root: Path, aligned: Mapping[str, AlignedUtterance]
-) -> list[Path]:
-    """Return the utterances of training speakers whose word times are known."""
-    first, _ = speaker_halves(root / corpus.path)
-    paths = {path.stem: path for path in audio_files(root / corpus.path)}
-    return [
-        paths[name]
+def aligned_utterances(
+    corpus: SpeechCorpus, root: Path, *, quarters: Collection[int] = TRAINING
+) -> dict[Path, AlignedUtterance | None]:
+    """Return the utterances of training speakers whose word times are known.
+
+    Parameters
+    ----------
+    corpus : SpeechCorpus
+        With `alignment`, which is made if it is missing.
+    root : Path
+        Folder that the recipe's paths are relative to.
+    quarters : collection of int
+        Which of every four speakers, for `speakers = "quarters"`.
+    """
+    folder = root / corpus.path
+    first = speaker_halves(folder)[0] if corpus.speakers == "first" else None
+    paths = _of_quarters(folder, quarters) if corpus.speakers == "quarters" else audio_files(folder)
+    by_name = {path.stem: path for path in paths}
+    by_name |= {utterance_name(path, folder): path for path in paths}
+    half = "first" if first is not None else "all"
+    aligned = alignment_at_hand(folder, root / (corpus.alignment or ""), half=half)
+    return {
+        by_name[name]: utterance
         for name, utterance in sorted(aligned.items())
-        if name in paths and (corpus.speakers == "all" or utterance.speaker in first)
-    ]
+        if name in by_name and (first is None or utterance.speaker in first)
+    }
+
+
+def _of_quarters(folder: Path, quarters: Collection[int]) -> list[Path]:
+    return [path for paths in files_of_quarters(folder, quarters).values() for path in paths]
 
 
 def unaligned_utterances(corpus: SpeechCorpus, root: Path, *, without: Sequence[str]) -> list[Path]:
     """Return the utterances of training speakers whose transcripts, if any, contain no phrase."""
     folder = root / corpus.path
+    if corpus.speakers == "quarters":
+        return _of_quarters(folder, TRAINING)
     first, second = speaker_halves(folder)
     if not first | second:
         return audio_files(folder)

@@ -12,15 +12,28 @@ from pathlib import Path
 from kws_train.data.audio_files import audio_files
 from kws_train.data.librispeech import speaker_of_utterance
 
-__all__ = ["TESTING", "TRAINING", "files_of_quarters", "files_of_readers", "quarters_of_speakers"]
+__all__ = [
+    "TESTING",
+    "TRAINING",
+    "TUNING",
+    "files_of_quarters",
+    "files_of_readers",
+    "quarters_of_speakers",
+    "speaker_of_file",
+]
 
-TRAINING, TESTING = (0, 1), (3,)
+TRAINING, TUNING, TESTING = (0, 1), (2,), (3,)
 
 
 def quarters_of_speakers(paths: Iterable[Path], folder: Path) -> dict[str, int]:
     """Return the place of each speaker below a folder among every four, 0 to 3."""
-    speakers = {path.relative_to(folder).parts[0] for path in paths}
+    speakers = {speaker_of_file(path, folder) for path in paths}
     return {name: i % 4 for i, name in enumerate(sorted(speakers))}
+
+
+def speaker_of_file(path: Path, folder: Path) -> str:
+    """Return the speaker of a file below a corpus: the first folder, or the file's own name."""
+    return path.relative_to(folder).parts[0]
 
 
 def files_of_quarters(folder: Path, quarters: Collection[int]) -> dict[str, list[Path]]:
@@ -32,7 +45,7 @@ def files_of_quarters(folder: Path, quarters: Collection[int]) -> dict[str, list
         if quarter in quarters
     }
     for path in paths:
-        if (speaker := path.relative_to(folder).parts[0]) in chosen:
+        if (speaker := speaker_of_file(path, folder)) in chosen:
             chosen[speaker].append(path)
     return chosen
 
