@@ -189,6 +189,13 @@ def test_half_of_what_makes_a_stream_is_a_usage_error(arguments, message):
     assert done.output.splitlines()[-1] == f"Error: {message}"
 
 
+def test_recognised_speech_has_no_halves(tmp_path):
+    where = [str(tmp_path), str(tmp_path / "words.jsonl")]
+    done = CliRunner().invoke(align, [*where, "--recognize", "--half", "all"])
+    assert done.exit_code == 2
+    assert "`--half` must be left out with `--recognize`" in done.output
+
+
 def test_the_demonstration_is_evaluated_drawn_and_printed_as_one_object(tmp_path):
     demo = [f"{MODELS}/demo.wav", "--labels", f"{MODELS}/demo.json"]
     picture = tmp_path / "det.png"

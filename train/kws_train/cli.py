@@ -429,8 +429,7 @@ def calibrate(
 @click.option(
     "--half",
     type=click.Choice(["first", "second", "all"]),
-    default="first",
-    show_default=True,
+    show_default="first",
     help="Half of the speakers, in the order of SPEAKERS.TXT; the second is for evaluation.",
 )
 @click.option(
@@ -443,7 +442,13 @@ def calibrate(
 )
 @click.option("--scheduler", help="Address of a Dask cluster to use instead.")
 def align(
-    corpus: Path, out: Path, *, half: str, recognize: bool, jobs: int, scheduler: str | None
+    corpus: Path,
+    out: Path,
+    *,
+    half: str | None,
+    recognize: bool,
+    jobs: int,
+    scheduler: str | None,
 ) -> None:
     """Find the time of every word in a corpus of speech.
 
@@ -453,10 +458,15 @@ def align(
     """
     from kws_train.data.align import align as run
 
+    if recognize and half:
+        raise click.UsageError(
+            "`--half` must be left out with `--recognize`, which takes all files. Received: both. "
+            "Choose speakers by `speakers` in the recipe."
+        )
     summary = run(
         corpus,
         out,
-        half=half,
+        half=half or "first",
         recognize=recognize,
         n_jobs=jobs,
         scheduler=scheduler,
