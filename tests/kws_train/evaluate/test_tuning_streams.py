@@ -78,9 +78,12 @@ def test_tuning_streams_use_the_third_of_every_four_speakers(corpora, make_tone)
     (corpora / "recognized.jsonl").write_text("".join(lines))
     for alignment, said in (("recognized.jsonl", {"AWAY"}), (None, {"GO", "AWAY"})):
         quarters = SpeechCorpus(path="recognized", alignment=alignment, speakers="quarters")
-        absent = SpeechCorpus(path="absent", speakers="quarters", optional=True)
+        absent = [
+            SpeechCorpus(path="absent", speakers=speakers, alignment="absent.jsonl", optional=True)
+            for speakers in ("first", "quarters")
+        ]
         recipe = DataRecipe(
-            keywords=["go"], words=[WordCorpus(path="words")], speech=[quarters, absent]
+            keywords=["go"], words=[WordCorpus(path="words")], speech=[quarters, *absent]
         )
         (clean,) = tuning_streams(recipe, corpora, snr_db=(np.inf,))
         assert {one.path.parent.name for one in clean.background} == {"c", "g"}

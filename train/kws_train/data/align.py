@@ -12,7 +12,7 @@ import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, TypeAlias
 
 import msgspec
 import soundfile
@@ -32,6 +32,7 @@ from kws_train.parallel import Failure, JoblibBackend, map_corpus
 __all__ = [
     "AlignSummary",
     "AlignedUtterance",
+    "WordTimes",
     "align",
     "alignment_at_hand",
     "read_alignment",
@@ -48,14 +49,17 @@ _MIN_SCORE = -0.002
 _FRAMES_PER_S = 100
 _LINE_START = b'{"utterance":"'
 
+WordTimes: TypeAlias = tuple[tuple[str, float, float], ...]
+"""Words as (word in capitals, start, end), in seconds."""
+
 
 class AlignedUtterance(msgspec.Struct, frozen=True):
-    """An aligned utterance: its words as (word in capitals, start, end), in seconds."""
+    """An aligned utterance and its words."""
 
     utterance: str
     """Its name in the transcripts; where words are recognised, its file as `utterance_name`."""
     speaker: str
-    words: tuple[tuple[str, float, float], ...]
+    words: WordTimes
 
 
 class AlignSummary(msgspec.Struct, frozen=True):
@@ -107,6 +111,7 @@ def align(
         be written or holds something else.
     """
     utterances = _recordings(corpus) if recognize else _transcripts(corpus, half)
+    run_chunk = _recognize_chunk if recognize else _align_chunk
     done = set(read_alignment(out)) if out.is_file() else set()
     todo = [one for one in utterances if one.name not in done]
     size = _RECOGNIZED_CHUNK if recognize else _CHUNK
@@ -115,7 +120,7 @@ def align(
     n_aligned = 0
     with _open_to_append(out) as lines:
         backend: JoblibBackend = "dask" if scheduler else "loky"
-        work = map_corpus(_align_chunk, chunks, n_jobs=n_jobs, backend=backend, scheduler=scheduler)
+        work = map_corpus(run_chunk, chunks, n_jobs=n_jobs, backend=backend, scheduler=scheduler)
         console = Console(stderr=True)
         for chunk in track(work, "Aligning", len(chunks), disable=not progress, console=console):
             for name, result in _results_of(chunk):
@@ -206,9 +211,9 @@ class _Utterance(NamedTuple):
 
     name: str
     speaker: str
-    text: str | None
-    """None: its words are to be recognised."""
     path: Path
+    text: str = ""
+    """Its transcript, if there is one."""
 
 
 def _transcripts(corpus: Path, half: str) -> list[_Utterance]:
@@ -228,7 +233,7 @@ def _transcripts(corpus: Path, half: str) -> list[_Utterance]:
             f"{len(first | second)} in all. Align them with `--half all`."
         )
     return [
-        _Utterance(name, speaker_of_utterance(name), text, _audio_of(path.with_name(name)))
+        _Utterance(name, speaker_of_utterance(name), _audio_of(path.with_name(name)), text)
         for path, name, text in lines
         if speaker_of_utterance(path.name) in wanted
     ]
@@ -237,7 +242,7 @@ def _transcripts(corpus: Path, half: str) -> list[_Utterance]:
 def _recordings(corpus: Path) -> list[_Utterance]:
     """Return all audio files as utterances without a transcript, in the order of names."""
     return [
-        _Utterance(utterance_name(path, corpus), speaker_of_file(path, corpus), None, path)
+        _Utterance(utterance_name(path, corpus), speaker_of_file(path, corpus), path)
         for path in audio_files(corpus)
     ]
 
@@ -249,13 +254,15 @@ def _audio_of(stem: Path) -> Path:
 
 
 def _align_chunk(utterances: list[_Utterance]) -> list[tuple[str, AlignedUtterance | str]]:
-    if any(one.text is None for one in utterances):
-        decoder = Decoder(loglevel="FATAL")
-        return [(one.name, _recognize_one(decoder, one)) for one in utterances]
     # The search over the word lattice, `bestpath`, tends to add a pause to the word before it; so
     # does a small probability of silence.
     decoder = Decoder(lm=None, loglevel="FATAL", bestpath=False, silprob=0.2)
     return [(one.name, _align_one(decoder, one)) for one in utterances]
+
+
+def _recognize_chunk(utterances: list[_Utterance]) -> list[tuple[str, AlignedUtterance | str]]:
+    decoder = Decoder(loglevel="FATAL")
+    return [(one.name, _recognize_one(decoder, one)) for one in utterances]
 
 
 def _results_of(
@@ -269,7 +276,7 @@ def _results_of(
 
 def _align_one(decoder: Decoder, utterance: _Utterance) -> AlignedUtterance | str:
     """Return the aligned utterance, or the reason to leave it out."""
-    words = (utterance.text or "").lower().split()
+    words = utterance.text.lower().split()
     if not words:
         return "no words in its transcript"
     if unknown := [word for word in words if decoder.lookup_word(word) is None]:
@@ -297,7 +304,7 @@ def _recognize_one(decoder: Decoder, utterance: _Utterance) -> AlignedUtterance 
     return AlignedUtterance(utterance.name, utterance.speaker, _decode(decoder, samples))
 
 
-def _decode(decoder: Decoder, samples: Samples) -> tuple[tuple[str, float, float], ...]:
+def _decode(decoder: Decoder, samples: Samples) -> WordTimes:
     decoder.start_utt()
     decoder.process_raw(samples.tobytes(), full_utt=True)
     decoder.end_utt()

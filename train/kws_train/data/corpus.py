@@ -22,7 +22,7 @@ from kws.arrays import Samples
 from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.errors import ConfigError
 from kws.manifest import UNKNOWN
-from kws_train.data.align import AlignedUtterance, alignment_at_hand, utterance_name
+from kws_train.data.align import WordTimes, alignment_at_hand, utterance_name
 from kws_train.data.audio_files import audio_files, audio_matching, log_left_out, read_samples
 from kws_train.data.librispeech import quiet_utterances, speaker_halves
 from kws_train.data.speakers import TRAINING, files_of_quarters
@@ -36,9 +36,9 @@ __all__ = [
     "KeptCorpora",
     "Probabilities",
     "Spoken",
-    "aligned_utterances",
     "load_corpus",
     "unaligned_utterances",
+    "words_by_utterance",
     "write_left_out",
 ]
 
@@ -250,46 +250,51 @@ def _speech(
     if corpus.optional and not (root / corpus.path).is_dir():
         log.warning("left out, not found: %s", root / corpus.path)
         return
-    aligned = (
-        aligned_utterances(corpus, root)
-        if corpus.alignment
-        else dict.fromkeys(unaligned_utterances(corpus, root, without=keywords))
-    )
-    wanted = [path for path in aligned if is_validation(path.stem) == (split == "validation")]
+    known = words_by_utterance(corpus, root, without=keywords)
+    wanted = [path for path in known if is_validation(path.stem) == (split == "validation")]
     samples, bad = _read_all(wanted)
     left_out |= bad
     for path, speech in samples:
-        known = aligned[path]
         words = tuple(
             (word.lower(), round(start_s * RATE_HZ), round(end_s * RATE_HZ))
-            for word, start_s, end_s in (known.words if known else ())
+            for word, start_s, end_s in known[path]
         )
         yield Spoken(path, speech, words)
 
 
-def aligned_utterances(
-    corpus: SpeechCorpus, root: Path, *, quarters: Collection[int] = TRAINING
-) -> dict[Path, AlignedUtterance | None]:
-    """Return the utterances of training speakers whose word times are known.
+def words_by_utterance(
+    corpus: SpeechCorpus,
+    root: Path,
+    *,
+    without: Sequence[str],
+    quarters: Collection[int] = TRAINING,
+) -> dict[Path, WordTimes]:
+    """Return the utterances of training speakers, each with its words in capitals and seconds.
 
     Parameters
     ----------
     corpus : SpeechCorpus
-        With `alignment`, which is made if it is missing.
+        An `alignment` that is missing is made. Without one no words are known.
     root : Path
         Folder that the recipe's paths are relative to.
+    without : sequence of str
+        Phrases that no utterance may contain, as far as its transcript tells, where there is no
+        alignment.
     quarters : collection of int
         Which of every four speakers, for `speakers = "quarters"`.
     """
+    if corpus.alignment is None:
+        unaligned = unaligned_utterances(corpus, root, without=without, quarters=quarters)
+        return dict.fromkeys(unaligned, ())
     folder = root / corpus.path
     first = speaker_halves(folder)[0] if corpus.speakers == "first" else None
     paths = _of_quarters(folder, quarters) if corpus.speakers == "quarters" else audio_files(folder)
     by_name = {path.stem: path for path in paths}
     by_name |= {utterance_name(path, folder): path for path in paths}
-    half = "first" if first is not None else "all"
-    aligned = alignment_at_hand(folder, root / (corpus.alignment or ""), half=half)
+    half = "all" if first is None else "first"
+    aligned = alignment_at_hand(folder, root / corpus.alignment, half=half)
     return {
-        by_name[name]: utterance
+        by_name[name]: utterance.words
         for name, utterance in sorted(aligned.items())
         if name in by_name and (first is None or utterance.speaker in first)
     }
@@ -299,11 +304,17 @@ def _of_quarters(folder: Path, quarters: Collection[int]) -> list[Path]:
     return [path for paths in files_of_quarters(folder, quarters).values() for path in paths]
 
 
-def unaligned_utterances(corpus: SpeechCorpus, root: Path, *, without: Sequence[str]) -> list[Path]:
+def unaligned_utterances(
+    corpus: SpeechCorpus,
+    root: Path,
+    *,
+    without: Sequence[str],
+    quarters: Collection[int] = TRAINING,
+) -> list[Path]:
     """Return the utterances of training speakers whose transcripts, if any, contain no phrase."""
     folder = root / corpus.path
     if corpus.speakers == "quarters":
-        return _of_quarters(folder, TRAINING)
+        return _of_quarters(folder, quarters)
     first, second = speaker_halves(folder)
     if not first | second:
         return audio_files(folder)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from kws_train.data.align import read_alignment
 from kws_train.data.audio_files import audio_matching
-from kws_train.data.corpus import aligned_utterances, unaligned_utterances
+from kws_train.data.corpus import unaligned_utterances, words_by_utterance
 from kws_train.data.librispeech import quiet_utterances, speaker_halves
-from kws_train.data.speakers import TUNING, files_of_quarters
+from kws_train.data.speakers import TUNING
 from kws_train.data.splits import is_validation
 from kws_train.evaluate.build_stream import SnrRule, Stream, build_stream, keyword_clips
 from kws_train.recipe import DataRecipe, SpeechCorpus
@@ -88,8 +88,16 @@ def tuning_streams(
 def _left_out(corpus: SpeechCorpus, root: Path, *, without: Sequence[str]) -> list[Path]:
     """Return the utterances without keywords that training does not use, but for evaluation's."""
     folder = root / corpus.path
+    if corpus.optional and not folder.is_dir():
+        return []
     if corpus.speakers == "quarters":
-        return _of_third_quarter(corpus, root, without=without)
+        avoided = {word.upper() for word in without}
+        known = words_by_utterance(corpus, root, without=without, quarters=TUNING)
+        return [
+            path
+            for path, words in known.items()
+            if avoided.isdisjoint(word for word, _, _ in words)
+        ]
     if corpus.alignment is None:
         return [
             path
@@ -102,19 +110,4 @@ def _left_out(corpus: SpeechCorpus, root: Path, *, without: Sequence[str]) -> li
         path
         for path in quiet_utterances(folder, without=without, speakers=speakers)
         if path.stem not in aligned or is_validation(path.stem)
-    ]
-
-
-def _of_third_quarter(corpus: SpeechCorpus, root: Path, *, without: Sequence[str]) -> list[Path]:
-    """Return the utterances of the speakers for tuning, without those that say a keyword."""
-    folder = root / corpus.path
-    if corpus.optional and not folder.is_dir():
-        return []
-    if corpus.alignment is None:
-        return [path for paths in files_of_quarters(folder, TUNING).values() for path in paths]
-    avoided = {word.upper() for word in without}
-    return [
-        path
-        for path, known in aligned_utterances(corpus, root, quarters=TUNING).items()
-        if known and not avoided & {word for word, _, _ in known.words}
     ]

@@ -13,7 +13,7 @@ from kws.audio import SAMPLE_RATE_HZ as RATE_HZ
 from kws.errors import FormatError
 from kws_train.atomic import link
 from kws_train.data.audio_files import audio_files, log_left_out, read_samples, readable
-from kws_train.data.speakers import quarters_of_speakers
+from kws_train.data.speakers import quarters_of_speakers, speaker_of_file
 from kws_train.data.splits import is_validation, official_split, speaker_of, word_of
 from kws_train.synth.lexicon import common_words, probability
 
@@ -109,7 +109,7 @@ def import_speech(folder: Path, out: Path) -> None:
         except FormatError as error:
             left_out[path] = str(error)
             continue
-        quarter = quarters[path.relative_to(folder).parts[0]]
+        quarter = quarters[speaker_of_file(path, folder)]
         for k, start in enumerate(range(0, max(1, len(samples) - n // 4), n)):
             is_test = (i if len(paths) >= _MIN_FILES_TO_SPLIT else k) % 5 == 4
             if by_speaker:
